@@ -1,0 +1,44 @@
+# The only entrance. `make` lists what there is.
+
+PYTHON ?= python3
+VENV := .venv
+PY := $(VENV)/bin/python
+# A virtual environment of the interpreter that PYTHON names; naming another one builds it anew.
+ENV := $(VENV)/$(shell $(PYTHON) -c 'import sys; print("python%d.%d" % sys.version_info[:2])')
+INSTALL = $(PYTHON) -m pip --disable-pip-version-check --quiet --python $(PY) install
+
+.DEFAULT_GOAL := help
+.PHONY: help run test lint clean
+
+help: ## this list
+	@grep -E '^[a-z]+:.*##' $(MAKEFILE_LIST) | sed -E 's/^([a-z]+):[^#]*## /  make \1\t/' | expand -t 16
+
+run: $(ENV).run ## set up, start Steno on http://127.0.0.1:8000 (PORT=...) and transcribe a sample
+	@$(PY) -m infra.local
+
+test: $(ENV).dev lint ## set up, check and test
+	@$(PY) -m pytest
+
+lint: $(ENV).dev ## ruff and mypy
+	@$(PY) -m ruff check .
+	@$(PY) -m ruff format --check --quiet .
+	@$(PY) -m mypy
+
+clean: ## remove what was set up
+	rm -rf $(VENV)
+
+$(ENV):
+	@$(PYTHON) -c 'import sys; sys.version_info >= (3, 11) or sys.exit("Steno needs Python 3.11 or later: PYTHON=python3.13 make ...")'
+	@rm -rf $(VENV)
+	@$(PYTHON) -m venv --without-pip $(VENV)
+	@touch $@
+
+$(ENV).run: $(ENV) handler/requirements.txt infra/requirements.txt
+	@echo "Installing what Steno needs into $(VENV) ..."
+	@$(INSTALL) pip -r infra/requirements.txt
+	@touch $@
+
+$(ENV).dev: $(ENV).run requirements.txt
+	@echo "Installing what its tests need into $(VENV) ..."
+	@$(INSTALL) -r requirements.txt
+	@touch $@

@@ -1,0 +1,104 @@
+"""What is sent back: transcripts and errors, each in our own contract and in OpenAI's."""
+
+from collections.abc import Callable
+from dataclasses import asdict
+from http import HTTPStatus
+from math import ceil
+from typing import Any
+
+from fastapi.responses import JSONResponse, PlainTextResponse, Response
+from pydantic import BaseModel
+
+from handler.errors import InvalidOption, StenoError, UpstreamError
+from handler.transcript import Transcript, srt, vtt
+
+_PLAIN: dict[str, Callable[[Transcript], str]] = {
+    "text": lambda transcript: transcript.text,
+    "srt": lambda transcript: srt(transcript.segments),
+    "vtt": lambda transcript: vtt(transcript.segments),
+}
+
+
+def transcription(transcript: Transcript, response_format: str) -> Response:
+    """The answer of `/api/transcribe`."""
+    if render := _PLAIN.get(response_format):
+        return PlainTextResponse(render(transcript), headers=_made_by(transcript))
+    body: dict[str, Any] = {"transcript": transcript.text}
+    if response_format != "json":
+        body |= {
+            "language": transcript.language,
+            "duration": transcript.duration,
+            "segments": _segments(transcript),
+            "no_speech": not transcript.text,
+            "model": transcript.model,
+        }
+    return JSONResponse(body, headers=_made_by(transcript))
+
+
+def openai_transcription(transcript: Transcript, response_format: str) -> Response:
+    """The answer of `/v1/audio/transcriptions`: the upstream's own body where it was asked in the same format."""
+    if render := _PLAIN.get(response_format):
+        return PlainTextResponse(render(transcript), headers=_made_by(transcript))
+    if response_format == transcript.answer_format:
+        return JSONResponse(transcript.answer, headers=_made_by(transcript))
+    body = {
+        "task": "transcribe",
+        "language": transcript.language or "",
+        "duration": transcript.duration or 0.0,
+        "text": transcript.text,
+        "segments": _segments(transcript),
+    }
+    return JSONResponse(body, headers=_made_by(transcript))
+
+
+def _made_by(transcript: Transcript) -> dict[str, str]:
+    return {"Steno-Model": transcript.model}
+
+
+def _segments(transcript: Transcript) -> list[dict[str, Any]]:
+    return [
+        {"id": number, **{key: value for key, value in asdict(segment).items() if value is not None}}
+        for number, segment in enumerate(transcript.segments)
+    ]
+
+
+class Problem(BaseModel):
+    """An error, as RFC 9457 has it; `code` is one of the words in the README's table."""
+
+    type: str = "about:blank"
+    title: str
+    status: int
+    detail: str
+    code: str
+
+
+class ProblemResponse(JSONResponse):
+    media_type = "application/problem+json"
+
+
+def problem(error: StenoError) -> Response:
+    status = HTTPStatus(error.status)
+    body = Problem(title=status.phrase, status=status, detail=error.detail, code=error.code)
+    return ProblemResponse(body.model_dump(), status, headers=_advice(error))
+
+
+def openai_error(error: StenoError) -> Response:
+    """OpenAI's shape; the SDKs obey `x-should-retry`, so that they never pay twice nor knock at a locked door."""
+    body = {
+        "message": error.detail,
+        "type": "invalid_request_error" if error.status < HTTPStatus.INTERNAL_SERVER_ERROR else "server_error",
+        "param": error.option if isinstance(error, InvalidOption) else None,
+        "code": error.code,
+    }
+    headers = _advice(error)
+    if isinstance(error, UpstreamError):
+        headers["x-should-retry"] = "true" if error.again else "false"
+    return JSONResponse({"error": body}, HTTPStatus(error.status), headers=headers)
+
+
+def _advice(error: StenoError) -> dict[str, str]:
+    if error.status == HTTPStatus.UNAUTHORIZED:
+        return {"WWW-Authenticate": "Bearer"}
+    if isinstance(error, UpstreamError) and error.retry_after is not None:
+        return {"Retry-After": str(ceil(error.retry_after))}
+    return {}

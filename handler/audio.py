@@ -1,0 +1,135 @@
+"""What a recording is, told by its bytes: the container, and whether anything was recorded at all.
+
+Labels (names, content types) are not looked at: browsers and phones send any of them with any bytes.
+"""
+
+import re
+from dataclasses import dataclass
+from typing import BinaryIO
+
+from handler import payload
+from handler.errors import EmptyRecording, UnsupportedMedia
+from handler.frames import framing
+
+_HEAD_BYTES = 64 * 1024  # frames are looked for in it; every magic number is far shorter
+
+
+@dataclass(frozen=True)
+class Container:
+    """A container under its canonical extension and type.
+
+    `direct` says that the upstream takes it as it is. The upstream looks at the name's extension before it
+    looks at the bytes: the same Opus stream fails as `.oga` and passes as `.ogg`.
+    """
+
+    name: str
+    extension: str
+    media_type: str
+    direct: bool = True
+
+    @property
+    def filename(self) -> str:
+        return f"recording.{self.extension}"
+
+
+WEBM = Container("WebM or Matroska", "webm", "audio/webm")
+# Phones' `.mp4` have been refused where the same bytes as `.m4a` passed.
+MP4 = Container("MP4 or QuickTime", "m4a", "audio/mp4")
+OGG = Container("Ogg", "ogg", "audio/ogg")
+WAV = Container("WAV", "wav", "audio/wav")
+MP3 = Container("MP3", "mp3", "audio/mpeg")
+FLAC = Container("FLAC", "flac", "audio/flac")
+AAC = Container("AAC", "aac", "audio/aac", direct=False)
+AMR = Container("AMR", "amr", "audio/amr", direct=False)
+CAF = Container("Core Audio", "caf", "audio/x-caf", direct=False)
+AIFF = Container("AIFF", "aiff", "audio/aiff", direct=False)
+ASF = Container("Windows Media", "asf", "video/x-ms-asf", direct=False)
+AVI = Container("AVI", "avi", "video/x-msvideo", direct=False)
+MPEG_TS = Container("MPEG transport stream", "ts", "video/mp2t", direct=False)
+MPEG_PS = Container("MPEG program stream", "mpg", "video/mpeg", direct=False)
+WAVE64 = Container("Wave64", "w64", "audio/x-w64", direct=False)
+
+_MAGIC = (
+    (re.compile(rb"\x1aE\xdf\xa3"), WEBM),
+    (re.compile(rb"OggS"), OGG),
+    (re.compile(rb"(RIFF|RF64|BW64)....WAVE", re.DOTALL), WAV),
+    (re.compile(rb"fLaC"), FLAC),
+    (re.compile(rb"RIFF....AVI ", re.DOTALL), AVI),
+    (re.compile(rb"riff\x2e\x91\xcf\x11\xa5\xd6\x28\xdb"), WAVE64),
+    (re.compile(rb"#!AMR"), AMR),
+    (re.compile(rb"caff\x00\x01"), CAF),
+    (re.compile(rb"FORM....AIF[FC]", re.DOTALL), AIFF),
+    (re.compile(rb"\x30\x26\xb2\x75\x8e\x66\xcf\x11"), ASF),
+    (re.compile(rb"\x00\x00\x01\xba"), MPEG_PS),
+    (re.compile(rb"\x47.{187}\x47.{187}\x47", re.DOTALL), MPEG_TS),
+    (re.compile(rb".{4}\x47.{191}\x47.{191}\x47", re.DOTALL), MPEG_TS),
+    (re.compile(rb"ADIF"), AAC),
+)
+_FRAMED = {"mp3": MP3, "adts": AAC}
+_HOLDS_MEDIA = {
+    WEBM: payload.in_webm,
+    MP4: payload.in_mp4,
+    OGG: payload.in_ogg,
+    WAV: payload.in_wav,
+    FLAC: payload.in_flac,
+}
+# A file may begin with any of these boxes; still images share `ftyp` with recordings.
+_MP4_START = re.compile(rb"....(ftyp|styp|moov|moof|mdat|wide|free|skip|pnot)", re.DOTALL)
+_IMAGE = re.compile(rb"....ftyp(hei|hev|heif|mif1|msf1|avi[fs]|crx )", re.DOTALL)
+
+
+def identify(file: BinaryIO) -> Container:
+    """The container of the recording in `file`, which is left at its beginning.
+
+    EmptyRecording where nothing was recorded; UnsupportedMedia where the bytes are no container we know.
+    """
+    try:
+        container = _container(file)
+        holds_media = _HOLDS_MEDIA.get(container)
+        if holds_media and not holds_media(file):
+            raise EmptyRecording(f"This {container.name} file has a header and nothing recorded after it.")
+        return container
+    finally:
+        file.seek(0)
+
+
+def _container(file: BinaryIO) -> Container:
+    head = _read(file, 0, _HEAD_BYTES)
+    if not head:
+        raise EmptyRecording("The recording has no bytes: nothing was recorded.")
+    for magic, container in _MAGIC:
+        if magic.match(head):
+            return container
+    if _MP4_START.match(head) and not _IMAGE.match(head):
+        return MP4
+    if head.startswith(b"ID3"):
+        return _after_id3(file, head)
+    if framed := framing(head):
+        return _FRAMED[framed]
+    raise UnsupportedMedia(_what_it_looks_like(head))
+
+
+def _after_id3(file: BinaryIO, head: bytes) -> Container:
+    """ID3 tags stand before MP3, and also before FLAC and AAC."""
+    audio = _read(file, _id3_bytes(head), _HEAD_BYTES)
+    if not audio:
+        raise EmptyRecording("This file has an ID3 tag and nothing recorded after it.")
+    if audio.startswith(b"fLaC"):
+        return FLAC
+    return _FRAMED[framing(audio) or "mp3"]
+
+
+def _id3_bytes(head: bytes) -> int:
+    size = sum((byte & 0x7F) << shift for byte, shift in zip(head[6:10], (21, 14, 7, 0), strict=False))
+    return 10 + size
+
+
+def _read(file: BinaryIO, position: int, size: int) -> bytes:
+    file.seek(position)
+    return file.read(size)
+
+
+def _what_it_looks_like(head: bytes) -> str:
+    if head.lstrip()[:1] in (b"<", b"{", b"#"):
+        return "The file is text (a web page, JSON or a playlist), not a recording."
+    return "The bytes are no audio or video container that Steno knows, whatever the file's name or type says."

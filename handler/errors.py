@@ -1,0 +1,129 @@
+"""What can go wrong, by what the caller should do about it.
+
+StenoError
+├── Refused                     the request has to change
+│   ├── Unauthorized
+│   ├── NotFound
+│   ├── MethodNotAllowed
+│   ├── RecordingTooLarge
+│   ├── UnsupportedMedia
+│   ├── EmptyRecording
+│   ├── UnreadableRecording
+│   ├── InvalidOption
+│   └── InvalidRequest
+└── UpstreamError               the request was fine; the speech service was not
+    ├── UpstreamFailed
+    ├── UpstreamCredentials     the owner has to give a working key
+    ├── UpstreamModel           the owner has to choose another model
+    ├── UpstreamQuota           the owner has to pay the speech service
+    ├── UpstreamBusy            the same request will work later
+    └── UpstreamTimeout
+"""
+
+from http import HTTPStatus
+
+
+class StenoError(Exception):
+    """An error with an answer of its own: `status` and `code` are the contract's."""
+
+    status = HTTPStatus.INTERNAL_SERVER_ERROR
+    code = "internal_error"
+
+    def __init__(self, detail: str) -> None:
+        super().__init__(detail)
+        self.detail = detail
+
+
+class Refused(StenoError):
+    """The caller's request cannot be served as it is."""
+
+    status = HTTPStatus.UNPROCESSABLE_ENTITY
+
+
+class Unauthorized(Refused):
+    status = HTTPStatus.UNAUTHORIZED
+    code = "unauthorized"
+
+
+class NotFound(Refused):
+    status = HTTPStatus.NOT_FOUND
+    code = "not_found"
+
+
+class MethodNotAllowed(Refused):
+    status = HTTPStatus.METHOD_NOT_ALLOWED
+    code = "method_not_allowed"
+
+
+class RecordingTooLarge(Refused):
+    status = HTTPStatus.REQUEST_ENTITY_TOO_LARGE
+    code = "recording_too_large"
+
+
+class UnsupportedMedia(Refused):
+    status = HTTPStatus.UNSUPPORTED_MEDIA_TYPE
+    code = "unsupported_media"
+
+
+class EmptyRecording(Refused):
+    code = "empty_recording"
+
+
+class UnreadableRecording(Refused):
+    code = "unreadable_recording"
+
+
+class InvalidOption(Refused):
+    """`option` is the name of the form field that is wrong."""
+
+    code = "invalid_option"
+
+    def __init__(self, option: str, detail: str) -> None:
+        super().__init__(detail)
+        self.option = option
+
+
+class InvalidRequest(Refused):
+    code = "invalid_request"
+
+
+class UpstreamError(StenoError):
+    """The speech service did not transcribe.
+
+    `again` says that nothing can have been billed and that the same recording may be sent once more;
+    `retry_after` are the seconds that the upstream asked to wait.
+    """
+
+    status = HTTPStatus.BAD_GATEWAY
+    code = "upstream_failed"
+
+    def __init__(self, detail: str, *, again: bool = False, retry_after: float | None = None) -> None:
+        super().__init__(detail)
+        self.again = again
+        self.retry_after = retry_after
+
+
+class UpstreamFailed(UpstreamError):
+    pass
+
+
+class UpstreamCredentials(UpstreamError):
+    code = "upstream_credentials"
+
+
+class UpstreamModel(UpstreamError):
+    code = "upstream_model"
+
+
+class UpstreamQuota(UpstreamError):
+    code = "upstream_quota"
+
+
+class UpstreamBusy(UpstreamError):
+    status = HTTPStatus.SERVICE_UNAVAILABLE
+    code = "upstream_busy"
+
+
+class UpstreamTimeout(UpstreamError):
+    status = HTTPStatus.GATEWAY_TIMEOUT
+    code = "upstream_timeout"

@@ -1,0 +1,190 @@
+"""How a caller wants a recording transcribed, and what of it the model honours."""
+
+import json
+import re
+from collections.abc import Mapping, Sequence
+from datetime import date
+from typing import Annotated, Any, Literal, Self
+
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationError, WithJsonSchema, field_validator
+
+from handler.errors import InvalidOption
+from handler.models import Model, able
+
+TIMED_FORMATS = ("srt", "vtt", "verbose_json")
+
+_LANGUAGE = re.compile(r"([A-Za-z]{2,3})([-_][A-Za-z0-9]+)*")
+_BRACKETS = re.compile(r"(\w+)\[(\w*)\]")
+
+
+def _primary_language(tag: str) -> str:
+    """`en-US`, as browsers say it, is `en` to the upstream."""
+    match = _LANGUAGE.fullmatch(tag.strip())
+    if not match:
+        raise ValueError("give a language code such as en, de or pt-BR")
+    return match[1].lower()
+
+
+def _plain_keyword(text: str) -> str:
+    if re.search(r"[<>\r\n]", text):
+        raise ValueError("a keyword cannot hold <, > or a line break: the upstream would refuse the whole request")
+    return text
+
+
+Language = Annotated[str, BeforeValidator(_primary_language)]
+Keyword = Annotated[str, BeforeValidator(_plain_keyword)]
+
+
+class ServerVad(BaseModel):
+    """OpenAI's own voice activity detection and its thresholds."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+    type: Literal["server_vad"]
+    prefix_padding_ms: int | None = None
+    silence_duration_ms: int | None = None
+    threshold: float | None = None
+
+
+_CHUNKING_SCHEMA = {"type": "string", "description": "`auto`, or OpenAI's `server_vad` object as JSON."}
+
+
+class Options(BaseModel):
+    """OpenAI's transcription parameters; a list is a field that may be repeated."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+    model: str | None = Field(None, description="One of `GET /v1/models`; without it, the server's own choice.")
+    language: Language | None = Field(None, description="What is spoken: ISO 639-1 (`en`) or BCP 47 (`en-US`).")
+    languages: list[Language] = Field([], description="Several languages that may be spoken.")
+    prompt: str | None = Field(None, description="Context that helps: names, spelling, style.")
+    keywords: list[Keyword] = Field([], description="Words to expect; repeat the field for each.")
+    response_format: Literal["json", "text", "srt", "vtt", "verbose_json", "diarized_json"] = "json"
+    temperature: float | None = Field(None, ge=0, le=1)
+    include: list[Literal["logprobs"]] = []
+    timestamp_granularities: list[Literal["word", "segment"]] = []
+    chunking_strategy: Annotated[Literal["auto"] | ServerVad | None, WithJsonSchema(_CHUNKING_SCHEMA)] = None
+    known_speaker_names: list[str] = Field([], max_length=4)
+    known_speaker_references: list[str] = Field([], max_length=4)
+    stream: bool = Field(False, description="Only `false`: answers come whole.")
+
+    @field_validator("stream")
+    @classmethod
+    def _whole_answers_only(cls, stream: bool) -> bool:
+        if stream:
+            raise ValueError("Steno answers with the whole transcript; leave `stream` out")
+        return stream
+
+    @field_validator("chunking_strategy", mode="before")
+    @classmethod
+    def _from_json(cls, strategy: object) -> object:
+        return json.loads(strategy) if isinstance(strategy, str) and strategy.startswith("{") else strategy
+
+    @classmethod
+    def from_form(cls, fields: Mapping[str, Sequence[str]]) -> Self:
+        """The options in a form's fields; `keywords[]` is `keywords`, and a field left empty was not given."""
+        given: dict[str, Any] = {}
+        for field, values in fields.items():
+            _put(given, field, [value for value in values if value])
+        try:
+            return cls.model_validate(given)
+        except ValidationError as error:
+            raise _invalid(error) from None
+
+    def for_model(self, model: Model, today: date) -> dict[str, Any]:
+        """The upstream's parameters for `model`; InvalidOption for one that it would refuse or ignore."""
+        self._refuse_what_is_ignored(model, today)
+        parameters = self.model_dump(
+            include={
+                "prompt",
+                "keywords",
+                "temperature",
+                "include",
+                "timestamp_granularities",
+                "chunking_strategy",
+                "known_speaker_names",
+                "known_speaker_references",
+            },
+            exclude_defaults=True,
+        )
+        if model.speakers:  # required by the upstream beyond 30 s
+            parameters.setdefault("chunking_strategy", "auto")
+        return {
+            "model": model.name,
+            "response_format": self._upstream_format(model, today),
+            **self._language_hint(model, today),
+            **parameters,
+        }
+
+    def _refuse_what_is_ignored(self, model: Model, today: date) -> None:
+        for option, ability in (
+            ("prompt", "prompt"),
+            ("keywords", "keywords"),
+            ("include", "logprobs"),
+            ("timestamp_granularities", "word_times"),
+            ("chunking_strategy", "chunking"),
+            ("known_speaker_names", "speakers"),
+            ("known_speaker_references", "speakers"),
+        ):
+            if getattr(self, option) and not getattr(model, ability):
+                raise InvalidOption(option, f"{model.name} does not honour `{option}`. {able(ability, today)}")
+        if self.timestamp_granularities and self.response_format != "verbose_json":
+            raise InvalidOption("timestamp_granularities", "It needs response_format=verbose_json.")
+        if self.include and self.response_format != "json":
+            raise InvalidOption("include", "It needs response_format=json.")
+
+    def _upstream_format(self, model: Model, today: date) -> str:
+        """Texts and subtitles are rendered here, so the upstream is only ever asked for a body that tells more."""
+        if self.response_format == "diarized_json" and not model.speakers:
+            raise InvalidOption(
+                "response_format", f"{model.name} does not tell speakers apart. {able('speakers', today)}"
+            )
+        if self.response_format == "diarized_json":
+            return "diarized_json"
+        if self.response_format not in TIMED_FORMATS:
+            return "json"
+        if model.timed_format is None:
+            raise InvalidOption(
+                "response_format",
+                f"{model.name} gives no times, and response_format={self.response_format} needs them;"
+                f" Steno cannot add them yet. {able('timed_format', today)}",
+            )
+        return model.timed_format
+
+    def _language_hint(self, model: Model, today: date) -> dict[str, Any]:
+        spoken = list(dict.fromkeys([*([self.language] if self.language else []), *self.languages]))
+        if not spoken:
+            return {}
+        if model.several_languages:
+            return {"languages": spoken}
+        if len(spoken) > 1:
+            raise InvalidOption(
+                "languages", f"{model.name} takes one language only. {able('several_languages', today)}"
+            )
+        return {"language": spoken[0]}
+
+
+_REPEATABLE = {name for name, field in Options.model_fields.items() if field.default == []}
+
+
+def _put(given: dict[str, Any], field: str, values: list[str]) -> None:
+    match = _BRACKETS.fullmatch(field)
+    name, key = match.groups() if match else (field, "")
+    if name in _REPEATABLE and not key:
+        given.setdefault(name, []).extend(values)
+        return
+    if len(values) > 1:
+        raise InvalidOption(name, f"`{field}` was given {len(values)} times; give it once.")
+    for value in values:
+        if key:
+            given.setdefault(name, {})[key] = value
+        else:
+            given[name] = value
+
+
+def _invalid(error: ValidationError) -> InvalidOption:
+    first = error.errors()[0]
+    option = str(first["loc"][0])
+    if first["type"] == "extra_forbidden":
+        return InvalidOption(option, f"There is no option `{option}`. There are: {', '.join(Options.model_fields)}.")
+    return InvalidOption(option, f"`{option}`: {first['msg'].removeprefix('Value error, ')}.")

@@ -1,0 +1,107 @@
+"""The settings: environment variables, or `.env` beside the program."""
+
+import re
+from typing import Annotated, Literal, Self
+
+from pydantic import Field, SecretStr, ValidationError, field_validator, model_validator
+from pydantic_core import ErrorDetails
+from pydantic_settings import BaseSettings, NoDecode, SettingsConfigDict
+
+from handler.models import DEFAULT_MODEL, MODELS
+
+Auth = Literal["token", "jwt", "open"]
+
+_ORIGIN = re.compile(r"\*|[a-z][a-z0-9+.-]*://[^/\s]+")
+
+
+class Settings(BaseSettings):
+    # An error never shows the value it is about: it may be a key.
+    model_config = SettingsConfigDict(
+        env_file=".env", extra="ignore", env_ignore_empty=True, hide_input_in_errors=True, frozen=True
+    )
+
+    openai_api_key: SecretStr | None = None
+    openai_secret_arn: str | None = None
+    openai_base_url: str | None = None
+    whisper_model: str = DEFAULT_MODEL
+    allowed_origins: Annotated[tuple[str, ...], NoDecode] = ("http://localhost:3000",)
+    auth: Auth = "open"
+    access_token: SecretStr | None = None
+    token_secret_arn: str | None = None
+    # OpenAI takes 25 MiB for the whole request, and the multipart frame counts too.
+    max_audio_bytes: int = Field(default=26_000_000, ge=1)
+    max_concurrent_calls: int = Field(default=250, ge=1)
+    request_deadline_seconds: float = Field(default=600, gt=0)
+
+    # Lambda sets it; where it is set, nothing is open unless it says so and the gateway's 30 s are near.
+    aws_lambda_function_name: str | None = None
+
+    @model_validator(mode="before")
+    @classmethod
+    def _know_lambda(cls, values: dict[str, object]) -> dict[str, object]:
+        if not values.get("aws_lambda_function_name"):
+            return values
+        return {"auth": "token", "request_deadline_seconds": 25, **values}
+
+    @field_validator("openai_api_key", "access_token")
+    @classmethod
+    def _strip(cls, secret: SecretStr | None) -> SecretStr | None:
+        """A key pasted with a line break would otherwise be an illegal header on every call."""
+        stripped = secret.get_secret_value().strip() if secret else ""
+        return SecretStr(stripped) if stripped else None
+
+    @field_validator("openai_base_url")
+    @classmethod
+    def _real_url(cls, url: str | None) -> str | None:
+        if url and not url.startswith(("http://", "https://")):
+            raise ValueError("OPENAI_BASE_URL must be an address like https://api.openai.com/v1.")
+        return url
+
+    @field_validator("whisper_model")
+    @classmethod
+    def _known_model(cls, name: str) -> str:
+        if name not in MODELS:
+            raise ValueError(f"WHISPER_MODEL must be one of {', '.join(MODELS)}.")
+        return name
+
+    @field_validator("allowed_origins", mode="before")
+    @classmethod
+    def _split_origins(cls, origins: str | tuple[str, ...]) -> tuple[str, ...]:
+        listed = origins.split(",") if isinstance(origins, str) else origins
+        return tuple(origin.strip().rstrip("/") for origin in listed if origin.strip())
+
+    @field_validator("allowed_origins")
+    @classmethod
+    def _real_origins(cls, origins: tuple[str, ...]) -> tuple[str, ...]:
+        for origin in origins:
+            if not _ORIGIN.fullmatch(origin):
+                raise ValueError(f"ALLOWED_ORIGINS takes origins like https://app.example.com, not {origin!r}.")
+        return origins
+
+    @model_validator(mode="after")
+    def _need_secrets(self) -> Self:
+        if not (self.openai_api_key or self.openai_secret_arn):
+            raise ValueError(
+                "No OpenAI key: set OPENAI_API_KEY to the key itself,"
+                " or OPENAI_SECRET_ARN to the Secrets Manager secret that holds it."
+            )
+        if self.auth == "token" and not (self.access_token or self.token_secret_arn):
+            raise ValueError(
+                "AUTH=token needs a token: set ACCESS_TOKEN to the token itself,"
+                " or TOKEN_SECRET_ARN to the Secrets Manager secret that holds it."
+            )
+        return self
+
+
+def read_settings() -> Settings:
+    """The settings of this process, or the end of it with one sentence for each that is wrong."""
+    try:
+        return Settings()
+    except ValidationError as error:
+        raise SystemExit("\n".join(map(_sentence, error.errors()))) from None
+
+
+def _sentence(error: ErrorDetails) -> str:
+    if error["type"] == "value_error":
+        return f"Steno cannot start. {error['msg'].removeprefix('Value error, ')}"
+    return f"Steno cannot start. {'.'.join(map(str, error['loc'])).upper()}: {error['msg']}."

@@ -1,0 +1,128 @@
+"""Steno on this machine, one process tree: the app here, and the offline engine below it unless there is a key.
+
+PORT (default 8000) is the only fixed address. The engine ends when this process does, however that ends.
+"""
+
+import os
+import signal
+import socket
+import subprocess
+import sys
+import threading
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from copy import deepcopy
+from pathlib import Path
+
+import httpx2
+import uvicorn
+from dotenv import dotenv_values
+from moonshine_voice.utils import get_assets_path
+from uvicorn.config import LOGGING_CONFIG
+
+from handler.api import create_app
+from handler.settings import Settings, read_settings
+
+SAMPLE = Path(get_assets_path()) / "beckett.wav"  # ten seconds of speech
+
+
+def main() -> None:
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(0))
+    listener = _listen(os.environ.get("PORT") or "8000")
+    address = f"http://127.0.0.1:{listener.getsockname()[1]}"
+    with _upstream() as upstream:
+        settings = read_settings()
+        server = LocalServer(create_app(settings), address, settings)
+        print(f"Steno   {address}  (its pages: {address}/docs)")
+        print(f"Speech  {upstream}, as {settings.whisper_model}")
+        print(f"Access  {_access(settings)}", flush=True)
+        try:
+            server.run(sockets=[listener])
+        except KeyboardInterrupt:
+            print("Stopped.")
+    if server.trouble:
+        sys.exit(server.trouble)
+
+
+class LocalServer(uvicorn.Server):
+    """The app's server, which transcribes a sample through its own front door as soon as it is up.
+
+    It ends at once, with `trouble` saying why, where that fails.
+    """
+
+    def __init__(self, app: object, address: str, settings: Settings) -> None:
+        super().__init__(uvicorn.Config(app, log_config=_quiet_start()))  # type: ignore[arg-type] # any ASGI app
+        self._address = address
+        self._settings = settings
+        self.trouble = ""
+
+    async def startup(self, sockets: list[socket.socket] | None = None) -> None:
+        await super().startup(sockets)
+        threading.Thread(target=self._show_sample, daemon=True).start()
+
+    def _show_sample(self) -> None:
+        token = self._settings.access_token
+        headers = {"Authorization": f"Bearer {token.get_secret_value()}"} if token else {}
+        url = f"{self._address}/api/transcribe"
+        began = time.monotonic()
+        with SAMPLE.open("rb") as recording:
+            answer = httpx2.post(url, files={"file": recording}, headers=headers, timeout=60, trust_env=False)
+        if answer.status_code != 200:
+            self.trouble = f"Steno could not transcribe its sample: {answer.json()['detail']}"
+            self.should_exit = True
+            return
+        print(f"Sample  {SAMPLE.name}, 10 s of speech, in {time.monotonic() - began:.1f} s:")
+        print(f"        {answer.json()['transcript']}")
+        print(f'Try it  curl -F "file=@{_short(SAMPLE)}" {url}', flush=True)
+
+
+def _listen(port: str) -> socket.socket:
+    try:
+        return socket.create_server(("127.0.0.1", int(port)))
+    except (OSError, ValueError, OverflowError) as error:
+        sys.exit(f"PORT={port} cannot be used ({error}). Choose another: PORT=8001 make run")
+
+
+@contextmanager
+def _upstream() -> Iterator[str]:
+    """What turns speech into text, named for the reader; the environment points the app at it."""
+    configured = {**dotenv_values(".env"), **os.environ}
+    if configured.get("OPENAI_API_KEY") or configured.get("OPENAI_SECRET_ARN"):
+        url = configured.get("OPENAI_BASE_URL")
+        yield f"by {url}" if url else "by OpenAI, at your key's cost (the sample below: under $0.001)"
+        return
+    engine = [sys.executable, "-m", "infra.engine", "--port", "0", "--until-stdin-closes"]
+    # In a session of its own, so that Ctrl-C reaches it only after the app has answered what it had begun.
+    with subprocess.Popen(
+        engine, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True, start_new_session=True
+    ) as process:
+        assert process.stdin
+        assert process.stdout
+        url = process.stdout.readline().strip()
+        if not url:
+            sys.exit("The offline engine did not start; what it said is above.")
+        os.environ |= {"OPENAI_BASE_URL": url, "OPENAI_API_KEY": "offline"}
+        yield f"by the offline engine at {url} (set OPENAI_API_KEY to use OpenAI)"
+        process.stdin.close()
+
+
+def _access(settings: Settings) -> str:
+    if settings.auth == "open":
+        return "open to this machine only (AUTH=token ACCESS_TOKEN=... asks for a token)"
+    return f"AUTH={settings.auth}"
+
+
+def _quiet_start() -> dict[str, object]:
+    """Uvicorn's logging without its start-up lines, so that the first lines are those that help."""
+    config = deepcopy(LOGGING_CONFIG)
+    config["loggers"]["uvicorn.error"]["level"] = "WARNING"
+    return config
+
+
+def _short(path: Path) -> Path:
+    return path.relative_to(Path.cwd()) if path.is_relative_to(Path.cwd()) else path
+
+
+if __name__ == "__main__":
+    main()
