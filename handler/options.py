@@ -173,8 +173,9 @@ def _put(given: dict[str, Any], field: str, values: list[str]) -> None:
     if name in _REPEATABLE and not key:
         given.setdefault(name, []).extend(values)
         return
-    if len(values) > 1:
-        raise InvalidOption(name, f"`{field}` was given {len(values)} times; give it once.")
+    nested = key and isinstance(given.get(name, {}), dict)
+    if len(values) > 1 or (values and name in given and not nested):
+        raise InvalidOption(name, f"`{name}` was given more than once.")
     for value in values:
         if key:
             given.setdefault(name, {})[key] = value

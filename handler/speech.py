@@ -191,12 +191,13 @@ def _failed(error: APIStatusError, reason: str) -> UpstreamError:
     status = error.status_code
     said = error.response.headers.get("x-should-retry")
     again = said == "true" or (said != "false" and status in _UPSTREAM_SAYS_AGAIN)
+    wait = _retry_after(error.response.headers)
     if status in (429, 503):
-        wait = _retry_after(error.response.headers)
+        wait = _BUSY_SECONDS if wait is None else wait
         return UpstreamBusy(f"The speech service is busy. {reason}", again=again, retry_after=wait)
     if status in (408, 504):
-        return UpstreamTimeout(f"The speech service took too long. {reason}", again=again)
-    return UpstreamFailed(f"The speech service failed. {reason}", again=again)
+        return UpstreamTimeout(f"The speech service took too long. {reason}", again=again, retry_after=wait)
+    return UpstreamFailed(f"The speech service failed. {reason}", again=again, retry_after=wait)
 
 
 def _reason(error: APIStatusError) -> str:
@@ -212,16 +213,15 @@ def _clean(text: str) -> str:
     return " ".join(text.split())[:500]
 
 
-def _retry_after(headers: httpx2.Headers) -> float:
+def _retry_after(headers: httpx2.Headers) -> float | None:
+    """Seconds, which the header gives as a number or as a date."""
     value = headers.get("retry-after", "")
-    try:
-        return max(float(value), 0)
-    except ValueError:
-        pass
+    if value.strip().isdecimal():
+        return float(value)
     try:
         return max(parsedate_to_datetime(value).timestamp() - time.time(), 0)
     except ValueError:
-        return _BUSY_SECONDS
+        return None
 
 
 def _unanswered(cause: BaseException) -> UpstreamError:

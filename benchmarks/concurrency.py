@@ -1,0 +1,88 @@
+"""200 recordings at once against a speech service that takes a second: Steno's own limiter, and 40 threads.
+
+python -m benchmarks.concurrency
+"""
+
+import io
+import statistics
+import time
+import wave
+
+import anyio
+import httpx2
+
+from benchmarks import processes
+
+REQUESTS = 200
+RECORDING_BYTES = 200_000
+UPSTREAM_SECONDS = 1.0
+RUNS = 3
+
+
+def recording() -> bytes:
+    target = io.BytesIO()
+    with wave.open(target, "wb") as file:
+        file.setparams((1, 2, 16_000, 0, "NONE", ""))
+        file.writeframes(bytes(RECORDING_BYTES - 44))
+    return target.getvalue()
+
+
+def request(address: str) -> bytes:
+    """The bytes of one request, made once, so that the client costs little."""
+    made = httpx2.Client().build_request("POST", f"{address}/api/transcribe", files={"file": recording()})
+    head = "".join(f"{name}: {value}\r\n" for name, value in {**made.headers, "connection": "close"}.items())
+    return f"POST /api/transcribe HTTP/1.1\r\n{head}\r\n".encode() + made.read()
+
+
+async def send(port: int, content: bytes) -> None:
+    async with await anyio.connect_tcp("127.0.0.1", port) as connection:
+        await connection.send(content)
+        answer = b""
+        try:
+            while True:
+                answer += await connection.receive()
+        except anyio.EndOfStream:
+            assert answer.startswith(b"HTTP/1.1 200 "), answer[:300]
+
+
+async def watch(address: str, worst: list[float]) -> None:
+    async with httpx2.AsyncClient(base_url=address, timeout=30) as http:
+        while True:
+            began = time.perf_counter()
+            (await http.get("/api/health")).raise_for_status()
+            worst[0] = max(worst[0], time.perf_counter() - began)
+            await anyio.sleep(0.01)
+
+
+async def measure(address: str) -> tuple[float, float]:
+    """Seconds until all are answered, and the longest that a health check took meanwhile."""
+    worst = [0.0]
+    content, port = request(address), int(address.rpartition(":")[2])
+    async with anyio.create_task_group() as watching:
+        watching.start_soon(watch, address, worst)
+        began = time.perf_counter()
+        async with anyio.create_task_group() as sending:
+            for _ in range(REQUESTS):
+                sending.start_soon(send, port, content)
+        seconds = time.perf_counter() - began
+        watching.cancel_scope.cancel()
+    return seconds, worst[0]
+
+
+def main() -> None:
+    medians = {}
+    with processes.engine() as upstream:
+        for threads in ("250", "40"):
+            runs = []
+            with processes.app(upstream, MAX_CONCURRENT_CALLS=threads) as (_, address):
+                for _ in range(RUNS):
+                    processes.say(upstream, REQUESTS, UPSTREAM_SECONDS)
+                    runs.append(anyio.run(measure, address))
+            medians[threads] = statistics.median(seconds for seconds, _ in runs)
+            health = max(worst for _, worst in runs)
+            print(f"{threads:>3} threads: {medians[threads]:.2f} s, health at worst {health * 1000:.0f} ms")
+    print(f"ratio: {medians['40'] / medians['250']:.2f} times sooner")
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,137 @@
+import contextlib
+import os
+import socket
+import subprocess
+import sys
+import tempfile
+import threading
+from datetime import date
+from pathlib import Path
+
+import httpx2
+import pytest
+import uvicorn
+from starlette.testclient import TestClient
+
+from handler.api import create_app
+from handler.settings import Settings
+from handler.wiring import Wiring
+from tests.recordings import recording
+from tests.upstream import FalseUpstream
+
+ROOT = Path(__file__).parent.parent
+TODAY = date(2026, 11, 21)
+
+
+@pytest.fixture(autouse=True)
+def _no_settings_of_this_machine(monkeypatch):
+    """A developer's own environment and `.env` change no test."""
+    for name in (*(field.upper() for field in Settings.model_fields), "PORT"):
+        monkeypatch.delenv(name, raising=False)
+
+
+@pytest.fixture
+def anyio_backend():
+    return "asyncio"
+
+
+def settings(**given):
+    return Settings(_env_file=None, **{"openai_api_key": "sk-test-key", **given})
+
+
+def app(upstream=None, today=TODAY, **given):
+    """The real app over a false upstream."""
+    chosen = settings(**given)
+    return create_app(chosen, Wiring(chosen, transport=upstream or FalseUpstream(), today=lambda: today))
+
+
+@pytest.fixture
+def client():
+    """Makes a client of the app over a false upstream; its arguments are those of `app`."""
+    with contextlib.ExitStack() as stack:
+
+        def start(*arguments, **given):
+            return stack.enter_context(TestClient(app(*arguments, **given), raise_server_exceptions=False))
+
+        yield start
+
+
+@pytest.fixture(scope="session")
+def webm():
+    return recording("webm")
+
+
+@contextlib.contextmanager
+def serving(application):
+    """The application behind real HTTP, in a thread of this process; its address."""
+    listener = socket.create_server(("127.0.0.1", 0))
+    server = uvicorn.Server(uvicorn.Config(application, log_level="critical", lifespan="off"))
+    thread = threading.Thread(target=server.run, kwargs={"sockets": [listener]})
+    thread.start()
+    try:
+        yield f"http://127.0.0.1:{listener.getsockname()[1]}"
+    finally:
+        server.should_exit = True
+        thread.join()
+        listener.close()
+
+
+@contextlib.contextmanager
+def uvicorn_process(**environment):
+    """`python -m uvicorn handler.main:app` as a reader of the README starts it; its process and its address."""
+    listener = socket.create_server(("127.0.0.1", 0))
+    command = [sys.executable, "-m", "uvicorn", "handler.main:app", "--app-dir", str(ROOT), "--log-level", "error"]
+    with tempfile.TemporaryDirectory() as folder:  # one without a developer's `.env`
+        process = subprocess.Popen(
+            [*command, "--fd", str(listener.fileno())],
+            cwd=folder,
+            env={**os.environ, **environment},
+            pass_fds=[listener.fileno()],
+        )
+        try:
+            yield process, f"http://127.0.0.1:{listener.getsockname()[1]}"
+        finally:
+            process.terminate()
+            process.wait()
+            listener.close()
+
+
+class EngineClient:
+    """The offline engine's own door: its address for the app, and its controls for the test."""
+
+    def __init__(self, url):
+        self.url = url
+        self._http = httpx2.Client(base_url=url.removesuffix("/v1"), timeout=60)
+
+    def script(self, *replies):
+        self._http.post("/script", json=replies).raise_for_status()
+
+    def calls(self):
+        """What has been sent since the last time."""
+        calls = self._http.get("/calls").json()
+        self._http.delete("/calls")
+        return calls
+
+    def ask(self, recording, filename, **fields):
+        return self._http.post("/v1/audio/transcriptions", files={"file": (filename, recording)}, data=fields)
+
+    def close(self):
+        self._http.close()
+
+
+@pytest.fixture(scope="session")
+def engine_process():
+    command = [sys.executable, "-m", "infra.engine", "--port", "0", "--until-stdin-closes"]
+    with subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True) as process:
+        engine = EngineClient(process.stdout.readline().strip())
+        yield engine
+        engine.close()
+        process.stdin.close()
+
+
+@pytest.fixture
+def engine(engine_process):
+    """The session's engine with nothing left of what another test told it or sent it."""
+    engine_process.calls()
+    yield engine_process
+    engine_process.script()

@@ -1,0 +1,66 @@
+"""The house of handler/: imports go down only, and nothing happens when a module is imported."""
+
+import ast
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).parent.parent
+FLOORS = [
+    {"main"},
+    {"api"},
+    {"documents"},
+    {"answers"},
+    {"wiring"},
+    {"speech"},
+    {"form", "drain", "settings", "options", "audio"},
+    {"transcript", "models", "payload", "frames"},
+    {"errors"},
+]
+FLOOR = {module: number for number, floor in enumerate(FLOORS) for module in floor}
+ENTRIES = {"main"}
+
+
+def imported(path):
+    for node in ast.walk(ast.parse(path.read_text())):
+        if isinstance(node, ast.ImportFrom) and node.module:
+            yield from (f"{node.module}.{name.name}" for name in node.names)
+        elif isinstance(node, ast.Import):
+            yield from (name.name for name in node.names)
+
+
+@pytest.mark.parametrize("module", [path.stem for path in (ROOT / "handler").glob("*.py") if path.stem != "__init__"])
+def test_a_module_imports_only_from_the_floors_below_its_own(module):
+    for name in imported(ROOT / "handler" / f"{module}.py"):
+        package, _, rest = name.partition(".")
+        assert package != "infra"
+        if package == "handler":
+            assert FLOOR[rest.split(".")[0]] > FLOOR[module], name
+
+
+def test_infra_knows_the_handler_in_one_place_only():
+    for path in (ROOT / "infra").glob("*.py"):
+        if path.stem != "local":
+            assert not any(name.startswith("handler") for name in imported(path)), path
+
+
+def test_one_module_knows_the_speech_service_and_none_loads_a_media_library():
+    for path in (ROOT / "handler").glob("*.py"):
+        names = {name.partition(".")[0] for name in imported(path)}
+        assert "av" not in names
+        assert "openai" not in names or path.stem in ("speech", "wiring")
+
+
+@pytest.mark.parametrize("module", sorted(set(FLOOR) - ENTRIES))
+def test_importing_a_module_reads_no_settings_and_calls_nobody(module):
+    """An interpreter without an environment that dies at the first connection imports it."""
+    watch = "sys.addaudithook(lambda event, _: event in ('socket.connect', 'socket.getaddrinfo') and os._exit(1))"
+    program = f"import os, sys; {watch}; import handler.{module}"
+    subprocess.run([sys.executable, "-c", program], cwd=ROOT, env={}, check=True)
+
+
+def test_a_status_poll_does_not_pay_for_the_speech_client():
+    program = "import sys, handler.api; assert not {'openai', 'boto3', 'httpx2'} & set(sys.modules)"
+    subprocess.run([sys.executable, "-c", program], cwd=ROOT, check=True)

@@ -1,0 +1,105 @@
+"""After a thousand requests of every kind a process holds no more than before: no temp file, descriptor or thread."""
+
+import os
+import tempfile
+from pathlib import Path
+
+import anyio
+import httpx2
+import pytest
+
+from tests.conftest import uvicorn_process
+from tests.recordings import asset, recording
+
+pytestmark = pytest.mark.anyio
+
+AT_ONCE = 20
+FAILURES = [
+    {"status": 400, "body": {"error": {"message": "unreadable"}}},
+    {"status": 429, "body": {"error": {"code": "insufficient_quota"}}},
+    {"status": 502, "body": "<html>"},
+    {"body": "garbage"},
+    {"body": {"text": "x" * 50}, "broken": True},
+    {"delay": 1.5},  # beyond the deadline
+]
+
+
+async def good(http):
+    answer = await http.post("/api/transcribe", files={"file": asset("beckett.wav")})
+    assert answer.status_code in (200, 422, 502, 504)
+
+
+async def not_audio(http):
+    assert (await http.post("/api/transcribe", files={"file": b"<html>" * 50_000})).status_code == 415
+
+
+async def too_large(http):
+    assert (await http.post("/api/transcribe", files={"file": bytes(600_000)})).status_code == 413
+
+
+async def no_form(http):
+    assert (await http.post("/api/transcribe", content=b"x" * 100_000)).status_code == 422
+
+
+async def cancelled(http):
+    """The client gives up: sometimes while it sends, sometimes while the upstream works."""
+    with anyio.move_on_after(0.02):
+        await http.post("/api/transcribe", files={"file": asset("beckett.wav")})
+
+
+async def cut_off(http):
+    """The connection breaks in the middle of the body."""
+    host, port = http.base_url.host, http.base_url.port
+    head = b"POST /api/transcribe HTTP/1.1\r\nHost: x\r\nContent-Length: 300000\r\n"
+    async with await anyio.connect_tcp(host, port) as connection:
+        await connection.send(
+            head + b"Content-Type: multipart/form-data; boundary=b\r\n\r\n" + b"--b\r\n" + bytes(50_000)
+        )
+
+
+KINDS = [good, good, not_audio, too_large, no_form, cancelled, cut_off]
+
+
+def descriptors(process):
+    """What the process has open, but for the connections that it keeps for the next request."""
+    links = [os.readlink(path) for path in Path(f"/proc/{process.pid}/fd").iterdir()]
+    return sorted(link for link in links if not link.startswith("socket:"))
+
+
+def sockets(process):
+    return sum(os.readlink(path).startswith("socket:") for path in Path(f"/proc/{process.pid}/fd").iterdir())
+
+
+def threads(process):
+    return len(list(Path(f"/proc/{process.pid}/task").iterdir()))
+
+
+def temp_files():
+    return {path.name for path in Path(tempfile.gettempdir()).glob("steno-*")}
+
+
+async def send(http, number, limiter):
+    async with limiter:
+        await KINDS[number % len(KINDS)](http)
+
+
+@pytest.mark.skipif(not Path("/proc/self/fd").exists(), reason="counts descriptors in /proc, which is Linux's")
+async def test_a_thousand_requests_of_every_kind_leave_nothing_behind(engine):
+    engine.script(*[{**failure, "times": 1} for failure in FAILURES * 8])
+    before_files = temp_files()
+    limits = {"MAX_AUDIO_BYTES": "500000", "REQUEST_DEADLINE_SECONDS": "1", "MAX_CONCURRENT_CALLS": "30"}
+    with uvicorn_process(OPENAI_API_KEY="offline", OPENAI_BASE_URL=engine.url, **limits) as (process, url):
+        async with httpx2.AsyncClient(base_url=url, timeout=60) as http:
+            await good(http)
+            before = descriptors(process)
+            limiter = anyio.CapacityLimiter(AT_ONCE)
+            async with anyio.create_task_group() as tasks:
+                for number in range(1000):
+                    tasks.start_soon(send, http, number, limiter)
+        async with httpx2.AsyncClient(base_url=url, timeout=60) as http:
+            with anyio.fail_after(20):
+                while descriptors(process) != before:  # calls that clients gave up end within their deadline
+                    await http.get("/api/health")
+        assert temp_files() == before_files
+        assert threads(process) <= 30 + 4  # the pool's, which stay for the next calls, and the server's own
+        assert sockets(process) <= 30 + 8  # connections kept for the next call, one a thread at most

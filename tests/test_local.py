@@ -1,0 +1,128 @@
+"""infra/local.py: what `make run` starts, shows and leaves behind."""
+
+import contextlib
+import os
+import select
+import signal
+import socket
+import subprocess
+import sys
+import tempfile
+from pathlib import Path
+
+import httpx2
+import pytest
+
+from tests.conftest import ROOT
+from tests.recordings import asset
+
+WORDS = "Ever tried. Ever failed."
+
+
+@contextlib.contextmanager
+def started(**environment):
+    """`python -m infra.local` on a free port, as `make run` starts it; its process."""
+    with tempfile.TemporaryDirectory() as folder:  # one without a developer's `.env`
+        process = subprocess.Popen(
+            [sys.executable, "-m", "infra.local"],
+            cwd=folder,
+            env={**os.environ, "PYTHONPATH": str(ROOT), "PORT": "0", **environment},
+            stdout=subprocess.PIPE,
+            stderr=subprocess.PIPE,
+            text=True,
+        )
+        try:
+            yield process
+        finally:
+            process.kill()
+            process.communicate()
+
+
+def first_lines(process):
+    """What it prints up to the line that says what to try."""
+    lines = []
+    for line in process.stdout:
+        lines.append(line)
+        if line.startswith("Try it"):
+            break
+    return "".join(lines)
+
+
+def children(process):
+    listed = Path(f"/proc/{process.pid}/task/{process.pid}/children").read_text().split()
+    return [int(pid) for pid in listed]
+
+
+def gone(pid):
+    """Whether the process has ended, after a while for it to do so."""
+    try:
+        handle = os.pidfd_open(pid)
+    except ProcessLookupError:
+        return True
+    ended, _, _ = select.select([handle], [], [], 10)
+    os.close(handle)
+    return bool(ended)
+
+
+def address(lines):
+    return lines.split()[1]
+
+
+def test_the_first_lines_say_what_is_where_and_show_the_samples_words():
+    with started() as process:
+        lines = first_lines(process)
+        assert lines.startswith("Steno   http://127.0.0.1:")
+        assert "offline engine" in lines
+        assert WORDS in lines
+        answer = httpx2.post(f"{address(lines)}/api/transcribe", files={"file": asset("beckett.wav")})
+        assert answer.json()["transcript"].startswith(WORDS)
+        process.send_signal(signal.SIGINT)
+        rest, _ = process.communicate(timeout=20)
+        assert process.returncode == 0
+        assert rest.endswith("Stopped.\n")
+
+
+@pytest.mark.skipif(not hasattr(os, "pidfd_open"), reason="watches processes in ways that are Linux's")
+@pytest.mark.parametrize("end", [signal.SIGINT, signal.SIGTERM, signal.SIGKILL])
+def test_however_it_ends_no_process_and_no_temp_file_stays(end):
+    before = set(Path(tempfile.gettempdir()).glob("steno-*"))
+    with started() as process:
+        first_lines(process)
+        (engine,) = children(process)
+        process.send_signal(end)
+        process.communicate(timeout=20)
+        assert gone(engine)
+    assert set(Path(tempfile.gettempdir()).glob("steno-*")) == before
+
+
+def test_with_a_key_it_uses_the_speech_service_and_says_so(engine):
+    with started(OPENAI_API_KEY="sk-test", OPENAI_BASE_URL=engine.url) as process:
+        lines = first_lines(process)
+        assert f"by {engine.url}" in lines
+        assert "offline engine" not in lines
+        assert WORDS in lines
+    assert len(engine.calls()) == 1
+
+
+def test_a_token_is_asked_for_and_the_sample_has_it():
+    with started(AUTH="token", ACCESS_TOKEN="open-sesame") as process:
+        lines = first_lines(process)
+        assert WORDS in lines
+        assert httpx2.post(f"{address(lines)}/api/transcribe").status_code == 401
+
+
+def test_a_sample_that_does_not_transcribe_ends_the_start_with_the_reason(engine):
+    engine.script({"status": 401, "body": {"error": {"message": "Incorrect API key"}}})
+    with started(OPENAI_API_KEY="sk-wrong", OPENAI_BASE_URL=engine.url) as process:
+        _, errors = process.communicate(timeout=20)
+        assert process.returncode == 1
+        assert "Incorrect API key" in errors
+        assert "sk-wrong" not in errors
+
+
+def test_a_port_in_use_is_one_sentence():
+    with socket.create_server(("127.0.0.1", 0)) as listener, started(PORT=str(listener.getsockname()[1])) as process:
+        _, errors = process.communicate(timeout=20)
+        assert process.returncode == 1
+        assert errors.count("\n") == 1
+        assert "PORT=8001 make run" in errors

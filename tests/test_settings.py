@@ -1,0 +1,91 @@
+"""settings.py: what the environment may say, and how a wrong one ends the start."""
+
+import os
+import subprocess
+import sys
+
+import pytest
+from pydantic import ValidationError
+
+from handler.settings import Settings, read_settings
+from tests.conftest import ROOT, settings
+
+LAMBDA = {"aws_lambda_function_name": "steno-api"}
+
+
+def test_the_defaults_are_those_of_the_readme():
+    chosen = settings()
+    assert chosen.whisper_model == "gpt-transcribe"
+    assert chosen.allowed_origins == ("http://localhost:3000",)
+    assert chosen.auth == "open"
+    assert chosen.max_audio_bytes == 26_000_000
+    assert chosen.max_concurrent_calls == 250
+    assert chosen.request_deadline_seconds == 600
+
+
+def test_on_lambda_nothing_is_open_and_the_deadline_is_below_the_gateways():
+    chosen = settings(**LAMBDA, access_token="t")
+    assert (chosen.auth, chosen.request_deadline_seconds) == ("token", 25)
+    assert settings(**LAMBDA, auth="open").auth == "open"
+
+
+@pytest.mark.parametrize("given", [{}, {"OPENAI_API_KEY": ""}, {"OPENAI_API_KEY": " \n"}])
+def test_without_a_key_the_start_is_refused_with_a_sentence_that_names_both_ways(given, tmp_path):
+    command = [sys.executable, "-m", "uvicorn", "handler.main:app", "--app-dir", str(ROOT)]
+    run = subprocess.run(
+        command, cwd=tmp_path, env={**os.environ, **given}, capture_output=True, text=True, check=False
+    )
+    assert run.returncode != 0
+    assert "OPENAI_API_KEY" in run.stderr
+    assert "OPENAI_SECRET_ARN" in run.stderr
+    assert len(run.stderr.strip().splitlines()) == 1
+
+
+@pytest.mark.parametrize(
+    ("given", "word"),
+    [
+        ({"whisper_model": "whisper-9"}, "WHISPER_MODEL"),
+        ({"openai_base_url": "localhost:9000"}, "OPENAI_BASE_URL"),
+        ({"allowed_origins": "localhost:3000"}, "ALLOWED_ORIGINS"),
+        ({"allowed_origins": "https://a.example/path"}, "ALLOWED_ORIGINS"),
+        ({"auth": "token"}, "ACCESS_TOKEN"),
+        (LAMBDA, "TOKEN_SECRET_ARN"),
+        ({"auth": "none"}, "'token', 'jwt' or 'open'"),
+        ({"max_audio_bytes": 0}, "greater than or equal to 1"),
+        ({"request_deadline_seconds": "soon"}, "number"),
+    ],
+)
+def test_a_setting_that_cannot_work_is_refused_by_name(given, word):
+    with pytest.raises(ValidationError, match=word):
+        settings(**given)
+
+
+def test_a_wrong_setting_is_one_sentence_and_never_shows_a_key(monkeypatch):
+    monkeypatch.setenv("OPENAI_API_KEY", "sk-very-secret")
+    monkeypatch.setenv("MAX_CONCURRENT_CALLS", "many")
+    with pytest.raises(SystemExit, match="MAX_CONCURRENT_CALLS: ") as end:
+        read_settings()
+    assert "very-secret" not in str(end.value)
+
+
+def test_a_key_is_in_no_repr():
+    assert "sk-test-key" not in repr(settings())
+    assert "sk-test-key" not in str(settings().model_dump())
+
+
+def test_a_key_pasted_with_a_line_break_is_the_key():
+    assert settings(openai_api_key="sk-a\n").openai_api_key.get_secret_value() == "sk-a"
+
+
+def test_origins_are_separated_by_commas_and_lose_their_last_slash():
+    chosen = settings(allowed_origins="https://app.example/, capacitor://localhost")
+    assert chosen.allowed_origins == ("https://app.example", "capacitor://localhost")
+
+
+def test_a_file_named_env_gives_settings_and_the_environment_overrules_it(monkeypatch, tmp_path):
+    (tmp_path / ".env").write_text("OPENAI_API_KEY=sk-file\nWHISPER_MODEL=whisper-1\nPORT=9\n")
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("OPENAI_API_KEY", "sk-environment")
+    chosen = Settings()
+    assert chosen.whisper_model == "whisper-1"
+    assert chosen.openai_api_key.get_secret_value() == "sk-environment"

@@ -1,0 +1,308 @@
+"""speech.py: one call to the upstream, everything it can answer, and what is sent again."""
+
+import socket
+import ssl
+import threading
+from io import BytesIO
+
+import anyio
+import anyio.to_thread
+import httpx2
+import pytest
+import trustme
+
+from handler.audio import MP4, WEBM
+from handler.errors import (
+    EmptyRecording,
+    InvalidOption,
+    RecordingTooLarge,
+    UnreadableRecording,
+    UpstreamBusy,
+    UpstreamCredentials,
+    UpstreamFailed,
+    UpstreamModel,
+    UpstreamQuota,
+    UpstreamTimeout,
+)
+from handler.wiring import Wiring
+from tests.conftest import settings
+from tests.upstream import FalseUpstream, heard, refused
+
+pytestmark = pytest.mark.anyio
+
+JSON = {"model": "gpt-transcribe", "response_format": "json"}
+TIMED = {"model": "whisper-1", "response_format": "verbose_json"}
+
+
+async def send(upstream, recording=b"sound", container=WEBM, parameters=JSON, seconds=20.0, **given):
+    wiring = Wiring(settings(**given), transport=upstream)
+    speech = await wiring.speech()
+    return await speech.transcribe(BytesIO(recording), container, parameters, seconds)
+
+
+async def test_the_recording_goes_up_under_the_canonical_name_and_type_with_the_key():
+    upstream = FalseUpstream()
+    await send(upstream, b"the bytes", MP4)
+    (call,) = upstream.calls
+    assert (call.filename, call.content_type, call.recording) == ("recording.m4a", "audio/mp4", b"the bytes")
+    assert call.fields == {"model": ["gpt-transcribe"], "response_format": ["json"]}
+    assert call.authorization == "Bearer sk-test-key"
+
+
+async def test_lists_go_up_as_the_upstream_reads_them():
+    upstream = FalseUpstream()
+    await send(upstream, parameters={**JSON, "keywords": ["Steno", "Ada"], "languages": ["en"]})
+    assert upstream.calls[0].fields["keywords[]"] == ["Steno", "Ada"]
+    assert upstream.calls[0].fields["languages[]"] == ["en"]
+
+
+async def test_the_answer_becomes_a_transcript():
+    upstream = FalseUpstream(heard(" Ever tried. ", languages=[{"code": "en"}]))
+    transcript = await send(upstream)
+    assert (transcript.text, transcript.model, transcript.language) == ("Ever tried.", "gpt-transcribe", "en")
+    assert transcript.duration == 3
+
+
+async def test_times_become_segments():
+    segments = [{"id": 0, "start": 0.5, "end": 2, "text": " Ever tried.", "speaker": "A"}]
+    transcript = await send(FalseUpstream(heard("Ever tried.", segments=segments, duration=2.5)), parameters=TIMED)
+    (segment,) = transcript.segments
+    assert (segment.start, segment.end, segment.text, segment.speaker) == (0.5, 2.0, " Ever tried.", "A")
+    assert transcript.duration == 2.5
+
+
+@pytest.mark.parametrize(
+    ("reply", "error"),
+    [
+        (refused(400, "invalid_value", "file"), UnreadableRecording),
+        (refused(400), UnreadableRecording),
+        (refused(415), UnreadableRecording),
+        (refused(422), UnreadableRecording),
+        (refused(400, "audio_too_short", "file"), EmptyRecording),
+        (refused(400, "invalid_value", "languages"), InvalidOption),
+        (refused(400, None, "model"), UpstreamModel),
+        (refused(413), RecordingTooLarge),
+        (refused(401, "invalid_api_key"), UpstreamCredentials),
+        (refused(403), UpstreamCredentials),
+        (refused(403, "model_not_found"), UpstreamModel),
+        (refused(404, "model_not_found"), UpstreamModel),
+        (refused(429, "insufficient_quota"), UpstreamQuota),
+        (refused(429, "project_spend_limit_exceeded"), UpstreamQuota),
+        (refused(429, "organization_spend_limit_exceeded"), UpstreamQuota),
+        (refused(502), UpstreamFailed),
+        (refused(504), UpstreamTimeout),
+        (refused(520), UpstreamFailed),
+        (refused(418), UpstreamFailed),
+        (refused(429, x_should_retry="false"), UpstreamBusy),
+        (httpx2.ReadError("reset"), UpstreamFailed),
+        (httpx2.RemoteProtocolError("server disconnected"), UpstreamFailed),
+        (httpx2.ReadTimeout("slow"), UpstreamTimeout),
+        (httpx2.WriteTimeout("slow"), UpstreamTimeout),
+        (httpx2.Response(200, text="<html>It works!</html>"), UpstreamFailed),
+        (httpx2.Response(200, json={"words": 3}), UpstreamFailed),
+        (httpx2.Response(200, json={"text": None}), UpstreamFailed),
+        (httpx2.Response(200, json=["text"]), UpstreamFailed),
+        (httpx2.Response(200, content=b"\xff\xfe"), UpstreamFailed),
+    ],
+)
+async def test_a_failure_that_a_new_try_would_not_mend_or_could_bill_twice_is_sent_once(reply, error):
+    upstream = FalseUpstream(reply)
+    with pytest.raises(error) as failure:
+        await send(upstream)
+    assert type(failure.value) is error
+    assert len(upstream.calls) == 1
+
+
+NOT_BILLED = [
+    (lambda: refused(429, retry_after="0"), UpstreamBusy),
+    (lambda: refused(503, retry_after="0"), UpstreamBusy),
+    (lambda: refused(500, retry_after="0"), UpstreamFailed),
+    (lambda: refused(408, retry_after="0"), UpstreamTimeout),
+    (lambda: refused(502, retry_after="0", x_should_retry="true"), UpstreamFailed),
+    (lambda: httpx2.ConnectError("refused"), UpstreamFailed),
+]
+
+
+@pytest.mark.parametrize(
+    "reply",
+    [
+        *(reply for reply, _ in NOT_BILLED),
+        lambda: httpx2.ConnectTimeout("no route"),
+        lambda: httpx2.PoolTimeout("none free"),
+        lambda: refused(500),
+    ],
+)
+async def test_what_cannot_have_been_billed_is_sent_again_and_the_whole_recording_with_it(reply):
+    upstream = FalseUpstream(reply())
+    assert (await send(upstream, b"the bytes")).text == "Ever tried."
+    assert [call.recording for call in upstream.calls] == [b"the bytes"] * 2
+
+
+@pytest.mark.parametrize(("reply", "error"), NOT_BILLED)
+async def test_after_three_attempts_the_caller_may_try_again_later(reply, error):
+    upstream = FalseUpstream(*(reply() for _ in range(9)))
+    with pytest.raises(error) as failure:
+        await send(upstream)
+    assert failure.value.again
+    assert len(upstream.calls) == 3
+
+
+async def test_nothing_is_sent_again_after_the_deadline_and_the_caller_learns_the_wait():
+    upstream = FalseUpstream(refused(429, retry_after="30"))
+    with pytest.raises(UpstreamBusy) as failure:
+        await send(upstream, seconds=5)
+    assert (len(upstream.calls), failure.value.retry_after) == (1, 30)
+
+
+async def test_a_wait_may_be_a_date_or_missing():
+    with pytest.raises(UpstreamBusy) as dated:
+        await send(FalseUpstream(refused(503, retry_after="Fri, 31 Dec 2199 23:59:59 GMT")))
+    assert dated.value.retry_after > 1e9
+    with pytest.raises(UpstreamBusy) as unsaid:
+        await send(FalseUpstream(refused(503)), seconds=2)
+    assert unsaid.value.retry_after == 5
+
+
+async def test_the_reason_and_the_request_id_are_passed_on_without_keys():
+    body = {"error": {"message": "Incorrect API key provided: sk-proj-abc**xyz. Bearer sk-live_123"}}
+    reply = httpx2.Response(401, json=body, headers={"x-request-id": "req_7"})
+    with pytest.raises(UpstreamCredentials) as failure:
+        await send(FalseUpstream(reply))
+    assert "Incorrect API key provided: [key]" in failure.value.detail
+    assert "req_7" in failure.value.detail
+    assert "sk-" not in failure.value.detail
+
+
+async def test_a_page_of_html_is_not_passed_on():
+    with pytest.raises(UpstreamFailed) as failure:
+        await send(FalseUpstream(httpx2.Response(502, html="<html>nginx</html>")))
+    assert "HTTP 502" in failure.value.detail
+    assert "nginx" not in failure.value.detail
+
+
+async def test_times_that_were_asked_for_and_did_not_come_are_a_failure():
+    with pytest.raises(UpstreamFailed):
+        await send(FalseUpstream(heard("Ever tried.")), parameters=TIMED)
+
+
+async def test_silence_has_no_segments_and_is_no_failure():
+    assert (await send(FalseUpstream(heard("", segments=[])), parameters=TIMED)).text == ""
+
+
+async def test_the_limiter_admits_as_many_calls_as_the_setting_says_and_not_the_default_40():
+    together = threading.Barrier(60)
+
+    def wait_for_all(_request):
+        together.wait(timeout=10)  # broken, and so 60 failures, if fewer than 60 ever run at once
+        return heard("Ever tried.")
+
+    speech = await Wiring(settings(max_concurrent_calls=60), transport=httpx2.MockTransport(wait_for_all)).speech()
+    async with anyio.create_task_group() as tasks:
+        for _ in range(60):
+            tasks.start_soon(speech.transcribe, BytesIO(b"sound"), WEBM, JSON, 20.0)
+
+
+async def test_the_limiter_admits_no_more_calls_than_the_setting_says():
+    running, most, lock = 0, 0, threading.Lock()
+
+    def count(_request):
+        nonlocal running, most
+        with lock:
+            running += 1
+            most = max(most, running)
+        with lock:
+            running -= 1
+        return heard("Ever tried.")
+
+    speech = await Wiring(settings(max_concurrent_calls=2), transport=httpx2.MockTransport(count)).speech()
+    async with anyio.create_task_group() as tasks:
+        for _ in range(30):
+            tasks.start_soon(speech.transcribe, BytesIO(b"sound"), WEBM, JSON, 20.0)
+    assert most <= 2
+
+
+async def test_a_call_that_hangs_is_given_up_at_the_deadline():
+    never = threading.Event()
+
+    def hang(_request):
+        never.wait(10)
+        return heard("too late")
+
+    with pytest.raises(UpstreamTimeout):
+        await send(httpx2.MockTransport(hang), seconds=0.1)
+    never.set()
+
+
+async def test_the_upstream_is_given_no_longer_than_the_deadline():
+    timeouts = []
+
+    def note(request):
+        timeouts.append(request.extensions["timeout"])
+        return heard("Ever tried.")
+
+    await send(httpx2.MockTransport(note), seconds=3)
+    assert 0 < timeouts[0]["read"] <= 3
+    assert 0 < timeouts[0]["connect"] <= 3
+
+
+class Drip(httpx2.SyncByteStream):
+    """An answer that comes byte by byte for ten seconds; no read of it ever times out."""
+
+    def __init__(self):
+        self.closed = threading.Event()
+
+    def __iter__(self):
+        for _ in range(1000):
+            self.closed.wait(0.01)
+            yield b" "
+
+    def close(self):
+        self.closed.set()
+
+
+async def test_an_answer_that_drips_ends_at_the_deadline_and_so_does_its_thread():
+    drip = Drip()
+    with pytest.raises(UpstreamTimeout):
+        await send(FalseUpstream(httpx2.Response(200, stream=drip)), seconds=0.1)
+    assert await anyio.to_thread.run_sync(drip.closed.wait, 5)
+
+
+async def test_an_upstream_that_nobody_answers_at_is_said_to_be_out_of_reach():
+    with socket.create_server(("127.0.0.1", 0)) as listener:
+        port = listener.getsockname()[1]
+    with pytest.raises(UpstreamFailed, match="cannot be reached"):
+        await send(None, openai_base_url=f"http://127.0.0.1:{port}/v1")
+
+
+async def test_a_certificate_nobody_trusts_is_not_tried_again():
+    context = ssl.create_default_context(ssl.Purpose.CLIENT_AUTH)
+    trustme.CA().issue_cert("127.0.0.1").configure_cert(context)
+    knocks = []
+    with socket.create_server(("127.0.0.1", 0)) as listener:
+
+        def serve():
+            while True:
+                try:
+                    connection, _ = listener.accept()
+                except OSError:
+                    return
+                knocks.append(1)
+                try:
+                    with context.wrap_socket(connection, server_side=True) as tls:
+                        tls.recv(1)
+                except OSError:
+                    pass
+
+        threading.Thread(target=serve, daemon=True).start()
+        with pytest.raises(UpstreamFailed, match="certificate"):
+            await send(None, openai_base_url=f"https://127.0.0.1:{listener.getsockname()[1]}/v1")
+        listener.shutdown(socket.SHUT_RDWR)
+    assert len(knocks) == 1
+
+
+async def test_a_connection_that_breaks_in_the_middle_of_the_answer_is_a_failure_sent_once(engine):
+    engine.script({"body": {"text": "x" * 100}, "broken": True, "times": 3})
+    with pytest.raises(UpstreamFailed) as failure:
+        await send(None, openai_base_url=engine.url)
+    assert not failure.value.again
+    assert len(engine.calls()) == 1
