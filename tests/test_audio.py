@@ -1,5 +1,6 @@
 """audio.py: what a recording is, told by its bytes."""
 
+import contextlib
 from io import BytesIO
 
 import pytest
@@ -203,7 +204,5 @@ def test_a_file_made_of_tiny_elements_is_not_walked_to_its_end(start):
 def test_a_file_cut_anywhere_is_told_or_refused_never_a_crash(kind):
     whole = recording(kind, seconds=0.5)
     for end in range(0, min(len(whole), 3_000), 7):
-        try:
+        with contextlib.suppress(EmptyRecording, UnsupportedMedia):
             identify(BytesIO(whole[:end]))
-        except (EmptyRecording, UnsupportedMedia):
-            pass

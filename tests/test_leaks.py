@@ -1,6 +1,6 @@
 """After a thousand requests of every kind a process holds no more than before: no temp file, descriptor or thread."""
 
-import os
+import contextlib
 import tempfile
 from pathlib import Path
 
@@ -9,7 +9,7 @@ import httpx2
 import pytest
 
 from tests.conftest import uvicorn_process
-from tests.recordings import asset, recording
+from tests.recordings import asset
 
 pytestmark = pytest.mark.anyio
 
@@ -62,12 +62,19 @@ KINDS = [good, good, not_audio, too_large, no_form, cancelled, cut_off]
 
 def descriptors(process):
     """What the process has open, but for the connections that it keeps for the next request."""
-    links = [os.readlink(path) for path in Path(f"/proc/{process.pid}/fd").iterdir()]
-    return sorted(link for link in links if not link.startswith("socket:"))
+    return sorted(link for link in _links(process) if not link.startswith("socket:"))
 
 
 def sockets(process):
-    return sum(os.readlink(path).startswith("socket:") for path in Path(f"/proc/{process.pid}/fd").iterdir())
+    return sum(link.startswith("socket:") for link in _links(process))
+
+
+def _links(process):
+    links = []
+    for path in Path(f"/proc/{process.pid}/fd").iterdir():
+        with contextlib.suppress(FileNotFoundError):  # closed since it was listed
+            links.append(str(path.readlink()))
+    return links
 
 
 def threads(process):

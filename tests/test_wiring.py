@@ -1,7 +1,6 @@
 """wiring.py: secrets are read on first use, kept, and read again when the upstream refuses them."""
 
-import threading
-
+import anyio
 import boto3
 import pytest
 from moto import mock_aws
@@ -91,12 +90,12 @@ async def test_nothing_is_read_until_somebody_asks():
 
 
 async def test_the_client_is_built_once_however_many_ask_first():
-    wiring = Wiring(settings())
-    built, threads = [], []
-    for _ in range(8):
-        threads.append(threading.Thread(target=lambda: built.append(wiring._build_speech())))
-    for thread in threads:
-        thread.start()
-    for thread in threads:
-        thread.join()
+    wiring, built = Wiring(settings()), []
+
+    async def ask():
+        built.append(await wiring.speech())
+
+    async with anyio.create_task_group() as tasks:
+        for _ in range(20):
+            tasks.start_soon(ask)
     assert len(set(map(id, built))) == 1
