@@ -25,7 +25,6 @@ _MAKINGS: dict[str, tuple[str, str, int, dict[str, str]]] = {
     "mp3 at 8 kHz": ("mp3", "libmp3lame", 8000, {"id3v2_version": "0", "write_xing": "0"}),
     "mp2": ("mp2", "mp2", 44100, {}),
     "aac": ("adts", "aac", 44100, {}),
-    "amr": ("amr", "libopencore_amrnb", 8000, {}),
     "caf": ("caf", "pcm_s16be", 44100, {}),
     "aiff": ("aiff", "pcm_s16be", 44100, {}),
     "asf": ("asf", "wmav2", 44100, {}),
@@ -43,13 +42,15 @@ def asset(name: str) -> bytes:
 
 def recording(kind: str, source: str = "beckett.wav", seconds: float = 3.0) -> bytes:
     """The first `seconds` of `source` as a file of `kind`."""
+    if kind == "amr":  # not every build of FFmpeg can write it: frames of 12.2 kbit/s, 20 ms each, that say nothing
+        return b"#!AMR\n" + (b"\x3c" + bytes(31)) * round(seconds * 50)
     muxer, codec, rate, options = _MAKINGS[kind]
     target = BytesIO()
     with av.open(target, "w", format=muxer, options=options) as output:
         stream: Any = output.add_stream(codec, rate=rate, layout="mono")
         if muxer == "mp3" and options["id3v2_version"] != "0":
             output.metadata["title"] = "A title, so that there is a tag"
-        stream.bit_rate = 12_200 if kind == "amr" else 64_000
+        stream.bit_rate = 64_000
         _speak(output, stream, source, seconds)
     return target.getvalue()
 

@@ -222,15 +222,17 @@ async def test_the_limiter_admits_no_more_calls_than_the_setting_says():
 
 
 async def test_a_call_that_hangs_is_given_up_at_the_deadline():
-    never = threading.Event()
+    given_up, ended = threading.Event(), threading.Event()
 
     def hang(_request):
-        never.wait(10)
+        given_up.wait(10)
+        ended.set()
         return heard("too late")
 
     with pytest.raises(UpstreamTimeout):
         await send(httpx2.MockTransport(hang), seconds=0.1)
-    never.set()
+    assert not ended.is_set()
+    given_up.set()
 
 
 async def test_the_upstream_is_given_no_longer_than_the_deadline():
