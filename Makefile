@@ -1,10 +1,7 @@
 # The only entrance. `make` lists what there is.
 
 PYTHON ?= python3
-VENV := .venv
-PY := $(VENV)/bin/python
-# A virtual environment of the interpreter that PYTHON names; naming another one builds it anew.
-ENV := $(VENV)/$(shell $(PYTHON) -c 'import sys; print("python%d.%d" % sys.version_info[:2])')
+VENV := $(VENV)/$(shell $(PYTHON) -c 'import sys; print("python%d.%d" % sys.version_info[:2])' 2>/dev/null || echo none)
 INSTALL = $(PYTHON) -m pip --disable-pip-version-check --quiet --python $(PY) install
 
 .DEFAULT_GOAL := help
@@ -28,7 +25,8 @@ clean: ## remove what was set up
 	rm -rf $(VENV)
 
 $(ENV):
-	@$(PYTHON) -c 'import sys; sys.version_info >= (3, 11) or sys.exit("Steno needs Python 3.11 or later: PYTHON=python3.13 make ...")'
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' 2>/dev/null || \
+		{ echo 'Steno needs Python 3.11 or later, and $(PYTHON) is not: PYTHON=python3.13 make ...'; exit 1; }
 	@rm -rf $(VENV)
 	@$(PYTHON) -m venv --without-pip $(VENV)
 	@touch $@

@@ -7,9 +7,9 @@ from math import ceil
 from typing import Any
 
 from fastapi.responses import JSONResponse, PlainTextResponse, Response
-from pydantic import BaseModel
+from pydantic import BaseModel, Field
 
-from handler.errors import InvalidOption, StenoError, UpstreamError
+from handler.errors import InvalidOption, MethodNotAllowed, StenoError, UpstreamError
 from handler.transcript import Transcript, srt, vtt
 
 _PLAIN: dict[str, Callable[[Transcript], str]] = {
@@ -19,20 +19,32 @@ _PLAIN: dict[str, Callable[[Transcript], str]] = {
 }
 
 
+class Verbose(BaseModel):
+    """The JSON answer of `/api/transcribe`: `transcript` always, the rest with `response_format=verbose_json`."""
+
+    transcript: str
+    language: str | None = None
+    duration: float | None = Field(None, description="Seconds.")
+    segments: list[dict[str, Any]] = Field([], description="`id`, `start` and `end` in seconds, `text`, and `speaker`.")
+    no_speech: bool = False
+    model: str = ""
+
+
 def transcription(transcript: Transcript, response_format: str) -> Response:
     """The answer of `/api/transcribe`."""
     if render := _PLAIN.get(response_format):
         return PlainTextResponse(render(transcript), headers=_made_by(transcript))
-    body: dict[str, Any] = {"transcript": transcript.text}
-    if response_format != "json":
-        body |= {
-            "language": transcript.language,
-            "duration": transcript.duration,
-            "segments": _segments(transcript),
-            "no_speech": not transcript.text,
-            "model": transcript.model,
-        }
-    return JSONResponse(body, headers=_made_by(transcript))
+    if response_format == "json":
+        return JSONResponse({"transcript": transcript.text}, headers=_made_by(transcript))
+    body = Verbose(
+        transcript=transcript.text,
+        language=transcript.language,
+        duration=transcript.duration,
+        segments=_segments(transcript),
+        no_speech=not transcript.text,
+        model=transcript.model,
+    )
+    return JSONResponse(body.model_dump(), headers=_made_by(transcript))
 
 
 def openai_transcription(transcript: Transcript, response_format: str) -> Response:
@@ -91,14 +103,17 @@ def openai_error(error: StenoError) -> Response:
         "code": error.code,
     }
     headers = _advice(error)
-    if isinstance(error, UpstreamError):
-        headers["x-should-retry"] = "true" if error.again else "false"
+    if error.status >= HTTPStatus.INTERNAL_SERVER_ERROR:
+        again = isinstance(error, UpstreamError) and error.again
+        headers["x-should-retry"] = "true" if again else "false"
     return JSONResponse({"error": body}, HTTPStatus(error.status), headers=headers)
 
 
 def _advice(error: StenoError) -> dict[str, str]:
     if error.status == HTTPStatus.UNAUTHORIZED:
         return {"WWW-Authenticate": "Bearer"}
+    if isinstance(error, MethodNotAllowed):
+        return {"Allow": error.allowed}
     if isinstance(error, UpstreamError) and error.retry_after is not None:
         return {"Retry-After": str(ceil(error.retry_after))}
     return {}

@@ -10,14 +10,23 @@ from fastapi.middleware.cors import CORSMiddleware
 from fastapi.security import HTTPAuthorizationCredentials, HTTPBearer
 from starlette.exceptions import HTTPException
 from starlette.requests import ClientDisconnect
+from starlette.types import ASGIApp, Receive, Scope, Send
 
 from handler import answers, documents
 from handler.audio import identify
 from handler.drain import DrainRefused
-from handler.errors import InvalidOption, MethodNotAllowed, NotFound, StenoError, Unauthorized, UnsupportedMedia
+from handler.errors import (
+    InvalidOption,
+    InvalidRequest,
+    MethodNotAllowed,
+    NotFound,
+    StenoError,
+    Unauthorized,
+    UnsupportedMedia,
+)
 from handler.form import received_form
 from handler.models import MODELS, Model, serving
-from handler.options import Options
+from handler.options import Options, TranscribeOptions
 from handler.settings import Settings
 from handler.transcript import Transcript
 from handler.wiring import Wiring
@@ -28,20 +37,21 @@ log = logging.getLogger("steno")
 def create_app(settings: Settings, wiring: Wiring | None = None) -> FastAPI:
     """The application; `wiring` replaces the clients that the settings describe."""
     wiring = wiring or Wiring(settings)
-    app = FastAPI(title="Steno", summary="Speech to text that you own.", version="0.1.0")
+    app = FastAPI(title="Steno", summary="Speech to text that you own.", version="0.1.0", redirect_slashes=False)
     app.state.wiring = wiring
     app.include_router(_open)
     app.include_router(_closed)
-    for error in (StenoError, HTTPException, Exception):
+    for error in (StenoError, HTTPException):
         app.add_exception_handler(error, _answer_error)
     app.add_exception_handler(ClientDisconnect, _answer_nobody)
+    app.add_middleware(AnswerBugs)
     app.add_middleware(DrainRefused)
     app.add_middleware(
         CORSMiddleware,
         allow_origins=settings.allowed_origins,
         allow_methods=["GET", "POST", "DELETE"],
-        allow_headers=["Authorization", "Content-Type"],
-        expose_headers=["Location", "Retry-After", "Steno-Model"],
+        allow_headers=["*"],  # OpenAI's SDK sends a dozen of its own
+        expose_headers=["Location", "Retry-After", "Steno-Model", "x-should-retry"],
     )
     if warning := MODELS[settings.whisper_model].warning(wiring.today()):
         log.warning(warning)
@@ -59,20 +69,30 @@ Bearer = Annotated[HTTPAuthorizationCredentials | None, Depends(HTTPBearer(auto_
 
 async def _authorize(request: Request, wiring: Wired, bearer: Bearer) -> None:
     auth = wiring.settings.auth
+    origin = request.headers.get("origin")
+    if auth == "open" and origin and not _welcome(origin, request, wiring):
+        raise Unauthorized(f"Pages of {origin[:200]} may not call this server: ALLOWED_ORIGINS does not name them.")
     if auth == "jwt" and not _subject(request):
         raise Unauthorized("Send a token of the configured issuer as `Authorization: Bearer ...`.")
     if auth == "token":
         expected = await anyio.to_thread.run_sync(wiring.access_token.get)
         given = bearer.credentials if bearer else ""
-        if not hmac.compare_digest(given.encode(), expected.encode()):
+        if not given or not hmac.compare_digest(given.encode(), expected.encode()):
             raise Unauthorized("Send the server's access token as `Authorization: Bearer ...`.")
+
+
+def _welcome(origin: str, request: Request, wiring: Wiring) -> bool:
+    """CORS keeps a stranger's page from reading answers, but not from sending recordings that somebody pays for."""
+    allowed = wiring.settings.allowed_origins
+    return origin in allowed or "*" in allowed or origin.partition("://")[2] == request.headers.get("host")
 
 
 def _subject(request: Request) -> str | None:
     """Who the gateway's JWT authorizer says is calling; nobody where no gateway stands before us."""
-    context = request.scope.get("aws.event", {}).get("requestContext", {})
-    subject: str | None = context.get("authorizer", {}).get("jwt", {}).get("claims", {}).get("sub")
-    return subject
+    known: Any = request.scope.get("aws.event", {})
+    for key in ("requestContext", "authorizer", "jwt", "claims", "sub"):
+        known = known.get(key) if isinstance(known, dict) else None
+    return known if isinstance(known, str) else None
 
 
 _open = APIRouter(prefix="/api")
@@ -103,21 +123,21 @@ async def config(wiring: Wired) -> dict[str, Any]:
     }
 
 
-@_closed.post("/api/transcribe", openapi_extra=documents.FORM, responses=documents.TRANSCRIBE)
+@_closed.post("/api/transcribe", **documents.TRANSCRIBE)
 async def transcribe(request: Request, wiring: Wired) -> Response:
     """A recording in, its words out."""
-    options, transcript = await _transcript(request, wiring)
+    options, transcript = await _transcript(request, wiring, TranscribeOptions)
     return answers.transcription(transcript, options.response_format)
 
 
-@_closed.post("/v1/audio/transcriptions", openapi_extra=documents.FORM, responses=documents.OPENAI_TRANSCRIBE)
+@_closed.post("/v1/audio/transcriptions", **documents.OPENAI_TRANSCRIBE)
 async def openai_transcribe(request: Request, wiring: Wired) -> Response:
     """The same under OpenAI's own contract: their SDKs work with `base_url` and `api_key` changed."""
-    options, transcript = await _transcript(request, wiring)
+    options, transcript = await _transcript(request, wiring, Options)
     return answers.openai_transcription(transcript, options.response_format)
 
 
-@_closed.get("/v1/models")
+@_closed.get("/v1/models", responses=documents.OPENAI_MODELS)
 async def models(wiring: Wired) -> dict[str, Any]:
     """The models that can be asked for, in OpenAI's shape."""
     today = wiring.today()
@@ -129,10 +149,12 @@ async def models(wiring: Wired) -> dict[str, Any]:
     return {"object": "list", "data": listed}
 
 
-async def _transcript(request: Request, wiring: Wiring) -> tuple[Options, Transcript]:
+async def _transcript(request: Request, wiring: Wiring, kind: type[Options]) -> tuple[Options, Transcript]:
+    if request.query_params:
+        raise InvalidRequest("Options belong in the form, beside `file`, not in the address.")
     settings = wiring.settings
     async with received_form(request, settings.max_audio_bytes) as form:
-        options = Options.from_form(form.fields)
+        options = kind.from_form(form.fields)
         model = _serving(options.model or settings.whisper_model, wiring)
         parameters = options.for_model(model, wiring.today())
         container = identify(form.recording)
@@ -166,10 +188,27 @@ def _known(error: Exception) -> StenoError:
     if isinstance(error, StenoError):
         return error
     if isinstance(error, HTTPException) and error.status_code == 405:
-        return MethodNotAllowed("This address does not take that method; /docs lists what there is.")
+        return MethodNotAllowed((error.headers or {})["Allow"])
     if isinstance(error, HTTPException):
         return NotFound("There is nothing at this address; /docs lists what there is.")
     return StenoError("Steno has a bug here; its log says more.")
+
+
+class AnswerBugs:
+    """Answers what nobody foresaw, inside the middleware of CORS: outside, a browser would see no answer at all."""
+
+    def __init__(self, app: ASGIApp) -> None:
+        self._app = app
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        try:
+            await self._app(scope, receive, send)
+        except Exception as error:
+            if scope["type"] != "http":
+                raise
+            log.exception("A bug:")
+            response = await _answer_error(Request(scope), error)
+            await response(scope, receive, send)
 
 
 async def _answer_nobody(_request: Request, _error: Exception) -> Response:

@@ -11,6 +11,7 @@ from handler import payload
 from handler.errors import EmptyRecording, UnsupportedMedia
 from handler.frames import framing
 
+_MAX_TAGS = 4
 _HEAD_BYTES = 64 * 1024  # frames are looked for in it; every magic number is far shorter
 
 
@@ -73,8 +74,9 @@ _HOLDS_MEDIA = {
     WAV: payload.in_wav,
     FLAC: payload.in_flac,
 }
-# A file may begin with any of these boxes; still images share `ftyp` with recordings.
-_MP4_START = re.compile(rb"....(ftyp|styp|moov|moof|mdat|wide|free|skip|pnot)", re.DOTALL)
+# A file may begin with any of these boxes; still images share `ftyp` with recordings. Only media may be so long
+# that its size does not begin with a zero.
+_MP4_START = re.compile(rb"\0...(ftyp|styp|moov|moof|wide|free|skip|pnot|uuid)|....mdat", re.DOTALL)
 _IMAGE = re.compile(rb"....ftyp(hei|hev|heif|mif1|msf1|avi[fs]|crx )", re.DOTALL)
 
 
@@ -103,25 +105,30 @@ def _container(file: BinaryIO) -> Container:
     if _MP4_START.match(head) and not _IMAGE.match(head):
         return MP4
     if head.startswith(b"ID3"):
-        return _after_id3(file, head)
+        return _after_tags(file)
     if framed := framing(head):
         return _FRAMED[framed]
     raise UnsupportedMedia(_what_it_looks_like(head))
 
 
-def _after_id3(file: BinaryIO, head: bytes) -> Container:
-    """ID3 tags stand before MP3, and also before FLAC and AAC."""
-    audio = _read(file, _id3_bytes(head), _HEAD_BYTES)
+def _after_tags(file: BinaryIO) -> Container:
+    """ID3 tags, one or more, stand before MP3, and also before FLAC and AAC."""
+    position = 0
+    for _ in range(_MAX_TAGS):
+        audio = _read(file, position, _HEAD_BYTES)
+        if not audio.startswith(b"ID3"):
+            break
+        position += _tag_bytes(audio)
     if not audio:
         raise EmptyRecording("This file has an ID3 tag and nothing recorded after it.")
-    if audio.startswith(b"fLaC"):
-        return FLAC
-    return _FRAMED[framing(audio) or "mp3"]
+    magic = next((container for magic, container in _MAGIC if magic.match(audio)), None)
+    return magic or _FRAMED[framing(audio) or "mp3"]
 
 
-def _id3_bytes(head: bytes) -> int:
+def _tag_bytes(head: bytes) -> int:
     size = sum((byte & 0x7F) << shift for byte, shift in zip(head[6:10], (21, 14, 7, 0), strict=False))
-    return 10 + size
+    has_footer = len(head) > 5 and head[5] & 0x10
+    return 10 + size + (10 if has_footer else 0)
 
 
 def _read(file: BinaryIO, position: int, size: int) -> bytes:
@@ -130,6 +137,14 @@ def _read(file: BinaryIO, position: int, size: int) -> bytes:
 
 
 def _what_it_looks_like(head: bytes) -> str:
-    if head.lstrip()[:1] in (b"<", b"{", b"#"):
-        return "The file is text (a web page, JSON or a playlist), not a recording."
-    return "The bytes are no audio or video container that Steno knows, whatever the file's name or type says."
+    if b"\x1fC\xb6u" in head:
+        return (
+            "This is a later piece of a WebM recording, without its beginning."
+            " Send all of MediaRecorder's chunks as one: new Blob(chunks)."
+        )
+    if not re.search(rb"[\x00-\x08\x0e-\x1f]", head):
+        return "The file is text (a web page, JSON, a playlist, or a name without curl's `@`), not a recording."
+    return (
+        "The bytes are no audio or video container that Steno knows, whatever the file's name or type says."
+        " Send WebM, MP4, Ogg, WAV, MP3 or FLAC."
+    )

@@ -2,61 +2,90 @@
 
 from typing import Any
 
-from handler.answers import Problem
-from handler.errors import Refused, UpstreamError
-from handler.options import Options
+from handler import errors
+from handler.answers import Problem, Verbose
+from handler.errors import StenoError
+from handler.options import Options, TranscribeOptions
 
-
-def _form() -> dict[str, Any]:
-    schema = Options.model_json_schema()
-    recording = {"type": "string", "format": "binary", "description": "The recording: audio or video."}
-    schema["properties"] = {"file": recording, **schema["properties"]}
-    schema["required"] = ["file"]
-    return schema
-
-
-FORM: dict[str, Any] = {"requestBody": {"required": True, "content": {"multipart/form-data": {"schema": _form()}}}}
-
-
-def _errors(content: dict[str, Any]) -> dict[int | str, dict[str, Any]]:
-    codes: dict[int, list[str]] = {}
-    for family in (Refused, UpstreamError):
-        for error in family.__subclasses__():
-            codes.setdefault(error.status, []).append(f"`{error.code}`")
-    return {status: {"description": ", ".join(names), "content": content} for status, names in sorted(codes.items())}
-
-
-_PROBLEM = {"application/problem+json": {"schema": Problem.model_json_schema()}}
+_TRANSCRIBING = (
+    errors.Unauthorized,
+    errors.RecordingTooLarge,
+    errors.UnsupportedMedia,
+    errors.EmptyRecording,
+    errors.UnreadableRecording,
+    errors.InvalidOption,
+    errors.InvalidRequest,
+    StenoError,
+    errors.UpstreamFailed,
+    errors.UpstreamCredentials,
+    errors.UpstreamModel,
+    errors.UpstreamQuota,
+    errors.UpstreamBusy,
+    errors.UpstreamTimeout,
+)
 _OPENAI_ERROR = {
-    "application/json": {
-        "schema": {
+    "type": "object",
+    "required": ["error"],
+    "properties": {
+        "error": {
             "type": "object",
-            "required": ["error"],
+            "required": ["message", "type", "param", "code"],
             "properties": {
-                "error": {
-                    "type": "object",
-                    "required": ["message", "type", "param", "code"],
-                    "properties": {
-                        "message": {"type": "string"},
-                        "type": {"type": "string"},
-                        "param": {"type": ["string", "null"]},
-                        "code": {"type": "string"},
-                    },
-                }
+                "message": {"type": "string"},
+                "type": {"type": "string"},
+                "param": {"type": ["string", "null"]},
+                "code": {"type": "string"},
             },
         }
-    }
+    },
 }
+_PROBLEM_CONTENT = {"application/problem+json": {"schema": Problem.model_json_schema()}}
+_OPENAI_CONTENT = {"application/json": {"schema": _OPENAI_ERROR}}
 
 
-def _transcript(text_key: str) -> dict[str, Any]:
-    schema = {"type": "object", "required": [text_key], "properties": {text_key: {"type": "string"}}}
+def _answers(
+    errors: tuple[type[StenoError], ...], content: dict[str, Any], ok: dict[str, Any]
+) -> dict[int | str, dict[str, Any]]:
+    codes: dict[int, list[str]] = {}
+    for error in errors:
+        codes.setdefault(int(error.status), []).append(f"`{error.code}`")
+    refusals: dict[int | str, dict[str, Any]] = {
+        status: {"description": ", ".join(names), "content": content} for status, names in codes.items()
+    }
+    return {200: ok, **refusals}
+
+
+def _transcript(body: dict[str, Any]) -> dict[str, Any]:
     return {
         "description": "What was said.",
         "headers": {"Steno-Model": {"description": "The model that heard it.", "schema": {"type": "string"}}},
-        "content": {"application/json": {"schema": schema}, "text/plain": {"schema": {"type": "string"}}},
+        "content": {"application/json": {"schema": body}, "text/plain": {"schema": {"type": "string"}}},
     }
 
 
-TRANSCRIBE: dict[int | str, dict[str, Any]] = {200: _transcript("transcript"), **_errors(_PROBLEM)}
-OPENAI_TRANSCRIBE: dict[int | str, dict[str, Any]] = {200: _transcript("text"), **_errors(_OPENAI_ERROR)}
+def _form(options: tuple[str, ...], formats: tuple[str, ...]) -> dict[str, Any]:
+    """The multipart form with a recording and those options."""
+    properties = Options.model_json_schema()["properties"]
+    properties["response_format"]["enum"] = list(formats)
+    recording = {"type": "string", "format": "binary", "description": "The recording: audio or video."}
+    schema = {
+        "type": "object",
+        "required": ["file"],
+        "properties": {"file": recording, **{name: properties[name] for name in options}},
+        "additionalProperties": False,
+    }
+    return {"requestBody": {"required": True, "content": {"multipart/form-data": {"schema": schema}}}}
+
+
+_FORMATS = ("json", "text", "srt", "vtt", "verbose_json")
+_TEXT = {"type": "object", "required": ["text"], "properties": {"text": {"type": "string"}}}
+
+TRANSCRIBE: dict[str, Any] = {
+    "openapi_extra": _form(TranscribeOptions.taken(), _FORMATS),
+    "responses": _answers(_TRANSCRIBING, _PROBLEM_CONTENT, _transcript(Verbose.model_json_schema())),
+}
+OPENAI_TRANSCRIBE: dict[str, Any] = {
+    "openapi_extra": _form(Options.taken(), (*_FORMATS, "diarized_json")),
+    "responses": _answers(_TRANSCRIBING, _OPENAI_CONTENT, _transcript(_TEXT)),
+}
+OPENAI_MODELS = _answers((errors.Unauthorized, StenoError), _OPENAI_CONTENT, {"description": "The models."})

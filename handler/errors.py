@@ -51,8 +51,14 @@ class NotFound(Refused):
 
 
 class MethodNotAllowed(Refused):
+    """`allowed` are the methods that the address takes."""
+
     status = HTTPStatus.METHOD_NOT_ALLOWED
     code = "method_not_allowed"
+
+    def __init__(self, allowed: str) -> None:
+        super().__init__(f"This address takes {allowed} only; /docs lists what there is.")
+        self.allowed = allowed
 
 
 class RecordingTooLarge(Refused):
@@ -95,7 +101,6 @@ class UpstreamError(StenoError):
     """
 
     status = HTTPStatus.BAD_GATEWAY
-    code = "upstream_failed"
 
     def __init__(self, detail: str, *, again: bool = False, retry_after: float | None = None) -> None:
         super().__init__(detail)
@@ -104,7 +109,7 @@ class UpstreamError(StenoError):
 
 
 class UpstreamFailed(UpstreamError):
-    pass
+    code = "upstream_failed"
 
 
 class UpstreamCredentials(UpstreamError):

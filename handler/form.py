@@ -2,6 +2,7 @@
 
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
+from dataclasses import dataclass, field
 from tempfile import TemporaryFile
 from typing import BinaryIO
 
@@ -11,63 +12,93 @@ from starlette.requests import Request
 
 from handler.errors import InvalidRequest, RecordingTooLarge
 
-_MAX_PARTS = 64
-_MAX_FIELD_BYTES = 64 * 1024
-_FRAME_BYTES = 64 * 1024  # what a form's own headers and fields may add to a recording of the greatest size
+_MAX_PARTS = 256
+# All fields together: the largest are samples of up to four known speakers, of ten seconds each.
+_MAX_FIELDS_BYTES = 6_000_000
+_FRAME_BYTES = 64 * 1024  # what the form's own headers may add
 
 
+@dataclass
 class Form:
     """`recording` is an open temp file without a name: whatever happens to the process, nothing stays in /tmp."""
 
-    def __init__(self, recording: BinaryIO, max_bytes: int) -> None:
-        self.recording = recording
-        self.fields: dict[str, list[str]] = {}
+    recording: BinaryIO
+    fields: dict[str, list[str]] = field(default_factory=dict)
+
+
+@asynccontextmanager
+async def received_form(request: Request, max_bytes: int) -> AsyncIterator[Form]:
+    """The request's form, its recording at most `max_bytes` long; the temp file is gone at the end."""
+    boundary = _boundary(request)
+    claimed = request.headers.get("content-length", "")
+    if claimed.isdecimal() and int(claimed) > max_bytes + _MAX_FIELDS_BYTES + _FRAME_BYTES:
+        raise _too_large(max_bytes)
+    with TemporaryFile(prefix="steno-") as file:
+        form = Form(file)
+        await _fill(form, request, boundary, max_bytes)
+        yield form
+
+
+async def _fill(form: Form, request: Request, boundary: bytes, max_bytes: int) -> None:
+    reader = _Reader(form, max_bytes)
+    try:
+        parser = MultipartParser(
+            boundary,
+            {
+                "on_part_begin": reader.begin_part,
+                "on_header_field": reader.take_header_name,
+                "on_header_value": reader.take_header_value,
+                "on_header_end": reader.end_header,
+                "on_headers_finished": reader.end_headers,
+                "on_part_data": reader.take_data,
+                "on_part_end": reader.end_part,
+                "on_end": reader.end,
+            },
+        )
+        async for chunk in request.stream():
+            parser.write(chunk)
+    except FormParserError as error:
+        raise InvalidRequest(f"The body is no well-formed multipart form: {error}.") from None
+    reader.finish()
+
+
+class _Reader:
+    """The parser's callbacks: puts what arrives where it belongs, and refuses what does not fit."""
+
+    def __init__(self, form: Form, max_bytes: int) -> None:
+        self._form = form
         self._max_bytes = max_bytes
+        self._parts = 0
         self._recordings = 0
         self._recorded_bytes = 0
-        self._parts = 0
-        self._ended = False
-        self._header = bytearray()
+        self._field_bytes = 0
+        self._header_name = bytearray()
         self._header_value = bytearray()
         self._disposition = b""
         self._name = ""
         self._text = bytearray()
+        self._ended = False
 
-    def parser(self, boundary: bytes) -> MultipartParser:
-        return MultipartParser(
-            boundary,
-            {
-                "on_part_begin": self._begin_part,
-                "on_header_field": self._take_header_name,
-                "on_header_value": self._take_header_value,
-                "on_header_end": self._end_header,
-                "on_headers_finished": self._end_headers,
-                "on_part_data": self._take_data,
-                "on_part_end": self._end_part,
-                "on_end": self._end,
-            },
-        )
-
-    def _begin_part(self) -> None:
+    def begin_part(self) -> None:
         self._parts += 1
         if self._parts > _MAX_PARTS:
-            raise InvalidRequest(f"The form has more than {_MAX_PARTS} parts.")
+            raise InvalidRequest(f"The form has more than {_MAX_PARTS} parts; send fewer `keywords`.")
         self._disposition = b""
         self._text.clear()
 
-    def _take_header_name(self, data: bytes, start: int, end: int) -> None:
-        self._header += data[start:end]
+    def take_header_name(self, data: bytes, start: int, end: int) -> None:
+        self._header_name += data[start:end]
 
-    def _take_header_value(self, data: bytes, start: int, end: int) -> None:
+    def take_header_value(self, data: bytes, start: int, end: int) -> None:
         self._header_value += data[start:end]
 
-    def _end_header(self) -> None:
-        if self._header.lower() == b"content-disposition":
+    def end_header(self) -> None:
+        if self._header_name.lower() == b"content-disposition":
             self._disposition = bytes(self._header_value)
-        self._header.clear()
+        self._header_name.clear()
         self._header_value.clear()
 
-    def _end_headers(self) -> None:
+    def end_headers(self) -> None:
         _, parameters = parse_options_header(self._disposition)
         if b"name" not in parameters:
             raise InvalidRequest("A part of the form has no name.")
@@ -77,30 +108,31 @@ class Form:
             if self._recordings > 1:
                 raise InvalidRequest("The form has more than one `file`; send one recording a request.")
         elif b"filename" in parameters:
-            raise InvalidRequest(f"The recording belongs in the field `file`, not `{self._name}`.")
+            raise InvalidRequest(f"The recording belongs in the field `file`, not `{self._name[:100]}`.")
 
-    def _take_data(self, data: bytes, start: int, end: int) -> None:
+    def take_data(self, data: bytes, start: int, end: int) -> None:
         piece = memoryview(data)[start:end]
         if self._name == "file":
             self._recorded_bytes += len(piece)
             if self._recorded_bytes > self._max_bytes:
                 raise _too_large(self._max_bytes)
             # Into the page cache, which takes less time than a way to another thread and back would.
-            self.recording.write(piece)
+            self._form.recording.write(piece)
         else:
+            self._field_bytes += len(piece)
+            if self._field_bytes > _MAX_FIELDS_BYTES:
+                raise InvalidRequest(f"The fields beside `file` are longer than {_MAX_FIELDS_BYTES:,} bytes.")
             self._text += piece
-            if len(self._text) > _MAX_FIELD_BYTES:
-                raise InvalidRequest(f"The field `{self._name}` is longer than {_MAX_FIELD_BYTES:,} bytes.")
 
-    def _end_part(self) -> None:
+    def end_part(self) -> None:
         if self._name == "file":
             return
         try:
-            self.fields.setdefault(self._name, []).append(self._text.decode())
+            self._form.fields.setdefault(self._name, []).append(self._text.decode())
         except UnicodeDecodeError:
-            raise InvalidRequest(f"The field `{self._name}` is not UTF-8.") from None
+            raise InvalidRequest(f"The field `{self._name[:100]}` is not UTF-8.") from None
 
-    def _end(self) -> None:
+    def end(self) -> None:
         self._ended = True
 
     def finish(self) -> None:
@@ -108,30 +140,7 @@ class Form:
             raise InvalidRequest("The form stops before its last boundary; a part of the recording is missing.")
         if not self._recordings:
             raise InvalidRequest("The form has no `file`; the recording belongs there.")
-        self.recording.seek(0)
-
-
-@asynccontextmanager
-async def received_form(request: Request, max_bytes: int) -> AsyncIterator[Form]:
-    """The request's form, its recording at most `max_bytes` long; the temp file is gone at the end."""
-    boundary = _boundary(request)
-    claimed = request.headers.get("content-length", "")
-    if claimed.isdecimal() and int(claimed) > max_bytes + _FRAME_BYTES:
-        raise _too_large(max_bytes)
-    with TemporaryFile(prefix="steno-") as file:
-        form = Form(file, max_bytes)
-        await _read(request, form, boundary)
-        yield form
-
-
-async def _read(request: Request, form: Form, boundary: bytes) -> None:
-    try:
-        parser = form.parser(boundary)
-        async for chunk in request.stream():
-            parser.write(chunk)
-    except FormParserError as error:
-        raise InvalidRequest(f"The body is no well-formed multipart form: {error}.") from None
-    form.finish()
+        self._form.recording.seek(0)
 
 
 def _boundary(request: Request) -> bytes:
@@ -144,4 +153,7 @@ def _boundary(request: Request) -> bytes:
 
 
 def _too_large(max_bytes: int) -> RecordingTooLarge:
-    return RecordingTooLarge(f"The recording is larger than {max_bytes:,} bytes, the most that one request takes.")
+    return RecordingTooLarge(
+        f"The recording is larger than {max_bytes:,} bytes, the most that one request takes. Send a shorter one."
+        " (Larger ones will go by /api/uploads, in a later version.)"
+    )

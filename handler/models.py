@@ -69,4 +69,4 @@ def serving(name: str, today: date) -> Model | None:
 def able(ability: str, today: date) -> str:
     """The names of the living models that have `ability` (an attribute of Model), for an error's text."""
     names = [model.name for model in MODELS.values() if getattr(model, ability) and not model.retired(today)]
-    return f"Models that do: {', '.join(names)}." if names else "No model does any more."
+    return f"Ask for {' or '.join(names)} instead." if names else "No model can any more."

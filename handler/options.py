@@ -27,7 +27,7 @@ def _primary_language(tag: str) -> str:
 
 def _plain_keyword(text: str) -> str:
     if re.search(r"[<>\r\n]", text):
-        raise ValueError("a keyword cannot hold <, > or a line break: the upstream would refuse the whole request")
+        raise ValueError("a keyword cannot hold <, > or a line break: OpenAI would refuse the whole request")
     return text
 
 
@@ -60,7 +60,7 @@ class Options(BaseModel):
     prompt: str | None = Field(None, description="Context that helps: names, spelling, style.")
     keywords: list[Keyword] = Field([], description="Words to expect; repeat the field for each.")
     response_format: Literal["json", "text", "srt", "vtt", "verbose_json", "diarized_json"] = "json"
-    temperature: float | None = Field(None, ge=0, le=1)
+    temperature: float | None = Field(None, ge=0, le=1, allow_inf_nan=False)
     include: list[Literal["logprobs"]] = []
     timestamp_granularities: list[Literal["word", "segment"]] = []
     chunking_strategy: Annotated[Literal["auto"] | ServerVad | None, WithJsonSchema(_CHUNKING_SCHEMA)] = None
@@ -78,7 +78,18 @@ class Options(BaseModel):
     @field_validator("chunking_strategy", mode="before")
     @classmethod
     def _from_json(cls, strategy: object) -> object:
-        return json.loads(strategy) if isinstance(strategy, str) and strategy.startswith("{") else strategy
+        if not isinstance(strategy, str) or strategy == "auto":
+            return strategy
+        if not strategy.startswith("{"):
+            raise ValueError("give `auto`, or OpenAI's `server_vad` object as JSON")
+        try:
+            return json.loads(strategy)
+        except RecursionError:
+            raise ValueError("it is nested too deep") from None
+
+    @classmethod
+    def taken(cls) -> tuple[str, ...]:
+        return tuple(cls.model_fields)
 
     @classmethod
     def from_form(cls, fields: Mapping[str, Sequence[str]]) -> Self:
@@ -86,6 +97,10 @@ class Options(BaseModel):
         given: dict[str, Any] = {}
         for field, values in fields.items():
             _put(given, field, [value for value in values if value])
+        for option in given:
+            if option not in cls.taken():
+                there_are = ", ".join(cls.taken())
+                raise InvalidOption(option, f"There is no option `{option[:100]}` here. There are: {there_are}.")
         try:
             return cls.model_validate(given)
         except ValidationError as error:
@@ -128,10 +143,9 @@ class Options(BaseModel):
         ):
             if getattr(self, option) and not getattr(model, ability):
                 raise InvalidOption(option, f"{model.name} does not honour `{option}`. {able(ability, today)}")
-        if self.timestamp_granularities and self.response_format != "verbose_json":
-            raise InvalidOption("timestamp_granularities", "It needs response_format=verbose_json.")
-        if self.include and self.response_format != "json":
-            raise InvalidOption("include", "It needs response_format=json.")
+        for option, response_format in (("timestamp_granularities", "verbose_json"), ("include", "json")):
+            if getattr(self, option) and self.response_format != response_format:
+                raise InvalidOption(option, f"`{option}` needs response_format={response_format}.")
 
     def _upstream_format(self, model: Model, today: date) -> str:
         """Texts and subtitles are rendered here, so the upstream is only ever asked for a body that tells more."""
@@ -164,13 +178,28 @@ class Options(BaseModel):
         return {"language": spoken[0]}
 
 
+class TranscribeOptions(Options):
+    """Those of `/api/transcribe`, whose answer has no place for what the others ask for."""
+
+    @classmethod
+    def taken(cls) -> tuple[str, ...]:
+        return ("model", "language", "prompt", "keywords", "response_format", "temperature")
+
+    @field_validator("response_format")
+    @classmethod
+    def _has_a_place(cls, response_format: str) -> str:
+        if response_format == "diarized_json":
+            raise ValueError("diarized_json is for /v1/audio/transcriptions; here, verbose_json tells the speakers")
+        return response_format
+
+
 _REPEATABLE = {name for name, field in Options.model_fields.items() if field.default == []}
 
 
 def _put(given: dict[str, Any], field: str, values: list[str]) -> None:
     match = _BRACKETS.fullmatch(field)
     name, key = match.groups() if match else (field, "")
-    if name in _REPEATABLE and not key:
+    if name in _REPEATABLE:  # `keywords`, `keywords[]` and `keywords[0]` are the same
         given.setdefault(name, []).extend(values)
         return
     nested = key and isinstance(given.get(name, {}), dict)
@@ -186,6 +215,4 @@ def _put(given: dict[str, Any], field: str, values: list[str]) -> None:
 def _invalid(error: ValidationError) -> InvalidOption:
     first = error.errors()[0]
     option = str(first["loc"][0])
-    if first["type"] == "extra_forbidden":
-        return InvalidOption(option, f"There is no option `{option}`. There are: {', '.join(Options.model_fields)}.")
     return InvalidOption(option, f"`{option}`: {first['msg'].removeprefix('Value error, ')}.")

@@ -22,7 +22,7 @@ class Settings(BaseSettings):
 
     openai_api_key: SecretStr | None = None
     openai_secret_arn: str | None = None
-    openai_base_url: str | None = None
+    openai_base_url: str = "https://api.openai.com/v1"
     whisper_model: str = DEFAULT_MODEL
     allowed_origins: Annotated[tuple[str, ...], NoDecode] = ("http://localhost:3000",)
     auth: Auth = "open"
@@ -38,10 +38,11 @@ class Settings(BaseSettings):
 
     @model_validator(mode="before")
     @classmethod
-    def _know_lambda(cls, values: dict[str, object]) -> dict[str, object]:
-        if not values.get("aws_lambda_function_name"):
-            return values
-        return {"auth": "token", "request_deadline_seconds": 25, **values}
+    def _defaults_of_the_place(cls, values: dict[str, object]) -> dict[str, object]:
+        on_lambda = values.get("aws_lambda_function_name")
+        if on_lambda or values.get("access_token") or values.get("token_secret_arn"):
+            values = {"auth": "token", **values}
+        return {"request_deadline_seconds": 25, **values} if on_lambda else values
 
     @field_validator("openai_api_key", "access_token")
     @classmethod
@@ -52,8 +53,8 @@ class Settings(BaseSettings):
 
     @field_validator("openai_base_url")
     @classmethod
-    def _real_url(cls, url: str | None) -> str | None:
-        if url and not url.startswith(("http://", "https://")):
+    def _real_url(cls, url: str) -> str:
+        if not url.startswith(("http://", "https://")):
             raise ValueError("OPENAI_BASE_URL must be an address like https://api.openai.com/v1.")
         return url
 
@@ -85,6 +86,8 @@ class Settings(BaseSettings):
                 "No OpenAI key: set OPENAI_API_KEY to the key itself,"
                 " or OPENAI_SECRET_ARN to the Secrets Manager secret that holds it."
             )
+        if self.auth == "jwt" and not self.aws_lambda_function_name:
+            raise ValueError("AUTH=jwt needs API Gateway to check the tokens; here, use AUTH=token or AUTH=open.")
         if self.auth == "token" and not (self.access_token or self.token_secret_arn):
             raise ValueError(
                 "AUTH=token needs a token: set ACCESS_TOKEN to the token itself,"

@@ -5,15 +5,15 @@ import random
 import re
 import ssl
 import time
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Iterator
+from dataclasses import dataclass
 from email.utils import parsedate_to_datetime
-from functools import partial
-from typing import Any, BinaryIO
+from typing import Any, BinaryIO, Protocol
 
 import anyio
 import anyio.to_thread
 import httpx2
-from openai import APIConnectionError, APIStatusError, OpenAI
+from openai import APIConnectionError, APIStatusError, DefaultHttpxClient, OpenAI
 
 from handler.audio import Container
 from handler.errors import (
@@ -36,6 +36,7 @@ _ATTEMPTS = 3
 _FIRST_BACKOFF_SECONDS = 0.5
 _CONNECT_SECONDS = 5.0
 _BUSY_SECONDS = 5.0  # what a caller is asked to wait when the upstream names no time
+_DAY_SECONDS = 86_400.0
 _MAX_ANSWER_BYTES = 32_000_000  # ten hours of speech as verbose_json
 
 _NEVER_BETTER = {
@@ -49,72 +50,124 @@ _NEVER_BETTER = {
 _UPSTREAM_SAYS_AGAIN = {408, 429, 500, 503}
 
 
+class Key(Protocol):
+    """The key to the upstream; `renew` tells whether there is another one than the one that was refused."""
+
+    def get(self) -> str: ...
+    def renew(self, refused: str) -> bool: ...
+
+
 class Speech:
-    """Sends recordings to the upstream, at most as many at once as `limiter` has tokens.
+    """Sends recordings to the upstream, as many at once as `limiter` has tokens."""
 
-    `renew_key` reads the key again and says whether it has changed.
-    """
-
-    def __init__(self, client: OpenAI, renew_key: Callable[[], bool], limiter: anyio.CapacityLimiter) -> None:
-        self._client = client
-        self._renew_key = renew_key
+    def __init__(
+        self, key: Key, base_url: str, limiter: anyio.CapacityLimiter, *, transport: httpx2.BaseTransport | None = None
+    ) -> None:
+        self._key = key
         self._limiter = limiter
+        http_client = DefaultHttpxClient(
+            transport=transport,
+            # A kept connection may have died unseen, and what is sent into it may or may not have been billed ...
+            limits=httpx2.Limits(max_keepalive_connections=0),
+            event_hooks={"request": [_stamp], "response": [_bound]},
+        )
+        # ... and so may what the SDK would send again by itself.
+        self._client = OpenAI(api_key=key.get, base_url=base_url, max_retries=0, http_client=http_client)
 
     async def transcribe(
         self, recording: BinaryIO, container: Container, parameters: dict[str, Any], seconds: float
     ) -> Transcript:
         """The transcript within `seconds`, or one of errors.py; sent again only where nothing can have been billed."""
-        deadline = time.monotonic() + seconds
+        call = _Call(recording, container, parameters, time.monotonic() + seconds)
         try:
             with anyio.fail_after(seconds):
-                return await self._attempts(recording, container, parameters, deadline)
+                return await self._attempts(call)
         except TimeoutError:
-            raise _too_late() from None
+            if call.sent:
+                raise _too_late() from None
+            raise UpstreamBusy("Too many recordings are waiting here.", again=True, retry_after=_BUSY_SECONDS) from None
 
-    async def _attempts(
-        self, recording: BinaryIO, container: Container, parameters: dict[str, Any], deadline: float
-    ) -> Transcript:
-        call = partial(self._send, recording, container, parameters, deadline)
+    async def _attempts(self, call: "_Call") -> Transcript:
         for attempt in range(1, _ATTEMPTS + 1):
             try:
                 # Given up at the deadline, the call ends by itself: its file is closed and its timeouts are the same.
-                return await anyio.to_thread.run_sync(call, limiter=self._limiter, abandon_on_cancel=True)
+                return await anyio.to_thread.run_sync(self._send, call, limiter=self._limiter, abandon_on_cancel=True)
             except UpstreamError as error:
                 wait = _wait(error, attempt)
-                if not error.again or attempt == _ATTEMPTS or time.monotonic() + wait >= deadline:
+                if not error.again or attempt == _ATTEMPTS or time.monotonic() + wait >= call.deadline:
                     raise
                 await anyio.sleep(wait)
         raise AssertionError("the last attempt returns or raises")
 
-    def _send(
-        self, recording: BinaryIO, container: Container, parameters: dict[str, Any], deadline: float
-    ) -> Transcript:
+    def _send(self, call: "_Call") -> Transcript:
+        key = self._key.get()
         try:
-            return self._call(recording, container, parameters, deadline)
-        except UpstreamCredentials:
-            if not self._renew_key():
-                raise
-        return self._call(recording, container, parameters, deadline)
+            try:
+                return self._sent(call)
+            except UpstreamCredentials:
+                if not self._key.renew(key):
+                    raise
+            return self._sent(call)
+        except StenoError as error:
+            error.detail = error.detail.replace(key, "[key]")
+            raise
 
-    def _call(
-        self, recording: BinaryIO, container: Container, parameters: dict[str, Any], deadline: float
-    ) -> Transcript:
-        recording.seek(0)
-        left = max(deadline - time.monotonic(), 0.001)
+    def _sent(self, call: "_Call") -> Transcript:
+        call.recording.seek(0)
+        left = max(call.deadline - time.monotonic(), 0.001)
+        call.sent = True
         try:
-            with self._client.audio.transcriptions.with_streaming_response.create(
-                file=(container.filename, recording, container.media_type),
+            answer = self._client.audio.transcriptions.with_raw_response.create(
+                file=(call.container.filename, call.recording, call.container.media_type),
                 timeout=httpx2.Timeout(left, connect=min(left, _CONNECT_SECONDS)),
-                **parameters,
-            ) as response:
-                body = b"".join(_until(deadline, response.iter_bytes()))
+                **call.parameters,
+            )
         except APIStatusError as error:
             raise _answered(error) from None
         except APIConnectionError as error:
             raise _unanswered(error.__cause__ or error) from None
-        except httpx2.TransportError as error:  # while the body was read
+        except httpx2.RequestError as error:  # what the SDK lets through, as a body that cannot be unpacked
             raise _unanswered(error) from None
-        return _transcript(body, parameters["model"], parameters["response_format"])
+        return _transcript(answer.content, call.parameters["model"], call.parameters["response_format"])
+
+
+@dataclass
+class _Call:
+    """One recording on its way; `sent` once anything may have reached the upstream."""
+
+    recording: BinaryIO
+    container: Container
+    parameters: dict[str, Any]
+    deadline: float
+    sent: bool = False
+
+
+def _stamp(request: httpx2.Request) -> None:
+    request.extensions["deadline"] = time.monotonic() + request.extensions["timeout"]["read"]
+
+
+def _bound(response: httpx2.Response) -> None:
+    """Ends the answer at its call's deadline: a read timeout alone never ends one that drips."""
+    response.stream = _BoundedStream(response.stream, response.request.extensions["deadline"])
+
+
+class _BoundedStream(httpx2.SyncByteStream):
+    def __init__(self, stream: Any, deadline: float) -> None:
+        self._stream = stream
+        self._deadline = deadline
+
+    def __iter__(self) -> Iterator[bytes]:
+        size = 0
+        for chunk in self._stream:
+            size += len(chunk)
+            if time.monotonic() > self._deadline:
+                raise _too_late()
+            if size > _MAX_ANSWER_BYTES:
+                raise UpstreamFailed("The speech service's answer is too long to be a transcript.")
+            yield chunk
+
+    def close(self) -> None:
+        self._stream.close()
 
 
 def _wait(error: UpstreamError, attempt: int) -> float:
@@ -123,22 +176,10 @@ def _wait(error: UpstreamError, attempt: int) -> float:
     return _FIRST_BACKOFF_SECONDS * (1 << attempt - 1) * random.uniform(0.75, 1.25)  # noqa: S311 - jitter, no secret
 
 
-def _until(deadline: float, chunks: Iterable[bytes]) -> Iterator[bytes]:
-    """The chunks, as long as there is time: a read timeout alone never ends an answer that drips."""
-    size = 0
-    for chunk in chunks:
-        size += len(chunk)
-        if time.monotonic() > deadline:
-            raise _too_late()
-        if size > _MAX_ANSWER_BYTES:
-            raise UpstreamFailed("The speech service's answer is too long to be a transcript.")
-        yield chunk
-
-
 def _transcript(body: bytes, model: str, answer_format: str) -> Transcript:
     try:
         return _read_answer(json.loads(body), model, answer_format)
-    except (ValueError, TypeError, KeyError, AttributeError):
+    except (ValueError, TypeError, KeyError, AttributeError, RecursionError):
         raise UpstreamFailed(f"The speech service answered 200 with something that is no {answer_format}.") from None
 
 
@@ -148,7 +189,7 @@ def _read_answer(answer: dict[str, Any], model: str, answer_format: str) -> Tran
         Segment(float(segment["start"]), float(segment["end"]), segment["text"], segment.get("speaker"))
         for segment in answer.get("segments") or ()
     )
-    if answer_format != "json" and text and not segments:
+    if answer_format != "json" and text and not segments and not answer.get("words"):
         raise ValueError("times were asked for and none came")
     languages = [heard["code"] for heard in answer.get("languages") or ()]
     return Transcript(
@@ -182,7 +223,7 @@ def _answered(error: APIStatusError) -> StenoError:
 def _refused(error: APIStatusError, reason: str) -> StenoError:
     if error.code == "audio_too_short":
         return EmptyRecording(f"The recording is too short to hold speech. {reason}")
-    if error.param and error.param != "file":
+    if isinstance(error.param, str) and error.param not in ("", "file"):
         return InvalidOption(error.param.removesuffix("[]"), f"The speech service refused the option. {reason}")
     return UnreadableRecording(f"The speech service could not read the recording. {reason}")
 
@@ -204,7 +245,9 @@ def _reason(error: APIStatusError) -> str:
     """The upstream's own words, without anything that looks like a key, and the id to ask its support with."""
     body = error.body if isinstance(error.body, dict) else {}
     said = body.get("message")
-    text = f'It says: "{_clean(said)}"' if isinstance(said, str) and said else f"It answered HTTP {error.status_code}."
+    text = f"It answered HTTP {error.status_code}."
+    if isinstance(said, str) and said:
+        text = f'The speech service says: "{_clean(said)}"'
     return f"{text} (request {error.request_id})" if error.request_id else text
 
 
@@ -214,21 +257,31 @@ def _clean(text: str) -> str:
 
 
 def _retry_after(headers: httpx2.Headers) -> float | None:
-    """Seconds, which the header gives as a number or as a date."""
+    """Seconds, which the headers give as a number or as a date; a day at most."""
     value = headers.get("retry-after", "")
-    if value.strip().isdecimal():
-        return float(value)
+    if milliseconds := _number(headers.get("retry-after-ms", "")):
+        return milliseconds / 1000
+    if (seconds := _number(value)) is not None:
+        return seconds
     try:
-        return max(parsedate_to_datetime(value).timestamp() - time.time(), 0)
+        return min(max(parsedate_to_datetime(value).timestamp() - time.time(), 0), _DAY_SECONDS)
     except ValueError:
         return None
+
+
+def _number(text: str) -> float | None:
+    try:
+        number = float(text)
+    except ValueError:
+        return None
+    return min(number, _DAY_SECONDS) if number >= 0 else None
 
 
 def _unanswered(cause: BaseException) -> UpstreamError:
     if _is_tls(cause):
         return UpstreamFailed("The speech service's TLS certificate could not be verified.")
     if isinstance(cause, httpx2.ConnectError | httpx2.ConnectTimeout | httpx2.PoolTimeout):
-        return UpstreamFailed("The speech service cannot be reached.", again=True)
+        return UpstreamFailed(f"The speech service cannot be reached ({_clean(str(cause))}).", again=True)
     if isinstance(cause, httpx2.TimeoutException):
         return _too_late()
     return UpstreamFailed("The connection to the speech service broke before its answer was complete.")

@@ -1,5 +1,6 @@
 """Builds each client once, on its first use. The only module that reads secrets."""
 
+import logging
 import time
 from collections.abc import Callable
 from datetime import UTC, date, datetime
@@ -18,13 +19,16 @@ if TYPE_CHECKING:
 
     from handler.speech import Speech
 
+log = logging.getLogger("steno")
+
 _SECRET_SECONDS = 300  # a rotated key that is refused is read at once; one that still works, within minutes
 
 
 class Secret:
     """A secret's text: given in the settings, or read from Secrets Manager and kept for minutes."""
 
-    def __init__(self, given: SecretStr | None, arn: str | None) -> None:
+    def __init__(self, name: str, given: SecretStr | None, arn: str | None) -> None:
+        self._name = name
         self._given = given
         self._arn = arn
         self._read = ""
@@ -40,27 +44,30 @@ class Secret:
                 self._fetch()
             return self._read
 
-    def renew(self) -> bool:
-        """Reads it again; True if it has changed."""
+    def renew(self, refused: str) -> bool:
+        """Whether there is another text than the `refused` one; reads the secret again to know."""
         if self._given:
             return False
         with self._lock:
-            before = self._read
-            self._fetch()
-            return self._read != before
+            if self._read == refused:  # else another thread has just read the new one
+                self._fetch()
+            return self._read != refused
 
     def _fetch(self) -> None:
         import boto3  # 80 ms that only a function with a secret to read pays
         from botocore.exceptions import BotoCoreError, ClientError
 
+        trouble = "it is empty; put the text itself into it"
+        text = ""
         try:
             answer = boto3.client("secretsmanager").get_secret_value(SecretId=self._arn)
+            text = answer.get("SecretString", "").strip()
         except (BotoCoreError, ClientError) as error:
-            raise UpstreamCredentials(f"The secret {self._arn} cannot be read: {error}") from None
-        self._read = answer.get("SecretString", "").strip()
-        self._read_at = time.monotonic()
-        if not self._read:
-            raise UpstreamCredentials(f"The secret {self._arn} is empty; put the key into it as plain text.")
+            trouble = str(error)
+        if not text:
+            log.error("The %s cannot be read from %s: %s", self._name, self._arn, trouble)
+            raise UpstreamCredentials(f"The server's {self._name} cannot be read; its log says why.")
+        self._read, self._read_at = text, time.monotonic()
 
 
 class Wiring:
@@ -75,8 +82,8 @@ class Wiring:
     ) -> None:
         self.settings = settings
         self.today = today
-        self.openai_key = Secret(settings.openai_api_key, settings.openai_secret_arn)
-        self.access_token = Secret(settings.access_token, settings.token_secret_arn)
+        self.openai_key = Secret("OpenAI key", settings.openai_api_key, settings.openai_secret_arn)
+        self.access_token = Secret("access token", settings.access_token, settings.token_secret_arn)
         self._transport = transport
         self._limiter = anyio.CapacityLimiter(settings.max_concurrent_calls)
         self._speech: Speech | None = None
@@ -91,15 +98,9 @@ class Wiring:
     def _build_speech(self) -> "Speech":
         with self._lock:
             if self._speech is None:
-                from openai import DefaultHttpxClient, OpenAI
-
                 from handler.speech import Speech
 
-                client = OpenAI(
-                    api_key=self.openai_key.get,
-                    base_url=self.settings.openai_base_url,
-                    max_retries=0,  # the SDK would also retry what may have been billed
-                    http_client=DefaultHttpxClient(transport=self._transport) if self._transport else None,
+                self._speech = Speech(
+                    self.openai_key, self.settings.openai_base_url, self._limiter, transport=self._transport
                 )
-                self._speech = Speech(client, self.openai_key.renew, self._limiter)
             return self._speech

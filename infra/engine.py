@@ -55,6 +55,9 @@ _DEMUXERS = {
 }
 _FORMATS = {
     "gpt-transcribe": {"json", "text"},
+    "gpt-4o-transcribe": {"json", "text"},
+    "gpt-4o-mini-transcribe": {"json", "text"},
+    "gpt-4o-mini-transcribe-2025-12-15": {"json", "text"},
     "whisper-1": {"json", "text", "srt", "vtt", "verbose_json"},
     "gpt-4o-transcribe-diarize": {"json", "text", "diarized_json"},
 }
@@ -111,7 +114,9 @@ class Recognizer:
         with self._lock:
             lines = self._model.transcribe_without_streaming(samples.tolist(), SAMPLE_RATE).lines
         return Heard(
-            tuple(Line(line.start_time, line.start_time + line.duration, line.text) for line in lines),
+            tuple(
+                Line(round(line.start_time, 3), round(line.start_time + line.duration, 3), line.text) for line in lines
+            ),
             len(samples) / SAMPLE_RATE,
         )
 
@@ -198,7 +203,7 @@ class Engine:
         else:
             if heard.duration >= 0.1:
                 call["seconds"] = math.ceil(heard.duration)
-                return _answer(heard, response_format, str(call["fields"].get("model")))
+                return _answer(heard, response_format, call["fields"])
             refusal = RefusedError(
                 400, "Audio file is too short. Minimum audio length is 0.1 seconds.", "file", "audio_too_short"
             )
@@ -240,23 +245,35 @@ def _response_format(fields: dict[str, Any]) -> str:
     return str(response_format)
 
 
-def _answer(heard: Heard, response_format: str, model: str) -> Response:
+def _answer(heard: Heard, response_format: str, fields: dict[str, Any]) -> Response:
     if response_format in ("text", "srt", "vtt"):
         return PlainTextResponse(heard.text + "\n" if response_format == "text" else _subtitles(heard, response_format))
     body: dict[str, Any] = {
         "text": heard.text,
         "usage": {"type": "duration", "seconds": math.ceil(heard.duration)},
     }
-    if response_format == "json" and model == "gpt-transcribe":
+    if response_format == "json" and fields["model"] == "gpt-transcribe":
         body["languages"] = [{"code": "en"}]
+    if "logprobs" in fields.get("include[]", []):
+        body["logprobs"] = [{"token": word, "logprob": -0.1} for word in heard.text.split()]
     if response_format != "json":
-        body |= {
-            "task": "transcribe",
-            "language": "english",
-            "duration": heard.duration,
-            "segments": [_segment(number, line, response_format) for number, line in enumerate(heard.lines)],
-        }
+        body |= {"task": "transcribe", "language": "english", "duration": heard.duration}
+        granularities = fields.get("timestamp_granularities[]") or ["segment"]
+        if "segment" in granularities:
+            body["segments"] = [_segment(number, line, response_format) for number, line in enumerate(heard.lines)]
+        if "word" in granularities:
+            body["words"] = [word for line in heard.lines for word in _words(line)]
     return JSONResponse(body)
+
+
+def _words(line: Line) -> list[dict[str, Any]]:
+    """The line's words, spread over it: the model knows lines only."""
+    words = line.text.split()
+    step = (line.end - line.start) / max(len(words), 1)
+    return [
+        {"word": word, "start": round(line.start + number * step, 3), "end": round(line.start + (number + 1) * step, 3)}
+        for number, word in enumerate(words)
+    ]
 
 
 def _segment(number: int, line: Line, response_format: str) -> dict[str, Any]:

@@ -3,6 +3,7 @@
 PORT (default 8000) is the only fixed address. The engine ends when this process does, however that ends.
 """
 
+import logging
 import os
 import signal
 import socket
@@ -10,8 +11,9 @@ import subprocess
 import sys
 import threading
 import time
-from collections.abc import Iterator
-from contextlib import contextmanager
+from asyncio import CancelledError
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager, suppress
 from copy import deepcopy
 from pathlib import Path
 
@@ -24,25 +26,27 @@ from uvicorn.config import LOGGING_CONFIG
 from handler.api import create_app
 from handler.settings import Settings, read_settings
 
+_LAST_SECONDS = 30  # what is left of a request's life after Ctrl-C
 SAMPLE = Path(get_assets_path()) / "beckett.wav"  # ten seconds of speech
 
 
 def main() -> None:
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(0))
-    listener = _listen(os.environ.get("PORT") or "8000")
+    signal.signal(signal.SIGINT, signal.default_int_handler)  # a shell's `&` would have it ignored
+    configured = {**dotenv_values(".env"), **os.environ}
+    listener = _listen(configured.get("PORT") or "8000")
     address = f"http://127.0.0.1:{listener.getsockname()[1]}"
-    with _upstream() as upstream:
+    with _upstream(configured) as upstream:
         settings = read_settings()
         server = LocalServer(create_app(settings), address, settings)
         print(f"Steno   {address}  (its pages: {address}/docs)")
         print(f"Speech  {upstream}, as {settings.whisper_model}")
         print(f"Access  {_access(settings)}", flush=True)
-        try:
+        with suppress(KeyboardInterrupt):  # uvicorn's way to say why it has ended
             server.run(sockets=[listener])
-        except KeyboardInterrupt:
-            print("Stopped.")
     if server.trouble:
         sys.exit(server.trouble)
+    print("Stopped.")
 
 
 class LocalServer(uvicorn.Server):
@@ -52,7 +56,14 @@ class LocalServer(uvicorn.Server):
     """
 
     def __init__(self, app: object, address: str, settings: Settings) -> None:
-        super().__init__(uvicorn.Config(app, log_config=_quiet_start()))  # type: ignore[arg-type] # any ASGI app
+        super().__init__(
+            uvicorn.Config(
+                app,  # type: ignore[arg-type] # any ASGI app
+                log_config=_quiet_start(),
+                lifespan="off",
+                timeout_graceful_shutdown=_LAST_SECONDS,
+            )
+        )
         self._address = address
         self._settings = settings
         self.trouble = ""
@@ -61,20 +72,37 @@ class LocalServer(uvicorn.Server):
         await super().startup(sockets)
         threading.Thread(target=self._show_sample, daemon=True).start()
 
+    async def shutdown(self, sockets: list[socket.socket] | None = None) -> None:
+        if self.server_state.tasks:
+            print(f"Finishing what has begun, {_LAST_SECONDS} s at most; Ctrl-C again ends it now.", flush=True)
+        await super().shutdown(sockets)
+
     def _show_sample(self) -> None:
+        url = f"{self._address}/api/transcribe"
+        header = ' -H "Authorization: Bearer $ACCESS_TOKEN"' if self._settings.auth == "token" else ""
+        if SAMPLE.stat().st_size > self._settings.max_audio_bytes:
+            print("Sample  none: it is larger than MAX_AUDIO_BYTES")
+        else:
+            self._transcribe_sample(url)
+        if not self.trouble:
+            print(f'Try it  curl{header} -F "file=@{_short(SAMPLE)}" {url}', flush=True)
+
+    def _transcribe_sample(self, url: str) -> None:
         token = self._settings.access_token
         headers = {"Authorization": f"Bearer {token.get_secret_value()}"} if token else {}
-        url = f"{self._address}/api/transcribe"
         began = time.monotonic()
-        with SAMPLE.open("rb") as recording:
-            answer = httpx2.post(url, files={"file": recording}, headers=headers, timeout=60, trust_env=False)
-        if answer.status_code != 200:
-            self.trouble = f"Steno could not transcribe its sample: {answer.json()['detail']}"
-            self.should_exit = True
-            return
-        print(f"Sample  {SAMPLE.name}, 10 s of speech, in {time.monotonic() - began:.1f} s:")
-        print(f"        {answer.json()['transcript']}")
-        print(f'Try it  curl -F "file=@{_short(SAMPLE)}" {url}', flush=True)
+        try:
+            with SAMPLE.open("rb") as recording:
+                answer = httpx2.post(url, files={"file": recording}, headers=headers, timeout=60, trust_env=False)
+            if answer.status_code == 200:
+                print(f"Sample  {SAMPLE.name}, 10 s of speech, in {time.monotonic() - began:.1f} s:")
+                print(f"        {answer.json()['transcript']}")
+                return
+            reason = answer.json()["detail"]
+        except httpx2.HTTPError as error:
+            reason = str(error)
+        self.trouble = f"Steno could not transcribe its sample. {reason}"
+        self.should_exit = True
 
 
 def _listen(port: str) -> socket.socket:
@@ -85,12 +113,15 @@ def _listen(port: str) -> socket.socket:
 
 
 @contextmanager
-def _upstream() -> Iterator[str]:
+def _upstream(configured: Mapping[str, str | None]) -> Iterator[str]:
     """What turns speech into text, named for the reader; the environment points the app at it."""
-    configured = {**dotenv_values(".env"), **os.environ}
+    url = configured.get("OPENAI_BASE_URL")
     if configured.get("OPENAI_API_KEY") or configured.get("OPENAI_SECRET_ARN"):
-        url = configured.get("OPENAI_BASE_URL")
         yield f"by {url}" if url else "by OpenAI, at your key's cost (the sample below: under $0.001)"
+        return
+    if url:
+        os.environ["OPENAI_API_KEY"] = "none"
+        yield f"by {url}, without a key"
         return
     engine = [sys.executable, "-m", "infra.engine", "--port", "0", "--until-stdin-closes"]
     # In a session of its own, so that Ctrl-C reaches it only after the app has answered what it had begun.
@@ -102,22 +133,33 @@ def _upstream() -> Iterator[str]:
         url = process.stdout.readline().strip()
         if not url:
             sys.exit("The offline engine did not start; what it said is above.")
-        os.environ |= {"OPENAI_BASE_URL": url, "OPENAI_API_KEY": "offline"}
+        # The engine is on this machine, where no proxy leads.
+        os.environ |= {"OPENAI_BASE_URL": url, "OPENAI_API_KEY": "offline", "NO_PROXY": "127.0.0.1"}
         yield f"by the offline engine at {url} (set OPENAI_API_KEY to use OpenAI)"
         process.stdin.close()
 
 
 def _access(settings: Settings) -> str:
-    if settings.auth == "open":
-        return "open to this machine only (AUTH=token ACCESS_TOKEN=... asks for a token)"
-    return f"AUTH={settings.auth}"
+    if settings.auth == "token":
+        return "with the token only, as `Authorization: Bearer ...`"
+    pages = ", ".join(settings.allowed_origins)
+    return f"open to this machine's programs and the pages of {pages} (ACCESS_TOKEN=... asks for a token)"
 
 
 def _quiet_start() -> dict[str, object]:
     """Uvicorn's logging without its start-up lines, so that the first lines are those that help."""
     config = deepcopy(LOGGING_CONFIG)
     config["loggers"]["uvicorn.error"]["level"] = "WARNING"
+    config["filters"] = {"cancelled": {"()": _NoCancellations}}
+    config["handlers"]["default"]["filters"] = ["cancelled"]
     return config
+
+
+class _NoCancellations(logging.Filter):
+    """A request that Ctrl-C cut off is no error of the app."""
+
+    def filter(self, record: logging.LogRecord) -> bool:
+        return not (record.exc_info and isinstance(record.exc_info[1], CancelledError))
 
 
 def _short(path: Path) -> Path:

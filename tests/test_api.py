@@ -172,7 +172,7 @@ def test_a_problem_is_as_rfc_9457_has_it(client):
         "type": "about:blank",
         "title": "Unsupported Media Type",
         "status": 415,
-        "detail": "The file is text (a web page, JSON or a playlist), not a recording.",
+        "detail": "The file is text (a web page, JSON, a playlist, or a name without curl's `@`), not a recording.",
         "code": "unsupported_media",
     }
 
@@ -187,6 +187,7 @@ def test_a_problem_is_as_rfc_9457_has_it(client):
         ("webm", {"response_format": "srt"}, 422, "invalid_option"),
         ("webm", {"stream": "true"}, 422, "invalid_option"),
         ("webm", {"unheard_of": "1"}, 422, "invalid_option"),
+        ("webm", {"keywords[x][y]": "1"}, 422, "invalid_option"),
         (b"\0" * 200_001, {}, 413, "recording_too_large"),
     ],
 )
@@ -199,6 +200,26 @@ def test_what_is_refused_never_reaches_the_upstream(client, content, form, statu
     in_openai_shape = http.post(OPENAI_ROUTE, files={"file": content}, data={"model": "gpt-transcribe", **form})
     assert (in_openai_shape.status_code, in_openai_shape.json()["error"]["code"]) == (status, code)
     assert upstream.calls == []
+
+
+@pytest.mark.parametrize(
+    "form",
+    [
+        {"include[]": "logprobs", "model": "gpt-4o-transcribe"},
+        {"timestamp_granularities[]": "word", "model": "whisper-1", "response_format": "verbose_json"},
+        {"response_format": "diarized_json", "model": "gpt-4o-transcribe-diarize"},
+    ],
+)
+def test_what_the_short_route_has_no_place_for_is_refused_there_before_it_is_paid(client, webm, form):
+    upstream = FalseUpstream()
+    answer = client(upstream).post(JSON_ROUTE, files={"file": webm}, data=form)
+    assert (answer.status_code, answer.json()["code"]) == (422, "invalid_option")
+    assert upstream.calls == []
+
+
+def test_options_in_the_address_are_refused_and_not_overlooked(client, webm):
+    answer = client().post(f"{JSON_ROUTE}?language=de", files={"file": webm})
+    assert (answer.status_code, answer.json()["code"]) == (422, "invalid_request")
 
 
 def test_a_recording_that_needs_another_way_says_so(client):
@@ -260,7 +281,10 @@ def test_openais_shape_names_the_option_and_tells_the_sdk_whether_to_try_again(c
 def test_a_wrong_address_or_method_is_a_problem_too(client):
     http = client()
     assert (http.get("/nowhere").status_code, http.get("/nowhere").json()["code"]) == (404, "not_found")
-    assert (http.get(JSON_ROUTE).status_code, http.get(JSON_ROUTE).json()["code"]) == (405, "method_not_allowed")
+    wrong_method = http.get(JSON_ROUTE)
+    assert (wrong_method.status_code, wrong_method.json()["code"]) == (405, "method_not_allowed")
+    assert wrong_method.headers["Allow"] == "POST"
+    assert http.post(f"{JSON_ROUTE}/").json()["code"] == "not_found"
     assert http.get("/v1/nowhere").json()["error"]["code"] == "not_found"
 
 
@@ -268,9 +292,13 @@ def test_a_bug_of_ours_is_a_problem_without_its_inside(client, webm):
     def stumble(_request):
         raise RuntimeError("sk-secret inside")
 
-    answer = client(FalseUpstream(stumble)).post(JSON_ROUTE, files={"file": webm})
+    http = client(FalseUpstream(stumble, stumble))
+    page = {"Origin": "http://localhost:3000"}
+    answer = http.post(JSON_ROUTE, files={"file": webm}, headers=page)
     assert (answer.status_code, answer.json()["code"]) == (500, "internal_error")
     assert "secret" not in answer.text
+    assert answer.headers["Access-Control-Allow-Origin"] == "http://localhost:3000"
+    assert http.post(OPENAI_ROUTE, files={"file": webm}).headers["x-should-retry"] == "false"
 
 
 def test_the_key_is_in_no_log_and_no_error(client, webm, caplog):
@@ -311,8 +339,9 @@ def test_health_config_and_the_documents_are_open(client):
         assert http.get(route).status_code == 200
 
 
-def test_jwt_needs_the_gateway_that_checks_it(client, webm):
-    assert client(auth="jwt").post(JSON_ROUTE, files={"file": webm}).status_code == 401
+def test_jwt_without_the_gateways_word_is_nobody(client, webm):
+    http = client(auth="jwt", aws_lambda_function_name="steno-api")
+    assert http.post(JSON_ROUTE, files={"file": webm}).status_code == 401
 
 
 # CORS
@@ -330,11 +359,33 @@ def test_cors_is_for_exactly_the_origins_in_the_settings(client, webm):
         assert "Access-Control-Allow-Origin" not in answer.headers
 
 
+def test_a_strangers_page_cannot_spend_the_owners_money_where_no_token_is_asked(client, webm):
+    """A form needs no preflight: CORS alone would only keep the page from reading what it made the owner pay."""
+    upstream = FalseUpstream()
+    http = client(upstream)
+    for origin, status in (
+        ("https://evil.example", 401),
+        ("null", 401),
+        ("http://localhost:3000", 200),
+        ("http://testserver", 200),  # a page of the server's own
+    ):
+        assert http.post(JSON_ROUTE, files={"file": webm}, headers={"Origin": origin}).status_code == status
+    assert len(upstream.calls) == 2
+
+
+def test_the_openai_sdk_in_a_browser_may_send_its_own_headers(client):
+    headers = {"Origin": "http://localhost:3000", "Access-Control-Request-Method": "POST"}
+    wanted = "authorization,x-stainless-arch,x-stainless-lang,x-stainless-retry-count"
+    answer = client().options(OPENAI_ROUTE, headers={**headers, "Access-Control-Request-Headers": wanted})
+    assert answer.status_code == 200
+    assert answer.headers["Access-Control-Allow-Headers"] == wanted
+
+
 def test_a_browser_may_read_errors_and_the_headers_that_tell_it_what_to_do(client):
     answer = client().post(JSON_ROUTE, files={"file": b""}, headers={"Origin": "http://localhost:3000"})
     assert answer.status_code == 422
     assert answer.headers["Access-Control-Allow-Origin"] == "http://localhost:3000"
-    assert answer.headers["Access-Control-Expose-Headers"] == "Location, Retry-After, Steno-Model"
+    assert answer.headers["Access-Control-Expose-Headers"] == "Location, Retry-After, Steno-Model, x-should-retry"
 
 
 # The documents
@@ -349,6 +400,9 @@ def test_the_openapi_document_describes_the_form_and_the_errors(client):
     assert {"200", "401", "413", "415", "422", "502", "503", "504"} <= set(route["responses"])
     assert "application/problem+json" in route["responses"]["415"]["content"]
     assert "$ref" not in str(form)
+    assert "diarized_json" not in form["properties"]["response_format"]["enum"]
+    assert "404" not in route["responses"]
+    assert "401" in document["paths"]["/v1/models"]["get"]["responses"]
 
 
 # The event loop

@@ -2,6 +2,7 @@
 
 import contextlib
 from io import BytesIO
+from tempfile import TemporaryFile
 
 import pytest
 
@@ -79,12 +80,44 @@ def test_flac_and_aac_may_stand_behind_an_id3_tag():
     tag = b"ID3\x03\0\0\0\0\0\x0a" + bytes(10)
     assert identify(BytesIO(tag + recording("flac"))).extension == "flac"
     assert identify(BytesIO(tag + recording("aac"))).name == "AAC"
+    assert identify(BytesIO(tag + tag + recording("flac"))).extension == "flac"
+    assert identify(BytesIO(tag + recording("wav"))).extension == "wav"
+    with_footer = b"ID3\x04\0\x10\0\0\0\x0a" + bytes(10) + b"3DI" + bytes(7)
+    assert identify(BytesIO(with_footer + recording("flac"))).extension == "flac"
 
 
-@pytest.mark.parametrize("box", [b"moov", b"moof", b"mdat", b"wide", b"free", b"skip", b"styp"])
+@pytest.mark.parametrize("box", [b"moov", b"moof", b"mdat", b"wide", b"free", b"skip", b"styp", b"uuid"])
 def test_an_mp4_may_begin_with_any_of_its_boxes(box):
     rest = recording("mp4")[28:]
     assert identify(BytesIO(b"\0\0\0\x10" + box + bytes(8) + rest)).extension == "m4a"
+
+
+@pytest.mark.parametrize(
+    "start",
+    [
+        b"\0\0\0\x08ftyp" + b"\0\0\0\x01free" + b"\xff" * 8,
+        b"\x1aE\xdf\xa3\x80\x18S\x80g\x01\xff\xff\xff\xff\xff\xff\xff" + b"\xec\x01" + b"\xff" * 6 + b"\xf0",
+        b"RIFF\0\0\0\0WAVEjunk\xff\xff\xff\xff",
+    ],
+    ids=["mp4", "webm", "wav"],
+)
+def test_a_size_beyond_any_file_is_left_to_the_upstream_to_judge(start):
+    with TemporaryFile() as file:  # a real one: it seeks otherwise than memory does
+        file.write(start + bytes(100))
+        assert identify(file).direct
+
+
+@pytest.mark.parametrize(("kind", "before"), [("webm", b"\x1fC\xb6u"), ("fragmented mp4", b"moof")])
+def test_a_recording_with_damage_before_its_sound_is_not_called_empty(kind, before):
+    whole = recording(kind)
+    at = whole.find(before) - (4 if before == b"moof" else 0)
+    assert identify(BytesIO(whole[:at] + bytes(16) + whole[at:])).direct
+
+
+def test_a_later_piece_of_a_recorder_is_called_one():
+    whole = recording("webm")
+    with pytest.raises(UnsupportedMedia, match="new Blob"):
+        identify(BytesIO(whole[whole.find(b"\x1fC\xb6u") :]))
 
 
 def test_the_file_is_left_at_its_beginning():
@@ -109,6 +142,7 @@ def test_the_file_is_left_at_its_beginning():
         b"RIFF\x24\0\0\0WEBPVP8 " + bytes(100),
         b"\xff\xfb",
         b"x",
+        b"Get free money now, and other words in a text that is longer than that",
         bytes(100_000),
         b"\xff" * 100_000,
     ],

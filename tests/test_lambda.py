@@ -27,8 +27,8 @@ def invoke(*events, **environment):
     """The answers to the events, one after another in one fresh process, as a warm function gives them."""
     run = subprocess.run(
         [sys.executable, "-W", "error::ResourceWarning", "-c", INVOKE],
-        cwd=ROOT,
-        env={**os.environ, **LAMBDA, **environment},
+        cwd=EVENTS,  # without a developer's `.env`
+        env={**os.environ, **LAMBDA, "PYTHONPATH": str(ROOT), **environment},
         input=json.dumps(events),
         capture_output=True,
         text=True,
@@ -80,8 +80,10 @@ def test_an_event_without_a_form_in_it_is_refused(body):
 def test_the_jwt_authorizers_subject_is_who_calls(engine):
     nobody, somebody = event("transcribe"), event("transcribe")
     somebody["requestContext"]["authorizer"] = {"jwt": {"claims": {"sub": "ada"}, "scopes": None}}
-    answers = invoke(nobody, somebody, OPENAI_BASE_URL=engine.url, AUTH="jwt")
-    assert [answer["statusCode"] for answer in answers] == [401, 200]
+    without = event("transcribe")
+    without["requestContext"]["authorizer"] = None
+    answers = invoke(nobody, somebody, without, OPENAI_BASE_URL=engine.url, AUTH="jwt")
+    assert [answer["statusCode"] for answer in answers] == [401, 200, 401]
 
 
 def test_on_lambda_the_token_is_asked_for_unless_the_settings_say_otherwise():

@@ -17,6 +17,10 @@ from tests.conftest import ROOT
 from tests.recordings import asset
 
 WORDS = "Ever tried. Ever failed."
+HEAD_OF_AN_UPLOAD = (
+    b"POST /api/transcribe HTTP/1.1\r\nHost: x\r\nContent-Length: 99\r\n"
+    b"Content-Type: multipart/form-data; boundary=b\r\n\r\n--b"
+)
 
 
 @contextlib.contextmanager
@@ -105,9 +109,11 @@ def test_with_a_key_it_uses_the_speech_service_and_says_so(engine):
 
 
 def test_a_token_is_asked_for_and_the_sample_has_it():
-    with started(AUTH="token", ACCESS_TOKEN="open-sesame") as process:
+    with started(ACCESS_TOKEN="open-sesame") as process:
         lines = first_lines(process)
         assert WORDS in lines
+        assert '-H "Authorization: Bearer $ACCESS_TOKEN"' in lines
+        assert "open-sesame" not in lines
         assert httpx2.post(f"{address(lines)}/api/transcribe").status_code == 401
 
 
@@ -118,6 +124,42 @@ def test_a_sample_that_does_not_transcribe_ends_the_start_with_the_reason(engine
         assert process.returncode == 1
         assert "Incorrect API key" in errors
         assert "sk-wrong" not in errors
+
+
+def test_an_address_without_a_key_is_used_and_said(engine):
+    with started(OPENAI_BASE_URL=engine.url) as process:
+        assert f"by {engine.url}, without a key" in first_lines(process)
+    assert len(engine.calls()) == 1
+
+
+def test_a_proxy_does_not_stand_between_the_app_and_the_engine():
+    with started(HTTP_PROXY="http://127.0.0.1:1", http_proxy="http://127.0.0.1:1") as process:
+        assert WORDS in first_lines(process)
+
+
+def test_a_limit_below_the_sample_still_serves():
+    with started(MAX_AUDIO_BYTES="1000") as process:
+        assert "MAX_AUDIO_BYTES" in first_lines(process)
+
+
+@pytest.mark.parametrize("ignored", [False, True], ids=["in the foreground", "in a script's background"])
+def test_ctrl_c_twice_ends_even_what_a_client_never_finishes_sending(ignored):
+    """A shell's `&` starts its job with the signal ignored."""
+    before = signal.signal(signal.SIGINT, signal.SIG_IGN) if ignored else None
+    with started() as process:
+        if ignored:
+            signal.signal(signal.SIGINT, before)
+        lines = first_lines(process)
+        host, _, port = address(lines).removeprefix("http://").partition(":")
+        with socket.create_connection((host, int(port))) as stalled:
+            stalled.sendall(HEAD_OF_AN_UPLOAD)
+            httpx2.get(f"{address(lines)}/api/health")  # by now the stalled request is taken
+            process.send_signal(signal.SIGINT)
+            assert any("Ctrl-C again" in line for line in process.stdout)
+            process.send_signal(signal.SIGINT)
+            rest, errors = process.communicate(timeout=20)
+    assert rest.endswith("Stopped.\n")
+    assert "Traceback" not in errors
 
 
 def test_a_port_in_use_is_one_sentence():

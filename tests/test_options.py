@@ -55,7 +55,7 @@ def test_an_option_that_a_model_would_ignore_is_refused_by_name_with_the_models_
 
 def test_what_no_living_model_can_do_is_said_so():
     options = Options.from_form({"response_format": ["srt"]})
-    with pytest.raises(InvalidOption, match="No model does any more"):
+    with pytest.raises(InvalidOption, match="No model can any more"):
         options.for_model(MODELS["gpt-transcribe"], date(2028, 1, 1))
 
 
@@ -91,6 +91,11 @@ def test_every_other_option_is_passed_on():
     assert speakers["known_speaker_names"] == ["Ada"]
 
 
+def test_lists_come_in_the_ways_in_which_http_clients_write_them():
+    fields = {"keywords": ["a"], "keywords[]": ["b", "c"], "keywords[0]": ["d"]}
+    assert Options.from_form(fields).keywords == ["a", "b", "c", "d"]
+
+
 def test_a_chunking_strategy_comes_as_a_word_as_json_or_in_brackets():
     vad = {"type": "server_vad", "threshold": 0.4}
     assert sent("gpt-4o-transcribe", chunking_strategy="auto")["chunking_strategy"] == "auto"
@@ -117,6 +122,8 @@ def test_the_model_that_tells_speakers_apart_gets_the_strategy_it_requires():
         ("stream", "perhaps"),
         ("timestamp_granularities", "sentence"),
         ("chunking_strategy", "{not json"),
+        ("chunking_strategy", '{"a":' * 20_000),
+        ("temperature", "nan"),
         ("chunking_strategy", "sometimes"),
         ("frobnicate", "1"),
         ("model", ["whisper-1", "gpt-transcribe"]),

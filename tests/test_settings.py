@@ -49,6 +49,7 @@ def test_without_a_key_the_start_is_refused_with_a_sentence_that_names_both_ways
         ({"allowed_origins": "localhost:3000"}, "ALLOWED_ORIGINS"),
         ({"allowed_origins": "https://a.example/path"}, "ALLOWED_ORIGINS"),
         ({"auth": "token"}, "ACCESS_TOKEN"),
+        ({"auth": "jwt"}, "API Gateway"),
         (LAMBDA, "TOKEN_SECRET_ARN"),
         ({"auth": "none"}, "'token', 'jwt' or 'open'"),
         ({"max_audio_bytes": 0}, "greater than or equal to 1"),
@@ -66,6 +67,17 @@ def test_a_wrong_setting_is_one_sentence_and_never_shows_a_key(monkeypatch):
     with pytest.raises(SystemExit, match="MAX_CONCURRENT_CALLS: ") as end:
         read_settings()
     assert "very-secret" not in str(end.value)
+
+
+def test_a_token_that_is_given_is_asked_for():
+    assert settings(access_token="t").auth == "token"
+    assert settings(token_secret_arn="arn").auth == "token"
+    assert settings(access_token="t", auth="open").auth == "open"
+
+
+def test_an_address_left_empty_is_openais(monkeypatch):
+    monkeypatch.setenv("OPENAI_BASE_URL", "")
+    assert settings().openai_base_url == "https://api.openai.com/v1"
 
 
 def test_a_key_is_in_no_repr():

@@ -10,6 +10,7 @@ import anyio.to_thread
 import httpx2
 import pytest
 import trustme
+from anyio import wait_all_tasks_blocked
 
 from handler.audio import MP4, WEBM
 from handler.errors import (
@@ -103,6 +104,12 @@ async def test_times_become_segments():
         (httpx2.Response(200, json={"text": None}), UpstreamFailed),
         (httpx2.Response(200, json=["text"]), UpstreamFailed),
         (httpx2.Response(200, content=b"\xff\xfe"), UpstreamFailed),
+        (httpx2.Response(200, content=b'{"text":' + b"[" * 100_000), UpstreamFailed),
+        (
+            lambda _: httpx2.Response(200, headers={"content-encoding": "gzip"}, stream=Bytes(b"no gzip")),
+            UpstreamFailed,
+        ),
+        (httpx2.Response(400, json={"error": {"message": "no", "param": ["a"]}}), UnreadableRecording),
     ],
 )
 async def test_a_failure_that_a_new_try_would_not_mend_or_could_bill_twice_is_sent_once(reply, error):
@@ -154,10 +161,22 @@ async def test_nothing_is_sent_again_after_the_deadline_and_the_caller_learns_th
     assert (len(upstream.calls), failure.value.retry_after) == (1, 30)
 
 
-async def test_a_wait_may_be_a_date_or_missing():
-    with pytest.raises(UpstreamBusy) as dated:
-        await send(FalseUpstream(refused(503, retry_after="Fri, 31 Dec 2199 23:59:59 GMT")))
-    assert dated.value.retry_after > 1e9
+@pytest.mark.parametrize(
+    ("headers", "seconds"),
+    [
+        ({"retry_after": "Fri, 31 Dec 2199 23:59:59 GMT"}, 86_400),
+        ({"retry_after": "9" * 400}, 86_400),
+        ({"retry_after": "30.5"}, 30.5),
+        ({"retry_after_ms": "31500", "retry_after": "99"}, 31.5),
+    ],
+)
+async def test_a_wait_may_be_a_fraction_milliseconds_or_a_date_and_is_a_day_at_most(headers, seconds):
+    with pytest.raises(UpstreamBusy) as failure:
+        await send(FalseUpstream(refused(503, **headers)))
+    assert failure.value.retry_after == seconds
+
+
+async def test_a_wait_that_is_not_said_is_five_seconds():
     with pytest.raises(UpstreamBusy) as unsaid:
         await send(FalseUpstream(refused(503)), seconds=2)
     assert unsaid.value.retry_after == 5
@@ -173,6 +192,13 @@ async def test_the_reason_and_the_request_id_are_passed_on_without_keys():
     assert "sk-" not in failure.value.detail
 
 
+async def test_a_key_of_another_make_is_kept_back_too():
+    body = {"error": {"message": "gsk_abcdefgh1234 is not a key"}}
+    with pytest.raises(UpstreamCredentials) as failure:
+        await send(FalseUpstream(httpx2.Response(401, json=body)), openai_api_key="gsk_abcdefgh1234")
+    assert "gsk" not in failure.value.detail
+
+
 async def test_a_page_of_html_is_not_passed_on():
     with pytest.raises(UpstreamFailed) as failure:
         await send(FalseUpstream(httpx2.Response(502, html="<html>nginx</html>")))
@@ -183,6 +209,12 @@ async def test_a_page_of_html_is_not_passed_on():
 async def test_times_that_were_asked_for_and_did_not_come_are_a_failure():
     with pytest.raises(UpstreamFailed):
         await send(FalseUpstream(heard("Ever tried.")), parameters=TIMED)
+
+
+async def test_times_of_words_alone_are_times():
+    words = [{"word": "Ever", "start": 0.1, "end": 0.4}]
+    transcript = await send(FalseUpstream(heard("Ever", words=words)), parameters=TIMED)
+    assert transcript.answer["words"] == words
 
 
 async def test_silence_has_no_segments_and_is_no_failure():
@@ -203,13 +235,14 @@ async def test_the_limiter_admits_as_many_calls_as_the_setting_says_and_not_the_
 
 
 async def test_the_limiter_admits_no_more_calls_than_the_setting_says():
-    running, most, lock = 0, 0, threading.Lock()
+    running, most, lock, gate = 0, 0, threading.Lock(), threading.Event()
 
     def count(_request):
         nonlocal running, most
         with lock:
             running += 1
             most = max(most, running)
+        gate.wait(10)
         with lock:
             running -= 1
         return heard("Ever tried.")
@@ -218,7 +251,26 @@ async def test_the_limiter_admits_no_more_calls_than_the_setting_says():
     async with anyio.create_task_group() as tasks:
         for _ in range(30):
             tasks.start_soon(speech.transcribe, BytesIO(b"sound"), WEBM, JSON, 20.0)
-    assert most <= 2
+        await wait_all_tasks_blocked()
+        gate.set()
+    assert most == 2
+
+
+async def test_a_recording_that_only_waited_its_turn_was_not_sent_and_may_come_again():
+    release = threading.Event()
+
+    def hold(_request):
+        release.wait(10)
+        return heard("Ever tried.")
+
+    speech = await Wiring(settings(max_concurrent_calls=1), transport=httpx2.MockTransport(hold)).speech()
+    async with anyio.create_task_group() as tasks:
+        tasks.start_soon(speech.transcribe, BytesIO(b"sound"), WEBM, JSON, 20.0)
+        await wait_all_tasks_blocked()
+        with pytest.raises(UpstreamBusy) as failure:
+            await speech.transcribe(BytesIO(b"sound"), WEBM, JSON, 0.1)
+        assert failure.value.again
+        release.set()
 
 
 async def test_a_call_that_hangs_is_given_up_at_the_deadline():
@@ -247,6 +299,14 @@ async def test_the_upstream_is_given_no_longer_than_the_deadline():
     assert 0 < timeouts[0]["connect"] <= 3
 
 
+class Bytes(httpx2.SyncByteStream):
+    def __init__(self, content):
+        self._content = content
+
+    def __iter__(self):
+        yield self._content
+
+
 class Drip(httpx2.SyncByteStream):
     """An answer that comes byte by byte for ten seconds; no read of it ever times out."""
 
@@ -262,11 +322,48 @@ class Drip(httpx2.SyncByteStream):
         self.closed.set()
 
 
-async def test_an_answer_that_drips_ends_at_the_deadline_and_so_does_its_thread():
+@pytest.mark.parametrize("status", [200, 400])
+async def test_an_answer_that_drips_ends_at_the_deadline_and_so_does_its_thread(status):
     drip = Drip()
     with pytest.raises(UpstreamTimeout):
-        await send(FalseUpstream(httpx2.Response(200, stream=drip)), seconds=0.1)
+        await send(FalseUpstream(httpx2.Response(status, stream=drip)), seconds=0.1)
     assert await anyio.to_thread.run_sync(drip.closed.wait, 5)
+
+
+async def test_an_answer_without_end_is_cut_off():
+    endless = httpx2.Response(200, stream=Bytes(bytes(33_000_000)))
+    with pytest.raises(UpstreamFailed, match="too long"):
+        await send(FalseUpstream(endless))
+
+
+async def test_every_call_has_a_connection_of_its_own_that_cannot_have_died_unseen():
+    connections = []
+
+    def serve(listener):
+        while True:
+            try:
+                connection, _ = listener.accept()
+            except OSError:
+                return
+            connections.append(connection)
+            threading.Thread(target=answer, args=(connection,), daemon=True).start()
+
+    def answer(connection):
+        """Answers as long as it is asked, and would keep the connection."""
+        body = b'{"text": "Ever tried."}'
+        while connection.recv(1_000_000):
+            head = f"HTTP/1.1 200 OK\r\nContent-Type: application/json\r\nContent-Length: {len(body)}\r\n\r\n"
+            connection.sendall(head.encode() + body)
+
+    with socket.create_server(("127.0.0.1", 0)) as listener:
+        threading.Thread(target=serve, args=(listener,), daemon=True).start()
+        speech = await Wiring(settings(openai_base_url=f"http://127.0.0.1:{listener.getsockname()[1]}/v1")).speech()
+        for _ in range(3):
+            await speech.transcribe(BytesIO(b"sound"), WEBM, JSON, 20.0)
+        listener.shutdown(socket.SHUT_RDWR)
+    assert len(connections) == 3
+    for connection in connections:
+        connection.close()
 
 
 async def test_an_upstream_that_nobody_answers_at_is_said_to_be_out_of_reach():

@@ -36,33 +36,46 @@ class Vault:
 
 
 def test_a_secret_is_read_on_first_use_and_then_kept(vault):
-    secret = Secret(None, vault.arn)
+    secret = Secret("key", None, vault.arn)
     assert secret.get() == "sk-first"
     vault.rotate("sk-second")
     assert secret.get() == "sk-first"
 
 
 def test_renewing_tells_whether_the_secret_has_changed(vault):
-    secret = Secret(None, vault.arn)
+    secret = Secret("key", None, vault.arn)
     secret.get()
-    assert not secret.renew()
+    assert not secret.renew("sk-first")
     vault.rotate("sk-second")
-    assert secret.renew()
+    assert secret.renew("sk-first")
+    assert secret.renew("sk-first")  # refused under the old key, and another call has read the new one meanwhile
     assert secret.get() == "sk-second"
 
 
 def test_a_secret_given_in_the_settings_asks_nobody():
-    secret = Secret(settings().openai_api_key, None)
+    secret = Secret("key", settings().openai_api_key, None)
     assert secret.get() == "sk-test-key"
-    assert not secret.renew()
+    assert not secret.renew("sk-test-key")
 
 
-def test_an_empty_or_missing_secret_is_the_owners_to_mend(vault):
+def test_an_empty_or_missing_secret_is_the_owners_to_mend_and_only_the_log_names_it(vault, caplog):
     vault.rotate(" ")
-    with pytest.raises(UpstreamCredentials, match="empty"):
-        Secret(None, vault.arn).get()
-    with pytest.raises(UpstreamCredentials, match="cannot be read"):
-        Secret(None, "arn:aws:secretsmanager:eu-west-1:123456789012:secret:nobody").get()
+    for arn in (vault.arn, "arn:aws:secretsmanager:eu-west-1:123456789012:secret:nobody"):
+        secret = Secret("OpenAI key", None, arn)
+        for _ in range(2):  # a failure is not kept as if it were the secret
+            with pytest.raises(UpstreamCredentials, match="The server's OpenAI key cannot be read") as failure:
+                secret.get()
+        assert "arn:" not in failure.value.detail
+        assert arn in caplog.text
+
+
+async def test_a_token_that_cannot_be_read_opens_nothing(vault, client, webm):
+    vault.rotate(" ")
+    upstream = FalseUpstream()
+    http = client(upstream, auth="token", token_secret_arn=vault.arn)
+    for _ in range(3):
+        assert http.post("/api/transcribe", files={"file": webm}).status_code == 502
+    assert upstream.calls == []
 
 
 async def test_a_rotated_key_is_read_again_once_and_the_recording_still_transcribes(vault, client, webm):
