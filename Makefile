@@ -1,7 +1,10 @@
 # The only entrance. `make` lists what there is.
 
 PYTHON ?= python3
-VENV := $(VENV)/$(shell $(PYTHON) -c 'import sys; print("python%d.%d" % sys.version_info[:2])' 2>/dev/null || echo none)
+VENV := .venv
+PY := $(VENV)/bin/python
+# A virtual environment of the interpreter that PYTHON names; naming another one builds it anew.
+ENV := $(VENV)/$(shell $(PYTHON) -c 'import sys; print("python%d.%d" % sys.version_info[:2])' 2>/dev/null || echo none)
 INSTALL = $(PYTHON) -m pip --disable-pip-version-check --quiet --python $(PY) install
 
 .DEFAULT_GOAL := help
