@@ -1,5 +1,6 @@
 """speech.py: one call to the upstream, everything it can answer, and what is sent again."""
 
+import contextlib
 import socket
 import ssl
 import threading
@@ -351,9 +352,10 @@ async def test_every_call_has_a_connection_of_its_own_that_cannot_have_died_unse
     def answer(connection):
         """Answers as long as it is asked, and would keep the connection."""
         body = b'{"text": "Ever tried."}'
-        while connection.recv(1_000_000):
-            head = f"HTTP/1.1 200 OK\r\nContent-Type: application/json\r\nContent-Length: {len(body)}\r\n\r\n"
-            connection.sendall(head.encode() + body)
+        head = f"HTTP/1.1 200 OK\r\nContent-Type: application/json\r\nContent-Length: {len(body)}\r\n\r\n"
+        with connection, contextlib.suppress(OSError):
+            while connection.recv(1_000_000):
+                connection.sendall(head.encode() + body)
 
     with socket.create_server(("127.0.0.1", 0)) as listener:
         threading.Thread(target=serve, args=(listener,), daemon=True).start()
@@ -362,8 +364,6 @@ async def test_every_call_has_a_connection_of_its_own_that_cannot_have_died_unse
             await speech.transcribe(BytesIO(b"sound"), WEBM, JSON, 20.0)
         listener.shutdown(socket.SHUT_RDWR)
     assert len(connections) == 3
-    for connection in connections:
-        connection.close()
 
 
 async def test_an_upstream_that_nobody_answers_at_is_said_to_be_out_of_reach():
