@@ -3,6 +3,7 @@
 PORT (default 8000) is the only fixed address. The engine ends when this process does, however that ends.
 """
 
+import asyncio
 import logging
 import os
 import signal
@@ -11,11 +12,11 @@ import subprocess
 import sys
 import threading
 import time
-from asyncio import CancelledError
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager, suppress
 from copy import deepcopy
 from pathlib import Path
+from types import FrameType
 
 import httpx2
 import uvicorn
@@ -24,7 +25,9 @@ from moonshine_voice.utils import get_assets_path
 from uvicorn.config import LOGGING_CONFIG
 
 from handler.api import create_app
+from handler.errors import StenoError
 from handler.settings import Settings, read_settings
+from handler.wiring import Wiring
 
 _LAST_SECONDS = 30  # what is left of a request's life after Ctrl-C
 SAMPLE = Path(get_assets_path()) / "beckett.wav"  # ten seconds of speech
@@ -38,7 +41,7 @@ def main() -> None:
     address = f"http://127.0.0.1:{listener.getsockname()[1]}"
     with _upstream(configured) as upstream:
         settings = read_settings()
-        server = LocalServer(create_app(settings), address, settings)
+        server = LocalServer(Wiring(settings), address)
         print(f"Steno   {address}  (its pages: {address}/docs)")
         print(f"Speech  {upstream}, as {settings.whisper_model}")
         print(f"Access  {_access(settings)}", flush=True)
@@ -55,17 +58,18 @@ class LocalServer(uvicorn.Server):
     It ends at once, with `trouble` saying why, where that fails.
     """
 
-    def __init__(self, app: object, address: str, settings: Settings) -> None:
+    def __init__(self, wiring: Wiring, address: str) -> None:
         super().__init__(
             uvicorn.Config(
-                app,  # type: ignore[arg-type] # any ASGI app
+                create_app(wiring.settings, wiring),
                 log_config=_quiet_start(),
                 lifespan="off",
                 timeout_graceful_shutdown=_LAST_SECONDS,
             )
         )
         self._address = address
-        self._settings = settings
+        self._settings = wiring.settings
+        self._token = wiring.access_token
         self.trouble = ""
 
     async def startup(self, sockets: list[socket.socket] | None = None) -> None:
@@ -76,6 +80,13 @@ class LocalServer(uvicorn.Server):
         if self.server_state.tasks:
             print(f"Finishing what has begun, {_LAST_SECONDS} s at most; Ctrl-C again ends it now.", flush=True)
         await super().shutdown(sockets)
+
+    def handle_exit(self, sig: int, frame: FrameType | None) -> None:
+        """At the second Ctrl-C every connection is closed: from Python 3.12 on a server waits for its last one."""
+        super().handle_exit(sig, frame)
+        if self.force_exit:
+            for connection in list(self.server_state.connections):
+                connection.transport.abort()
 
     def _show_sample(self) -> None:
         url = f"{self._address}/api/transcribe"
@@ -88,10 +99,9 @@ class LocalServer(uvicorn.Server):
             print(f'Try it  curl{header} -F "file=@{_short(SAMPLE)}" {url}', flush=True)
 
     def _transcribe_sample(self, url: str) -> None:
-        token = self._settings.access_token
-        headers = {"Authorization": f"Bearer {token.get_secret_value()}"} if token else {}
         began = time.monotonic()
         try:
+            headers = {"Authorization": f"Bearer {self._token.get()}"} if self._settings.auth == "token" else {}
             with SAMPLE.open("rb") as recording:
                 answer = httpx2.post(url, files={"file": recording}, headers=headers, timeout=60, trust_env=False)
             if answer.status_code == 200:
@@ -99,7 +109,7 @@ class LocalServer(uvicorn.Server):
                 print(f"        {answer.json()['transcript']}")
                 return
             reason = answer.json()["detail"]
-        except httpx2.HTTPError as error:
+        except (httpx2.HTTPError, StenoError) as error:
             reason = str(error)
         self.trouble = f"Steno could not transcribe its sample. {reason}"
         self.should_exit = True
@@ -159,7 +169,7 @@ class _NoCancellations(logging.Filter):
     """A request that Ctrl-C cut off is no error of the app."""
 
     def filter(self, record: logging.LogRecord) -> bool:
-        return not (record.exc_info and isinstance(record.exc_info[1], CancelledError))
+        return not (record.exc_info and isinstance(record.exc_info[1], asyncio.CancelledError))
 
 
 def _short(path: Path) -> Path:
