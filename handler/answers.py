@@ -9,7 +9,7 @@ from typing import Any
 from fastapi.responses import JSONResponse, PlainTextResponse, Response
 from pydantic import BaseModel, Field
 
-from handler.errors import InvalidOption, MethodNotAllowed, StenoError, UpstreamError
+from handler.errors import InvalidOption, MethodNotAllowed, NotReady, StenoError, UpstreamError
 from handler.transcript import Transcript, srt, vtt
 
 _PLAIN: dict[str, Callable[[Transcript], str]] = {
@@ -114,6 +114,6 @@ def _advice(error: StenoError) -> dict[str, str]:
         return {"WWW-Authenticate": "Bearer"}
     if isinstance(error, MethodNotAllowed):
         return {"Allow": error.allowed}
-    if isinstance(error, UpstreamError) and error.retry_after is not None:
+    if isinstance(error, UpstreamError | NotReady) and error.retry_after is not None:
         return {"Retry-After": str(ceil(error.retry_after))}
     return {}

@@ -1,18 +1,17 @@
 """The routes, and how their errors are answered."""
 
-import hmac
 import logging
-from typing import Annotated, Any
+from typing import Any
 
-import anyio.to_thread
 from fastapi import APIRouter, Depends, FastAPI, Request, Response
+from fastapi.exceptions import RequestValidationError
 from fastapi.middleware.cors import CORSMiddleware
-from fastapi.security import HTTPAuthorizationCredentials, HTTPBearer
 from starlette.exceptions import HTTPException
 from starlette.requests import ClientDisconnect
 from starlette.types import ASGIApp, Receive, Scope, Send
 
-from handler import answers, documents
+from handler import answers, documents, jobs_api
+from handler.access import Wired, authorize
 from handler.audio import identify
 from handler.drain import DrainRefused
 from handler.errors import (
@@ -21,7 +20,6 @@ from handler.errors import (
     MethodNotAllowed,
     NotFound,
     StenoError,
-    Unauthorized,
     UnsupportedMedia,
 )
 from handler.form import received_form
@@ -41,7 +39,8 @@ def create_app(settings: Settings, wiring: Wiring | None = None) -> FastAPI:
     app.state.wiring = wiring
     app.include_router(_open)
     app.include_router(_closed)
-    for error in (StenoError, HTTPException):
+    app.include_router(jobs_api.router)
+    for error in (StenoError, HTTPException, RequestValidationError):
         app.add_exception_handler(error, _answer_error)
     app.add_exception_handler(ClientDisconnect, _answer_nobody)
     app.add_middleware(AnswerBugs)
@@ -58,45 +57,8 @@ def create_app(settings: Settings, wiring: Wiring | None = None) -> FastAPI:
     return app
 
 
-async def _wiring(request: Request) -> Wiring:
-    wiring: Wiring = request.app.state.wiring
-    return wiring
-
-
-Wired = Annotated[Wiring, Depends(_wiring)]
-Bearer = Annotated[HTTPAuthorizationCredentials | None, Depends(HTTPBearer(auto_error=False))]
-
-
-async def _authorize(request: Request, wiring: Wired, bearer: Bearer) -> None:
-    auth = wiring.settings.auth
-    origin = request.headers.get("origin")
-    if auth == "open" and origin and not _welcome(origin, request, wiring):
-        raise Unauthorized(f"Pages of {origin[:200]} may not call this server: ALLOWED_ORIGINS does not name them.")
-    if auth == "jwt" and not _subject(request):
-        raise Unauthorized("Send a token of the configured issuer as `Authorization: Bearer ...`.")
-    if auth == "token":
-        expected = await anyio.to_thread.run_sync(wiring.access_token.get)
-        given = bearer.credentials if bearer else ""
-        if not given or not hmac.compare_digest(given.encode(), expected.encode()):
-            raise Unauthorized("Send the server's access token as `Authorization: Bearer ...`.")
-
-
-def _welcome(origin: str, request: Request, wiring: Wiring) -> bool:
-    """CORS keeps a stranger's page from reading answers, but not from sending recordings that somebody pays for."""
-    allowed = wiring.settings.allowed_origins
-    return origin in allowed or "*" in allowed or origin.partition("://")[2] == request.headers.get("host")
-
-
-def _subject(request: Request) -> str | None:
-    """Who the gateway's JWT authorizer says is calling; nobody where no gateway stands before us."""
-    known: Any = request.scope.get("aws.event", {})
-    for key in ("requestContext", "authorizer", "jwt", "claims", "sub"):
-        known = known.get(key) if isinstance(known, dict) else None
-    return known if isinstance(known, str) else None
-
-
 _open = APIRouter(prefix="/api")
-_closed = APIRouter(dependencies=[Depends(_authorize)])
+_closed = APIRouter(dependencies=[Depends(authorize)])
 
 
 @_open.get("/health")
@@ -117,7 +79,7 @@ async def config(wiring: Wired) -> dict[str, Any]:
     """What a client needs to choose its way; `upload_max_bytes` is null where there are no uploads."""
     return {
         "direct_max_bytes": wiring.settings.max_audio_bytes,
-        "upload_max_bytes": None,
+        "upload_max_bytes": wiring.settings.max_upload_bytes if wiring.settings.bucket_name else None,
         "model": _serving(wiring.settings.whisper_model, wiring).name,
         "auth": wiring.settings.auth,
     }
@@ -191,7 +153,17 @@ def _known(error: Exception) -> StenoError:
         return MethodNotAllowed((error.headers or {})["Allow"])
     if isinstance(error, HTTPException):
         return NotFound("There is nothing at this address; /docs lists what there is.")
+    if isinstance(error, RequestValidationError):
+        return _invalid(error)
     return StenoError("Steno has a bug here; its log says more.")
+
+
+def _invalid(error: RequestValidationError) -> StenoError:
+    """What is wrong with a JSON body or an address, by the name of its first wrong field."""
+    first = error.errors()[0]
+    name = str(first["loc"][1]) if len(first["loc"]) > 1 else "body"
+    reason = f"`{name[:100]}`: {first['msg'].removeprefix('Value error, ')}."
+    return InvalidOption(name, reason) if name in Options.model_fields else InvalidRequest(reason)
 
 
 class AnswerBugs:

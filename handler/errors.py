@@ -5,9 +5,11 @@ StenoError
 │   ├── Unauthorized
 │   ├── NotFound
 │   ├── MethodNotAllowed
+│   ├── NotReady
 │   ├── RecordingTooLarge
 │   ├── UnsupportedMedia
 │   ├── EmptyRecording
+│   ├── NoAudio
 │   ├── UnreadableRecording
 │   ├── InvalidOption
 │   └── InvalidRequest
@@ -61,6 +63,17 @@ class MethodNotAllowed(Refused):
         self.allowed = allowed
 
 
+class NotReady(Refused):
+    """A job has no transcript yet; `retry_after` are the seconds after which to look again."""
+
+    status = HTTPStatus.CONFLICT
+    code = "not_ready"
+
+    def __init__(self, detail: str, retry_after: float | None = None) -> None:
+        super().__init__(detail)
+        self.retry_after = retry_after
+
+
 class RecordingTooLarge(Refused):
     status = HTTPStatus.REQUEST_ENTITY_TOO_LARGE
     code = "recording_too_large"
@@ -73,6 +86,10 @@ class UnsupportedMedia(Refused):
 
 class EmptyRecording(Refused):
     code = "empty_recording"
+
+
+class NoAudio(Refused):
+    code = "no_audio"
 
 
 class UnreadableRecording(Refused):

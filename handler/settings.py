@@ -33,6 +33,12 @@ class Settings(BaseSettings):
     max_concurrent_calls: int = Field(default=250, ge=1)
     request_deadline_seconds: float = Field(default=600, gt=0)
 
+    bucket_name: str | None = None
+    table_name: str | None = None
+    max_upload_bytes: int = Field(default=2_000_000_000, ge=1, le=5_000_000_000)  # S3 takes no larger form
+    max_audio_seconds: float = Field(default=12 * 3600, gt=0)
+    transcript_days: int = Field(default=30, ge=1)
+
     # Lambda sets it; where it is set, nothing is open unless it says so and the gateway's 30 s are near.
     aws_lambda_function_name: str | None = None
 
@@ -85,6 +91,10 @@ class Settings(BaseSettings):
             raise ValueError(
                 "No OpenAI key: set OPENAI_API_KEY to the key itself,"
                 " or OPENAI_SECRET_ARN to the Secrets Manager secret that holds it."
+            )
+        if bool(self.bucket_name) != bool(self.table_name):
+            raise ValueError(
+                "BUCKET_NAME and TABLE_NAME belong together: uploads need both, and the app alone neither."
             )
         if self.auth == "jwt" and not self.aws_lambda_function_name:
             raise ValueError("AUTH=jwt needs API Gateway to check the tokens; here, use AUTH=token or AUTH=open.")

@@ -36,6 +36,8 @@ _ATTEMPTS = 3
 _FIRST_BACKOFF_SECONDS = 0.5
 _CONNECT_SECONDS = 5.0
 _BUSY_SECONDS = 5.0  # what a caller is asked to wait when the upstream names no time
+_NEARLY_ALL_TOKENS = 1_900  # of 2,000, beyond which an answer ends without a word about it
+_BYTES_PER_TOKEN = 4  # where the answer does not count them
 _DAY_SECONDS = 86_400.0
 _MAX_ANSWER_BYTES = 32_000_000  # ten hours of speech as verbose_json
 
@@ -75,26 +77,32 @@ class Speech:
         self._client = OpenAI(api_key=key.get, base_url=base_url, max_retries=0, http_client=http_client)
 
     async def transcribe(
-        self, recording: BinaryIO, container: Container, parameters: dict[str, Any], seconds: float
+        self,
+        recording: BinaryIO,
+        container: Container,
+        parameters: dict[str, Any],
+        seconds: float,
+        *,
+        attempts: int = _ATTEMPTS,
     ) -> Transcript:
         """The transcript within `seconds`, or one of errors.py; sent again only where nothing can have been billed."""
         call = _Call(recording, container, parameters, time.monotonic() + seconds)
         try:
             with anyio.fail_after(seconds):
-                return await self._attempts(call)
+                return await self._attempts(call, attempts)
         except TimeoutError:
             if call.sent:
                 raise _too_late() from None
             raise UpstreamBusy("Too many recordings are waiting here.", again=True, retry_after=_BUSY_SECONDS) from None
 
-    async def _attempts(self, call: "_Call") -> Transcript:
-        for attempt in range(1, _ATTEMPTS + 1):
+    async def _attempts(self, call: "_Call", attempts: int) -> Transcript:
+        for attempt in range(1, attempts + 1):
             try:
                 # Given up at the deadline, the call ends by itself: its file is closed and its timeouts are the same.
                 return await anyio.to_thread.run_sync(self._send, call, limiter=self._limiter, abandon_on_cancel=True)
             except UpstreamError as error:
                 wait = _wait(error, attempt)
-                if not error.again or attempt == _ATTEMPTS or time.monotonic() + wait >= call.deadline:
+                if not error.again or attempt == attempts or time.monotonic() + wait >= call.deadline:
                     raise
                 await anyio.sleep(wait)
         raise AssertionError("the last attempt returns or raises")
@@ -191,13 +199,16 @@ def _read_answer(answer: dict[str, Any], model: str, answer_format: str) -> Tran
     )
     if answer_format != "json" and text and not segments and not answer.get("words"):
         raise ValueError("times were asked for and none came")
+    usage = answer.get("usage") or {}
     languages = [heard["code"] for heard in answer.get("languages") or ()]
     return Transcript(
         text=text,
         model=model,
         segments=segments,
         language=answer.get("language") or next(iter(languages), None),
-        duration=answer.get("duration") or (answer.get("usage") or {}).get("seconds"),
+        duration=answer.get("duration") or usage.get("seconds"),
+        seconds_billed=usage.get("seconds"),
+        cut_off=(usage.get("output_tokens") or len(text.encode()) / _BYTES_PER_TOKEN) > _NEARLY_ALL_TOKENS,
         answer=answer,
         answer_format=answer_format,
     )

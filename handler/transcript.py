@@ -20,7 +20,8 @@ class Transcript:
     """What one recording says, and which model heard it.
 
     `answer` is the upstream's own body in the format `answer_format`, for clients that speak its contract.
-    `segments` is empty unless times were asked for.
+    `segments` is empty unless times were asked for. `cut_off` says that the model's longest answer was reached, or
+    nearly, so that words may be missing at the end.
     """
 
     text: str
@@ -28,8 +29,33 @@ class Transcript:
     segments: tuple[Segment, ...] = ()
     language: str | None = None
     duration: float | None = None
+    seconds_billed: float | None = None
+    cut_off: bool = False
     answer: dict[str, Any] = field(default_factory=dict)
     answer_format: str = "json"
+
+
+def joined_text(texts: Iterable[str]) -> str:
+    """The parts' texts as one; no space comes between two parts of a script that has none."""
+    whole = ""
+    for text in filter(None, (text.strip() for text in texts)):
+        close = whole and _spaceless(whole[-1]) and _spaceless(text[0])
+        whole += text if close or not whole else f" {text}"
+    return whole
+
+
+def _spaceless(letter: str) -> bool:
+    """Thai, Lao, Khmer and Burmese, kana, Chinese characters, and their punctuation."""
+    return any(
+        first <= letter <= last
+        for first, last in (
+            ("\u0e00", "\u0eff"),
+            ("\u1000", "\u109f"),
+            ("\u1780", "\u17ff"),
+            ("\u3000", "\u9fff"),
+            ("\uff00", "\uffef"),
+        )
+    )
 
 
 def srt(segments: Iterable[Segment]) -> str:

@@ -4,14 +4,16 @@ import logging
 import time
 from collections.abc import Callable
 from datetime import UTC, date, datetime
+from functools import cached_property
 from threading import Lock
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import anyio
 import anyio.to_thread
 from pydantic import SecretStr
 
-from handler.errors import UpstreamCredentials
+from handler.errors import NotFound, UpstreamCredentials
+from handler.jobs import Jobs
 from handler.settings import Settings
 
 if TYPE_CHECKING:
@@ -85,9 +87,23 @@ class Wiring:
         self.openai_key = Secret("OpenAI key", settings.openai_api_key, settings.openai_secret_arn)
         self.access_token = Secret("access token", settings.access_token, settings.token_secret_arn)
         self._transport = transport
+        self._jobs = Jobs(settings) if settings.bucket_name else None
         self._limiter = anyio.CapacityLimiter(settings.max_concurrent_calls)
         self._speech: Speech | None = None
         self._lock = Lock()
+
+    @property
+    def jobs(self) -> Jobs:
+        """NotFound where this server has no bucket."""
+        if self._jobs is None:
+            raise NotFound("This server takes no uploads: it has no bucket.")
+        return self._jobs
+
+    @cached_property
+    def sqs(self) -> Any:
+        import boto3
+
+        return boto3.client("sqs")
 
     async def speech(self) -> "Speech":
         """In a thread the first time: importing the SDK takes as long as a fifth of a second."""

@@ -12,9 +12,7 @@ import argparse
 import hashlib
 import json
 import math
-import os
 import socket
-import sys
 import threading
 from collections import deque
 from collections.abc import AsyncIterator
@@ -37,6 +35,8 @@ from starlette.datastructures import FormData, UploadFile
 from starlette.requests import Request
 from starlette.responses import JSONResponse, PlainTextResponse, Response, StreamingResponse
 from starlette.routing import Route
+
+from infra.child import end_with_parent
 
 SAMPLE_RATE = 16_000
 MAX_BYTES = 25 * 1024 * 1024
@@ -315,14 +315,9 @@ def main() -> None:
     listener = socket.create_server(("127.0.0.1", arguments.port))
     server = uvicorn.Server(uvicorn.Config(Engine(arguments.delay).app(), log_level="warning"))
     if arguments.until_stdin_closes:
-        threading.Thread(target=_end_with_stdin, daemon=True).start()
+        end_with_parent()
     print(f"http://127.0.0.1:{listener.getsockname()[1]}/v1", flush=True)
     server.run(sockets=[listener])
-
-
-def _end_with_stdin() -> None:
-    sys.stdin.buffer.read()
-    os._exit(0)
 
 
 if __name__ == "__main__":

@@ -16,6 +16,7 @@ from starlette.testclient import TestClient
 from handler.api import create_app
 from handler.settings import Settings
 from handler.wiring import Wiring
+from infra.local_aws import local_aws
 from tests.recordings import recording
 from tests.upstream import FalseUpstream
 
@@ -117,6 +118,20 @@ class EngineClient:
 
     def close(self):
         self._http.close()
+
+
+@pytest.fixture(scope="session")
+def aws_process(tmp_path_factory):
+    """The local AWS; the environment that points at it."""
+    with local_aws(tmp_path_factory.mktemp("aws"), ("http://localhost:3000",)) as environment:
+        yield environment
+
+
+@pytest.fixture
+def aws(aws_process, monkeypatch):
+    for name, value in aws_process.items():
+        monkeypatch.setenv(name, value)
+    return {"bucket_name": aws_process["BUCKET_NAME"], "table_name": aws_process["TABLE_NAME"]}
 
 
 @pytest.fixture(scope="session")

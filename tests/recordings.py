@@ -1,6 +1,8 @@
 """Real speech in the containers that browsers and phones make, encoded here from the engine's own sample recordings."""
 
+import random
 from fractions import Fraction
+from functools import cache
 from io import BytesIO
 from typing import Any
 
@@ -55,6 +57,60 @@ def recording(kind: str, source: str = "beckett.wav", seconds: float = 3.0) -> b
     return target.getvalue()
 
 
+def long_speech(seconds: float) -> Any:
+    """The engine's recordings one after another with varied gaps, as PCM of 48 kHz."""
+    chance = random.Random(1)
+    spoken = [_pcm(name) for name in ("two_cities.wav", "beckett.wav", "endgame_nagg_nell.wav")]
+    whole = bytearray()
+    while len(whole) < seconds * 96_000:
+        whole += chance.choice(spoken) + bytes(2 * round(48_000 * chance.uniform(0.2, 2.5)))
+    return bytes(whole[: round(seconds * 48_000) * 2])
+
+
+@cache
+def long_recording(kind: str, seconds: float, gap: float = 0) -> bytes:
+    """Speech of any length as a file of `kind`; after half of it, the clock jumps by `gap` seconds."""
+    muxer, codec, rate, options = _MAKINGS[kind]
+    pcm, target = long_speech(seconds), BytesIO()
+    with av.open(target, "w", format=muxer, options=options) as output:
+        stream: Any = output.add_stream(codec, rate=rate, layout="mono")
+        stream.bit_rate = 48_000
+        resampler = av.AudioResampler(
+            format=stream.format, layout="mono", rate=rate, frame_size=stream.codec_context.frame_size
+        )
+        for start in range(0, len(pcm), 96_000):
+            chunk = pcm[start : start + 96_000]
+            frame = av.AudioFrame(format="s16", layout="mono", samples=len(chunk) // 2)
+            frame.sample_rate, frame.pts = 48_000, start // 2
+            frame.planes[0].update(chunk)
+            for piece in resampler.resample(frame):
+                if gap and piece.pts > seconds / 2 * rate:
+                    piece.pts += round(gap * rate)
+                output.mux(stream.encode(piece))
+        for piece in resampler.resample(None):
+            if gap:
+                piece.pts += round(gap * rate)
+            output.mux(stream.encode(piece))
+        output.mux(stream.encode(None))
+    return target.getvalue()
+
+
+def _pcm(source: str) -> bytes:
+    resampler = av.AudioResampler(format="s16", layout="mono", rate=48_000)
+    pieces = [piece for frame in _frames(source, 3600) for piece in resampler.resample(frame)]
+    return b"".join(bytes(piece.planes[0])[: piece.samples * 2] for piece in pieces)
+
+
+def silent_video() -> bytes:
+    """A second of pictures, and no sound track."""
+    target = BytesIO()
+    with av.open(target, "w", format="mp4") as output:
+        pictures: Any = output.add_stream("mpeg4", rate=10)
+        pictures.width, pictures.height, pictures.pix_fmt = 64, 64, "yuv420p"
+        _show(output, pictures, 10)
+    return target.getvalue()
+
+
 def video(muxer: str, video_codec: str, audio_codec: str) -> bytes:
     """Three seconds of a black picture with speech."""
     target = BytesIO()
@@ -62,13 +118,17 @@ def video(muxer: str, video_codec: str, audio_codec: str) -> bytes:
         pictures: Any = output.add_stream(video_codec, rate=10)
         pictures.width, pictures.height, pictures.pix_fmt = 64, 64, "yuv420p"
         sound: Any = output.add_stream(audio_codec, rate=48000, layout="mono")
-        for number in range(30):
-            picture = av.VideoFrame(64, 64, "yuv420p")
-            picture.pts, picture.time_base = number, Fraction(1, 10)
-            output.mux(pictures.encode(picture))
-        output.mux(pictures.encode(None))
+        _show(output, pictures, 30)
         _speak(output, sound, "beckett.wav", 3)
     return target.getvalue()
+
+
+def _show(output: Any, pictures: Any, number: int) -> None:
+    for moment in range(number):
+        picture = av.VideoFrame(64, 64, "yuv420p")
+        picture.pts, picture.time_base = moment, Fraction(1, 10)
+        output.mux(pictures.encode(picture))
+    output.mux(pictures.encode(None))
 
 
 def _speak(output: Any, stream: Any, source: str, seconds: float) -> None:

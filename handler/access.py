@@ -1,0 +1,48 @@
+"""Who may call, and whose the jobs are."""
+
+import hmac
+from typing import Annotated, Any
+
+import anyio.to_thread
+from fastapi import Depends, Request
+from fastapi.security import HTTPAuthorizationCredentials, HTTPBearer
+
+from handler.errors import Unauthorized
+from handler.wiring import Wiring
+
+
+async def _wiring(request: Request) -> Wiring:
+    wiring: Wiring = request.app.state.wiring
+    return wiring
+
+
+Wired = Annotated[Wiring, Depends(_wiring)]
+Bearer = Annotated[HTTPAuthorizationCredentials | None, Depends(HTTPBearer(auto_error=False))]
+
+
+async def authorize(request: Request, wiring: Wired, bearer: Bearer) -> None:
+    auth = wiring.settings.auth
+    origin = request.headers.get("origin")
+    if auth == "open" and origin and not _welcome(origin, request, wiring):
+        raise Unauthorized(f"Pages of {origin[:200]} may not call this server: ALLOWED_ORIGINS does not name them.")
+    if auth == "jwt" and not subject(request):
+        raise Unauthorized("Send a token of the configured issuer as `Authorization: Bearer ...`.")
+    if auth == "token":
+        expected = await anyio.to_thread.run_sync(wiring.access_token.get)
+        given = bearer.credentials if bearer else ""
+        if not given or not hmac.compare_digest(given.encode(), expected.encode()):
+            raise Unauthorized("Send the server's access token as `Authorization: Bearer ...`.")
+
+
+def _welcome(origin: str, request: Request, wiring: Wiring) -> bool:
+    """CORS keeps a stranger's page from reading answers, but not from sending recordings that somebody pays for."""
+    allowed = wiring.settings.allowed_origins
+    return origin in allowed or "*" in allowed or origin.partition("://")[2] == request.headers.get("host")
+
+
+def subject(request: Request) -> str | None:
+    """Who the gateway's JWT authorizer says is calling; nobody where no gateway stands before us."""
+    known: Any = request.scope.get("aws.event", {})
+    for key in ("requestContext", "authorizer", "jwt", "claims", "sub"):
+        known = known.get(key) if isinstance(known, dict) else None
+    return known if isinstance(known, str) else None

@@ -1,0 +1,312 @@
+"""The program that cuts a recording into clean parts: the only module that knows PyAV.
+
+`cutting.py` starts it as a process of its own, without credentials and with little memory, because it opens
+files that strangers made. It says what it does on its standard output, a JSON object a line:
+
+    {"part": {"number": 0, "path": ..., "start": 0, "samples": 4800000, "of": 12, "timeline": [[0, 0.0]]}}
+    {"done": {"seconds": 3600.0, "skipped_packets": 0}}
+    {"failed": {"code": "no_audio", "detail": ...}}
+"""
+
+import json
+import resource
+import sys
+from array import array
+from collections.abc import Iterator
+from contextlib import contextmanager
+from itertools import groupby
+from math import ceil
+from pathlib import Path
+from typing import Any, BinaryIO
+
+import av
+
+SAMPLE_RATE = 16_000
+_SAMPLE_BYTES = 2
+_MEMORY_BYTES = 1_000_000_000  # a 96 KB wav can make FFmpeg ask for 2 GB
+_CPU_SECONDS = 600  # twelve hours take two minutes
+
+# Without these lists a playlist inside an upload opens other files and hosts. The recording itself is read
+# through Python, so that no protocol is needed at all.
+_FORMATS = "wav,w64,mp3,mov,mp4,m4a,3gp,3g2,mj2,matroska,webm,ogg,flac,aac,aiff,caf,amr,asf,avi,mpegts,mpeg"
+_OPENING: dict[str, Any] = {"container_options": {"format_whitelist": _FORMATS, "protocol_whitelist": ""}}
+if int(av.__version__.partition(".")[0]) < 19:  # later releases read any tag
+    _OPENING["metadata_errors"] = "ignore"
+# What comes out of broken files beside FFmpeg's own errors.
+_BROKEN = (av.FFmpegError, UnicodeDecodeError, IndexError, ValueError)
+
+_GAP_SECONDS = 0.1  # the timeline's steps are rounded to milliseconds, and recorders are late by some
+_FRAME = SAMPLE_RATE // 50  # loudness is heard in steps of 20 ms
+_PAUSE_FRAMES = 10
+
+
+class Failure(Exception):
+    """Ends the cutting; `code` is the contract's word for why."""
+
+    def __init__(self, code: str, detail: str) -> None:
+        super().__init__(detail)
+        self.code = code
+        self.detail = detail
+
+
+class Flac:
+    """A FLAC file of 16 kHz mono samples in the making."""
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+        self.samples = 0
+        self._container = av.open(str(path), "w", format="flac")
+        self._stream = self._container.add_stream("flac", rate=SAMPLE_RATE, layout="mono")
+
+    def write(self, samples: bytes) -> None:
+        if not samples:
+            return
+        frame = av.AudioFrame(format="s16", layout="mono", samples=len(samples) // _SAMPLE_BYTES)
+        frame.sample_rate = SAMPLE_RATE
+        frame.planes[0].update(samples)
+        self._container.mux(self._stream.encode(frame))
+        self.samples += frame.samples
+
+    def close(self) -> None:
+        self._container.mux(self._stream.encode(None))
+        self._container.close()
+
+
+class Timeline:
+    """When each sample was heard: recorders leave gaps that the samples alone do not show."""
+
+    def __init__(self, zero: float) -> None:
+        self._zero = zero
+        self._decoded = 0.0  # seconds of sound so far
+        self.anchors: list[tuple[int, float]] = []  # (sample, seconds), each true up to the next
+
+    def follow(self, frame: Any) -> None:
+        if frame.time is not None:
+            time = frame.time - self._zero
+            if not self.anchors or time - self._expected() > _GAP_SECONDS:
+                self.anchors.append((round(self._decoded * SAMPLE_RATE), max(time, 0.0)))
+        self._decoded += frame.samples / frame.sample_rate
+
+    def _expected(self) -> float:
+        sample, time = self.anchors[-1]
+        return time + self._decoded - sample / SAMPLE_RATE
+
+    def of(self, start: int, samples: int) -> list[tuple[int, float]]:
+        """The anchors of a part that begins at the sample `start`, counted from that sample."""
+        anchors = self.anchors or [(0, 0.0)]
+        first = max((anchor for anchor in anchors if anchor[0] <= start), default=anchors[0])
+        inside = [(sample - start, time) for sample, time in anchors if start < sample < start + samples]
+        return [(0, first[1] + (start - first[0]) / SAMPLE_RATE), *inside]
+
+
+class Cutter:
+    """Takes samples as they are decoded and writes them into parts, cut where it is quiet."""
+
+    def __init__(self, folder: Path, part_seconds: float, search_seconds: float, timeline: Timeline) -> None:
+        self._folder = folder
+        self._each = round(part_seconds * SAMPLE_RATE)
+        self._search = round(search_seconds * SAMPLE_RATE)
+        self._timeline = timeline
+        self._number = 0
+        self._start = 0
+        self._held = bytearray()  # the samples among which the next cut may be
+        self._part = self._open()
+
+    def feed(self, samples: memoryview) -> Iterator[dict[str, Any]]:
+        """Yields a part whenever one is whole."""
+        self._held += samples
+        # Marks are counted from the beginning, so that early cuts do not add up to a long last part.
+        first = (self._number + 1) * self._each - self._search - self._start
+        if self._part.samples < first:
+            self._write(min(first - self._part.samples, len(self._held) // _SAMPLE_BYTES))
+        if len(self._held) >= 2 * self._search * _SAMPLE_BYTES:
+            self._write(quietest(self._held))
+            yield self._finish()
+            self._part = self._open()
+
+    def end(self) -> Iterator[dict[str, Any]]:
+        self._write(len(self._held) // _SAMPLE_BYTES)
+        if self._part.samples:
+            yield self._finish()
+        else:
+            self._part.path.unlink()
+
+    def _open(self) -> Flac:
+        return Flac(self._folder / f"{self._number:04}.flac")
+
+    def _write(self, samples: int) -> None:
+        self._part.write(bytes(self._held[: samples * _SAMPLE_BYTES]))
+        del self._held[: samples * _SAMPLE_BYTES]
+
+    def _finish(self) -> dict[str, Any]:
+        self._part.close()
+        samples = self._part.samples
+        told = {
+            "number": self._number,
+            "path": str(self._part.path),
+            "start": self._start,
+            "samples": samples,
+            "timeline": self._timeline.of(self._start, samples),
+        }
+        self._number += 1
+        self._start += samples
+        return told
+
+
+def quietest(samples: bytes | bytearray) -> int:
+    """The sample to cut at: the middle of the longest pause, or the quietest moment where nobody pauses."""
+    heard = array("h", bytes(samples))
+    levels = [sum(map(abs, heard[start : start + _FRAME : 2])) for start in range(0, len(heard) - _FRAME + 1, _FRAME)]
+    by_level = sorted(levels)
+    floor, speech = by_level[len(levels) // 10], by_level[len(levels) * 9 // 10]
+    quiet = floor + (speech - floor) // 8
+    runs, at = [], 0
+    for is_pause, run in groupby(levels, key=lambda level: level <= quiet):
+        length = len(list(run))
+        if is_pause and length >= _PAUSE_FRAMES:
+            middle = at + length // 2
+            runs.append((length, -abs(middle - len(levels) // 2), middle))
+        at += length
+    frame = max(runs)[2] if runs else levels.index(by_level[0])
+    return frame * _FRAME + _FRAME // 2
+
+
+def seconds_of(recording: BinaryIO, longest: float) -> float:
+    """How long the sound lasts by its packets, for headers lie; ends early on what is longer than `longest`."""
+    with _opened(recording) as (container, stream):
+        zero = _zero(container)
+        last = 0.0
+        for packet in _packets(container, stream):
+            if packet.pts is not None and packet.time_base:
+                last = max(last, float((packet.pts + (packet.duration or 0)) * packet.time_base) - zero)
+            if last > longest:
+                raise Failure("recording_too_large", f"The recording is longer than {longest / 3600:g} hours.")
+        return last
+
+
+def cut(
+    recording: BinaryIO, folder: Path, longest: float, part_seconds: float, search_seconds: float
+) -> Iterator[dict[str, Any]]:
+    """Yields what is said on standard output, part by part, as soon as each is written.
+
+    The parts are all alike, about `part_seconds` long; a pause is looked for `search_seconds` from each mark.
+    """
+    seconds = seconds_of(recording, longest)
+    parts = max(ceil(seconds / (part_seconds + search_seconds)), 1)
+    recording.seek(0)
+    with _opened(recording) as (container, stream):
+        timeline = Timeline(_zero(container))
+        each = seconds / parts if seconds > search_seconds else part_seconds  # where the packets do not tell
+        cutter = Cutter(folder, each, search_seconds, timeline)
+        decoder = Decoder(timeline)
+        heard = 0
+        for samples in decoder.decode(container, stream):
+            heard += len(samples) // _SAMPLE_BYTES
+            for part in cutter.feed(samples):
+                yield {"part": {**part, "of": parts}}
+        for part in cutter.end():
+            yield {"part": {**part, "of": parts}}
+    if not heard and decoder.skipped:
+        raise Failure("unreadable_recording", "No packet of the recording could be decoded.")
+    if not heard:
+        raise Failure("empty_recording", "There is no sound in the recording.")
+    yield {"done": {"seconds": heard / SAMPLE_RATE, "skipped_packets": decoder.skipped}}
+
+
+class Decoder:
+    """Decodes a track to 16 kHz mono; a packet that cannot be decoded is counted and left out."""
+
+    def __init__(self, timeline: Timeline) -> None:
+        self.skipped = 0
+        self._timeline = timeline
+        self._resampler = _resampler()
+        self._shape: tuple[Any, ...] = ()
+
+    def decode(self, container: Any, stream: Any) -> Iterator[memoryview]:
+        for packet in _packets(container, stream):
+            try:
+                frames = packet.decode()
+            except _BROKEN:
+                self.skipped += 1
+                continue
+            for frame in frames:
+                yield from self._resampled(frame)
+        yield from self._flushed()
+
+    def _resampled(self, frame: Any) -> Iterator[memoryview]:
+        shape = (frame.format.name, frame.layout.name, frame.sample_rate)
+        if self._shape and shape != self._shape:  # a recorder may change its channels on the way
+            yield from self._flushed()
+            self._resampler = _resampler()
+        self._shape = shape
+        self._timeline.follow(frame)
+        for piece in self._resampler.resample(frame):
+            yield _bytes(piece)
+
+    def _flushed(self) -> Iterator[memoryview]:
+        for piece in self._resampler.resample(None) if self._shape else ():
+            yield _bytes(piece)
+
+
+def _resampler() -> Any:
+    return av.AudioResampler(format="s16", layout="mono", rate=SAMPLE_RATE)
+
+
+def _bytes(piece: Any) -> memoryview:
+    return memoryview(piece.planes[0])[: piece.samples * _SAMPLE_BYTES]
+
+
+@contextmanager
+def _opened(recording: BinaryIO) -> Iterator[tuple[Any, Any]]:
+    """The container and its best audio track; Failure where there is none."""
+    try:
+        container = av.open(recording, "r", **_OPENING)
+    except _BROKEN as error:
+        reason = getattr(error, "strerror", None) or "its structure is broken"
+        raise Failure("unreadable_recording", f"The recording cannot be opened: {reason}.") from None
+    with container:
+        stream = container.streams.best("audio")
+        if stream is None:
+            raise Failure("no_audio", "The recording has no sound track.")
+        yield container, stream
+
+
+def _packets(container: Any, stream: Any) -> Iterator[Any]:
+    """The track's packets, as far as the file can be read."""
+    packets = container.demux(stream)
+    while True:
+        try:
+            yield next(packets)
+        except StopIteration:
+            return
+        except _BROKEN:
+            return
+
+
+def _zero(container: Any) -> float:
+    return (container.start_time or 0) / av.time_base
+
+
+def main() -> None:
+    recording, folder, *seconds = sys.argv[1:]
+    longest, part_seconds, search_seconds = map(float, seconds)
+    resource.setrlimit(resource.RLIMIT_AS, (_MEMORY_BYTES, _MEMORY_BYTES))
+    resource.setrlimit(resource.RLIMIT_CPU, (_CPU_SECONDS, _CPU_SECONDS))
+    try:
+        with Path(recording).open("rb") as file:
+            for said in cut(file, Path(folder), longest, part_seconds, search_seconds):
+                _say(said)
+    except Failure as failure:
+        _say({"failed": {"code": failure.code, "detail": failure.detail}})
+    except MemoryError:
+        detail = "The recording asks for more memory than any real one needs."
+        _say({"failed": {"code": "unreadable_recording", "detail": detail}})
+
+
+def _say(said: dict[str, Any]) -> None:
+    sys.stdout.write(json.dumps(said) + "\n")
+    sys.stdout.flush()
+
+
+if __name__ == "__main__":
+    main()

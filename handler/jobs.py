@@ -1,0 +1,396 @@
+"""Jobs: recordings on their way to transcripts. Their state is in DynamoDB, their bytes in S3.
+
+The table has the keys `pk` and `sk`, both strings, and a time to live in `expires`:
+
+    job#ID  job         the job itself
+    job#ID  part#0007   what the speech service heard in its eighth part
+"""
+
+import json
+import re
+import time
+from collections.abc import Callable, Iterable
+from dataclasses import asdict, dataclass
+from decimal import Decimal
+from functools import cached_property
+from typing import TYPE_CHECKING, Any
+from uuid import uuid4
+
+from handler.errors import NotFound, StenoError
+from handler.transcript import Segment, Transcript, joined_text
+
+if TYPE_CHECKING:
+    from handler.settings import Settings
+
+UPLOAD_SECONDS = 15 * 60  # a role's presigned address dies with its token, too
+LEASE_SECONDS = 60
+_DAY = 86_400
+_KEPT_UNFINISHED_DAYS = 7  # as long as the bucket keeps a recording that was not finished
+
+
+@dataclass(frozen=True)
+class Job:
+    """`status` is awaiting_upload, queued, processing, completed or failed; times are seconds since 1970."""
+
+    id: str
+    key: str
+    owner: str
+    filename: str
+    options: dict[str, Any]
+    created_at: float
+    status: str = "awaiting_upload"
+    done: int = 0
+    total: int | None = None
+    duration: float | None = None
+    model: str | None = None
+    seconds_paid: float = 0.0
+    no_speech: bool | None = None
+    error: dict[str, str] | None = None
+    lease: str = ""
+    lease_until: float = 0.0
+    attempts: int = 0
+
+    @property
+    def finished(self) -> bool:
+        return self.status in ("completed", "failed")
+
+
+@dataclass(frozen=True)
+class Heard:
+    """What the speech service heard in one part, on the recording's own timeline."""
+
+    number: int
+    text: str
+    segments: tuple[Segment, ...] = ()
+    language: str | None = None
+    seconds_paid: float = 0.0
+
+
+class Lost(Exception):
+    """The job is not this worker's any more: deleted, or taken over after its lease ran out."""
+
+
+class Held(Exception):
+    """Another worker has the job; `until` when its lease ends."""
+
+    def __init__(self, until: float) -> None:
+        super().__init__(until)
+        self.until = until
+
+
+@dataclass
+class Jobs:
+    """The jobs of one bucket and one table; `clock` tells the seconds since 1970."""
+
+    settings: "Settings"
+    clock: Callable[[], float] = time.time
+
+    @cached_property
+    def _session(self) -> Any:
+        import boto3  # only a function that has jobs pays for it
+
+        return boto3.session.Session()
+
+    @cached_property
+    def _s3(self) -> Any:
+        from botocore.config import Config
+
+        return self._session.client("s3", config=Config(signature_version="s3v4"))
+
+    @cached_property
+    def _table(self) -> Any:
+        """A client that speaks Python's types; unlike the resource, it is safe in threads."""
+        return self._session.resource("dynamodb").meta.client
+
+    @property
+    def _name(self) -> str | None:
+        return self.settings.table_name
+
+    @property
+    def _bucket(self) -> str | None:
+        return self.settings.bucket_name
+
+    # For callers
+
+    def create(
+        self, filename: str, content_type: str, options: dict[str, Any], owner: str
+    ) -> tuple[Job, dict[str, Any]]:
+        """A job that awaits its recording, and the presigned POST to send it with: `url` and `fields`."""
+        identity = uuid4().hex
+        job = Job(identity, f"uploads/{identity}.{_extension(filename)}", owner, filename, options, self.clock())
+        upload = self._s3.generate_presigned_post(
+            self._bucket,
+            job.key,
+            Fields={"Content-Type": content_type},
+            Conditions=[{"Content-Type": content_type}, ["content-length-range", 1, self.settings.max_upload_bytes]],
+            ExpiresIn=UPLOAD_SECONDS,
+        )
+        self._table.put_item(TableName=self._name, Item=_item(job, self._expiry(_KEPT_UNFINISHED_DAYS)))
+        return job, upload
+
+    def get(self, identity: str, owner: str | None = None) -> Job:
+        """The job as it stands; NotFound for one that is unknown, expired or somebody else's."""
+        item = self._table.get_item(TableName=self._name, Key=_job_key(identity), ConsistentRead=True).get("Item")
+        if not item or item["expires"] < self.clock():
+            raise NotFound("There is no such job, or it has expired.")
+        job = _job(item)
+        if owner is not None and job.owner != owner:
+            raise NotFound("There is no such job, or it has expired.")
+        return self._as_it_reads(job)
+
+    def _as_it_reads(self, job: Job) -> Job:
+        """What nobody writes down: that a recording has arrived, and that one never came."""
+        if job.status != "awaiting_upload":
+            return job
+        if self._exists(job.key):
+            return _changed(job, status="queued")
+        if self.clock() > job.created_at + UPLOAD_SECONDS:
+            error = {
+                "code": "invalid_request",
+                "detail": "The recording was not uploaded in time; ask for a new upload.",
+            }
+            return _changed(job, status="failed", error=error)
+        return job
+
+    def text_so_far(self, identity: str) -> str:
+        return joined_text(heard.text for heard in self.heard(identity))
+
+    def transcript(self, job: Job) -> Transcript:
+        """The whole transcript of a completed job."""
+        stored = json.loads(self._s3.get_object(Bucket=self._bucket, Key=_transcript_key(job.id))["Body"].read())
+        segments = tuple(Segment(**segment) for segment in stored.pop("segments"))
+        return Transcript(segments=segments, **stored)
+
+    def delete(self, identity: str) -> None:
+        """Recording, parts and transcript go; a worker that has the job learns it at its next step."""
+        job = self.get(identity)
+        self._table.delete_item(TableName=self._name, Key=_job_key(identity))
+        self._delete_objects(job.key, _transcript_key(identity))
+        self._delete_parts(identity)
+
+    # For the worker
+
+    def take(self, identity: str, worker: str) -> Job:
+        """The job, leased to `worker`; Held while another has it, NotFound where there is nothing to do."""
+        now = self.clock()
+        try:
+            item = self._table.update_item(
+                TableName=self._name,
+                Key=_job_key(identity),
+                UpdateExpression="SET #status = :processing, lease = :worker, lease_until = :until ADD attempts :one",
+                ConditionExpression="attribute_exists(pk) AND NOT #status IN (:completed, :failed)"
+                " AND (lease_until < :now OR lease = :worker)",
+                ExpressionAttributeNames={"#status": "status"},
+                ExpressionAttributeValues={
+                    ":processing": "processing",
+                    ":completed": "completed",
+                    ":failed": "failed",
+                    ":worker": worker,
+                    ":until": _number(now + LEASE_SECONDS),
+                    ":now": _number(now),
+                    ":one": 1,
+                },
+                ReturnValues="ALL_NEW",
+            )["Attributes"]
+        except self._table.exceptions.ConditionalCheckFailedException:
+            job = self.get(identity)
+            if job.finished:
+                raise NotFound("The job is finished.") from None
+            raise Held(job.lease_until) from None
+        return _job(item)
+
+    def renew(self, job: Job) -> None:
+        self._update(job, "SET lease_until = :until", {":until": _number(self.clock() + LEASE_SECONDS)})
+
+    def release(self, job: Job) -> None:
+        """For the next worker to take at once; an orderly end counts as no attempt."""
+        self._update(job, "SET lease_until = :zero, lease = :none, attempts = :zero", {":zero": 0, ":none": ""})
+
+    def fetch(self, job: Job, target: Any) -> None:
+        """The recording's bytes, into the open file `target`; NotFound if they are gone."""
+        from botocore.exceptions import ClientError
+
+        try:
+            self._s3.download_fileobj(self._bucket, job.key, target)
+        except ClientError as error:
+            if error.response["Error"]["Code"] in ("404", "NoSuchKey"):
+                raise NotFound("The recording is gone.") from None
+            raise
+
+    def cut(self, job: Job, total: int) -> None:
+        """Says into how many parts the recording is cut."""
+        self._update(job, "SET #total = :total", {":total": total})
+
+    def hear(self, job: Job, heard: Heard) -> None:
+        """Keeps what was heard in a part, and counts it, in one step that only the lease's holder can do."""
+        item = {
+            "pk": f"job#{job.id}",
+            "sk": f"part#{heard.number:04}",
+            "expires": int(self._expiry(_KEPT_UNFINISHED_DAYS)),
+            "heard": json.dumps(asdict(heard)),
+        }
+        count = {
+            "TableName": self._name,
+            "Key": _job_key(job.id),
+            "UpdateExpression": "ADD done :one, seconds_paid :seconds",
+            "ConditionExpression": "lease = :worker",
+            "ExpressionAttributeValues": {
+                ":one": 1,
+                ":seconds": _number(heard.seconds_paid),
+                ":worker": job.lease,
+            },
+        }
+        try:
+            put = {"TableName": self._name, "Item": item}
+            self._table.transact_write_items(TransactItems=[{"Update": count}, {"Put": put}])
+        except self._table.exceptions.TransactionCanceledException:
+            raise Lost from None
+
+    def heard(self, identity: str) -> list[Heard]:
+        """What has been heard so far, in the order of the parts."""
+        from boto3.dynamodb.conditions import Key
+
+        asked: dict[str, Any] = {
+            "TableName": self._name,
+            "KeyConditionExpression": Key("pk").eq(f"job#{identity}") & Key("sk").begins_with("part#"),
+            "ConsistentRead": True,
+        }
+        found: list[Heard] = []
+        while True:
+            page = self._table.query(**asked)
+            found += [_heard(item["heard"]) for item in page["Items"]]
+            if "LastEvaluatedKey" not in page:
+                return found
+            asked["ExclusiveStartKey"] = page["LastEvaluatedKey"]
+
+    def complete(self, job: Job, transcript: Transcript) -> None:
+        """Stores the transcript, then says so; the recording and the parts go."""
+        stored = json.dumps(
+            {
+                "text": transcript.text,
+                "model": transcript.model,
+                "segments": [asdict(segment) for segment in transcript.segments],
+                "language": transcript.language,
+                "duration": transcript.duration,
+            }
+        )
+        self._s3.put_object(Bucket=self._bucket, Key=_transcript_key(job.id), Body=stored.encode())
+        try:
+            self._update(
+                job,
+                "SET #status = :status, #model = :model, #duration = :duration,"
+                " no_speech = :no_speech, expires = :expires",
+                {
+                    ":status": "completed",
+                    ":model": transcript.model,
+                    ":duration": _number(transcript.duration or 0),
+                    ":no_speech": not transcript.text,
+                    ":expires": int(self._expiry(self.settings.transcript_days)),
+                },
+            )
+        except Lost:
+            self._delete_objects(_transcript_key(job.id))
+            raise
+        self._delete_objects(job.key)
+        self._delete_parts(job.id)
+
+    def fail(self, job: Job, error: StenoError) -> None:
+        self._update(
+            job,
+            "SET #status = :status, #error = :error, lease_until = :zero",
+            {":status": "failed", ":error": {"code": error.code, "detail": error.detail}, ":zero": 0},
+        )
+
+    def _update(self, job: Job, expression: str, values: dict[str, Any]) -> None:
+        """One change that only the lease's holder can make; Lost for anybody else."""
+        reserved = ("status", "total", "duration", "model", "error")
+        try:
+            self._table.update_item(
+                TableName=self._name,
+                Key=_job_key(job.id),
+                UpdateExpression=expression,
+                ConditionExpression="lease = :holder",
+                ExpressionAttributeValues={":holder": job.lease, **values},
+                **_names(expression, reserved),
+            )
+        except self._table.exceptions.ConditionalCheckFailedException:
+            raise Lost from None
+
+    def _exists(self, key: str) -> bool:
+        from botocore.exceptions import ClientError
+
+        try:
+            self._s3.head_object(Bucket=self._bucket, Key=key)
+        except ClientError as error:
+            if error.response["ResponseMetadata"]["HTTPStatusCode"] in (403, 404):
+                return False
+            raise
+        return True
+
+    def _delete_objects(self, *keys: str) -> None:
+        for key in keys:
+            self._s3.delete_object(Bucket=self._bucket, Key=key)
+
+    def _delete_parts(self, identity: str) -> None:
+        for heard in self.heard(identity):
+            key = {"pk": f"job#{identity}", "sk": f"part#{heard.number:04}"}
+            self._table.delete_item(TableName=self._name, Key=key)
+
+    def _expiry(self, days: int) -> float:
+        return self.clock() + days * _DAY
+
+
+def identity_of(key: str) -> str | None:
+    """The job that an uploaded object belongs to, if it is one of ours."""
+    match = re.fullmatch(r"uploads/([0-9a-f]{32})\.[a-z0-9]{1,5}", key)
+    return match[1] if match else None
+
+
+def _extension(filename: str) -> str:
+    """For whoever looks into the bucket; nothing depends on it."""
+    match = re.search(r"\.([A-Za-z0-9]{1,5})$", filename)
+    return match[1].lower() if match else "bin"
+
+
+def _transcript_key(identity: str) -> str:
+    return f"transcripts/{identity}.json"
+
+
+def _job_key(identity: str) -> dict[str, str]:
+    return {"pk": f"job#{identity}", "sk": "job"}
+
+
+def _item(job: Job, expires: float) -> dict[str, Any]:
+    stored = {**asdict(job), "options": json.dumps(job.options), "expires": int(expires), **_job_key(job.id)}
+    return {name: _number(value) if isinstance(value, float) else value for name, value in stored.items()}
+
+
+def _job(item: dict[str, Any]) -> Job:
+    kept = {name: item[name] for name in Job.__dataclass_fields__ if name in item}
+    kept["options"] = json.loads(kept["options"])
+    for name in ("created_at", "lease_until", "seconds_paid", "duration"):
+        if kept.get(name) is not None:
+            kept[name] = float(kept[name])
+    for name in ("done", "total", "attempts"):
+        if kept.get(name) is not None:
+            kept[name] = int(kept[name])
+    return Job(**kept)
+
+
+def _changed(job: Job, **changes: Any) -> Job:
+    return Job(**{**asdict(job), **changes})
+
+
+def _heard(stored: str) -> Heard:
+    told = json.loads(stored)
+    return Heard(**{**told, "segments": tuple(Segment(**segment) for segment in told["segments"])})
+
+
+def _names(expression: str, reserved: Iterable[str]) -> dict[str, Any]:
+    used = {f"#{name}": name for name in reserved if f"#{name}" in expression}
+    return {"ExpressionAttributeNames": used} if used else {}
+
+
+def _number(value: float) -> Decimal:
+    """DynamoDB's numbers are decimal; milliseconds are exact enough for all of ours."""
+    return Decimal(str(round(value, 3)))

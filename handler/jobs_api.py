@@ -1,0 +1,134 @@
+"""The routes of jobs: large recordings go to the bucket, and are transcribed without another call."""
+
+from datetime import UTC, datetime
+from functools import partial
+from typing import Annotated, Any, Literal
+
+import anyio.to_thread
+from fastapi import APIRouter, Depends, Query, Request, Response
+from fastapi.responses import JSONResponse
+from pydantic import Field
+
+from handler import answers
+from handler.access import Wired, authorize, subject
+from handler.errors import EmptyRecording, InvalidOption, NotReady, RecordingTooLarge, UnsupportedMedia
+from handler.jobs import UPLOAD_SECONDS, Job
+from handler.models import MODELS, serving
+from handler.options import TIMED_FORMATS, TranscribeOptions
+from handler.wiring import Wiring
+
+router = APIRouter(prefix="/api", dependencies=[Depends(authorize)])
+
+_POLL_SECONDS = 2
+_OF_THE_FILE = {"filename", "content_type", "size"}
+_ANY_TYPE = "application/octet-stream"
+
+
+class Upload(TranscribeOptions):
+    """What is going to be uploaded, and how it is to be transcribed."""
+
+    filename: str = Field("", max_length=1000)
+    content_type: str = Field("", description="As the browser says it; empty where it says nothing.", max_length=200)
+    size: int = Field(description="Bytes.")
+
+
+@router.post("/uploads", status_code=201)
+async def create_upload(upload: Upload, request: Request, wiring: Wired) -> Response:
+    """A job, and the form to upload its recording with: POST `upload.fields` and then `file` to `upload.url`."""
+    jobs = wiring.jobs
+    _check(upload, wiring)
+    options = upload.model_dump(exclude=_OF_THE_FILE, exclude_defaults=True)
+    create = partial(jobs.create, upload.filename, upload.content_type or _ANY_TYPE, options, subject(request) or "")
+    job, form = await anyio.to_thread.run_sync(create)
+    body = {
+        "id": job.id,
+        "status": job.status,
+        "upload": {"url": form["url"], "fields": form["fields"]},
+        "expires_at": _date(job.created_at + UPLOAD_SECONDS),
+    }
+    return JSONResponse(body, 201, headers={"Location": _address(job)})
+
+
+def _check(upload: Upload, wiring: Wiring) -> None:
+    for option in sorted(upload.model_fields_set - {*TranscribeOptions.taken(), *_OF_THE_FILE}):
+        raise InvalidOption(option, f"There is no option `{option}` here.")
+    limit = wiring.settings.max_upload_bytes
+    if upload.size <= 0:
+        raise EmptyRecording("The recording has no bytes: nothing was recorded.")
+    if upload.size > limit:
+        raise RecordingTooLarge(f"The recording is larger than {limit:,} bytes, the most that this server takes.")
+    kind = upload.content_type.partition(";")[0].strip().lower()
+    if kind and kind != _ANY_TYPE and not kind.startswith(("audio/", "video/")):
+        raise UnsupportedMedia(f"{kind[:100]} is no audio or video. Leave content_type empty if it is not known.")
+    today = wiring.today()
+    name = upload.model or wiring.settings.whisper_model
+    model = serving(name, today)
+    if model is None:
+        raise InvalidOption("model", f"There is no model `{name[:100]}`. There are: {', '.join(MODELS)}.")
+    upload.for_model(model, today)
+
+
+@router.get("/transcriptions/{identity}")
+async def transcription(identity: str, request: Request, wiring: Wired) -> Response:
+    """How the job stands, with the text so far."""
+    job, text = await anyio.to_thread.run_sync(_read, wiring, identity, subject(request) or "")
+    headers = {} if job.finished else {"Retry-After": str(_POLL_SECONDS)}
+    return JSONResponse(_told(job, text), headers=headers)
+
+
+@router.get("/transcriptions/{identity}/transcript")
+async def transcript(
+    identity: str,
+    request: Request,
+    wiring: Wired,
+    response_format: Annotated[Literal["json", "text", "srt", "vtt", "verbose_json"], Query()] = "json",
+) -> Response:
+    """The whole transcript, in any format that the model's times allow."""
+    job = await anyio.to_thread.run_sync(wiring.jobs.get, identity, subject(request) or "")
+    if job.status == "failed":
+        raise NotReady(f"The job has failed, so that there is no transcript. {(job.error or {}).get('detail', '')}")
+    if job.status != "completed":
+        raise NotReady("The job is not finished yet.", _POLL_SECONDS)
+    whole = await anyio.to_thread.run_sync(wiring.jobs.transcript, job)
+    if response_format in TIMED_FORMATS and whole.text and not whole.segments:
+        raise InvalidOption("response_format", f"{whole.model} gave no times, and {response_format} needs them.")
+    return answers.transcription(whole, response_format)
+
+
+@router.delete("/transcriptions/{identity}", status_code=204)
+async def delete(identity: str, request: Request, wiring: Wired) -> Response:
+    """Recording, parts and transcript are gone."""
+    await anyio.to_thread.run_sync(wiring.jobs.get, identity, subject(request) or "")
+    await anyio.to_thread.run_sync(wiring.jobs.delete, identity)
+    return Response(status_code=204)
+
+
+def _read(wiring: Wiring, identity: str, owner: str) -> tuple[Job, str]:
+    job = wiring.jobs.get(identity, owner)
+    if job.status == "completed":
+        return job, wiring.jobs.transcript(job).text
+    return job, wiring.jobs.text_so_far(identity) if job.done else ""
+
+
+def _told(job: Job, text: str) -> dict[str, Any]:
+    return {
+        "id": job.id,
+        "status": job.status,
+        "filename": job.filename,
+        "created_at": _date(job.created_at),
+        "progress": {"done": job.done, "total": job.total},
+        "duration": job.duration,
+        "model": job.model,
+        "seconds_paid": job.seconds_paid,
+        "no_speech": job.no_speech,
+        "transcript": text,
+        "error": job.error,
+    }
+
+
+def _address(job: Job) -> str:
+    return f"/api/transcriptions/{job.id}"
+
+
+def _date(seconds: float) -> str:
+    return datetime.fromtimestamp(seconds, UTC).isoformat(timespec="seconds").replace("+00:00", "Z")

@@ -1,0 +1,192 @@
+"""cutting.py and cutter.py: any recording, cut into clean parts by a process that can do no harm."""
+
+import hashlib
+import socket
+import struct
+import threading
+from pathlib import Path
+
+import av
+import pytest
+
+from handler.cutting import Part, parts_of
+from handler.errors import EmptyRecording, NoAudio, RecordingTooLarge, UnreadableRecording
+from tests.recordings import DIRECT, long_recording, recording, silent_video, video
+
+pytestmark = pytest.mark.anyio
+
+SHORT = {"part_seconds": 20.0, "search_seconds": 3.0}
+DAY = 86_400.0
+
+
+async def cut(path, folder, longest=DAY, **how):
+    folder.mkdir(exist_ok=True)
+    async with parts_of(path, folder, longest, **how) as parts:
+        return [part async for part in parts]
+
+
+def samples(path):
+    """The whole file as 16 kHz mono, decoded and resampled without a cut."""
+    with av.open(str(path)) as container:
+        resampler = av.AudioResampler(format="s16", layout="mono", rate=16_000)
+        pieces = [piece for frame in container.decode(audio=0) for piece in resampler.resample(frame)]
+        pieces += resampler.resample(None)
+        return b"".join(bytes(piece.planes[0])[: piece.samples * 2] for piece in pieces)
+
+
+def fingerprint(content):
+    return hashlib.md5(content).hexdigest()
+
+
+@pytest.fixture
+def written(tmp_path):
+    def write(content, name="recording"):
+        path = tmp_path / name
+        path.write_bytes(content)
+        return path
+
+    return write
+
+
+@pytest.mark.parametrize("kind", [*DIRECT, "mp4", "aac", "avi", "mpeg-ts", "asf"])
+async def test_joined_parts_equal_the_uncut_decode_bit_for_bit(kind, written, tmp_path):
+    path = written(long_recording(kind, 60))
+    parts = await cut(path, tmp_path / "parts", **SHORT)
+    assert len(parts) == 3
+    joined = b"".join(samples(part.path) for part in parts)
+    assert fingerprint(joined) == fingerprint(samples(path))
+    assert [part.start for part in parts] == [sum(p.samples for p in parts[:n]) for n in range(len(parts))]
+    for part in parts:
+        assert part.seconds <= 26
+        assert part.timeline[0][1] == pytest.approx(part.start / 16_000, abs=0.1)
+
+
+@pytest.mark.parametrize(
+    "kind", ["mp4", "mov", "3gp", "mp3 with ID3", "aac", "amr", "avi", "caf", "aiff", "wave64", "mp2"]
+)
+async def test_everything_that_is_recognised_can_be_cut(kind, written, tmp_path):
+    path = written(recording(kind))
+    (part,) = await cut(path, tmp_path / "parts")
+    assert samples(part.path) == samples(path)
+
+
+async def test_a_video_gives_its_sound(written, tmp_path):
+    (part,) = await cut(written(video("mp4", "mpeg4", "aac")), tmp_path / "parts")
+    assert part.seconds == pytest.approx(3, abs=0.1)
+
+
+async def test_a_cut_is_made_in_a_pause(written, tmp_path):
+    parts = await cut(written(long_recording("wav", 60)), tmp_path / "parts", **SHORT)
+    for part in parts[1:]:
+        beginning = struct.unpack("<1600h", samples(part.path)[:3200])
+        assert max(map(abs, beginning)) < 300  # a tenth of a second of a 16 bit recording
+
+
+@pytest.mark.parametrize(("kind", "gap"), [("webm", 5.0), ("fragmented mp4", 7.5)])
+async def test_a_gap_in_the_recorders_clock_is_kept(kind, gap, written, tmp_path):
+    (part,) = await cut(written(long_recording(kind, 20, gap=gap)), tmp_path / "parts")
+    assert part.at(1) == pytest.approx(1, abs=0.1)
+    assert part.at(part.seconds) == pytest.approx(20 + gap, abs=0.1)
+
+
+async def test_a_part_can_be_halved(written, tmp_path):
+    path = written(long_recording("flac", 60))
+    parts = await cut(path, tmp_path / "parts", part_seconds=30, search_seconds=15)
+    assert len(parts) == 2
+    assert sum(part.seconds for part in parts) == pytest.approx(60, abs=0.01)
+    assert all(part.seconds > 14 for part in parts)
+
+
+async def test_what_is_longer_than_the_limit_is_refused_before_it_is_decoded(written, tmp_path):
+    with pytest.raises(RecordingTooLarge, match="hours"):
+        await cut(written(long_recording("flac", 60)), tmp_path / "parts", longest=30)
+    assert list((tmp_path / "parts").iterdir()) == []
+
+
+async def test_a_wav_whose_header_claims_hours_is_as_long_as_its_bytes(written, tmp_path):
+    whole = recording("wav")
+    at = whole.find(b"data") + 4
+    (part,) = await cut(written(whole[:at] + b"\xf0\xff\xff\xff" + whole[at + 4 :]), tmp_path / "parts", longest=60)
+    assert part.seconds == pytest.approx(3, abs=0.1)
+
+
+@pytest.mark.parametrize(
+    ("content", "failure"),
+    [
+        (b"<html>", UnreadableRecording),
+        (b"", UnreadableRecording),
+        (b"RIFF\xff\xff\xff\xffWAVELIST\x00\x00\x80\xe2INFOISFT\xf4\xff\x7f\xe2" + bytes(96_000), UnreadableRecording),
+        (b"\x1aE\xdf\xa3" + bytes(1000), UnreadableRecording),
+    ],
+    ids=["a page", "nothing", "a list of 3.8 GB", "a broken webm"],
+)
+async def test_what_cannot_be_read_fails_with_a_reason(content, failure, written, tmp_path):
+    with pytest.raises((failure, EmptyRecording)) as error:
+        await cut(written(content), tmp_path / "parts")
+    assert error.value.detail
+    assert str(tmp_path) not in error.value.detail
+
+
+async def test_pictures_without_sound_are_no_audio(written, tmp_path):
+    with pytest.raises(NoAudio):
+        await cut(written(silent_video()), tmp_path / "parts")
+
+
+@pytest.mark.parametrize("kind", [*DIRECT, "mp4"])
+async def test_a_recording_cut_anywhere_gives_what_it_has_or_a_reason(kind, written, tmp_path):
+    whole = recording(kind)
+    for share in (0.1, 0.5, 0.9):
+        path = written(whole[: round(len(whole) * share)])
+        try:
+            (part,) = await cut(path, tmp_path / "parts")
+            assert 0 < part.seconds <= 3.1
+        except (UnreadableRecording, EmptyRecording):
+            continue
+
+
+@pytest.fixture
+def canaries(tmp_path):
+    """A file and an address that nobody may open; whether somebody knocked."""
+    secret = tmp_path / "secret.wav"
+    secret.write_bytes(recording("wav"))
+    with socket.create_server(("127.0.0.1", 0)) as listener:
+        listener.settimeout(0.2)
+        yield secret, f"http://127.0.0.1:{listener.getsockname()[1]}/secret.wav", listener
+
+
+@pytest.mark.parametrize(
+    "template",
+    [
+        "#EXTM3U\n#EXT-X-TARGETDURATION:3\n#EXTINF:3,\n{}\n#EXT-X-ENDLIST\n",
+        "ffconcat version 1.0\nfile {}\n",
+        "v=0\no=- 0 0 IN IP4 127.0.0.1\ns=x\nc=IN IP4 127.0.0.1\nt=0 0\nm=audio 5004 RTP/AVP 0\na=control:{}\n",
+        '<?xml version="1.0"?><MPD><Period><AdaptationSet><BaseURL>{}</BaseURL></AdaptationSet></Period></MPD>',
+        "[playlist]\nFile1={}\n",
+    ],
+    ids=["HLS", "concat", "SDP", "DASH", "PLS"],
+)
+async def test_nothing_in_an_upload_opens_another_file_or_address(template, canaries, written, tmp_path):
+    secret, address, listener = canaries
+    for target in (str(secret), f"file:{secret}", address):
+        with pytest.raises(UnreadableRecording):
+            await cut(written(template.format(target).encode(), "upload.m3u8"), tmp_path / "parts")
+    with pytest.raises(TimeoutError):
+        listener.accept()
+    assert list((tmp_path / "parts").iterdir()) == []
+
+
+async def test_the_process_that_opens_a_strangers_file_has_no_credentials(monkeypatch, written, tmp_path):
+    """It would inherit them in its environment, which the system shows."""
+    monkeypatch.setenv("AWS_SECRET_ACCESS_KEY", "canary")
+    monkeypatch.setenv("OPENAI_API_KEY", "canary")
+    async with parts_of(written(recording("wav")), tmp_path, DAY) as parts:
+        children = Path(f"/proc/self/task/{threading.get_native_id()}/children").read_text().split()
+        environments = [Path(f"/proc/{child}/environ").read_bytes() for child in children]
+        assert len(environments) == 1
+        assert b"canary" not in environments[0]
+        assert [part.number async for part in parts] == [0]
+
+
+def test_a_moment_of_a_part_is_found_on_the_recordings_timeline():
+    part = Part(1, Path("x"), 160_000, 48_000, ((0, 10.0), (16_000, 20.0)))
+    assert (part.at(0), part.at(0.5), part.at(1), part.at(2.5)) == (10.0, 10.5, 20.0, 21.5)

@@ -1,0 +1,467 @@
+"""Uploads, jobs and the worker: over a local S3, SQS and DynamoDB, and a false upstream under the real client."""
+
+import json
+import threading
+import time
+
+import boto3
+import httpx2
+import pysubs2
+import pytest
+from starlette.testclient import TestClient
+
+from handler.api import create_app
+from handler.jobs import LEASE_SECONDS, Heard, Held, Jobs, Lost
+from handler.wiring import Wiring
+from handler.worker import Worker
+from infra.local_worker import Context
+from tests.conftest import TODAY, settings
+from tests.recordings import long_recording, recording, silent_video
+from tests.upstream import FalseUpstream, heard, refused
+
+ARN = "arn:aws:sqs:us-east-1:000000000000:steno"
+
+
+class Place:
+    """One server and its worker, over what is there in AWS."""
+
+    def __init__(self, aws, upstream=None, **given):
+        chosen = settings(**aws, **given)
+        self.wiring = Wiring(chosen, transport=upstream or FalseUpstream(), today=lambda: TODAY)
+        self.http = TestClient(create_app(chosen, self.wiring), raise_server_exceptions=False)
+        self.jobs = self.wiring.jobs
+        self.worker = Worker(self.wiring, part_seconds=20)
+        self.s3, self.sqs = boto3.client("s3"), boto3.client("sqs")
+        self.queue = self.sqs.get_queue_url(QueueName="steno")["QueueUrl"]
+
+    def ask(self, size=1000, **more):
+        return self.http.post(
+            "/api/uploads", json={"filename": "voice.webm", "content_type": "audio/webm", "size": size, **more}
+        )
+
+    def upload(self, content, **more):
+        """A job whose recording has arrived."""
+        asked = self.ask(len(content), **more).json()
+        form = asked["upload"]
+        httpx2.post(form["url"], data=form["fields"], files={"file": content}).raise_for_status()
+        return asked["id"]
+
+    def messages(self):
+        """What is in the queue, as Lambda would hand it over."""
+        found = self.sqs.receive_message(QueueUrl=self.queue, MaxNumberOfMessages=10, WaitTimeSeconds=2)
+        return [
+            {"messageId": m["MessageId"], "receiptHandle": m["ReceiptHandle"], "body": m["Body"], "eventSourceARN": ARN}
+            for m in found.get("Messages", [])
+        ]
+
+    def work(self, *records):
+        """Hands records to the worker, those of the queue without any; what it wants to see again."""
+        answers = self.worker.handle({"Records": list(records) or self.messages()}, Context())
+        return answers["batchItemFailures"]
+
+    def job(self, identity):
+        return self.http.get(f"/api/transcriptions/{identity}").json()
+
+    def transcript(self, identity, **query):
+        return self.http.get(f"/api/transcriptions/{identity}/transcript", params=query)
+
+    def objects(self):
+        return [found["Key"] for found in self.s3.list_objects_v2(Bucket="steno").get("Contents", [])]
+
+
+@pytest.fixture
+def place(aws):
+    made = Place(aws)
+    made.sqs.purge_queue(QueueUrl=made.queue)
+    return made
+
+
+def notification(identity, key=None):
+    return {
+        "messageId": "m1",
+        "receiptHandle": "r1",
+        "eventSourceARN": ARN,
+        "body": json.dumps({"Records": [{"s3": {"object": {"key": key or f"uploads/{identity}.webm"}}}]}),
+    }
+
+
+# Uploads
+
+
+def test_an_upload_is_asked_for_sent_and_transcribed_without_another_call(place):
+    asked = place.ask(30_000)
+    assert asked.status_code == 201
+    identity = asked.json()["id"]
+    assert asked.headers["Location"] == f"/api/transcriptions/{identity}"
+    assert asked.json()["status"] == place.job(identity)["status"] == "awaiting_upload"
+    form = asked.json()["upload"]
+    httpx2.post(form["url"], data=form["fields"], files={"file": recording("webm")}).raise_for_status()
+    assert place.job(identity)["status"] == "queued"
+    assert place.transcript(identity).json()["code"] == "not_ready"
+    assert place.work() == []
+    job = place.job(identity)
+    assert (job["status"], job["transcript"], job["error"]) == ("completed", "Ever tried.", None)
+    assert (job["progress"], job["seconds_paid"], job["model"]) == ({"done": 1, "total": 1}, 3.0, "gpt-transcribe")
+    assert job["duration"] == pytest.approx(3, abs=0.1)
+    assert job["no_speech"] is False
+    assert place.transcript(identity).json() == {"transcript": "Ever tried."}
+
+
+@pytest.mark.parametrize(
+    ("more", "status", "code"),
+    [
+        ({"size": 0}, 422, "empty_recording"),
+        ({"size": 2_000_000_001}, 413, "recording_too_large"),
+        ({"content_type": "text/html"}, 415, "unsupported_media"),
+        ({"content_type": "image/png"}, 415, "unsupported_media"),
+        ({"size": "many"}, 422, "invalid_request"),
+        ({"model": "whisper-9"}, 422, "invalid_option"),
+        ({"model": "whisper-1", "keywords": ["Steno"]}, 422, "invalid_option"),
+        ({"response_format": "srt"}, 422, "invalid_option"),
+        ({"include": ["logprobs"]}, 422, "invalid_option"),
+        ({"language": "english please"}, 422, "invalid_option"),
+        ({"unheard_of": 1}, 422, "invalid_request"),
+    ],
+)
+def test_what_cannot_be_transcribed_is_refused_before_an_address_exists(place, more, status, code):
+    answer = place.ask(**more)
+    assert (answer.status_code, answer.json()["code"]) == (status, code)
+    assert "upload" not in answer.json()
+
+
+@pytest.mark.parametrize("content_type", ["audio/webm;codecs=opus", "video/mp4", "application/octet-stream", ""])
+def test_every_type_that_a_browser_says_of_a_recording_is_taken_and_pinned(place, content_type):
+    form = place.ask(content_type=content_type).json()["upload"]
+    assert form["fields"]["Content-Type"] == (content_type or "application/octet-stream")
+
+
+def test_the_bucket_itself_refuses_another_key_type_or_size(aws):
+    small = Place(aws, max_upload_bytes=1000)
+    form = small.ask(size=1000).json()["upload"]
+
+    def post(content=b"x" * 1000, **fields):
+        return httpx2.post(form["url"], data={**form["fields"], **fields}, files={"file": content}).status_code
+
+    assert post(content=b"x" * 1001) in (400, 403)
+    assert post(key="uploads/another.webm") == 403
+    assert post(**{"Content-Type": "text/html"}) == 403
+    assert post(policy="e30=") in (400, 403)
+    assert post() == 204
+
+
+def test_after_its_time_the_address_is_refused_and_the_job_says_so(aws):
+    clock = Clock()
+    jobs = Jobs(settings(**aws), clock)
+    job, _ = jobs.create("a.webm", "audio/webm", {}, "")
+    clock.now += 901
+    assert (jobs.get(job.id).status, jobs.get(job.id).error["code"]) == ("failed", "invalid_request")
+
+
+def test_without_a_bucket_there_are_no_uploads(client):
+    answer = client().post("/api/uploads", json={"size": 1})
+    assert (answer.status_code, answer.json()["code"]) == (404, "not_found")
+
+
+# What the queue may bring
+
+
+def test_what_is_no_recording_of_ours_is_left_alone(place):
+    test_event = {"Service": "Amazon S3", "Event": "s3:TestEvent", "Bucket": "steno"}
+    for body in (
+        json.dumps(test_event),
+        notification("0" * 32)["body"],
+        notification("x", key="uploads/..%2F..%2Fetc%2Fpasswd")["body"],
+        notification("x", key="elsewhere/file.webm")["body"],
+    ):
+        assert place.work({**notification("x"), "body": body}) == []
+
+
+def test_the_same_message_twice_pays_once(aws):
+    upstream = FalseUpstream()
+    place = Place(aws, upstream)
+    identity = place.upload(recording("webm"))
+    (message,) = [m for m in place.messages() if identity in m["body"]]
+    assert place.work(message) == []
+    assert place.work(message) == []
+    assert len(upstream.calls) == 1
+
+
+def test_a_job_that_another_worker_has_comes_again_later(place):
+    identity = place.upload(recording("webm"))
+    place.jobs.take(identity, "another worker")
+    (message,) = [m for m in place.messages() if identity in m["body"]]
+    assert place.work(message) == [{"itemIdentifier": message["messageId"]}]
+
+
+def test_a_recording_that_is_gone_fails_its_job(place):
+    identity = place.upload(recording("webm"))
+    place.s3.delete_object(Bucket="steno", Key=f"uploads/{identity}.webm")
+    place.work(notification(identity))
+    assert (place.job(identity)["status"], place.job(identity)["error"]["code"]) == ("failed", "not_found")
+
+
+@pytest.mark.parametrize(
+    ("content", "code"),
+    [(b"<html>" * 100, "unreadable_recording"), (silent_video(), "no_audio"), (recording("webm")[:300], None)],
+)
+def test_a_recording_that_cannot_be_read_fails_with_a_reason(place, content, code):
+    identity = place.upload(content)
+    assert place.work() == []
+    job = place.job(identity)
+    assert job["status"] == "failed"
+    assert job["error"]["detail"]
+    assert code in (None, job["error"]["code"])
+    assert place.transcript(identity).status_code == 409
+
+
+def test_a_recording_longer_than_the_limit_fails(aws):
+    place = Place(aws, max_audio_seconds=2)
+    identity = place.upload(recording("webm"))
+    place.work()
+    assert place.job(identity)["error"]["code"] == "recording_too_large"
+
+
+# Long recordings
+
+
+def by_part(request):
+    """Says how many bytes it got, so that every part has words of its own."""
+    return heard(f"Part of {len(request.read())} bytes.")
+
+
+def test_a_long_recording_goes_up_in_parts_and_comes_back_in_order(aws):
+    place = Place(aws, httpx2.MockTransport(by_part))
+    identity = place.upload(long_recording("ogg", 80))
+    place.work()
+    job = place.job(identity)
+    assert job["status"] == "completed"
+    assert job["progress"] == {"done": 3, "total": 3}
+    assert job["transcript"].count("Part of") == 3
+    assert job["duration"] == pytest.approx(80, abs=0.1)
+
+
+def test_times_are_those_of_the_whole_recording_in_every_format(aws):
+    segment = {"id": 0, "start": 1.0, "end": 2.5, "text": "Ever tried."}
+    place = Place(aws, httpx2.MockTransport(lambda _: heard("Ever tried.", segments=[segment], duration=20.0)))
+    identity = place.upload(long_recording("ogg", 80), model="whisper-1")
+    place.work()
+    whole = place.transcript(identity, response_format="verbose_json").json()
+    starts = [segment["start"] for segment in whole["segments"]]
+    assert starts[0] == pytest.approx(1.0, abs=0.01)
+    assert starts[1] == pytest.approx(27.7, abs=12.1)
+    assert starts[2] == pytest.approx(54.3, abs=12.1)
+    for name in ("srt", "vtt"):
+        text = place.transcript(identity, response_format=name).text
+        assert [cue.start / 1000 for cue in pysubs2.SSAFile.from_string(text, name)] == pytest.approx(starts, abs=0.001)
+    assert place.transcript(identity, response_format="text").text == "Ever tried. Ever tried. Ever tried."
+
+
+def test_a_model_without_times_has_no_subtitles_and_says_so(place):
+    identity = place.upload(recording("webm"))
+    place.work()
+    assert place.transcript(identity, response_format="srt").json()["code"] == "invalid_option"
+    assert place.transcript(identity, response_format="docx").status_code == 422
+
+
+def test_parts_are_sent_at_the_same_time(aws):
+    together = threading.Barrier(3)
+
+    def wait_for_all(request):
+        together.wait(timeout=20)
+        return by_part(request)
+
+    place = Place(aws, httpx2.MockTransport(wait_for_all))
+    identity = place.upload(long_recording("ogg", 80))
+    place.work()
+    assert place.job(identity)["status"] == "completed"
+
+
+def test_an_answer_that_was_cut_off_is_asked_for_again_in_two_halves(aws):
+    usage = {"type": "tokens", "input_tokens": 1, "output_tokens": 1990, "total_tokens": 1991}
+    upstream = FalseUpstream(
+        httpx2.Response(200, json={"text": "Ever", "usage": usage}), heard("Ever tried."), heard("Ever failed.")
+    )
+    place = Place(aws, upstream)
+    identity = place.upload(long_recording("ogg", 30))
+    place.work()
+    assert place.job(identity)["transcript"] == "Ever tried. Ever failed."
+    assert len(upstream.calls) == 3
+    assert place.job(identity)["seconds_paid"] == pytest.approx(36, abs=0.1)  # what was cut off was paid, too
+
+
+def test_what_the_speech_service_asks_to_wait_for_is_waited_for(aws):
+    upstream = FalseUpstream(refused(429, retry_after="0.1"), refused(503, retry_after="0.1"))
+    place = Place(aws, upstream)
+    identity = place.upload(recording("webm"))
+    place.work()
+    assert place.job(identity)["status"] == "completed"
+
+
+@pytest.mark.parametrize(
+    ("reply", "code"),
+    [
+        (refused(429, "insufficient_quota"), "upstream_quota"),
+        (refused(401), "upstream_credentials"),
+        (refused(404), "upstream_model"),
+        (refused(400), "unreadable_recording"),
+    ],
+)
+def test_what_never_gets_better_ends_the_job_at_once_and_keeps_the_recording(aws, reply, code):
+    upstream = FalseUpstream(reply)
+    place = Place(aws, upstream)
+    identity = place.upload(recording("webm"))
+    assert place.work() == []
+    assert (place.job(identity)["status"], place.job(identity)["error"]["code"]) == ("failed", code)
+    assert len(upstream.calls) == 1
+    assert f"uploads/{identity}.webm" in place.objects()
+
+
+def test_a_call_that_runs_out_of_time_hands_its_job_on_and_the_next_goes_on(aws):
+    """The second part hangs until the time is up; the next call sends that part alone."""
+    release, slow = threading.Event(), threading.Event()
+    calls = []
+
+    def hang_on_the_second(request):
+        calls.append(len(request.read()))
+        if len(calls) == 2:
+            slow.set()
+            release.wait(20)
+        return heard(f"Part of {calls[-1]} bytes.")
+
+    place = Place(aws, httpx2.MockTransport(hang_on_the_second))
+    place.sqs.purge_queue(QueueUrl=place.queue)
+    identity = place.upload(long_recording("ogg", 40))
+    (message,) = [m for m in place.messages() if identity in m["body"]]
+
+    class Short:
+        def get_remaining_time_in_millis(self):
+            return 30_000 + 4_000
+
+    assert place.worker.handle({"Records": [message]}, Short())["batchItemFailures"] == []
+    assert slow.is_set()
+    job = place.job(identity)
+    assert (job["status"], job["progress"]["done"]) == ("processing", 1)
+    assert job["transcript"]
+    release.set()
+    (handed_on,) = [m for m in place.messages() if json.loads(m["body"]).get("job") == identity]
+    assert place.work(handed_on) == []
+    assert place.job(identity)["status"] == "completed"
+    assert place.job(identity)["progress"] == {"done": 2, "total": 2}
+    assert len(calls) == 3
+
+
+# Leases
+
+
+class Clock:
+    def __init__(self):
+        self.now = time.time()
+
+    def __call__(self):
+        return self.now
+
+
+@pytest.fixture
+def clock():
+    return Clock()
+
+
+@pytest.fixture
+def leased(aws, clock):
+    jobs = Jobs(settings(**aws), clock)
+    job, _ = jobs.create("a.webm", "audio/webm", {}, "")
+    return jobs, jobs.take(job.id, "first")
+
+
+def test_one_worker_holds_a_job_until_its_lease_runs_out(leased, clock):
+    jobs, job = leased
+    with pytest.raises(Held):
+        jobs.take(job.id, "second")
+    clock.now += LEASE_SECONDS - 1
+    jobs.renew(job)
+    clock.now += LEASE_SECONDS - 1
+    with pytest.raises(Held):
+        jobs.take(job.id, "second")
+    clock.now += 2
+    assert jobs.take(job.id, "second").lease == "second"
+
+
+def test_who_has_lost_the_lease_can_change_nothing(leased, clock):
+    jobs, job = leased
+    clock.now += LEASE_SECONDS + 1
+    jobs.take(job.id, "second")
+    for change in (
+        lambda: jobs.renew(job),
+        lambda: jobs.cut(job, 3),
+        lambda: jobs.hear(job, Heard(0, "late")),
+        lambda: jobs.release(job),
+    ):
+        with pytest.raises(Lost):
+            change()
+    assert jobs.heard(job.id) == []
+
+
+def test_a_part_is_kept_and_counted_in_one_step(leased):
+    jobs, job = leased
+    jobs.hear(job, Heard(1, "tried.", seconds_paid=2.5))
+    jobs.hear(job, Heard(0, "Ever", seconds_paid=3))
+    assert jobs.text_so_far(job.id) == "Ever tried."
+    assert (jobs.get(job.id).done, jobs.get(job.id).seconds_paid) == (2, 5.5)
+
+
+# Whose, and for how long
+
+
+def test_a_job_of_somebody_else_is_not_found(aws):
+    jobs = Jobs(settings(**aws))
+    job, _ = jobs.create("a.webm", "audio/webm", {}, "ada")
+    assert jobs.get(job.id, "ada").id == job.id
+    place = Place(aws)  # where nobody says who is calling
+    assert place.job(job.id)["code"] == "not_found"
+    assert place.http.delete(f"/api/transcriptions/{job.id}").status_code == 404
+    assert place.job("0" * 32)["code"] == place.job("../../etc")["code"] == "not_found"
+
+
+def test_the_recording_goes_once_its_transcript_is_stored(place):
+    identity = place.upload(recording("webm"))
+    assert f"uploads/{identity}.webm" in place.objects()
+    place.work()
+    assert [key for key in place.objects() if identity in key] == [f"transcripts/{identity}.json"]
+    assert place.jobs.heard(identity) == []
+
+
+def test_a_transcript_expires(aws, clock):
+    jobs = Jobs(settings(**aws), clock)
+    job, _ = jobs.create("a.webm", "audio/webm", {}, "")
+    clock.now += 8 * 86_400
+    with pytest.raises(Exception, match="expired"):
+        jobs.get(job.id)
+
+
+def test_delete_removes_recording_parts_and_transcript(place):
+    identity = place.upload(recording("webm"))
+    place.work()
+    assert place.http.delete(f"/api/transcriptions/{identity}").status_code == 204
+    assert place.job(identity)["code"] == "not_found"
+    assert not any(identity in key for key in place.objects())
+    assert place.http.delete(f"/api/transcriptions/{identity}").status_code == 404
+
+
+def test_delete_while_it_is_worked_on_leaves_nothing(aws):
+    def delete_then_answer(request):
+        place.jobs.delete(identity)
+        return by_part(request)
+
+    place = Place(aws, httpx2.MockTransport(delete_then_answer))
+    identity = place.upload(recording("webm"))
+    assert place.work() == []
+    assert place.job(identity)["code"] == "not_found"
+    assert not any(identity in key for key in place.objects())
+    assert place.jobs.heard(identity) == []
+
+
+def test_a_form_from_an_allowed_page_may_be_read_by_it(place):
+    form = place.ask().json()["upload"]
+    preflight = {"Origin": "http://localhost:3000", "Access-Control-Request-Method": "POST"}
+    allowed = httpx2.options(form["url"], headers=preflight)
+    assert allowed.headers["access-control-allow-origin"] in ("http://localhost:3000", "*")
