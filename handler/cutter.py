@@ -35,6 +35,7 @@ if int(av.__version__.partition(".")[0]) < 19:  # later releases read any tag
 # What comes out of broken files beside FFmpeg's own errors.
 _BROKEN = (av.FFmpegError, UnicodeDecodeError, IndexError, ValueError)
 
+_CHUNK_SAMPLES = 48_000
 _GAP_SECONDS = 0.1  # the timeline's steps are rounded to milliseconds, and recorders are late by some
 _FRAME = SAMPLE_RATE // 50  # loudness is heard in steps of 20 ms
 _PAUSE_FRAMES = 10
@@ -112,7 +113,7 @@ class Cutter:
         self._held = bytearray()  # the samples among which the next cut may be
         self._part = self._open()
 
-    def feed(self, samples: memoryview) -> Iterator[dict[str, Any]]:
+    def feed(self, samples: bytes) -> Iterator[dict[str, Any]]:
         """Yields a part whenever one is whole."""
         self._held += samples
         # Marks are counted from the beginning, so that early cuts do not add up to a long last part.
@@ -174,14 +175,15 @@ def quietest(samples: bytes | bytearray) -> int:
 def seconds_of(recording: BinaryIO, longest: float) -> float:
     """How long the sound lasts by its packets, for headers lie; ends early on what is longer than `longest`."""
     with _opened(recording) as (container, stream):
-        zero = _zero(container)
-        last = 0.0
+        base, zero = stream.time_base, _zero(container)
+        most = (longest + zero) / base
+        last = 0
         for packet in _packets(container, stream):
-            if packet.pts is not None and packet.time_base:
-                last = max(last, float((packet.pts + (packet.duration or 0)) * packet.time_base) - zero)
-            if last > longest:
+            if packet.pts is not None:
+                last = max(last, packet.pts + (packet.duration or 0))
+            if last > most:
                 raise Failure("recording_too_large", f"The recording is longer than {longest / 3600:g} hours.")
-        return last
+        return max(float(last * base) - zero, 0.0)
 
 
 def cut(
@@ -219,10 +221,11 @@ class Decoder:
     def __init__(self, timeline: Timeline) -> None:
         self.skipped = 0
         self._timeline = timeline
+        self._decoded = av.AudioFifo()
         self._resampler = _resampler()
-        self._shape: tuple[Any, ...] = ()
 
-    def decode(self, container: Any, stream: Any) -> Iterator[memoryview]:
+    def decode(self, container: Any, stream: Any) -> Iterator[bytes]:
+        """Yields samples, some seconds at a time: frames of 20 ms each would cost as much to pass on as to decode."""
         for packet in _packets(container, stream):
             try:
                 frames = packet.decode()
@@ -230,30 +233,33 @@ class Decoder:
                 self.skipped += 1
                 continue
             for frame in frames:
-                yield from self._resampled(frame)
+                self._timeline.follow(frame)
+                yield from self._taken(frame)
+            if self._decoded.samples >= _CHUNK_SAMPLES:
+                yield _bytes(self._resampler.resample(self._decoded.read()))
         yield from self._flushed()
 
-    def _resampled(self, frame: Any) -> Iterator[memoryview]:
-        shape = (frame.format.name, frame.layout.name, frame.sample_rate)
-        if self._shape and shape != self._shape:  # a recorder may change its channels on the way
+    def _taken(self, frame: Any) -> Iterator[bytes]:
+        frame.pts = None  # the timeline has it; here, what comes next follows what came before
+        try:
+            self._decoded.write(frame)
+        except ValueError:  # a recorder may change its channels or its rate on the way
             yield from self._flushed()
-            self._resampler = _resampler()
-        self._shape = shape
-        self._timeline.follow(frame)
-        for piece in self._resampler.resample(frame):
-            yield _bytes(piece)
+            self._decoded, self._resampler = av.AudioFifo(), _resampler()
+            self._decoded.write(frame)
 
-    def _flushed(self) -> Iterator[memoryview]:
-        for piece in self._resampler.resample(None) if self._shape else ():
-            yield _bytes(piece)
+    def _flushed(self) -> Iterator[bytes]:
+        if rest := self._decoded.read():
+            yield _bytes(self._resampler.resample(rest))
+        yield _bytes(self._resampler.resample(None))
 
 
 def _resampler() -> Any:
     return av.AudioResampler(format="s16", layout="mono", rate=SAMPLE_RATE)
 
 
-def _bytes(piece: Any) -> memoryview:
-    return memoryview(piece.planes[0])[: piece.samples * _SAMPLE_BYTES]
+def _bytes(pieces: Any) -> bytes:
+    return b"".join(memoryview(piece.planes[0])[: piece.samples * _SAMPLE_BYTES] for piece in pieces)
 
 
 @contextmanager

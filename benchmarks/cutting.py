@@ -1,0 +1,49 @@
+"""How fast an hour and four hours are cut: audio seconds per CPU second, peak memory, and when the first part is there.
+
+python -m benchmarks.cutting [hours ...]
+"""
+
+import json
+import resource
+import subprocess
+import sys
+import tempfile
+import time
+from pathlib import Path
+
+from benchmarks.speech import KINDS, encoded
+
+LONGEST = str(12 * 3600.0)
+
+
+def measure(path: Path) -> tuple[float, float, float, float]:
+    """Seconds of sound, CPU seconds, seconds until the first part, and the largest resident size in MB."""
+    with tempfile.TemporaryDirectory() as folder:
+        before = resource.getrusage(resource.RUSAGE_CHILDREN)
+        began = time.monotonic()
+        command = [sys.executable, "-m", "handler.cutter", str(path), folder, LONGEST, "300", "12"]
+        with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as process:
+            assert process.stdout
+            said = [(time.monotonic() - began, json.loads(line)) for line in process.stdout]
+        after = resource.getrusage(resource.RUSAGE_CHILDREN)
+    cpu = after.ru_utime + after.ru_stime - before.ru_utime - before.ru_stime
+    return said[-1][1]["done"]["seconds"], cpu, said[0][0], after.ru_maxrss / 1024
+
+
+def main() -> None:
+    hours = [float(number) for number in sys.argv[1:]] or [1.0, 4.0]
+    with tempfile.TemporaryDirectory() as folder:
+        for length in hours:
+            for kind in KINDS:
+                path = encoded(kind, length * 3600, Path(folder))
+                seconds, cpu, first, memory = measure(path)
+                print(
+                    f"{kind:>5} {length:g} h: {seconds / cpu:5.0f} s of sound per CPU second,"
+                    f" first part after {first:.1f} s, {memory:.0f} MB at most",
+                    flush=True,
+                )
+                path.unlink()
+
+
+if __name__ == "__main__":
+    main()
