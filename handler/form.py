@@ -155,5 +155,5 @@ def _boundary(request: Request) -> bytes:
 def _too_large(max_bytes: int) -> RecordingTooLarge:
     return RecordingTooLarge(
         f"The recording is larger than {max_bytes:,} bytes, the most that one request takes. Send a shorter one."
-        " (Larger ones will go by /api/uploads, in a later version.)"
+        " Larger ones go by /api/uploads, where the server has a bucket."
     )

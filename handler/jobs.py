@@ -84,6 +84,7 @@ class Jobs:
 
     settings: "Settings"
     clock: Callable[[], float] = time.time
+    upload_seconds: int = UPLOAD_SECONDS
 
     @cached_property
     def _session(self) -> Any:
@@ -123,7 +124,7 @@ class Jobs:
             job.key,
             Fields={"Content-Type": content_type},
             Conditions=[{"Content-Type": content_type}, ["content-length-range", 1, self.settings.max_upload_bytes]],
-            ExpiresIn=UPLOAD_SECONDS,
+            ExpiresIn=self.upload_seconds,
         )
         self._table.put_item(TableName=self._name, Item=_item(job, self._expiry(_KEPT_UNFINISHED_DAYS)))
         return job, upload
@@ -144,7 +145,7 @@ class Jobs:
             return job
         if self._exists(job.key):
             return _changed(job, status="queued")
-        if self.clock() > job.created_at + UPLOAD_SECONDS:
+        if self.clock() > job.created_at + self.upload_seconds:
             error = {
                 "code": "invalid_request",
                 "detail": "The recording was not uploaded in time; ask for a new upload.",

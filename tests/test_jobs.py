@@ -149,7 +149,14 @@ def test_the_bucket_itself_refuses_another_key_type_or_size(aws):
     assert post() == 204
 
 
-def test_after_its_time_the_address_is_refused_and_the_job_says_so(aws):
+def test_after_its_time_the_bucket_refuses_the_form(aws):
+    _, form = Jobs(settings(**aws), upload_seconds=1).create("a.webm", "audio/webm", {}, "")
+    until = time.monotonic() + 20
+    while httpx2.post(form["url"], data=form["fields"], files={"file": b"x"}).status_code == 204:
+        assert time.monotonic() < until
+
+
+def test_a_job_whose_recording_never_came_says_so(aws):
     clock = Clock()
     jobs = Jobs(settings(**aws), clock)
     job, _ = jobs.create("a.webm", "audio/webm", {}, "")

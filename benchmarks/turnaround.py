@@ -1,0 +1,69 @@
+"""How long an hour takes from the queue to its transcript, over its slowest part's time at the speech service.
+
+The service answers each part after 2 s and a fiftieth of the part's length.
+
+    python -m benchmarks.turnaround
+"""
+
+import json
+import os
+import tempfile
+import time
+from pathlib import Path
+from uuid import uuid4
+
+import boto3
+import httpx2
+
+from benchmarks.speech import encoded
+from handler.settings import Settings
+from handler.wiring import Wiring
+from handler.worker import Worker
+from infra.local_aws import local_aws
+from infra.local_worker import Context
+
+SECONDS = 3600.0
+_FLAC_BYTES_PER_SECOND = 14_000  # of these recordings, near enough to tell a part's length by its size
+
+
+class Service(httpx2.MockTransport):
+    """A speech service that takes its time and hears the same in everything."""
+
+    def __init__(self) -> None:
+        super().__init__(self._answer)
+        self.slowest = 0.0
+
+    def _answer(self, request: httpx2.Request) -> httpx2.Response:
+        seconds = 2 + len(request.read()) / _FLAC_BYTES_PER_SECOND / 50
+        self.slowest = max(self.slowest, seconds)
+        time.sleep(seconds)
+        return httpx2.Response(200, json={"text": "Ever tried.", "usage": {"type": "duration", "seconds": 300}})
+
+
+def main() -> None:
+    with tempfile.TemporaryDirectory() as folder, local_aws(Path(folder) / "aws") as environment:
+        os.environ |= environment
+        service = Service()
+        wiring = Wiring(Settings(openai_api_key="offline"), transport=service)  # type: ignore[arg-type] # it is parsed
+        recording = encoded("m4a", SECONDS, Path(folder))
+        job, form = wiring.jobs.create("hour.m4a", "audio/mp4", {}, "")
+        with recording.open("rb") as file:
+            httpx2.post(form["url"], data=form["fields"], files={"file": file}, timeout=60).raise_for_status()
+        began = time.monotonic()
+        queue = boto3.client("sqs").get_queue_url(QueueName="steno")["QueueUrl"]
+        message = boto3.client("sqs").receive_message(QueueUrl=queue, WaitTimeSeconds=5)["Messages"][0]
+        record = {
+            "messageId": uuid4().hex,
+            "receiptHandle": message["ReceiptHandle"],
+            "eventSourceARN": "arn:aws:sqs:us-east-1:000000000000:steno",
+            "body": json.dumps({"job": job.id}),
+        }
+        Worker(wiring).handle({"Records": [record]}, Context())
+        seconds = time.monotonic() - began
+        assert wiring.jobs.get(job.id).status == "completed"
+        print(f"{SECONDS / 60:.0f} minutes in {seconds:.1f} s; the slowest part took {service.slowest:.1f} s:", end=" ")
+        print(f"{seconds / service.slowest:.2f} times")
+
+
+if __name__ == "__main__":
+    main()
