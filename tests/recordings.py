@@ -42,14 +42,14 @@ def asset(name: str) -> bytes:
     return (ASSETS / name).read_bytes()
 
 
-def recording(kind: str, source: str = "beckett.wav", seconds: float = 3.0) -> bytes:
+def recording(kind: str, source: str = "beckett.wav", seconds: float = 3.0, layout: str = "mono") -> bytes:
     """The first `seconds` of `source` as a file of `kind`."""
     if kind == "amr":  # not every build of FFmpeg can write it: frames of 12.2 kbit/s, 20 ms each, that say nothing
         return b"#!AMR\n" + (b"\x3c" + bytes(31)) * round(seconds * 50)
     muxer, codec, rate, options = _MAKINGS[kind]
     target = BytesIO()
     with av.open(target, "w", format=muxer, options=options) as output:
-        stream: Any = output.add_stream(codec, rate=rate, layout="mono")
+        stream: Any = output.add_stream(codec, rate=rate, layout=layout)
         if muxer == "mp3" and options["id3v2_version"] != "0":
             output.metadata["title"] = "A title, so that there is a tag"
         stream.bit_rate = 64_000
@@ -133,7 +133,7 @@ def _show(output: Any, pictures: Any, number: int) -> None:
 
 def _speak(output: Any, stream: Any, source: str, seconds: float) -> None:
     rate, samples = stream.rate, stream.codec_context.frame_size
-    resampler = av.AudioResampler(format=stream.format, layout="mono", rate=rate, frame_size=samples)
+    resampler = av.AudioResampler(format=stream.format, layout=stream.layout.name, rate=rate, frame_size=samples)
     for frame in _frames(source, seconds):
         for piece in resampler.resample(frame):
             output.mux(stream.encode(piece))

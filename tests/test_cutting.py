@@ -190,3 +190,9 @@ async def test_the_process_that_opens_a_strangers_file_has_no_credentials(monkey
 def test_a_moment_of_a_part_is_found_on_the_recordings_timeline():
     part = Part(1, Path("x"), 160_000, 48_000, ((0, 10.0), (16_000, 20.0)))
     assert (part.at(0), part.at(0.5), part.at(1), part.at(2.5)) == (10.0, 10.5, 20.0, 21.5)
+
+
+async def test_a_recorder_may_change_its_channels_on_the_way(written, tmp_path):
+    mono, stereo = recording("aac"), recording("aac", layout="stereo")
+    (part,) = await cut(written(mono + stereo), tmp_path / "parts")
+    assert part.seconds == pytest.approx(6, abs=0.3)

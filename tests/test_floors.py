@@ -10,7 +10,7 @@ import pytest
 ROOT = Path(__file__).parent.parent
 FLOORS = [
     {"main", "worker"},
-    {"api", "cutter"},
+    {"api", "cutter", "transcription"},
     {"jobs_api", "cutting"},
     {"access", "documents"},
     {"answers"},

@@ -8,6 +8,7 @@ import socket
 import subprocess
 import sys
 import tempfile
+import time
 from pathlib import Path
 
 import httpx2
@@ -24,9 +25,10 @@ HEAD_OF_AN_UPLOAD = (
 
 
 @contextlib.contextmanager
-def started(**environment):
+def started(folder=None, **environment):
     """`python -m infra.local` on a free port, as `make run` starts it; its process."""
-    with tempfile.TemporaryDirectory() as folder:  # one without a developer's `.env`
+    with contextlib.ExitStack() as stack:  # a folder without a developer's `.env`
+        folder = folder or stack.enter_context(tempfile.TemporaryDirectory())
         process = subprocess.Popen(
             [sys.executable, "-m", "infra.local"],
             cwd=folder,
@@ -84,6 +86,24 @@ def test_the_first_lines_say_what_is_where_and_show_the_samples_words():
         rest, _ = process.communicate(timeout=20)
         assert process.returncode == 0
         assert rest.endswith("Stopped.\n")
+
+
+def test_jobs_live_on_after_a_restart(tmp_path):
+    for ended in (False, True):
+        with started(tmp_path) as process:
+            url = address(first_lines(process))
+            if not ended:
+                recording = asset("beckett.wav")
+                asked = httpx2.post(f"{url}/api/uploads", json={"filename": "a.wav", "size": len(recording)}).json()
+                form = asked["upload"]
+                httpx2.post(form["url"], data=form["fields"], files={"file": recording}).raise_for_status()
+            deadline = time.monotonic() + 60
+            while (job := httpx2.get(f"{url}/api/transcriptions/{asked['id']}").json())["status"] != "completed":
+                assert time.monotonic() < deadline, job
+            process.send_signal(signal.SIGINT)
+            process.communicate(timeout=20)
+        assert job["transcript"].startswith(WORDS)
+    assert not list((tmp_path / ".steno").glob("tmp"))
 
 
 @pytest.mark.skipif(not hasattr(os, "pidfd_open"), reason="watches processes in ways that are Linux's")

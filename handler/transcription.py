@@ -1,0 +1,151 @@
+"""One job's recording on its way to a transcript: cut, heard part by part, and joined."""
+
+import tempfile
+from dataclasses import replace
+from pathlib import Path
+from time import monotonic
+
+import anyio
+import anyio.to_thread
+
+from handler.audio import FLAC
+from handler.cutting import SAMPLE_RATE, Part, parts_of
+from handler.errors import EmptyRecording, UpstreamBusy, UpstreamFailed, UpstreamTimeout
+from handler.jobs import Heard, Job
+from handler.models import DEFAULT_MODEL, MODELS, serving
+from handler.options import Options
+from handler.transcript import Transcript, joined_text
+from handler.wiring import Wiring
+
+PARTS_AT_ONCE = 16
+_SHORTEST_SECONDS = 20.0  # what is not halved any more
+_PART_DEADLINE_SECONDS = 300.0
+_PART_ATTEMPTS = 6
+_LONGEST_PAUSE_SECONDS = 60.0
+
+
+class Pace:
+    """The pause that all parts make together when the speech service is busy."""
+
+    def __init__(self) -> None:
+        self._until = 0.0
+
+    async def wait(self) -> None:
+        while (left := self._until - monotonic()) > 0:  # noqa: ASYNC110 - others may have moved it meanwhile
+            await anyio.sleep(left)
+
+    def slow_down(self, seconds: float) -> None:
+        self._until = max(self._until, monotonic() + min(seconds, _LONGEST_PAUSE_SECONDS))
+
+
+class Transcription:
+    """Hears what has not been heard before, and keeps each part's words as they come."""
+
+    def __init__(self, wiring: Wiring, job: Job, part_seconds: float) -> None:
+        self._wiring = wiring
+        self._part_seconds = part_seconds
+        self._jobs = wiring.jobs
+        self._job = job
+        self._limiter = anyio.CapacityLimiter(PARTS_AT_ONCE)
+        self._pace = Pace()
+        self._heard: dict[int, Heard] = {}
+        today = wiring.today()
+        model = serving(job.options.get("model") or wiring.settings.whisper_model, today) or MODELS[DEFAULT_MODEL]
+        self._model = model.name
+        # Times are always asked for where the model gives them, so that any format can be fetched later.
+        timed = {"response_format": "verbose_json" if model.timed_format else "json"}
+        self._parameters = Options.model_validate({**job.options, **timed}).for_model(model, today)
+
+    async def run(self) -> Transcript:
+        already = await anyio.to_thread.run_sync(self._jobs.heard, self._job.id)
+        self._heard = {heard.number: heard for heard in already}
+        self._speech = await self._wiring.speech()
+        with tempfile.TemporaryDirectory(prefix="steno-") as folder:
+            recording = Path(folder) / "recording"
+            with recording.open("wb") as file:
+                await anyio.to_thread.run_sync(self._jobs.fetch, self._job, file)
+            duration = await self._hear_all(recording, Path(folder))
+        return self._joined(duration)
+
+    async def _hear_all(self, recording: Path, folder: Path) -> float:
+        """Sends the parts as they are cut; how many seconds the recording lasts."""
+        duration, total = 0.0, 0
+        longest = self._wiring.settings.max_audio_seconds
+        cutting = parts_of(recording, folder, longest, part_seconds=self._part_seconds)
+        async with anyio.create_task_group() as tasks, cutting as parts:
+            async for part in parts:
+                duration = part.at(part.seconds)
+                if max(part.of, part.number + 1) != total:
+                    total = max(part.of, part.number + 1)
+                    await anyio.to_thread.run_sync(self._jobs.cut, self._job, total)
+                if part.number not in self._heard:
+                    tasks.start_soon(self._hear, part)
+        return duration
+
+    async def _hear(self, part: Part) -> None:
+        async with self._limiter:
+            heard = await self._ask(part)
+        part.path.unlink()
+        await anyio.to_thread.run_sync(self._jobs.hear, self._job, heard)
+        self._heard[part.number] = heard
+
+    async def _ask(self, part: Part) -> Heard:
+        transcript = await self._answer(part)
+        paid = transcript.seconds_billed or part.seconds
+        if transcript.cut_off and part.seconds > _SHORTEST_SECONDS:
+            return await self._ask_halves(part, paid)
+        segments = tuple(
+            replace(segment, start=part.at(segment.start), end=part.at(segment.end)) for segment in transcript.segments
+        )
+        return Heard(part.number, transcript.text, segments, transcript.language, paid)
+
+    async def _ask_halves(self, part: Part, paid: float) -> Heard:
+        """A part whose text was too long for one answer, in two; the answer that was cut off is paid all the same."""
+        folder = part.path.with_suffix("")
+        folder.mkdir()
+        half, quarter = part.seconds / 2, part.seconds / 4
+        async with parts_of(part.path, folder, part.seconds + 1, part_seconds=half, search_seconds=quarter) as pieces:
+            halves = [await self._ask(replace(piece, timeline=_moved(piece, part))) async for piece in pieces]
+        return Heard(
+            part.number,
+            joined_text(half.text for half in halves),
+            tuple(segment for half in halves for segment in half.segments),
+            halves[0].language,
+            paid + sum(half.seconds_paid for half in halves),
+        )
+
+    async def _answer(self, part: Part) -> Transcript:
+        """What the speech service hears in the part; sent again where that may help."""
+        for attempt in range(1, _PART_ATTEMPTS + 1):
+            await self._pace.wait()
+            try:
+                with part.path.open("rb") as file:
+                    return await self._speech.transcribe(
+                        file, FLAC, self._parameters, _PART_DEADLINE_SECONDS, attempts=1
+                    )
+            except EmptyRecording:  # a last part too short to hold a word
+                return Transcript("", self._model)
+            except (UpstreamFailed, UpstreamBusy, UpstreamTimeout) as error:
+                # What may have been billed is sent once more at most.
+                if attempt == _PART_ATTEMPTS or (not error.again and attempt > 1):
+                    raise
+                self._pace.slow_down(error.retry_after or 2**attempt)
+        raise AssertionError("the last attempt returns or raises")
+
+    def _joined(self, duration: float) -> Transcript:
+        heard = [self._heard[number] for number in sorted(self._heard)]
+        return Transcript(
+            text=joined_text(part.text for part in heard),
+            model=self._model,
+            segments=tuple(segment for part in heard for segment in part.segments),
+            language=next((part.language for part in heard if part.language), None),
+            duration=round(duration, 3),
+        )
+
+
+def _moved(piece: Part, part: Part) -> tuple[tuple[int, float], ...]:
+    """The timeline of a piece of a part, on the recording's own."""
+    inside = [
+        (sample - piece.start, time) for sample, time in part.timeline if 0 < sample - piece.start < piece.samples
+    ]
+    return ((0, part.at(piece.start / SAMPLE_RATE)), *inside)
