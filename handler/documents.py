@@ -43,16 +43,11 @@ _PROBLEM_CONTENT = {"application/problem+json": {"schema": Problem.model_json_sc
 _OPENAI_CONTENT = {"application/json": {"schema": _OPENAI_ERROR}}
 
 
-def _answers(
-    errors: tuple[type[StenoError], ...], content: dict[str, Any], ok: dict[str, Any]
-) -> dict[int | str, dict[str, Any]]:
+def _refusals(errors: tuple[type[StenoError], ...], content: dict[str, Any]) -> dict[int | str, dict[str, Any]]:
     codes: dict[int, list[str]] = {}
     for error in errors:
         codes.setdefault(int(error.status), []).append(f"`{error.code}`")
-    refusals: dict[int | str, dict[str, Any]] = {
-        status: {"description": ", ".join(names), "content": content} for status, names in codes.items()
-    }
-    return {200: ok, **refusals}
+    return {status: {"description": ", ".join(names), "content": content} for status, names in codes.items()}
 
 
 def _transcript(body: dict[str, Any]) -> dict[str, Any]:
@@ -82,10 +77,16 @@ _TEXT = {"type": "object", "required": ["text"], "properties": {"text": {"type":
 
 TRANSCRIBE: dict[str, Any] = {
     "openapi_extra": _form(TranscribeOptions.taken(), _FORMATS),
-    "responses": _answers(_TRANSCRIBING, _PROBLEM_CONTENT, _transcript(Verbose.model_json_schema())),
+    "responses": {200: _transcript(Verbose.model_json_schema()), **_refusals(_TRANSCRIBING, _PROBLEM_CONTENT)},
 }
 OPENAI_TRANSCRIBE: dict[str, Any] = {
     "openapi_extra": _form(Options.taken(), (*_FORMATS, "diarized_json")),
-    "responses": _answers(_TRANSCRIBING, _OPENAI_CONTENT, _transcript(_TEXT)),
+    "responses": {200: _transcript(_TEXT), **_refusals(_TRANSCRIBING, _OPENAI_CONTENT)},
 }
-OPENAI_MODELS = _answers((errors.Unauthorized, StenoError), _OPENAI_CONTENT, {"description": "The models."})
+OPENAI_MODELS = _refusals((errors.Unauthorized, StenoError), _OPENAI_CONTENT)
+_JOBS = (errors.Unauthorized, errors.NotFound, errors.InvalidOption, errors.InvalidRequest, StenoError)
+JOBS = _refusals(_JOBS, _PROBLEM_CONTENT)
+UPLOADS = _refusals(
+    (errors.RecordingTooLarge, errors.UnsupportedMedia, errors.EmptyRecording, *_JOBS), _PROBLEM_CONTENT
+)
+TRANSCRIPTS = _refusals((errors.NotReady, *_JOBS), _PROBLEM_CONTENT)

@@ -9,7 +9,7 @@ from fastapi import APIRouter, Depends, Query, Request, Response
 from fastapi.responses import JSONResponse
 from pydantic import Field
 
-from handler import answers
+from handler import answers, documents
 from handler.access import Wired, authorize, subject
 from handler.errors import EmptyRecording, InvalidOption, NotReady, RecordingTooLarge, UnsupportedMedia
 from handler.jobs import UPLOAD_SECONDS, Job
@@ -17,7 +17,7 @@ from handler.models import MODELS, serving
 from handler.options import TIMED_FORMATS, TranscribeOptions
 from handler.wiring import Wiring
 
-router = APIRouter(prefix="/api", dependencies=[Depends(authorize)])
+router = APIRouter(prefix="/api", dependencies=[Depends(authorize)], responses=documents.JOBS)
 
 _POLL_SECONDS = 2
 _OF_THE_FILE = {"filename", "content_type", "size"}
@@ -32,7 +32,7 @@ class Upload(TranscribeOptions):
     size: int = Field(description="Bytes.")
 
 
-@router.post("/uploads", status_code=201)
+@router.post("/uploads", status_code=201, responses=documents.UPLOADS)
 async def create_upload(upload: Upload, request: Request, wiring: Wired) -> Response:
     """A job, and the form to upload its recording with: POST `upload.fields` and then `file` to `upload.url`."""
     jobs = wiring.jobs
@@ -76,7 +76,7 @@ async def transcription(identity: str, request: Request, wiring: Wired) -> Respo
     return JSONResponse(_told(job, text), headers=headers)
 
 
-@router.get("/transcriptions/{identity}/transcript")
+@router.get("/transcriptions/{identity}/transcript", responses=documents.TRANSCRIPTS)
 async def transcript(
     identity: str,
     request: Request,

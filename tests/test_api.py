@@ -403,6 +403,9 @@ def test_the_openapi_document_describes_the_form_and_the_errors(client):
     assert "diarized_json" not in form["properties"]["response_format"]["enum"]
     assert "404" not in route["responses"]
     assert "401" in document["paths"]["/v1/models"]["get"]["responses"]
+    for path, method in (("/api/uploads", "post"), ("/api/transcriptions/{identity}/transcript", "get")):
+        refusal = document["paths"][path][method]["responses"]["422"]["content"]
+        assert list(refusal) == ["application/problem+json"]
 
 
 # The event loop
