@@ -9,7 +9,9 @@ files that strangers made. It says what it does on its standard output, a JSON o
 """
 
 import json
+import os
 import resource
+import signal
 import sys
 from array import array
 from collections.abc import Iterator
@@ -296,6 +298,7 @@ def _zero(container: Any) -> float:
 def main() -> None:
     recording, folder, *seconds = sys.argv[1:]
     longest, part_seconds, search_seconds = map(float, seconds)
+    signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is for the parent, which ends this process or is gone
     resource.setrlimit(resource.RLIMIT_AS, (_MEMORY_BYTES, _MEMORY_BYTES))
     resource.setrlimit(resource.RLIMIT_CPU, (_CPU_SECONDS, _CPU_SECONDS))
     try:
@@ -304,6 +307,8 @@ def main() -> None:
                 _say(said)
     except Failure as failure:
         _say({"failed": {"code": failure.code, "detail": failure.detail}})
+    except BrokenPipeError:  # nobody listens any more
+        os._exit(1)
     except MemoryError:
         detail = "The recording asks for more memory than any real one needs."
         _say({"failed": {"code": "unreadable_recording", "detail": detail}})
