@@ -46,7 +46,7 @@ class Transcription:
         self._part_seconds = part_seconds
         self._jobs = wiring.jobs
         self._job = job
-        self._limiter = anyio.CapacityLimiter(PARTS_AT_ONCE)
+        self._limiter = anyio.CapacityLimiter(min(PARTS_AT_ONCE, wiring.settings.max_concurrent_calls))
         self._pace = Pace()
         self._heard: dict[int, Heard] = {}
         today = wiring.today()

@@ -35,6 +35,7 @@ from infra.local_aws import local_aws
 from infra.local_worker import working
 
 _LAST_SECONDS = 30  # what is left of a request's life after Ctrl-C
+_ENGINE_CALLS = "4"  # it hears one recording at a time: more would only wait there, against their deadline
 _SAMPLE_SECONDS = 60
 STATE = Path(".steno").resolve()
 SAMPLE = Path(get_assets_path()) / "beckett.wav"  # ten seconds of speech
@@ -182,6 +183,8 @@ def _upstream(configured: Mapping[str, str | None]) -> Iterator[str]:
             sys.exit("The offline engine did not start; what it said is above.")
         # The engine is on this machine, where no proxy leads.
         os.environ |= {"OPENAI_BASE_URL": url, "OPENAI_API_KEY": "offline", "NO_PROXY": "127.0.0.1"}
+        if not configured.get("MAX_CONCURRENT_CALLS"):
+            os.environ["MAX_CONCURRENT_CALLS"] = _ENGINE_CALLS
         yield f"by the offline engine at {url} (set OPENAI_API_KEY to use OpenAI)"
         process.stdin.close()
 
