@@ -23,8 +23,8 @@ from handler.errors import (
     UnsupportedMedia,
 )
 from handler.form import received_form
-from handler.models import MODELS, Model, serving
-from handler.options import Options, TranscribeOptions
+from handler.models import MODELS
+from handler.options import Options, TranscribeOptions, model_for
 from handler.settings import Settings
 from handler.transcript import Transcript
 from handler.wiring import Wiring
@@ -68,7 +68,7 @@ async def health(wiring: Wired) -> dict[str, Any]:
     warning = model.warning(today)
     return {
         "status": "ok",
-        "model": _serving(model.name, wiring).name,
+        "model": model_for(model.name, today).name,
         **({"shutdown_date": model.shutdown} if model.shutdown else {}),
         **({"warning": warning} if warning else {}),
     }
@@ -80,7 +80,7 @@ async def config(wiring: Wired) -> dict[str, Any]:
     return {
         "direct_max_bytes": wiring.settings.max_audio_bytes,
         "upload_max_bytes": wiring.settings.max_upload_bytes if wiring.settings.bucket_name else None,
-        "model": _serving(wiring.settings.whisper_model, wiring).name,
+        "model": model_for(wiring.settings.whisper_model, wiring.today()).name,
         "auth": wiring.settings.auth,
     }
 
@@ -117,7 +117,7 @@ async def _transcript(request: Request, wiring: Wiring, kind: type[Options]) -> 
     settings = wiring.settings
     async with received_form(request, settings.max_audio_bytes) as form:
         options = kind.from_form(form.fields)
-        model = _serving(options.model or settings.whisper_model, wiring)
+        model = model_for(options.model or settings.whisper_model, wiring.today())
         parameters = options.for_model(model, wiring.today())
         container = identify(form.recording)
         if not container.direct:
@@ -129,13 +129,6 @@ async def _transcript(request: Request, wiring: Wiring, kind: type[Options]) -> 
         return options, await speech.transcribe(
             form.recording, container, parameters, settings.request_deadline_seconds
         )
-
-
-def _serving(name: str, wiring: Wiring) -> Model:
-    model = serving(name, wiring.today())
-    if model is None:
-        raise InvalidOption("model", f"There is no model `{name[:100]}`. There are: {', '.join(MODELS)}.")
-    return model
 
 
 async def _answer_error(request: Request, error: Exception) -> Response:

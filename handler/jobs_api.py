@@ -13,8 +13,7 @@ from handler import answers, documents
 from handler.access import Wired, authorize, subject
 from handler.errors import EmptyRecording, InvalidOption, NotReady, RecordingTooLarge, UnsupportedMedia
 from handler.jobs import UPLOAD_SECONDS, Job
-from handler.models import MODELS, serving
-from handler.options import TIMED_FORMATS, TranscribeOptions
+from handler.options import TIMED_FORMATS, TranscribeOptions, model_for
 from handler.wiring import Wiring
 
 router = APIRouter(prefix="/api", dependencies=[Depends(authorize)], responses=documents.JOBS)
@@ -61,10 +60,7 @@ def _check(upload: Upload, wiring: Wiring) -> None:
     if kind and kind != _ANY_TYPE and not kind.startswith(("audio/", "video/")):
         raise UnsupportedMedia(f"{kind[:100]} is no audio or video. Leave content_type empty if it is not known.")
     today = wiring.today()
-    name = upload.model or wiring.settings.whisper_model
-    model = serving(name, today)
-    if model is None:
-        raise InvalidOption("model", f"There is no model `{name[:100]}`. There are: {', '.join(MODELS)}.")
+    model = model_for(upload.model or wiring.settings.whisper_model, today)
     upload.for_model(model, today)
 
 

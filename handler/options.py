@@ -9,7 +9,7 @@ from typing import Annotated, Any, Literal, Self
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationError, WithJsonSchema, field_validator
 
 from handler.errors import InvalidOption
-from handler.models import Model, able
+from handler.models import MODELS, Model, able, serving
 
 TIMED_FORMATS = ("srt", "vtt", "verbose_json")
 
@@ -194,6 +194,14 @@ class TranscribeOptions(Options):
 
 
 _REPEATABLE = {name for name, field in Options.model_fields.items() if field.default == []}
+
+
+def model_for(name: str, today: date) -> Model:
+    """The model that answers for `name`; InvalidOption if nobody knows it."""
+    model = serving(name, today)
+    if model is None:
+        raise InvalidOption("model", f"There is no model `{name[:100]}`. There are: {', '.join(MODELS)}.")
+    return model
 
 
 def _put(given: dict[str, Any], field: str, values: list[str]) -> None:
