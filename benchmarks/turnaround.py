@@ -56,7 +56,7 @@ def main() -> None:
             "messageId": uuid4().hex,
             "receiptHandle": message["ReceiptHandle"],
             "eventSourceARN": "arn:aws:sqs:us-east-1:000000000000:steno",
-            "body": json.dumps({"job": job.id}),
+            "body": json.dumps({"key": job.key}),
         }
         Worker(wiring).handle({"Records": [record]}, Context())
         seconds = time.monotonic() - began

@@ -15,7 +15,7 @@ import signal
 import sys
 from array import array
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from itertools import groupby
 from math import ceil
 from pathlib import Path
@@ -37,6 +37,7 @@ if int(av.__version__.partition(".")[0]) < 19:  # later releases read any tag
 # What comes out of broken files beside FFmpeg's own errors.
 _BROKEN = (av.FFmpegError, UnicodeDecodeError, IndexError, ValueError)
 
+_MOST_DAMAGES = 1000
 _CHUNK_SAMPLES = 48_000
 _GAP_SECONDS = 0.1  # the timeline's steps are rounded to milliseconds, and recorders are late by some
 _FRAME = SAMPLE_RATE // 50  # loudness is heard in steps of 20 ms
@@ -280,14 +281,10 @@ def _opened(recording: BinaryIO) -> Iterator[tuple[Any, Any]]:
 
 
 def _packets(container: Any, stream: Any) -> Iterator[Any]:
-    """The track's packets, as far as the file can be read."""
-    packets = container.demux(stream)
-    while True:
-        try:
-            yield next(packets)
-        except StopIteration:
-            return
-        except _BROKEN:
+    """The track's packets; behind damage the next are looked for, as long as some come."""
+    for _ in range(_MOST_DAMAGES):
+        with suppress(*_BROKEN):
+            yield from container.demux(stream)
             return
 
 

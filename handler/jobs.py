@@ -10,6 +10,7 @@ import json
 import re
 import time
 from collections.abc import Callable, Iterable
+from contextlib import suppress
 from dataclasses import asdict, dataclass
 from decimal import Decimal
 from functools import cached_property
@@ -30,7 +31,11 @@ _KEPT_UNFINISHED_DAYS = 7  # as long as the bucket keeps a recording that was no
 
 @dataclass(frozen=True)
 class Job:
-    """`status` is awaiting_upload, queued, processing, completed or failed; times are seconds since 1970."""
+    """`status` is awaiting_upload, queued, processing, completed or failed; times are seconds since 1970.
+
+    `attempts` counts the workers that have taken the job since a part was last heard; `message` is what the holder of
+    the lease was told of it by.
+    """
 
     id: str
     key: str
@@ -48,6 +53,7 @@ class Job:
     error: dict[str, str] | None = None
     lease: str = ""
     lease_until: float = 0.0
+    message: str = ""
     attempts: int = 0
 
     @property
@@ -71,11 +77,11 @@ class Lost(Exception):
 
 
 class Held(Exception):
-    """Another worker has the job; `until` when its lease ends."""
+    """Another worker has the job, because of `message`."""
 
-    def __init__(self, until: float) -> None:
-        super().__init__(until)
-        self.until = until
+    def __init__(self, message: str) -> None:
+        super().__init__(message)
+        self.message = message
 
 
 @dataclass
@@ -171,22 +177,24 @@ class Jobs:
 
     # For the worker
 
-    def take(self, identity: str, worker: str) -> Job:
+    def take(self, identity: str, worker: str, message: str) -> Job:
         """The job, leased to `worker`; Held while another has it, NotFound where there is nothing to do."""
         now = self.clock()
         try:
             item = self._table.update_item(
                 TableName=self._name,
                 Key=_job_key(identity),
-                UpdateExpression="SET #status = :processing, lease = :worker, lease_until = :until ADD attempts :one",
+                UpdateExpression="SET #status = :processing, lease = :worker, lease_until = :until, message = :message"
+                " ADD attempts :one",
                 ConditionExpression="attribute_exists(pk) AND NOT #status IN (:completed, :failed)"
-                " AND (lease_until < :now OR lease = :worker)",
+                " AND lease_until < :now",
                 ExpressionAttributeNames={"#status": "status"},
                 ExpressionAttributeValues={
                     ":processing": "processing",
                     ":completed": "completed",
                     ":failed": "failed",
                     ":worker": worker,
+                    ":message": message,
                     ":until": _number(now + LEASE_SECONDS),
                     ":now": _number(now),
                     ":one": 1,
@@ -197,15 +205,24 @@ class Jobs:
             job = self.get(identity)
             if job.finished:
                 raise NotFound("The job is finished.") from None
-            raise Held(job.lease_until) from None
+            raise Held(job.message) from None
         return _job(item)
 
     def renew(self, job: Job) -> None:
         self._update(job, "SET lease_until = :until", {":until": _number(self.clock() + LEASE_SECONDS)})
 
     def release(self, job: Job) -> None:
-        """For the next worker to take at once; an orderly end counts as no attempt."""
-        self._update(job, "SET lease_until = :zero, lease = :none, attempts = :zero", {":zero": 0, ":none": ""})
+        """For the next worker to take at once."""
+        self._update(job, "SET lease_until = :zero, lease = :none", {":zero": 0, ":none": ""})
+
+    def tidy(self, key: str) -> None:
+        """Deletes a recording that no job needs: its job was deleted before it arrived, or has its transcript."""
+        identity = identity_of(key)
+        with suppress(NotFound):
+            if self.get(identity).status != "completed":
+                return
+        self._delete_objects(key)
+        self._delete_parts(identity)
 
     def fetch(self, job: Job, target: Any) -> None:
         """The recording's bytes, into the open file `target`; NotFound if they are gone."""
@@ -233,9 +250,10 @@ class Jobs:
         count = {
             "TableName": self._name,
             "Key": _job_key(job.id),
-            "UpdateExpression": "ADD done :one, seconds_paid :seconds",
+            "UpdateExpression": "SET attempts = :zero ADD done :one, seconds_paid :seconds",
             "ConditionExpression": "lease = :worker",
             "ExpressionAttributeValues": {
+                ":zero": 0,
                 ":one": 1,
                 ":seconds": _number(heard.seconds_paid),
                 ":worker": job.lease,
@@ -280,7 +298,7 @@ class Jobs:
             self._update(
                 job,
                 "SET #status = :status, #model = :model, #duration = :duration,"
-                " no_speech = :no_speech, expires = :expires",
+                " no_speech = :no_speech, expires = :expires, #total = done",
                 {
                     ":status": "completed",
                     ":model": transcript.model,
@@ -341,10 +359,10 @@ class Jobs:
         return self.clock() + days * _DAY
 
 
-def identity_of(key: str) -> str | None:
-    """The job that an uploaded object belongs to, if it is one of ours."""
+def identity_of(key: str) -> str:
+    """The job that an uploaded object belongs to; empty for an object that cannot be a job's."""
     match = re.fullmatch(r"uploads/([0-9a-f]{32})\.[a-z0-9]{1,5}", key)
-    return match[1] if match else None
+    return match[1] if match else ""
 
 
 def _extension(filename: str) -> str:

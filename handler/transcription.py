@@ -59,7 +59,6 @@ class Transcription:
     async def run(self) -> Transcript:
         already = await anyio.to_thread.run_sync(self._jobs.heard, self._job.id)
         self._heard = {heard.number: heard for heard in already}
-        self._speech = await self._wiring.speech()
         with tempfile.TemporaryDirectory(prefix="steno-") as folder:
             recording = Path(folder) / "recording"
             with recording.open("wb") as file:
@@ -116,13 +115,12 @@ class Transcription:
 
     async def _answer(self, part: Part) -> Transcript:
         """What the speech service hears in the part; sent again where that may help."""
+        speech = await self._wiring.speech()
         for attempt in range(1, _PART_ATTEMPTS + 1):
             await self._pace.wait()
             try:
                 with part.path.open("rb") as file:
-                    return await self._speech.transcribe(
-                        file, FLAC, self._parameters, _PART_DEADLINE_SECONDS, attempts=1
-                    )
+                    return await speech.transcribe(file, FLAC, self._parameters, _PART_DEADLINE_SECONDS, attempts=1)
             except EmptyRecording:  # a last part too short to hold a word
                 return Transcript("", self._model)
             except (UpstreamFailed, UpstreamBusy, UpstreamTimeout) as error:

@@ -29,6 +29,7 @@ class Message:
     """A message of the queue, kept from other workers for as long as its job is worked on."""
 
     def __init__(self, record: dict[str, Any], sqs: Any) -> None:
+        self.id: str = record["messageId"]
         self._sqs = sqs
         self._receipt = record["receiptHandle"]
         self._queue = record["eventSourceARN"].rpartition(":")[2]
@@ -38,9 +39,9 @@ class Message:
             QueueUrl=self._url(), ReceiptHandle=self._receipt, VisibilityTimeout=LEASE_SECONDS
         )
 
-    def hand_on(self, identity: str) -> None:
-        """Another message for the same job: this one's deliveries are counted, and a long job needs many calls."""
-        self._sqs.send_message(QueueUrl=self._url(), MessageBody=json.dumps({"job": identity}))
+    def hand_on(self, key: str) -> None:
+        """Another message about the same recording: a message's deliveries are counted, and a long job needs many."""
+        self._sqs.send_message(QueueUrl=self._url(), MessageBody=json.dumps({"key": key}))
 
     def _url(self) -> str:
         return str(self._sqs.get_queue_url(QueueName=self._queue)["QueueUrl"])
@@ -59,24 +60,37 @@ class Worker:
         failures = []
         for record in event["Records"]:
             until = monotonic() + context.get_remaining_time_in_millis() / 1000 - _HAND_ON_SECONDS
-            message = Message(record, self._wiring.sqs)
-            done = [anyio.run(self.work, identity, until, message) for identity in jobs_in(record["body"])]
+            try:
+                done = [
+                    anyio.run(self.work, key, until, Message(record, self._wiring.sqs))
+                    for key in keys_in(record["body"])
+                ]
+            except Exception:
+                log.exception("A message cannot be worked on: %s", record["body"][:1000])
+                done = [False]
             if not all(done):
                 failures.append({"itemIdentifier": record["messageId"]})
         return {"batchItemFailures": failures}
 
-    async def work(self, identity: str, until: float, message: Message) -> bool:
-        """Does the job until `until` (of the monotonic clock); False if its message is to come again."""
+    async def work(self, key: str, until: float, message: Message) -> bool:
+        """Does the job of the recording `key` until `until` (of the monotonic clock).
+
+        False if its message is to come again.
+        """
+        # From now on the message comes again within a minute, should this process die.
+        await anyio.to_thread.run_sync(message.keep)
         try:
-            job = await anyio.to_thread.run_sync(self._jobs.take, identity, uuid4().hex)
-        except Held:
-            return False
+            job = await anyio.to_thread.run_sync(self._jobs.take, identity_of(key), uuid4().hex, message.id)
+        except Held as held:
+            # Another message for the same recording is worked on, and comes again if that fails.
+            return held.message != message.id
         except NotFound as nothing:
-            log.info("Job %s is left alone: %s", identity, nothing.detail)
+            log.info("The recording %s is left alone: %s", key, nothing.detail)
+            await anyio.to_thread.run_sync(self._jobs.tidy, key)
             return True
         try:
             if job.attempts > _JOB_ATTEMPTS:
-                raise StenoError("The job was begun several times and never ended; the log says more.")
+                raise StenoError("The job was begun several times without getting anywhere; the log says more.")
             await self._complete(job, until, message)
         except Exception as error:
             return await self._ended(job, _innermost(error), message)
@@ -86,7 +100,7 @@ class Worker:
         """What becomes of a job that was not completed; False if its message is to come again."""
         if isinstance(error, TimeoutError):
             await anyio.to_thread.run_sync(self._jobs.release, job)
-            await anyio.to_thread.run_sync(message.hand_on, job.id)
+            await anyio.to_thread.run_sync(message.hand_on, job.key)
             return True
         if isinstance(error, Lost):
             log.info("Job %s was deleted, or taken over by another worker.", job.id)
@@ -115,16 +129,17 @@ class Worker:
             await anyio.to_thread.run_sync(message.keep)
 
 
-def jobs_in(body: str) -> list[str]:
-    """The jobs that a message is about: a notification of the bucket, or a worker's own word that there is more to do.
+def keys_in(body: str) -> list[str]:
+    """The recordings that a message is about: a notification of the bucket, or a worker's own word that there is more.
 
-    None for the test that S3 sends when the notification is made, and for objects that no job awaits.
+    None for the test that S3 sends when the notification is made, and for objects that cannot be a job's.
     """
     told = json.loads(body)
-    if "job" in told:
-        return [told["job"]]
-    keys = [unquote_plus(record["s3"]["object"]["key"]) for record in told.get("Records", [])]
-    return [identity for key in keys if (identity := identity_of(key))]
+    if "key" in told:
+        keys = [told["key"]]
+    else:
+        keys = [unquote_plus(record["s3"]["object"]["key"]) for record in told.get("Records", [])]
+    return [key for key in keys if identity_of(key)]
 
 
 def _innermost(error: BaseException) -> BaseException:

@@ -1,6 +1,7 @@
 """cutting.py and cutter.py: any recording, cut into clean parts by a process that can do no harm."""
 
 import hashlib
+import random
 import socket
 import struct
 import threading
@@ -87,6 +88,15 @@ async def test_a_gap_in_the_recorders_clock_is_kept(kind, gap, written, tmp_path
     (part,) = await cut(written(long_recording(kind, 20, gap=gap)), tmp_path / "parts")
     assert part.at(1) == pytest.approx(1, abs=0.1)
     assert part.at(part.seconds) == pytest.approx(20 + gap, abs=0.1)
+
+
+@pytest.mark.parametrize("kind", ["ogg", "webm", "mp3", "mp4", "mpeg-ts"])
+async def test_what_lies_behind_damage_is_kept(kind, written, tmp_path):
+    whole = bytearray(long_recording(kind, 60))
+    middle = len(whole) // 2
+    whole[middle : middle + 70_000] = random.Random(1).randbytes(70_000)
+    parts = await cut(written(whole), tmp_path / "parts", **SHORT)
+    assert sum(part.seconds for part in parts) > 44
 
 
 async def test_a_part_can_be_halved(written, tmp_path):

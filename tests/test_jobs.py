@@ -54,10 +54,19 @@ class Place:
             for m in found.get("Messages", [])
         ]
 
-    def work(self, *records):
-        """Hands records to the worker, those of the queue without any; what it wants to see again."""
-        answers = self.worker.handle({"Records": list(records) or self.messages()}, Context())
-        return answers["batchItemFailures"]
+    def message(self, body):
+        """A message of the queue with this body."""
+        identity = self.sqs.send_message(QueueUrl=self.queue, MessageBody=body)["MessageId"]
+        return next(record for record in self.messages() if record["messageId"] == identity)
+
+    def about(self, identity):
+        """The message that the bucket sent about a job's recording."""
+        return next(record for record in self.messages() if identity in record["body"])
+
+    def work(self, *records, context=None):
+        """Hands records to the worker, those of the queue without any; which of them are to come again."""
+        answers = self.worker.handle({"Records": list(records) or self.messages()}, context or Context())
+        return [failure["itemIdentifier"] for failure in answers["batchItemFailures"]]
 
     def job(self, identity):
         return self.http.get(f"/api/transcriptions/{identity}").json()
@@ -77,12 +86,14 @@ def place(aws):
 
 
 def notification(identity, key=None):
-    return {
-        "messageId": "m1",
-        "receiptHandle": "r1",
-        "eventSourceARN": ARN,
-        "body": json.dumps({"Records": [{"s3": {"object": {"key": key or f"uploads/{identity}.webm"}}}]}),
-    }
+    return json.dumps({"Records": [{"s3": {"object": {"key": key or f"uploads/{identity}.webm"}}}]})
+
+
+class TimeIsUp:
+    """What Lambda says to a call that has no time left but to hand its job on."""
+
+    def get_remaining_time_in_millis(self):
+        return 30_000
 
 
 # Uploads
@@ -176,34 +187,95 @@ def test_what_is_no_recording_of_ours_is_left_alone(place):
     test_event = {"Service": "Amazon S3", "Event": "s3:TestEvent", "Bucket": "steno"}
     for body in (
         json.dumps(test_event),
-        notification("0" * 32)["body"],
-        notification("x", key="uploads/..%2F..%2Fetc%2Fpasswd")["body"],
-        notification("x", key="elsewhere/file.webm")["body"],
+        notification("0" * 32),
+        notification("x", key="uploads/..%2F..%2Fetc%2Fpasswd"),
+        notification("x", key="elsewhere/file.webm"),
     ):
-        assert place.work({**notification("x"), "body": body}) == []
+        assert place.work(place.message(body)) == []
+
+
+@pytest.mark.parametrize("body", ["hello", "[]", '{"Records": [{}]}', '{"Records": 1}'])
+def test_a_message_that_makes_no_sense_is_reported_and_stops_no_other(place, body):
+    identity = place.upload(recording("webm"))
+    good, bad = place.about(identity), place.message(body)
+    assert place.work(bad, good) == [bad["messageId"]]
+    assert place.job(identity)["status"] == "completed"
 
 
 def test_the_same_message_twice_pays_once(aws):
     upstream = FalseUpstream()
     place = Place(aws, upstream)
     identity = place.upload(recording("webm"))
-    (message,) = [m for m in place.messages() if identity in m["body"]]
+    message = place.about(identity)
     assert place.work(message) == []
     assert place.work(message) == []
     assert len(upstream.calls) == 1
 
 
-def test_a_job_that_another_worker_has_comes_again_later(place):
+def test_the_message_of_a_worker_that_may_have_died_comes_again_later(place):
     identity = place.upload(recording("webm"))
-    place.jobs.take(identity, "another worker")
-    (message,) = [m for m in place.messages() if identity in m["body"]]
-    assert place.work(message) == [{"itemIdentifier": message["messageId"]}]
+    message = place.about(identity)
+    place.jobs.take(identity, "another worker", message["messageId"])
+    assert place.work(message) == [message["messageId"]]
+
+
+def test_a_second_message_about_a_job_that_is_worked_on_is_done_with(aws):
+    upstream = FalseUpstream()
+    place = Place(aws, upstream)
+    identity = place.upload(recording("webm"))
+    place.jobs.take(identity, "another worker", "another message")
+    assert place.work(place.about(identity)) == []
+    assert upstream.calls == []
+
+
+def test_a_message_comes_again_within_a_minute_of_a_crash_however_soon(aws):
+    """The queue's own visibility is as long as a function may run; the worker shortens it before anything else."""
+    seen = []
+    place = Place(aws, FalseUpstream(lambda _: seen.append("heard") or heard("Ever tried.")))
+    events = place.wiring.sqs.meta.events
+    events.register(
+        "provide-client-params.sqs.ChangeMessageVisibility",
+        lambda params, **_: seen.append(params["VisibilityTimeout"]),
+    )
+    place.upload(recording("webm"))
+    place.work()
+    assert seen[0] == LEASE_SECONDS
+    assert "heard" in seen
+
+
+def test_a_recording_that_arrives_after_its_job_was_deleted_goes_too(place):
+    asked = place.ask().json()
+    assert place.http.delete(f"/api/transcriptions/{asked['id']}").status_code == 204
+    form = asked["upload"]
+    httpx2.post(form["url"], data=form["fields"], files={"file": recording("webm")}).raise_for_status()
+    assert place.work(place.about(asked["id"])) == []
+    assert not any(asked["id"] in key for key in place.objects())
+
+
+def test_what_a_crash_left_of_a_finished_job_goes_when_its_message_comes_again(place):
+    identity = place.upload(recording("webm"))
+    message = place.about(identity)
+    place.work(message)
+    place.s3.put_object(Bucket="steno", Key=f"uploads/{identity}.webm", Body=b"x")
+    place.work(message)
+    assert [key for key in place.objects() if identity in key] == [f"transcripts/{identity}.json"]
+
+
+def test_calls_that_never_get_anywhere_end_with_a_failed_job(place):
+    identity = place.upload(recording("webm"))
+    message = place.about(identity)
+    for _ in range(5):
+        assert place.work(message, context=TimeIsUp()) == []
+        message = place.about(identity)
+        assert place.job(identity)["status"] == "processing"
+    place.work(message)
+    assert (place.job(identity)["status"], place.job(identity)["error"]["code"]) == ("failed", "internal_error")
 
 
 def test_a_recording_that_is_gone_fails_its_job(place):
     identity = place.upload(recording("webm"))
     place.s3.delete_object(Bucket="steno", Key=f"uploads/{identity}.webm")
-    place.work(notification(identity))
+    place.work()
     assert (place.job(identity)["status"], place.job(identity)["error"]["code"]) == ("failed", "not_found")
 
 
@@ -245,6 +317,14 @@ def test_a_long_recording_goes_up_in_parts_and_comes_back_in_order(aws):
     assert job["progress"] == {"done": 3, "total": 3}
     assert job["transcript"].count("Part of") == 3
     assert job["duration"] == pytest.approx(80, abs=0.1)
+
+
+def test_a_recorder_that_was_asleep_makes_no_more_parts_than_there_is_sound_for(place):
+    identity = place.upload(long_recording("webm", 80, gap=300))
+    place.work()
+    job = place.job(identity)
+    assert job["progress"]["done"] == job["progress"]["total"] <= 3
+    assert job["duration"] == pytest.approx(380, abs=1)
 
 
 def test_times_are_those_of_the_whole_recording_in_every_format(aws):
@@ -336,22 +416,20 @@ def test_a_call_that_runs_out_of_time_hands_its_job_on_and_the_next_goes_on(aws)
         return heard(f"Part of {calls[-1]} bytes.")
 
     place = Place(aws, httpx2.MockTransport(hang_on_the_second))
-    place.sqs.purge_queue(QueueUrl=place.queue)
     identity = place.upload(long_recording("ogg", 40))
-    (message,) = [m for m in place.messages() if identity in m["body"]]
+    message = place.about(identity)
 
     class Short:
         def get_remaining_time_in_millis(self):
             return 30_000 + 4_000
 
-    assert place.worker.handle({"Records": [message]}, Short())["batchItemFailures"] == []
+    assert place.work(message, context=Short()) == []
     assert slow.is_set()
     job = place.job(identity)
     assert (job["status"], job["progress"]["done"]) == ("processing", 1)
     assert job["transcript"]
     release.set()
-    (handed_on,) = [m for m in place.messages() if json.loads(m["body"]).get("job") == identity]
-    assert place.work(handed_on) == []
+    assert place.work(place.about(identity)) == []
     assert place.job(identity)["status"] == "completed"
     assert place.job(identity)["progress"] == {"done": 2, "total": 2}
     assert len(calls) == 3
@@ -377,26 +455,26 @@ def clock():
 def leased(aws, clock):
     jobs = Jobs(settings(**aws), clock)
     job, _ = jobs.create("a.webm", "audio/webm", {}, "")
-    return jobs, jobs.take(job.id, "first")
+    return jobs, jobs.take(job.id, "first", "1")
 
 
 def test_one_worker_holds_a_job_until_its_lease_runs_out(leased, clock):
     jobs, job = leased
     with pytest.raises(Held):
-        jobs.take(job.id, "second")
+        jobs.take(job.id, "second", "2")
     clock.now += LEASE_SECONDS - 1
     jobs.renew(job)
     clock.now += LEASE_SECONDS - 1
     with pytest.raises(Held):
-        jobs.take(job.id, "second")
+        jobs.take(job.id, "second", "2")
     clock.now += 2
-    assert jobs.take(job.id, "second").lease == "second"
+    assert jobs.take(job.id, "second", "2").lease == "second"
 
 
 def test_who_has_lost_the_lease_can_change_nothing(leased, clock):
     jobs, job = leased
     clock.now += LEASE_SECONDS + 1
-    jobs.take(job.id, "second")
+    jobs.take(job.id, "second", "2")
     for change in (
         lambda: jobs.renew(job),
         lambda: jobs.cut(job, 3),
