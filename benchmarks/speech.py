@@ -12,6 +12,7 @@ from typing import Any, BinaryIO
 import av
 from moonshine_voice.utils import get_assets_path
 
+SOURCES = ("two_cities.wav", "beckett.wav", "endgame_nagg_nell.wav")
 _RATE = 48_000
 _PIECE_SECONDS = 600  # encoded once and repeated; a whole number of every codec's frames
 
@@ -42,25 +43,25 @@ KINDS = {
 }
 
 
-def encoded(name: str, seconds: float, folder: Path) -> Path:
-    """About `seconds` of speech as a file of the kind that KINDS calls `name`."""
+def encoded(name: str, seconds: float, folder: Path, piece_seconds: int = _PIECE_SECONDS) -> Path:
+    """About `seconds` of speech, in pieces that repeat, as a file of the kind that KINDS calls `name`."""
     kind = KINDS[name]
     path = folder / f"{seconds:.0f} {name}"
     with path.open("wb") as file, av.open(_Live(file) if kind.live else file, "w", kind.muxer, kind.options) as output:
         sound = _sound(output, kind)
         pictures: Any = output.add_stream("mpeg4", rate=1) if kind.pictures else None
         last = -_RATE
-        for piece in range(max(round(seconds / _PIECE_SECONDS), 1)):
-            for time, duration, content in _packets(kind):
+        for piece in range(max(round(seconds / piece_seconds), 1)):
+            for time, duration, content in _packets(kind, piece_seconds):
                 packet = av.Packet(content)
                 packet.stream, packet.time_base, packet.duration = sound, Fraction(1, _RATE), duration
-                packet.pts = packet.dts = time + piece * _PIECE_SECONDS * _RATE
+                packet.pts = packet.dts = time + piece * piece_seconds * _RATE
                 if packet.pts > last:  # what an encoder sends ahead of the first sound is there once
                     output.mux(packet)
                     last = packet.pts
-            for second in range(_PIECE_SECONDS if pictures else 0):
+            for second in range(piece_seconds if pictures else 0):
                 picture = av.VideoFrame(64, 64, "yuv420p")
-                picture.pts = piece * _PIECE_SECONDS + second
+                picture.pts = piece * piece_seconds + second
                 output.mux(pictures.encode(picture))
         if pictures:
             output.mux(pictures.encode(None))
@@ -87,7 +88,7 @@ def _sound(output: Any, kind: Kind) -> Any:
 
 
 @cache
-def _packets(kind: Kind) -> list[tuple[int, int, bytes]]:
+def _packets(kind: Kind, seconds: int) -> list[tuple[int, int, bytes]]:
     """The packets of one piece: when each begins and how long it lasts, in samples, and its bytes."""
     with av.open(io.BytesIO(), "w", kind.muxer, kind.options) as output:
         stream = _sound(output, kind)
@@ -95,7 +96,7 @@ def _packets(kind: Kind) -> list[tuple[int, int, bytes]]:
         size = stream.codec_context.frame_size or 1024
         resampler = av.AudioResampler(stream.format, "mono", _RATE, frame_size=size)
         packets = []
-        for number, second in enumerate(_spoken(_PIECE_SECONDS)):
+        for number, second in enumerate(_spoken(seconds)):
             frame = av.AudioFrame("s16", "mono", _RATE)
             frame.sample_rate, frame.pts = _RATE, number * _RATE
             frame.planes[0].update(second)
@@ -105,18 +106,29 @@ def _packets(kind: Kind) -> list[tuple[int, int, bytes]]:
         return [(packet.pts, packet.duration or size, bytes(packet)) for packet in packets]
 
 
+def order(seconds: float) -> Iterator[tuple[str, float]]:
+    """The engine's recordings that make up so many seconds, each with the seconds of silence behind it."""
+    chance = random.Random(1)  # noqa: S311 - the same recording every time, no secret
+    lengths = {name: len(_pcm(name)) / 2 / _RATE for name in SOURCES}
+    while seconds > 0:
+        name, gap = chance.choice(SOURCES), chance.uniform(0.2, 2.5)
+        yield name, gap
+        seconds -= lengths[name] + gap
+
+
 def _spoken(seconds: float) -> Iterator[bytes]:
     """16 bit mono PCM of 48 kHz, a second at a time."""
-    chance = random.Random(1)  # noqa: S311 - the same recording every time, no secret
-    sources = [_pcm(name) for name in ("two_cities.wav", "beckett.wav", "endgame_nagg_nell.wav")]
     held = bytearray()
+    pieces = order(seconds)
     for _ in range(round(seconds)):
         while len(held) < _RATE * 2:
-            held += chance.choice(sources) + bytes(2 * round(_RATE * chance.uniform(0.2, 2.5)))
+            name, gap = next(pieces, (SOURCES[0], 0.0))
+            held += _pcm(name) + bytes(2 * round(_RATE * gap))
         yield bytes(held[: _RATE * 2])
         del held[: _RATE * 2]
 
 
+@cache
 def _pcm(name: str) -> bytes:
     resampler = av.AudioResampler("s16", "mono", _RATE)
     with av.open(str(get_assets_path() / name), "r") as container:

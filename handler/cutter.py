@@ -4,7 +4,7 @@
 files that strangers made. It says what it does on its standard output, a JSON object a line:
 
     {"part": {"number": 0, "path": ..., "start": 0, "samples": 4800000, "of": 12, "timeline": [[0, 0.0]]}}
-    {"done": {"seconds": 3600.0, "skipped_packets": 0}}
+    {"done": {"seconds": 3600.0}}
     {"failed": {"code": "no_audio", "detail": ...}}
 """
 
@@ -39,6 +39,7 @@ _BROKEN = (av.FFmpegError, UnicodeDecodeError, IndexError, ValueError)
 
 _MOST_DAMAGES = 1000
 _CHUNK_SAMPLES = 48_000
+_SLACK_SECONDS = 60.0  # what decoders may add to what packets say
 _GAP_SECONDS = 0.1  # the timeline's steps are rounded to milliseconds, and recorders are late by some
 _FRAME = SAMPLE_RATE // 50  # loudness is heard in steps of 20 ms
 _PAUSE_FRAMES = 10
@@ -86,9 +87,10 @@ class Timeline:
 
     def follow(self, frame: Any) -> None:
         if frame.time is not None:
-            time = frame.time - self._zero
-            if not self.anchors or time - self._expected() > _GAP_SECONDS:
-                self.anchors.append((round(self._decoded * SAMPLE_RATE), max(time, 0.0)))
+            # Of recordings put one behind another each begins at zero again.
+            time = max(frame.time - self._zero, self._decoded)
+            if not self.anchors or abs(time - self._expected()) > _GAP_SECONDS:
+                self.anchors.append((round(self._decoded * SAMPLE_RATE), time))
         self._decoded += frame.samples / frame.sample_rate
 
     def _expected(self) -> float:
@@ -179,14 +181,18 @@ def seconds_of(recording: BinaryIO, longest: float) -> float:
     """How long the sound lasts by its packets, for headers lie; ends early on what is longer than `longest`."""
     with _opened(recording) as (container, stream):
         base, zero = stream.time_base, _zero(container)
-        most = (longest + zero) / base
-        last = 0
+        sound, last = 0, 0
         for packet in _packets(container, stream):
-            if packet.pts is not None:
-                last = max(last, packet.pts + (packet.duration or 0))
-            if last > most:
-                raise Failure("recording_too_large", f"The recording is longer than {longest / 3600:g} hours.")
-        return max(float(last * base) - zero, 0.0)
+            sound += packet.duration or 0
+            last = max(last, packet.pts or 0)
+            if sound * base > longest:
+                raise _too_long(longest)
+        # Clocks jump; they are believed only where packets do not say how long they last.
+        return float(sound * base) or max(float(last * base) - zero, 0.0)
+
+
+def _too_long(longest: float) -> Failure:
+    return Failure("recording_too_large", f"The recording is longer than {longest / 3600:g} hours.")
 
 
 def cut(
@@ -207,6 +213,8 @@ def cut(
         heard = 0
         for samples in decoder.decode(container, stream):
             heard += len(samples) // _SAMPLE_BYTES
+            if heard > (longest + _SLACK_SECONDS) * SAMPLE_RATE:
+                raise _too_long(longest)
             for part in cutter.feed(samples):
                 yield {"part": {**part, "of": parts}}
         for part in cutter.end():
@@ -215,7 +223,7 @@ def cut(
         raise Failure("unreadable_recording", "No packet of the recording could be decoded.")
     if not heard:
         raise Failure("empty_recording", "There is no sound in the recording.")
-    yield {"done": {"seconds": heard / SAMPLE_RATE, "skipped_packets": decoder.skipped}}
+    yield {"done": {"seconds": heard / SAMPLE_RATE}}
 
 
 class Decoder:

@@ -9,23 +9,26 @@ The table has the keys `pk` and `sk`, both strings, and a time to live in `expir
 import json
 import re
 import time
-from collections.abc import Callable, Iterable
+from collections.abc import Callable
 from contextlib import suppress
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from decimal import Decimal
 from functools import cached_property
 from typing import TYPE_CHECKING, Any
 from uuid import uuid4
 
 from handler.errors import NotFound, StenoError
-from handler.transcript import Segment, Transcript, joined_text
+from handler.transcript import Segment, Transcript
 
 if TYPE_CHECKING:
     from handler.settings import Settings
 
 UPLOAD_SECONDS = 15 * 60  # a role's presigned address dies with its token, too
 LEASE_SECONDS = 60
+MOST_ATTEMPTS = 5
+GAVE_UP = "The job was begun several times without getting anywhere; the log says more."
 _DAY = 86_400
+_UPLOADING_SECONDS = 2 * 3600  # a form that was in time may take that long to arrive
 _KEPT_UNFINISHED_DAYS = 7  # as long as the bucket keeps a recording that was not finished
 
 
@@ -33,8 +36,8 @@ _KEPT_UNFINISHED_DAYS = 7  # as long as the bucket keeps a recording that was no
 class Job:
     """`status` is awaiting_upload, queued, processing, completed or failed; times are seconds since 1970.
 
-    `attempts` counts the workers that have taken the job since a part was last heard; `message` is what the holder of
-    the lease was told of it by.
+    `done` and `seconds_paid` are written when the job ends; until then, its parts tell. `attempts` counts the workers
+    that have taken the job since a part was last heard; `message` is what the holder of the lease was told of it by.
     """
 
     id: str
@@ -63,9 +66,10 @@ class Job:
 
 @dataclass(frozen=True)
 class Heard:
-    """What the speech service heard in one part, on the recording's own timeline."""
+    """What the speech service heard in one part, on the recording's own timeline; `start` is its first sample."""
 
     number: int
+    start: int
     text: str
     segments: tuple[Segment, ...] = ()
     language: str | None = None
@@ -91,6 +95,7 @@ class Jobs:
     settings: "Settings"
     clock: Callable[[], float] = time.time
     upload_seconds: int = UPLOAD_SECONDS
+    lease_seconds: int = LEASE_SECONDS
 
     @cached_property
     def _session(self) -> Any:
@@ -102,7 +107,8 @@ class Jobs:
     def _s3(self) -> Any:
         from botocore.config import Config
 
-        return self._session.client("s3", config=Config(signature_version="s3v4"))
+        # The bucket's own address: the global one redirects to other regions, which no browser follows with a form.
+        return self._session.client("s3", config=Config(signature_version="s3v4", s3={"addressing_style": "virtual"}))
 
     @cached_property
     def _table(self) -> Any:
@@ -146,21 +152,14 @@ class Jobs:
         return self._as_it_reads(job)
 
     def _as_it_reads(self, job: Job) -> Job:
-        """What nobody writes down: that a recording has arrived, and that one never came."""
-        if job.status != "awaiting_upload":
-            return job
-        if self._exists(job.key):
-            return _changed(job, status="queued")
-        if self.clock() > job.created_at + self.upload_seconds:
-            error = {
-                "code": "invalid_request",
-                "detail": "The recording was not uploaded in time; ask for a new upload.",
-            }
-            return _changed(job, status="failed", error=error)
+        """What nobody writes down: that a recording has arrived or never will, and that no worker comes any more."""
+        if job.status == "awaiting_upload" and self._exists(job.key):
+            return replace(job, status="queued")
+        if job.status == "awaiting_upload" and self.clock() > job.created_at + self.upload_seconds + _UPLOADING_SECONDS:
+            return _failed(job, "invalid_request", "The recording was not uploaded in time; ask for a new upload.")
+        if job.status == "processing" and job.attempts >= MOST_ATTEMPTS and job.lease_until < self.clock():
+            return _failed(job, StenoError.code, GAVE_UP)
         return job
-
-    def text_so_far(self, identity: str) -> str:
-        return joined_text(heard.text for heard in self.heard(identity))
 
     def transcript(self, job: Job) -> Transcript:
         """The whole transcript of a completed job."""
@@ -171,31 +170,33 @@ class Jobs:
     def delete(self, identity: str) -> None:
         """Recording, parts and transcript go; a worker that has the job learns it at its next step."""
         job = self.get(identity)
+        self._delete_objects(job.key, _transcript_key(identity))
         self._table.delete_item(TableName=self._name, Key=_job_key(identity))
+        # What a worker has written meanwhile; only now can it write no more.
         self._delete_objects(job.key, _transcript_key(identity))
         self._delete_parts(identity)
 
     # For the worker
 
-    def take(self, identity: str, worker: str, message: str) -> Job:
-        """The job, leased to `worker`; Held while another has it, NotFound where there is nothing to do."""
-        now = self.clock()
+    def take(self, key: str, worker: str, message: str) -> Job:
+        """The job of the recording `key`, leased to `worker`; Held while another has it, NotFound if there is none."""
+        identity, now = identity_of(key), self.clock()
         try:
             item = self._table.update_item(
                 TableName=self._name,
                 Key=_job_key(identity),
                 UpdateExpression="SET #status = :processing, lease = :worker, lease_until = :until, message = :message"
                 " ADD attempts :one",
-                ConditionExpression="attribute_exists(pk) AND NOT #status IN (:completed, :failed)"
-                " AND lease_until < :now",
-                ExpressionAttributeNames={"#status": "status"},
+                ConditionExpression="#key = :key AND NOT #status IN (:completed, :failed) AND lease_until < :now",
+                ExpressionAttributeNames={"#status": "status", "#key": "key"},
                 ExpressionAttributeValues={
                     ":processing": "processing",
                     ":completed": "completed",
                     ":failed": "failed",
+                    ":key": key,
                     ":worker": worker,
                     ":message": message,
-                    ":until": _number(now + LEASE_SECONDS),
+                    ":until": _number(now + self.lease_seconds),
                     ":now": _number(now),
                     ":one": 1,
                 },
@@ -203,13 +204,13 @@ class Jobs:
             )["Attributes"]
         except self._table.exceptions.ConditionalCheckFailedException:
             job = self.get(identity)
-            if job.finished:
-                raise NotFound("The job is finished.") from None
+            if job.finished or job.key != key:
+                raise NotFound("The job is finished, or has another recording.") from None
             raise Held(job.message) from None
         return _job(item)
 
     def renew(self, job: Job) -> None:
-        self._update(job, "SET lease_until = :until", {":until": _number(self.clock() + LEASE_SECONDS)})
+        self._update(job, "SET lease_until = :until", {":until": _number(self.clock() + self.lease_seconds)})
 
     def release(self, job: Job) -> None:
         """For the next worker to take at once."""
@@ -231,7 +232,7 @@ class Jobs:
         try:
             self._s3.download_fileobj(self._bucket, job.key, target)
         except ClientError as error:
-            if error.response["Error"]["Code"] in ("404", "NoSuchKey"):
+            if _is_gone(error):
                 raise NotFound("The recording is gone.") from None
             raise
 
@@ -240,30 +241,22 @@ class Jobs:
         self._update(job, "SET #total = :total", {":total": total})
 
     def hear(self, job: Job, heard: Heard) -> None:
-        """Keeps what was heard in a part, and counts it, in one step that only the lease's holder can do."""
+        """Keeps what was heard in a part.
+
+        Not in one transaction with the job: sixteen parts that end together would cancel each other's.
+        """
         item = {
-            "pk": f"job#{job.id}",
-            "sk": f"part#{heard.number:04}",
+            **_part_key(job.id, heard.number),
             "expires": int(self._expiry(_KEPT_UNFINISHED_DAYS)),
             "heard": json.dumps(asdict(heard)),
         }
-        count = {
-            "TableName": self._name,
-            "Key": _job_key(job.id),
-            "UpdateExpression": "SET attempts = :zero ADD done :one, seconds_paid :seconds",
-            "ConditionExpression": "lease = :worker",
-            "ExpressionAttributeValues": {
-                ":zero": 0,
-                ":one": 1,
-                ":seconds": _number(heard.seconds_paid),
-                ":worker": job.lease,
-            },
-        }
+        self._table.put_item(TableName=self._name, Item=item)
         try:
-            put = {"TableName": self._name, "Item": item}
-            self._table.transact_write_items(TransactItems=[{"Update": count}, {"Put": put}])
-        except self._table.exceptions.TransactionCanceledException:
-            raise Lost from None
+            self._update(job, "SET attempts = :zero", {":zero": 0})
+        except Lost:
+            if not self._is_known(job.id):
+                self._table.delete_item(TableName=self._name, Key=_part_key(job.id, heard.number))
+            raise
 
     def heard(self, identity: str) -> list[Heard]:
         """What has been heard so far, in the order of the parts."""
@@ -294,35 +287,40 @@ class Jobs:
             }
         )
         self._s3.put_object(Bucket=self._bucket, Key=_transcript_key(job.id), Body=stored.encode())
+        told = {
+            "model": transcript.model,
+            "duration": _number(transcript.duration or 0),
+            "no_speech": not transcript.text,
+            "expires": int(self._expiry(self.settings.transcript_days)),
+        }
         try:
-            self._update(
-                job,
-                "SET #status = :status, #model = :model, #duration = :duration,"
-                " no_speech = :no_speech, expires = :expires, #total = done",
-                {
-                    ":status": "completed",
-                    ":model": transcript.model,
-                    ":duration": _number(transcript.duration or 0),
-                    ":no_speech": not transcript.text,
-                    ":expires": int(self._expiry(self.settings.transcript_days)),
-                },
-            )
+            self._end(job, "completed", **told)
         except Lost:
-            self._delete_objects(_transcript_key(job.id))
+            # Who has taken the job over writes, or has written, the same.
+            if not self._is_known(job.id):
+                self._delete_objects(_transcript_key(job.id))
             raise
         self._delete_objects(job.key)
         self._delete_parts(job.id)
 
     def fail(self, job: Job, error: StenoError) -> None:
-        self._update(
-            job,
-            "SET #status = :status, #error = :error, lease_until = :zero",
-            {":status": "failed", ":error": {"code": error.code, "detail": error.detail}, ":zero": 0},
-        )
+        self._end(job, "failed", error={"code": error.code, "detail": error.detail})
+
+    def _end(self, job: Job, status: str, **told: Any) -> None:
+        heard = self.heard(job.id)
+        told |= {
+            "status": status,
+            "done": len(heard),
+            "seconds_paid": _number(sum(part.seconds_paid for part in heard)),
+        }
+        if status == "completed":
+            told["total"] = len(heard)
+        sets = ", ".join(f"#{name} = :{name}" for name in told)
+        self._update(job, f"SET {sets}", {f":{name}": value for name, value in told.items()})
 
     def _update(self, job: Job, expression: str, values: dict[str, Any]) -> None:
         """One change that only the lease's holder can make; Lost for anybody else."""
-        reserved = ("status", "total", "duration", "model", "error")
+        names = {f"#{name}": name for name in re.findall(r"#(\w+)", expression)}
         try:
             self._table.update_item(
                 TableName=self._name,
@@ -330,10 +328,13 @@ class Jobs:
                 UpdateExpression=expression,
                 ConditionExpression="lease = :holder",
                 ExpressionAttributeValues={":holder": job.lease, **values},
-                **_names(expression, reserved),
+                **({"ExpressionAttributeNames": names} if names else {}),
             )
         except self._table.exceptions.ConditionalCheckFailedException:
             raise Lost from None
+
+    def _is_known(self, identity: str) -> bool:
+        return "Item" in self._table.get_item(TableName=self._name, Key=_job_key(identity), ConsistentRead=True)
 
     def _exists(self, key: str) -> bool:
         from botocore.exceptions import ClientError
@@ -341,7 +342,7 @@ class Jobs:
         try:
             self._s3.head_object(Bucket=self._bucket, Key=key)
         except ClientError as error:
-            if error.response["ResponseMetadata"]["HTTPStatusCode"] in (403, 404):
+            if _is_gone(error):
                 return False
             raise
         return True
@@ -352,8 +353,7 @@ class Jobs:
 
     def _delete_parts(self, identity: str) -> None:
         for heard in self.heard(identity):
-            key = {"pk": f"job#{identity}", "sk": f"part#{heard.number:04}"}
-            self._table.delete_item(TableName=self._name, Key=key)
+            self._table.delete_item(TableName=self._name, Key=_part_key(identity, heard.number))
 
     def _expiry(self, days: int) -> float:
         return self.clock() + days * _DAY
@@ -379,6 +379,15 @@ def _job_key(identity: str) -> dict[str, str]:
     return {"pk": f"job#{identity}", "sk": "job"}
 
 
+def _part_key(identity: str, number: int) -> dict[str, str]:
+    return {"pk": f"job#{identity}", "sk": f"part#{number:04}"}
+
+
+def _is_gone(error: Any) -> bool:
+    """Without the right to list the bucket, what is not there is forbidden."""
+    return error.response["ResponseMetadata"]["HTTPStatusCode"] in (403, 404)
+
+
 def _item(job: Job, expires: float) -> dict[str, Any]:
     stored = {**asdict(job), "options": json.dumps(job.options), "expires": int(expires), **_job_key(job.id)}
     return {name: _number(value) if isinstance(value, float) else value for name, value in stored.items()}
@@ -396,18 +405,13 @@ def _job(item: dict[str, Any]) -> Job:
     return Job(**kept)
 
 
-def _changed(job: Job, **changes: Any) -> Job:
-    return Job(**{**asdict(job), **changes})
+def _failed(job: Job, code: str, detail: str) -> Job:
+    return replace(job, status="failed", error={"code": code, "detail": detail})
 
 
 def _heard(stored: str) -> Heard:
     told = json.loads(stored)
     return Heard(**{**told, "segments": tuple(Segment(**segment) for segment in told["segments"])})
-
-
-def _names(expression: str, reserved: Iterable[str]) -> dict[str, Any]:
-    used = {f"#{name}": name for name in reserved if f"#{name}" in expression}
-    return {"ExpressionAttributeNames": used} if used else {}
 
 
 def _number(value: float) -> Decimal:

@@ -1,5 +1,6 @@
 """The routes of jobs: large recordings go to the bucket, and are transcribed without another call."""
 
+from dataclasses import replace
 from datetime import UTC, datetime
 from functools import partial
 from typing import Annotated, Any, Literal
@@ -12,8 +13,9 @@ from pydantic import Field
 from handler import answers, documents
 from handler.access import Wired, authorize, subject
 from handler.errors import EmptyRecording, InvalidOption, NotReady, RecordingTooLarge, UnsupportedMedia
-from handler.jobs import UPLOAD_SECONDS, Job
+from handler.jobs import Job
 from handler.options import TIMED_FORMATS, TranscribeOptions, model_for
+from handler.transcript import joined_text
 from handler.wiring import Wiring
 
 router = APIRouter(prefix="/api", dependencies=[Depends(authorize)], responses=documents.JOBS)
@@ -43,7 +45,7 @@ async def create_upload(upload: Upload, request: Request, wiring: Wired) -> Resp
         "id": job.id,
         "status": job.status,
         "upload": {"url": form["url"], "fields": form["fields"]},
-        "expires_at": _date(job.created_at + UPLOAD_SECONDS),
+        "expires_at": _date(job.created_at + jobs.upload_seconds),
     }
     return JSONResponse(body, 201, headers={"Location": _address(job)})
 
@@ -103,7 +105,11 @@ def _read(wiring: Wiring, identity: str, owner: str) -> tuple[Job, str]:
     job = wiring.jobs.get(identity, owner)
     if job.status == "completed":
         return job, wiring.jobs.transcript(job).text
-    return job, wiring.jobs.text_so_far(identity) if job.done else ""
+    if job.status not in ("processing", "failed"):
+        return job, ""
+    heard = wiring.jobs.heard(identity)
+    paid = sum(part.seconds_paid for part in heard)
+    return replace(job, done=len(heard), seconds_paid=round(paid, 3)), joined_text(part.text for part in heard)
 
 
 def _told(job: Job, text: str) -> dict[str, Any]:

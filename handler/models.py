@@ -13,7 +13,8 @@ WARN_BEFORE = timedelta(days=180)
 
 @dataclass(frozen=True)
 class Model:
-    """`timed_format` is the upstream's `response_format` that carries the segments' times, if any does."""
+    """`timed_format` is the upstream's `response_format` that carries the segments' times, if any does; `most_tokens`
+    those beyond which an answer ends without a word about it."""
 
     name: str
     timed_format: str | None = None
@@ -24,6 +25,7 @@ class Model:
     logprobs: bool = False
     chunking: bool = False
     word_times: bool = False
+    most_tokens: int | None = 2_000
     shutdown: date | None = None
 
     def retired(self, today: date) -> bool:
@@ -55,7 +57,7 @@ MODELS = {
             chunking=True,
             shutdown=_SHUTDOWN,
         ),
-        Model("whisper-1", timed_format="verbose_json", word_times=True, shutdown=_SHUTDOWN),
+        Model("whisper-1", timed_format="verbose_json", word_times=True, most_tokens=None, shutdown=_SHUTDOWN),
     )
 }
 

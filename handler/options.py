@@ -13,6 +13,7 @@ from handler.models import MODELS, Model, able, serving
 
 TIMED_FORMATS = ("srt", "vtt", "verbose_json")
 
+_LONGEST_KEYWORD = 100
 _LANGUAGE = re.compile(r"([A-Za-z]{2,3})([-_][A-Za-z0-9]+)*")
 _BRACKETS = re.compile(r"(\w+)\[(\w*)\]")
 
@@ -26,11 +27,15 @@ def _primary_language(tag: str) -> str:
 
 
 def _plain_keyword(text: str) -> str:
+    if len(text) > _LONGEST_KEYWORD:
+        raise ValueError(f"a keyword has at most {_LONGEST_KEYWORD} characters")
     if re.search(r"[<>\r\n]", text):
         raise ValueError("a keyword cannot hold <, > or a line break: OpenAI would refuse the whole request")
     return text
 
 
+_LONGEST_PROMPT = 20_000  # beyond it, no job could be stored with its options
+_MOST_KEYWORDS = 1_000
 Language = Annotated[str, BeforeValidator(_primary_language)]
 Keyword = Annotated[str, BeforeValidator(_plain_keyword)]
 
@@ -57,8 +62,12 @@ class Options(BaseModel):
     model: str | None = Field(None, description="One of `GET /v1/models`; without it, the server's own choice.")
     language: Language | None = Field(None, description="What is spoken: ISO 639-1 (`en`) or BCP 47 (`en-US`).")
     languages: list[Language] = Field([], description="Several languages that may be spoken.")
-    prompt: str | None = Field(None, description="Context that helps: names, spelling, style.")
-    keywords: list[Keyword] = Field([], description="Words to expect; repeat the field for each.")
+    prompt: str | None = Field(
+        None, max_length=_LONGEST_PROMPT, description="Context that helps: names, spelling, style."
+    )
+    keywords: list[Keyword] = Field(
+        [], max_length=_MOST_KEYWORDS, description="Words to expect; repeat the field for each."
+    )
     response_format: Literal["json", "text", "srt", "vtt", "verbose_json", "diarized_json"] = "json"
     temperature: float | None = Field(None, ge=0, le=1, allow_inf_nan=False)
     include: list[Literal["logprobs"]] = []

@@ -1,9 +1,11 @@
 """OpenAI's transcription endpoint: a file in, a Transcript out. The only module that knows OpenAI."""
 
 import json
+import math
 import random
 import re
 import ssl
+import sys
 import time
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -30,14 +32,15 @@ from handler.errors import (
     UpstreamQuota,
     UpstreamTimeout,
 )
+from handler.models import MODELS
 from handler.transcript import Segment, Transcript
 
 _ATTEMPTS = 3
 _FIRST_BACKOFF_SECONDS = 0.5
 _CONNECT_SECONDS = 5.0
 _BUSY_SECONDS = 5.0  # what a caller is asked to wait when the upstream names no time
-_NEARLY_ALL_TOKENS = 1_900  # of 2,000, beyond which an answer ends without a word about it
-_BYTES_PER_TOKEN = 4  # where the answer does not count them
+_NEARLY_ALL = 0.95  # of a model's longest answer
+_TOKENS_PER_LETTER = ((0x80, 0.25), (0x2E80, 0.4), (sys.maxunicode + 1, 1.0))  # Latin, most scripts, Chinese characters
 _DAY_SECONDS = 86_400.0
 _MAX_ANSWER_BYTES = 32_000_000  # ten hours of speech as verbose_json
 
@@ -208,10 +211,15 @@ def _read_answer(answer: dict[str, Any], model: str, answer_format: str) -> Tran
         language=answer.get("language") or next(iter(languages), None),
         duration=answer.get("duration") or usage.get("seconds"),
         seconds_billed=usage.get("seconds"),
-        cut_off=(usage.get("output_tokens") or len(text.encode()) / _BYTES_PER_TOKEN) > _NEARLY_ALL_TOKENS,
+        cut_off=(usage.get("output_tokens") or _tokens(text)) > _NEARLY_ALL * (MODELS[model].most_tokens or math.inf),
         answer=answer,
         answer_format=answer_format,
     )
+
+
+def _tokens(text: str) -> float:
+    """About how many tokens a text was, where the answer does not say."""
+    return sum(next(tokens for end, tokens in _TOKENS_PER_LETTER if ord(letter) < end) for letter in text)
 
 
 def _answered(error: APIStatusError) -> StenoError:

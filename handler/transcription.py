@@ -1,7 +1,8 @@
 """One job's recording on its way to a transcript: cut, heard part by part, and joined."""
 
+import random
 import tempfile
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from pathlib import Path
 from time import monotonic
 
@@ -9,7 +10,7 @@ import anyio
 import anyio.to_thread
 
 from handler.audio import FLAC
-from handler.cutting import SAMPLE_RATE, Part, parts_of
+from handler.cutting import PART_SECONDS, SAMPLE_RATE, Part, parts_of
 from handler.errors import EmptyRecording, UpstreamBusy, UpstreamFailed, UpstreamTimeout
 from handler.jobs import Heard, Job
 from handler.models import DEFAULT_MODEL, MODELS, serving
@@ -19,9 +20,23 @@ from handler.wiring import Wiring
 
 PARTS_AT_ONCE = 16
 _SHORTEST_SECONDS = 20.0  # what is not halved any more
-_PART_DEADLINE_SECONDS = 300.0
-_PART_ATTEMPTS = 6
+_ATTEMPTS = 6
+_DOUBTFUL_ATTEMPTS = 3  # of them, those that may have been billed though no answer came
 _LONGEST_PAUSE_SECONDS = 60.0
+
+
+@dataclass(frozen=True)
+class Pacing:
+    """In seconds: how long parts are, and how long the speech service has for one; the first pause after it has failed,
+    and that before the whole job is gone on with, each twice as long the next time."""
+
+    part: float = PART_SECONDS
+    deadline: float = 300.0
+    pause: float = 2.0
+    later: float = 15.0
+
+
+USUAL = Pacing()
 
 
 class Pace:
@@ -32,7 +47,7 @@ class Pace:
 
     async def wait(self) -> None:
         while (left := self._until - monotonic()) > 0:  # noqa: ASYNC110 - others may have moved it meanwhile
-            await anyio.sleep(left)
+            await anyio.sleep(left * random.uniform(1, 1.25))  # noqa: S311 - jitter, no secret
 
     def slow_down(self, seconds: float) -> None:
         self._until = max(self._until, monotonic() + min(seconds, _LONGEST_PAUSE_SECONDS))
@@ -41,9 +56,9 @@ class Pace:
 class Transcription:
     """Hears what has not been heard before, and keeps each part's words as they come."""
 
-    def __init__(self, wiring: Wiring, job: Job, part_seconds: float) -> None:
+    def __init__(self, wiring: Wiring, job: Job, pacing: Pacing) -> None:
         self._wiring = wiring
-        self._part_seconds = part_seconds
+        self._pacing = pacing
         self._jobs = wiring.jobs
         self._job = job
         self._limiter = anyio.CapacityLimiter(min(PARTS_AT_ONCE, wiring.settings.max_concurrent_calls))
@@ -70,21 +85,22 @@ class Transcription:
         """Sends the parts as they are cut; how many seconds the recording lasts."""
         duration, total = 0.0, 0
         longest = self._wiring.settings.max_audio_seconds
-        cutting = parts_of(recording, folder, longest, part_seconds=self._part_seconds)
+        cutting = parts_of(recording, folder, longest, part_seconds=self._pacing.part)
         async with anyio.create_task_group() as tasks, cutting as parts:
             async for part in parts:
                 duration = part.at(part.seconds)
                 if max(part.of, part.number + 1) != total:
                     total = max(part.of, part.number + 1)
                     await anyio.to_thread.run_sync(self._jobs.cut, self._job, total)
-                if part.number not in self._heard:
+                already = self._heard.get(part.number)
+                if not already or already.start != part.start:
                     tasks.start_soon(self._hear, part)
         return duration
 
     async def _hear(self, part: Part) -> None:
         async with self._limiter:
             heard = await self._ask(part)
-        part.path.unlink()
+            part.path.unlink()
         await anyio.to_thread.run_sync(self._jobs.hear, self._job, heard)
         self._heard[part.number] = heard
 
@@ -96,7 +112,7 @@ class Transcription:
         segments = tuple(
             replace(segment, start=part.at(segment.start), end=part.at(segment.end)) for segment in transcript.segments
         )
-        return Heard(part.number, transcript.text, segments, transcript.language, paid)
+        return Heard(part.number, part.start, transcript.text, segments, transcript.language, paid)
 
     async def _ask_halves(self, part: Part, paid: float) -> Heard:
         """A part whose text was too long for one answer, in two; the answer that was cut off is paid all the same."""
@@ -107,6 +123,7 @@ class Transcription:
             halves = [await self._ask(replace(piece, timeline=_moved(piece, part))) async for piece in pieces]
         return Heard(
             part.number,
+            part.start,
             joined_text(half.text for half in halves),
             tuple(segment for half in halves for segment in half.segments),
             halves[0].language,
@@ -116,18 +133,19 @@ class Transcription:
     async def _answer(self, part: Part) -> Transcript:
         """What the speech service hears in the part; sent again where that may help."""
         speech = await self._wiring.speech()
-        for attempt in range(1, _PART_ATTEMPTS + 1):
+        doubtful = 0
+        for attempt in range(1, _ATTEMPTS + 1):
             await self._pace.wait()
             try:
                 with part.path.open("rb") as file:
-                    return await speech.transcribe(file, FLAC, self._parameters, _PART_DEADLINE_SECONDS, attempts=1)
+                    return await speech.transcribe(file, FLAC, self._parameters, self._pacing.deadline, attempts=1)
             except EmptyRecording:  # a last part too short to hold a word
                 return Transcript("", self._model)
             except (UpstreamFailed, UpstreamBusy, UpstreamTimeout) as error:
-                # What may have been billed is sent once more at most.
-                if attempt == _PART_ATTEMPTS or (not error.again and attempt > 1):
+                doubtful += not error.again
+                if attempt == _ATTEMPTS or doubtful == _DOUBTFUL_ATTEMPTS:
                     raise
-                self._pace.slow_down(error.retry_after or 2**attempt)
+                self._pace.slow_down(max(error.retry_after or 0, self._pacing.pause * (1 << attempt - 1)))
         raise AssertionError("the last attempt returns or raises")
 
     def _joined(self, duration: float) -> Transcript:

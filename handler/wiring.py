@@ -81,13 +81,14 @@ class Wiring:
         *,
         transport: "httpx2.BaseTransport | None" = None,
         today: Callable[[], date] = lambda: datetime.now(UTC).date(),
+        jobs: Jobs | None = None,
     ) -> None:
         self.settings = settings
         self.today = today
         self.openai_key = Secret("OpenAI key", settings.openai_api_key, settings.openai_secret_arn)
         self.access_token = Secret("access token", settings.access_token, settings.token_secret_arn)
         self._transport = transport
-        self._jobs = Jobs(settings) if settings.bucket_name else None
+        self._jobs = jobs or (Jobs(settings) if settings.bucket_name else None)
         self._limiter = anyio.CapacityLimiter(settings.max_concurrent_calls)
         self._speech: Speech | None = None
         self._lock = Lock()

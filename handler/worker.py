@@ -3,7 +3,8 @@
 import json
 import logging
 from contextlib import suppress
-from functools import cache
+from functools import cache, cached_property
+from math import ceil
 from time import monotonic
 from typing import Any
 from urllib.parse import unquote_plus
@@ -12,17 +13,16 @@ from uuid import uuid4
 import anyio
 import anyio.to_thread
 
-from handler.cutting import PART_SECONDS
-from handler.errors import NotFound, StenoError
-from handler.jobs import LEASE_SECONDS, Held, Job, Lost, identity_of
+from handler.errors import NotFound, StenoError, UpstreamBusy, UpstreamFailed, UpstreamTimeout
+from handler.jobs import GAVE_UP, MOST_ATTEMPTS, Held, Job, Lost, identity_of
 from handler.settings import read_settings
-from handler.transcription import Transcription
+from handler.transcription import USUAL, Pacing, Transcription
 from handler.wiring import Wiring
 
 log = logging.getLogger("steno")
 
-_JOB_ATTEMPTS = 5
 _HAND_ON_SECONDS = 30.0  # what a call leaves of its time to end in order
+_LONGEST_DELAY = 900  # SQS knows no longer one
 
 
 class Message:
@@ -34,25 +34,25 @@ class Message:
         self._receipt = record["receiptHandle"]
         self._queue = record["eventSourceARN"].rpartition(":")[2]
 
-    def keep(self) -> None:
-        self._sqs.change_message_visibility(
-            QueueUrl=self._url(), ReceiptHandle=self._receipt, VisibilityTimeout=LEASE_SECONDS
-        )
+    def keep(self, seconds: int) -> None:
+        self._sqs.change_message_visibility(QueueUrl=self._url, ReceiptHandle=self._receipt, VisibilityTimeout=seconds)
 
-    def hand_on(self, key: str) -> None:
+    def hand_on(self, key: str, delay: float) -> None:
         """Another message about the same recording: a message's deliveries are counted, and a long job needs many."""
-        self._sqs.send_message(QueueUrl=self._url(), MessageBody=json.dumps({"key": key}))
+        body = json.dumps({"key": key})
+        self._sqs.send_message(QueueUrl=self._url, MessageBody=body, DelaySeconds=min(ceil(delay), _LONGEST_DELAY))
 
+    @cached_property
     def _url(self) -> str:
         return str(self._sqs.get_queue_url(QueueName=self._queue)["QueueUrl"])
 
 
 class Worker:
-    """Does jobs, one after another, in parts of `part_seconds`."""
+    """Does jobs, one after another."""
 
-    def __init__(self, wiring: Wiring, part_seconds: float = PART_SECONDS) -> None:
+    def __init__(self, wiring: Wiring, pacing: Pacing = USUAL) -> None:
         self._wiring = wiring
-        self._part_seconds = part_seconds
+        self._pacing = pacing
         self._jobs = wiring.jobs
 
     def handle(self, event: dict[str, Any], context: Any) -> dict[str, Any]:
@@ -78,9 +78,9 @@ class Worker:
         False if its message is to come again.
         """
         # From now on the message comes again within a minute, should this process die.
-        await anyio.to_thread.run_sync(message.keep)
+        await anyio.to_thread.run_sync(message.keep, self._jobs.lease_seconds)
         try:
-            job = await anyio.to_thread.run_sync(self._jobs.take, identity_of(key), uuid4().hex, message.id)
+            job = await anyio.to_thread.run_sync(self._jobs.take, key, uuid4().hex, message.id)
         except Held as held:
             # Another message for the same recording is worked on, and comes again if that fails.
             return held.message != message.id
@@ -89,8 +89,8 @@ class Worker:
             await anyio.to_thread.run_sync(self._jobs.tidy, key)
             return True
         try:
-            if job.attempts > _JOB_ATTEMPTS:
-                raise StenoError("The job was begun several times without getting anywhere; the log says more.")
+            if job.attempts > MOST_ATTEMPTS:
+                raise StenoError(GAVE_UP)
             await self._complete(job, until, message)
         except Exception as error:
             return await self._ended(job, _innermost(error), message)
@@ -98,35 +98,51 @@ class Worker:
 
     async def _ended(self, job: Job, error: BaseException, message: Message) -> bool:
         """What becomes of a job that was not completed; False if its message is to come again."""
-        if isinstance(error, TimeoutError):
-            await anyio.to_thread.run_sync(self._jobs.release, job)
-            await anyio.to_thread.run_sync(message.hand_on, job.key)
-            return True
-        if isinstance(error, Lost):
+        try:
+            delay = await anyio.to_thread.run_sync(self._delay, job, error)
+            if delay is not None:
+                await anyio.to_thread.run_sync(self._jobs.release, job)
+                await anyio.to_thread.run_sync(message.hand_on, job.key, delay)
+                return True
+            if isinstance(error, StenoError):
+                log.warning("Job %s failed: %s: %s", job.id, error.code, error.detail)
+                await anyio.to_thread.run_sync(self._jobs.fail, job, error)
+                return True
+            if isinstance(error, Lost):
+                raise error
+        except Lost:
+            # If another worker was given the same message, it is that worker's; if the job is gone, it ends next time.
             log.info("Job %s was deleted, or taken over by another worker.", job.id)
-            return True
-        if not isinstance(error, StenoError):
-            log.error("Job %s was interrupted.", job.id, exc_info=error)
             return False
-        log.warning("Job %s failed: %s: %s", job.id, error.code, error.detail)
-        with suppress(Lost):
-            await anyio.to_thread.run_sync(self._jobs.fail, job, error)
-        return True
+        log.error("Job %s was interrupted.", job.id, exc_info=error)
+        return False
+
+    def _delay(self, job: Job, error: BaseException) -> float | None:
+        """The seconds after which the job is gone on with; None where that helps no more."""
+        if isinstance(error, TimeoutError):
+            return 0
+        if not isinstance(error, UpstreamBusy | UpstreamFailed | UpstreamTimeout):
+            return None
+        with suppress(NotFound):
+            attempts = self._jobs.get(job.id).attempts
+            if attempts < MOST_ATTEMPTS:
+                return max(error.retry_after or 0.0, self._pacing.later * (1 << attempts))
+        return None
 
     async def _complete(self, job: Job, until: float, message: Message) -> None:
         async with anyio.create_task_group() as tasks:
             tasks.start_soon(self._keep, job, message)
             with anyio.fail_after(until - monotonic()):
-                transcript = await Transcription(self._wiring, job, self._part_seconds).run()
+                transcript = await Transcription(self._wiring, job, self._pacing).run()
             await anyio.to_thread.run_sync(self._jobs.complete, job, transcript)
             tasks.cancel_scope.cancel()
 
     async def _keep(self, job: Job, message: Message) -> None:
         """Renews lease and message, so that a crash is noticed within a minute and nothing else is taken for one."""
         while True:
-            await anyio.sleep(LEASE_SECONDS / 3)
+            await anyio.sleep(self._jobs.lease_seconds / 3)
             await anyio.to_thread.run_sync(self._jobs.renew, job)
-            await anyio.to_thread.run_sync(message.keep)
+            await anyio.to_thread.run_sync(message.keep, self._jobs.lease_seconds)
 
 
 def keys_in(body: str) -> list[str]:

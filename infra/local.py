@@ -4,6 +4,7 @@ PORT (default 8000) is the only fixed address. The engine ends when this process
 """
 
 import asyncio
+import fcntl
 import logging
 import os
 import shutil
@@ -47,14 +48,14 @@ def main() -> None:
     configured = {**dotenv_values(".env"), **os.environ}
     listener = _listen(configured.get("PORT") or "8000")
     address = f"http://127.0.0.1:{listener.getsockname()[1]}"
-    with _upstream(configured) as upstream, _temp_files_in(STATE / "tmp"), _jobs(configured):
+    with _alone(STATE), _upstream(configured) as upstream, _temp_files_in(STATE / "tmp"), _jobs(configured):
         settings = read_settings()
         wiring = Wiring(settings)
         server = LocalServer(wiring, address)
         print(f"Steno   {address}  (its pages: {address}/docs)")
         print(f"Speech  {upstream}, as {settings.whisper_model}")
         print(f"Access  {_access(settings)}", flush=True)
-        with working(wiring), suppress(KeyboardInterrupt):  # uvicorn's way to say why it has ended
+        with working(Wiring(settings)), suppress(KeyboardInterrupt):  # uvicorn's way to say why it has ended
             server.run(sockets=[listener])
     if server.trouble:
         sys.exit(server.trouble)
@@ -158,6 +159,18 @@ def _listen(port: str) -> socket.socket:
         return socket.create_server(("127.0.0.1", int(port)))
     except (OSError, ValueError, OverflowError) as error:
         sys.exit(f"PORT={port} cannot be used ({error}). Choose another: PORT=8001 make run")
+
+
+@contextmanager
+def _alone(state: Path) -> Iterator[None]:
+    """One at a time: jobs and temporary files are in one folder."""
+    state.mkdir(exist_ok=True)
+    with (state / "lock").open("w") as lock:
+        try:
+            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            sys.exit("Steno is running from this folder already; end that first (Ctrl-C where it runs).")
+        yield
 
 
 @contextmanager

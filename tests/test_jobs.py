@@ -1,8 +1,10 @@
 """Uploads, jobs and the worker: over a local S3, SQS and DynamoDB, and a false upstream under the real client."""
 
 import json
+import tempfile
 import threading
 import time
+from pathlib import Path
 
 import boto3
 import httpx2
@@ -11,7 +13,10 @@ import pytest
 from starlette.testclient import TestClient
 
 from handler.api import create_app
+from handler.errors import UpstreamFailed
 from handler.jobs import LEASE_SECONDS, Heard, Held, Jobs, Lost
+from handler.transcript import Transcript
+from handler.transcription import Pacing
 from handler.wiring import Wiring
 from handler.worker import Worker
 from infra.local_worker import Context
@@ -19,18 +24,31 @@ from tests.conftest import TODAY, settings
 from tests.recordings import long_recording, recording, silent_video
 from tests.upstream import FalseUpstream, heard, refused
 
+PACING = Pacing(part=20, pause=0.01, later=0)
 ARN = "arn:aws:sqs:us-east-1:000000000000:steno"
+
+
+class Gateway:
+    """What API Gateway tells of a caller whom its authorizer knows."""
+
+    def __init__(self, app, subject):
+        self.app = app
+        self.event = {"requestContext": {"authorizer": {"jwt": {"claims": {"sub": subject}}}}}
+
+    async def __call__(self, scope, receive, send):
+        await self.app({**scope, "aws.event": self.event}, receive, send)
 
 
 class Place:
     """One server and its worker, over what is there in AWS."""
 
-    def __init__(self, aws, upstream=None, **given):
+    def __init__(self, aws, upstream=None, jobs=None, **given):
         chosen = settings(**aws, **given)
-        self.wiring = Wiring(chosen, transport=upstream or FalseUpstream(), today=lambda: TODAY)
-        self.http = TestClient(create_app(chosen, self.wiring), raise_server_exceptions=False)
+        self.wiring = Wiring(chosen, transport=upstream or FalseUpstream(), today=lambda: TODAY, jobs=jobs)
+        self.app = create_app(chosen, self.wiring)
+        self.http = TestClient(self.app, raise_server_exceptions=False)
         self.jobs = self.wiring.jobs
-        self.worker = Worker(self.wiring, part_seconds=20)
+        self.worker = Worker(self.wiring, PACING)
         self.s3, self.sqs = boto3.client("s3"), boto3.client("sqs")
         self.queue = self.sqs.get_queue_url(QueueName="steno")["QueueUrl"]
 
@@ -172,6 +190,8 @@ def test_a_job_whose_recording_never_came_says_so(aws):
     jobs = Jobs(settings(**aws), clock)
     job, _ = jobs.create("a.webm", "audio/webm", {}, "")
     clock.now += 901
+    assert jobs.get(job.id).status == "awaiting_upload"  # a slow upload may have begun in time
+    clock.now += 7200
     assert (jobs.get(job.id).status, jobs.get(job.id).error["code"]) == ("failed", "invalid_request")
 
 
@@ -215,7 +235,7 @@ def test_the_same_message_twice_pays_once(aws):
 def test_the_message_of_a_worker_that_may_have_died_comes_again_later(place):
     identity = place.upload(recording("webm"))
     message = place.about(identity)
-    place.jobs.take(identity, "another worker", message["messageId"])
+    place.jobs.take(f"uploads/{identity}.webm", "another worker", message["messageId"])
     assert place.work(message) == [message["messageId"]]
 
 
@@ -223,7 +243,7 @@ def test_a_second_message_about_a_job_that_is_worked_on_is_done_with(aws):
     upstream = FalseUpstream()
     place = Place(aws, upstream)
     identity = place.upload(recording("webm"))
-    place.jobs.take(identity, "another worker", "another message")
+    place.jobs.take(f"uploads/{identity}.webm", "another worker", "another message")
     assert place.work(place.about(identity)) == []
     assert upstream.calls == []
 
@@ -264,11 +284,11 @@ def test_what_a_crash_left_of_a_finished_job_goes_when_its_message_comes_again(p
 def test_calls_that_never_get_anywhere_end_with_a_failed_job(place):
     identity = place.upload(recording("webm"))
     message = place.about(identity)
-    for _ in range(5):
+    for attempt in range(1, 6):
         assert place.work(message, context=TimeIsUp()) == []
         message = place.about(identity)
-        assert place.job(identity)["status"] == "processing"
-    place.work(message)
+        assert place.job(identity)["status"] == ("processing" if attempt < 5 else "failed")
+    assert place.work(message) == []
     assert (place.job(identity)["status"], place.job(identity)["error"]["code"]) == ("failed", "internal_error")
 
 
@@ -376,12 +396,43 @@ def test_an_answer_that_was_cut_off_is_asked_for_again_in_two_halves(aws):
     assert place.job(identity)["seconds_paid"] == pytest.approx(36, abs=0.1)  # what was cut off was paid, too
 
 
-def test_what_the_speech_service_asks_to_wait_for_is_waited_for(aws):
-    upstream = FalseUpstream(refused(429, retry_after="0.1"), refused(503, retry_after="0.1"))
+def test_the_times_of_two_halves_are_those_of_the_recording(aws):
+    usage = {"type": "tokens", "input_tokens": 1, "output_tokens": 1990, "total_tokens": 1991}
+    segments = [
+        {"type": "transcript.text.segment", "id": "s", "start": 1.0, "end": 2.0, "text": "Ever", "speaker": "A"}
+    ]
+    whole = httpx2.Response(200, json={"text": "Ever", "usage": usage, "segments": segments})
+    place = Place(aws, FalseUpstream(whole, *[heard("Ever", segments=segments)] * 2))
+    identity = place.upload(long_recording("ogg", 30), model="gpt-4o-transcribe-diarize")
+    place.work()
+    told = place.transcript(identity, response_format="verbose_json").json()["segments"]
+    assert [segment["start"] for segment in told] == [pytest.approx(1, abs=0.01), pytest.approx(16, abs=7.6)]
+    assert told[1]["start"] > 8
+
+
+@pytest.mark.parametrize("model", ["gpt-transcribe", "whisper-1"])
+def test_an_ordinary_text_of_another_script_is_not_taken_for_one_that_was_cut_off(aws, model):
+    text = "и снова " * 525  # five minutes of Russian
+    segment = {"id": 0, "start": 0, "end": 1, "text": text}
+    upstream = FalseUpstream(heard(text, segments=[segment]))
     place = Place(aws, upstream)
+    place.upload(long_recording("ogg", 30), model=model)
+    place.work()
+    assert len(upstream.calls) == 1
+
+
+def test_what_the_speech_service_asks_to_wait_for_is_waited_for(aws):
+    calls = []
+
+    def busy_at_first(_):
+        calls.append(time.monotonic())
+        return refused(429, retry_after="0.3") if len(calls) == 1 else heard("Ever tried.")
+
+    place = Place(aws, httpx2.MockTransport(busy_at_first))
     identity = place.upload(recording("webm"))
     place.work()
     assert place.job(identity)["status"] == "completed"
+    assert calls[1] - calls[0] >= 0.3
 
 
 @pytest.mark.parametrize(
@@ -435,6 +486,85 @@ def test_a_call_that_runs_out_of_time_hands_its_job_on_and_the_next_goes_on(aws)
     assert len(calls) == 3
 
 
+def test_a_worker_that_stumbles_leaves_its_message_and_the_next_completes_the_job(place):
+    identity = place.upload(recording("webm"))
+    message = place.about(identity)
+
+    def stumble(**_):
+        place.jobs._s3.meta.events.unregister("before-call.s3.HeadObject", stumble)
+        raise ConnectionResetError
+
+    place.jobs._s3.meta.events.register("before-call.s3.HeadObject", stumble)
+    assert place.work(message) == [message["messageId"]]
+    place.jobs.clock = lambda: time.time() + LEASE_SECONDS + 1
+    assert place.work(message) == []
+    assert place.job(identity)["status"] == "completed"
+
+
+def test_a_job_that_takes_long_keeps_its_lease_and_its_message(aws):
+    jobs = Jobs(settings(**aws), lease_seconds=1)
+    kept = threading.Semaphore(0)
+
+    def wait_until_kept(_):
+        for _ in range(4):
+            assert kept.acquire(timeout=20)
+        with pytest.raises(Held):
+            jobs.take(f"uploads/{identity}.webm", "another worker", "another message")
+        return heard("Ever tried.")
+
+    place = Place(aws, FalseUpstream(wait_until_kept), jobs)
+    place.wiring.sqs.meta.events.register("after-call.sqs.ChangeMessageVisibility", lambda **_: kept.release())
+    identity = place.upload(recording("webm"))
+    assert place.work(place.about(identity)) == []
+    assert place.job(identity)["status"] == "completed"
+
+
+def test_a_part_goes_from_the_disk_once_it_was_heard(aws):
+    left = []
+
+    def look(_):
+        left.append(sorted(path.name for path in Path(tempfile.gettempdir()).glob("steno-*/*.flac")))
+        return heard("Ever tried.")
+
+    place = Place(aws, httpx2.MockTransport(look), max_concurrent_calls=1)
+    place.upload(long_recording("ogg", 80))
+    place.work()
+    assert left[-1] == ["0002.flac"]
+
+
+def test_an_outage_of_the_speech_service_is_waited_for_and_then_told(aws):
+    """What may have been billed is not sent for ever."""
+    upstream = httpx2.MockTransport(unplugged)
+    place = Place(aws, upstream)
+    identity = place.upload(recording("webm"))
+    for _ in range(4):
+        assert place.work(place.about(identity)) == []
+        assert place.job(identity)["status"] == "processing"
+    assert place.work(place.about(identity)) == []
+    assert (place.job(identity)["status"], place.job(identity)["error"]["code"]) == ("failed", "upstream_failed")
+    assert f"uploads/{identity}.webm" in place.objects()
+
+
+def unplugged(_):
+    raise httpx2.ReadError("unplugged")
+
+
+def test_what_may_have_been_billed_is_sent_three_times_at_most_by_one_call(aws):
+    upstream = FalseUpstream(*[httpx2.ReadError("unplugged")] * 9)
+    place = Place(aws, upstream)
+    place.upload(recording("webm"))
+    place.work()
+    assert len(upstream.calls) == 3
+
+
+def test_a_busy_minute_and_a_broken_connection_do_not_end_a_job(aws):
+    busy = [refused(429, retry_after="0")] * 3
+    place = Place(aws, FalseUpstream(*busy, httpx2.Response(502), httpx2.ReadError("unplugged")))
+    identity = place.upload(recording("webm"))
+    place.work()
+    assert place.job(identity)["status"] == "completed"
+
+
 # Leases
 
 
@@ -455,42 +585,72 @@ def clock():
 def leased(aws, clock):
     jobs = Jobs(settings(**aws), clock)
     job, _ = jobs.create("a.webm", "audio/webm", {}, "")
-    return jobs, jobs.take(job.id, "first", "1")
+    return jobs, jobs.take(job.key, "first", "1")
 
 
 def test_one_worker_holds_a_job_until_its_lease_runs_out(leased, clock):
     jobs, job = leased
     with pytest.raises(Held):
-        jobs.take(job.id, "second", "2")
+        jobs.take(job.key, "second", "2")
     clock.now += LEASE_SECONDS - 1
     jobs.renew(job)
     clock.now += LEASE_SECONDS - 1
     with pytest.raises(Held):
-        jobs.take(job.id, "second", "2")
+        jobs.take(job.key, "second", "2")
     clock.now += 2
-    assert jobs.take(job.id, "second", "2").lease == "second"
+    assert jobs.take(job.key, "second", "2").lease == "second"
 
 
 def test_who_has_lost_the_lease_can_change_nothing(leased, clock):
     jobs, job = leased
     clock.now += LEASE_SECONDS + 1
-    jobs.take(job.id, "second", "2")
+    jobs.take(job.key, "second", "2")
     for change in (
         lambda: jobs.renew(job),
         lambda: jobs.cut(job, 3),
-        lambda: jobs.hear(job, Heard(0, "late")),
+        lambda: jobs.hear(job, Heard(0, 0, "late")),
         lambda: jobs.release(job),
     ):
         with pytest.raises(Lost):
             change()
-    assert jobs.heard(job.id) == []
+    assert [heard.text for heard in jobs.heard(job.id)] == ["late"]  # what was paid for is of use to the other
 
 
-def test_a_part_is_kept_and_counted_in_one_step(leased):
+def test_who_comes_too_late_to_complete_a_job_takes_nothing_from_it(leased, clock):
     jobs, job = leased
-    jobs.hear(job, Heard(1, "tried.", seconds_paid=2.5))
-    jobs.hear(job, Heard(0, "Ever", seconds_paid=3))
-    assert jobs.text_so_far(job.id) == "Ever tried."
+    clock.now += LEASE_SECONDS + 1
+    winner = jobs.take(job.key, "second", "2")
+    jobs.complete(winner, Transcript("Ever tried.", "gpt-transcribe"))
+    with pytest.raises(Lost):
+        jobs.complete(job, Transcript("Ever tried.", "gpt-transcribe"))
+    assert jobs.transcript(jobs.get(job.id)).text == "Ever tried."
+
+
+def test_a_transcript_that_comes_after_its_job_was_deleted_is_not_kept(leased):
+    jobs, job = leased
+    jobs.delete(job.id)
+    with pytest.raises(Lost):
+        jobs.complete(job, Transcript("Ever tried.", "gpt-transcribe"))
+    listed = jobs._s3.list_objects_v2(Bucket="steno", Prefix=f"transcripts/{job.id}")
+    assert listed["KeyCount"] == 0
+
+
+def test_a_form_goes_to_the_buckets_own_region(aws, monkeypatch):
+    """The global address redirects, and no browser follows that with a form."""
+    monkeypatch.delenv("AWS_ENDPOINT_URL")
+    monkeypatch.setenv("AWS_DEFAULT_REGION", "eu-central-1")
+    jobs = Jobs(settings(**aws))
+    jobs._table.meta.events.register("before-call.dynamodb", lambda **_: (httpx2.Response(200), {}))
+    _, form = jobs.create("a.webm", "audio/webm", {}, "")
+    assert form["url"] == "https://steno.s3.eu-central-1.amazonaws.com/"
+
+
+def test_what_was_heard_is_counted_when_the_job_ends(leased):
+    jobs, job = leased
+    jobs.hear(job, Heard(1, 320_000, "tried.", seconds_paid=2.5))
+    jobs.hear(job, Heard(0, 0, "Ever", seconds_paid=3))
+    assert [heard.text for heard in jobs.heard(job.id)] == ["Ever", "tried."]
+    jobs.fail(job, UpstreamFailed("no more"))
     assert (jobs.get(job.id).done, jobs.get(job.id).seconds_paid) == (2, 5.5)
 
 
@@ -515,12 +675,27 @@ def test_the_recording_goes_once_its_transcript_is_stored(place):
     assert place.jobs.heard(identity) == []
 
 
-def test_a_transcript_expires(aws, clock):
-    jobs = Jobs(settings(**aws), clock)
-    job, _ = jobs.create("a.webm", "audio/webm", {}, "")
-    clock.now += 8 * 86_400
-    with pytest.raises(Exception, match="expired"):
-        jobs.get(job.id)
+def test_a_transcript_expires_after_its_days_and_not_before(aws, clock):
+    place = Place(aws, jobs=Jobs(settings(**aws), clock))
+    identity = place.upload(recording("webm"))
+    place.work(place.about(identity))
+    clock.now += 29 * 86_400
+    assert place.job(identity)["status"] == "completed"
+    clock.now += 2 * 86_400
+    assert place.job(identity)["code"] == "not_found"
+
+
+def test_jobs_of_one_subject_are_no_others(aws):
+    place = Place(aws, auth="jwt", aws_lambda_function_name="api")
+    ada, bob = (TestClient(Gateway(place.app, name)) for name in ("ada", "bob"))
+    place.http = ada
+    identity = place.upload(recording("webm"))
+    place.work(place.about(identity))
+    for address in (f"/api/transcriptions/{identity}", f"/api/transcriptions/{identity}/transcript"):
+        assert ada.get(address).status_code == 200
+        assert bob.get(address).status_code == 404
+    assert bob.delete(f"/api/transcriptions/{identity}").status_code == 404
+    assert ada.delete(f"/api/transcriptions/{identity}").status_code == 204
 
 
 def test_delete_removes_recording_parts_and_transcript(place):
@@ -539,7 +714,9 @@ def test_delete_while_it_is_worked_on_leaves_nothing(aws):
 
     place = Place(aws, httpx2.MockTransport(delete_then_answer))
     identity = place.upload(recording("webm"))
-    assert place.work() == []
+    message = place.about(identity)
+    assert place.work(message) == [message["messageId"]]
+    assert place.work(message) == []
     assert place.job(identity)["code"] == "not_found"
     assert not any(identity in key for key in place.objects())
     assert place.jobs.heard(identity) == []

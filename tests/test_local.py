@@ -1,6 +1,7 @@
 """infra/local.py: what `make run` starts, shows and leaves behind."""
 
 import contextlib
+import fcntl
 import os
 import select
 import signal
@@ -189,3 +190,14 @@ def test_a_port_in_use_is_one_sentence():
         assert process.returncode == 1
         assert errors.count("\n") == 1
         assert "PORT=8001 make run" in errors
+
+
+def test_a_second_one_in_the_same_folder_disturbs_nothing_and_says_so(tmp_path):
+    (tmp_path / ".steno").mkdir()
+    with (tmp_path / ".steno/lock").open("w") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        with started(tmp_path) as process:
+            _, said = process.communicate(timeout=60)
+    assert process.returncode == 1
+    assert "running from this folder already" in said
+    assert not (tmp_path / ".steno/tmp").exists()

@@ -3,7 +3,7 @@
 import pysubs2
 import pytest
 
-from handler.transcript import Segment, srt, vtt
+from handler.transcript import Segment, joined_text, srt, vtt
 
 SEGMENTS = (
     Segment(0.096, 1.472, " Ever tried."),
@@ -27,3 +27,17 @@ def test_subrip_counts_its_cues_from_one():
 def test_what_webvtt_would_read_as_markup_is_escaped():
     assert "A &amp; B &lt;i&gt; --&gt; C" in vtt(SEGMENTS)
     assert vtt(()) == "WEBVTT\n"
+
+
+@pytest.mark.parametrize(
+    ("texts", "whole"),
+    [
+        (["Ever tried.", " Ever failed. ", ""], "Ever tried. Ever failed."),
+        (["今日は。", "晴れです"], "今日は。晴れです"),
+        (["สวัสดี", "ครับ"], "สวัสดีครับ"),
+        (["晴れ", "Ever tried."], "晴れ Ever tried."),
+        (["", " "], ""),
+    ],
+)
+def test_texts_are_joined_as_their_script_joins_words(texts, whole):
+    assert joined_text(texts) == whole
