@@ -4,6 +4,7 @@ python -m benchmarks.cutting [hours ...]
 """
 
 import json
+import re
 import resource
 import subprocess
 import sys
@@ -16,18 +17,28 @@ from benchmarks.speech import encoded
 LONGEST = str(12 * 3600.0)
 
 
+def peak(process: int) -> int:
+    """The largest resident size so far, in KB: what the system tells of ended children includes their parent's."""
+    status = Path(f"/proc/{process}/status").read_text()
+    return int(re.search(r"VmHWM:\s+(\d+)", status)[1]) if "VmHWM" in status else 0  # type: ignore[index] # it is there
+
+
 def measure(path: Path) -> tuple[float, float, float, float]:
     """Seconds of sound, CPU seconds, seconds until the first part, and the largest resident size in MB."""
     with tempfile.TemporaryDirectory() as folder:
         before = resource.getrusage(resource.RUSAGE_CHILDREN)
+        memory = 0
         began = time.monotonic()
         command = [sys.executable, "-m", "handler.cutter", str(path), folder, LONGEST, "300", "12"]
         with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as process:
             assert process.stdout
-            said = [(time.monotonic() - began, json.loads(line)) for line in process.stdout]
+            said = []
+            for line in process.stdout:
+                said.append((time.monotonic() - began, json.loads(line)))
+                memory = max(memory, peak(process.pid))
         after = resource.getrusage(resource.RUSAGE_CHILDREN)
     cpu = after.ru_utime + after.ru_stime - before.ru_utime - before.ru_stime
-    return said[-1][1]["done"]["seconds"], cpu, said[0][0], after.ru_maxrss / 1024
+    return said[-1][1]["done"]["seconds"], cpu, said[0][0], memory / 1024
 
 
 def main() -> None:

@@ -46,7 +46,7 @@ def main() -> None:
         service = Service()
         wiring = Wiring(Settings(openai_api_key="offline"), transport=service)  # type: ignore[arg-type] # it is parsed
         recording = encoded("m4a", SECONDS, Path(folder))
-        job, form = wiring.jobs.create("hour.m4a", "audio/mp4", {}, "")
+        job, form = wiring.jobs.create("hour.m4a", "audio/mp4", {})
         with recording.open("rb") as file:
             httpx2.post(form["url"], data=form["fields"], files={"file": file}, timeout=60).raise_for_status()
         began = time.monotonic()

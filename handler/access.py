@@ -8,6 +8,7 @@ from fastapi import Depends, Request
 from fastapi.security import HTTPAuthorizationCredentials, HTTPBearer
 
 from handler.errors import Unauthorized
+from handler.jobs import Caller
 from handler.wiring import Wiring
 
 
@@ -38,6 +39,15 @@ def _welcome(origin: str, request: Request, wiring: Wiring) -> bool:
     """CORS keeps a stranger's page from reading answers, but not from sending recordings that somebody pays for."""
     allowed = wiring.settings.allowed_origins
     return origin in allowed or "*" in allowed or origin.partition("://")[2] == request.headers.get("host")
+
+
+async def _caller(request: Request, wiring: Wired) -> Caller:
+    owner = subject(request) or ""
+    address = request.client.host if request.client else ""
+    return Caller(owner, owner or ("token" if wiring.settings.auth == "token" else address))
+
+
+Called = Annotated[Caller, Depends(_caller)]
 
 
 def subject(request: Request) -> str | None:

@@ -2,6 +2,7 @@
 
 from collections.abc import Callable
 from dataclasses import asdict
+from datetime import UTC, datetime
 from http import HTTPStatus
 from math import ceil
 from typing import Any
@@ -9,8 +10,11 @@ from typing import Any
 from fastapi.responses import JSONResponse, PlainTextResponse, Response
 from pydantic import BaseModel, Field
 
-from handler.errors import InvalidOption, MethodNotAllowed, NotReady, StenoError, UpstreamError
+from handler.errors import BudgetExhausted, InvalidOption, MethodNotAllowed, NotReady, StenoError, UpstreamError
+from handler.jobs import Job
 from handler.transcript import Transcript, srt, vtt
+
+POLL_SECONDS = 2
 
 _PLAIN: dict[str, Callable[[Transcript], str]] = {
     "text": lambda transcript: transcript.text,
@@ -51,8 +55,11 @@ def openai_transcription(transcript: Transcript, response_format: str) -> Respon
     """The answer of `/v1/audio/transcriptions`: the upstream's own body where it was asked in the same format."""
     if render := _PLAIN.get(response_format):
         return PlainTextResponse(render(transcript), headers=_made_by(transcript))
-    if response_format == transcript.answer_format:
+    if transcript.answer and response_format == transcript.answer_format:
         return JSONResponse(transcript.answer, headers=_made_by(transcript))
+    if response_format == "json":
+        usage = {"type": "duration", "seconds": ceil(transcript.duration or 0)}
+        return JSONResponse({"text": transcript.text, "usage": usage}, headers=_made_by(transcript))
     body = {
         "task": "transcribe",
         "language": transcript.language or "",
@@ -61,6 +68,35 @@ def openai_transcription(transcript: Transcript, response_format: str) -> Respon
         "segments": _segments(transcript),
     }
     return JSONResponse(body, headers=_made_by(transcript))
+
+
+def job(job: Job, text: str, status: int = 200) -> Response:
+    """How a job stands, with its text so far."""
+    body = {
+        "id": job.id,
+        "status": job.status,
+        "filename": job.filename,
+        "created_at": date(job.created_at),
+        "progress": {"done": job.done, "total": job.total},
+        "duration": job.duration,
+        "model": job.model,
+        "seconds_paid": job.seconds_paid,
+        "no_speech": job.no_speech,
+        "transcript": text,
+        "error": job.error,
+    }
+    headers = {"Location": address(job)} if status != HTTPStatus.OK else {}
+    if not job.finished:
+        headers["Retry-After"] = str(POLL_SECONDS)
+    return JSONResponse(body, status, headers=headers)
+
+
+def address(job: Job) -> str:
+    return f"/api/transcriptions/{job.id}"
+
+
+def date(seconds: float) -> str:
+    return datetime.fromtimestamp(seconds, UTC).isoformat(timespec="seconds").replace("+00:00", "Z")
 
 
 def _made_by(transcript: Transcript) -> dict[str, str]:
@@ -114,6 +150,6 @@ def _advice(error: StenoError) -> dict[str, str]:
         return {"WWW-Authenticate": "Bearer"}
     if isinstance(error, MethodNotAllowed):
         return {"Allow": error.allowed}
-    if isinstance(error, UpstreamError | NotReady) and error.retry_after is not None:
+    if isinstance(error, UpstreamError | NotReady | BudgetExhausted) and error.retry_after is not None:
         return {"Retry-After": str(ceil(error.retry_after))}
     return {}

@@ -10,9 +10,8 @@ from starlette.exceptions import HTTPException
 from starlette.requests import ClientDisconnect
 from starlette.types import ASGIApp, Receive, Scope, Send
 
-from handler import answers, documents, jobs_api
-from handler.access import Wired, authorize
-from handler.audio import identify
+from handler import answers, direct, documents, jobs_api
+from handler.access import Called, Wired, authorize
 from handler.drain import DrainRefused
 from handler.errors import (
     InvalidOption,
@@ -20,9 +19,10 @@ from handler.errors import (
     MethodNotAllowed,
     NotFound,
     StenoError,
-    UnsupportedMedia,
+    UpstreamBusy,
 )
 from handler.form import received_form
+from handler.jobs import Caller, Job
 from handler.models import MODELS
 from handler.options import Options, TranscribeOptions, model_for
 from handler.settings import Settings
@@ -86,17 +86,25 @@ async def config(wiring: Wired) -> dict[str, Any]:
 
 
 @_closed.post("/api/transcribe", **documents.TRANSCRIBE)
-async def transcribe(request: Request, wiring: Wired) -> Response:
-    """A recording in, its words out."""
-    options, transcript = await _transcript(request, wiring, TranscribeOptions)
-    return answers.transcription(transcript, options.response_format)
+async def transcribe(request: Request, wiring: Wired, caller: Called) -> Response:
+    """A recording in, its words out; 202 where that takes longer than the request may, with the job's address."""
+    options, outcome = await _outcome(request, wiring, caller, TranscribeOptions)
+    if isinstance(outcome, Job):
+        return answers.job(outcome, "", 202)
+    return answers.transcription(outcome, options.response_format)
 
 
 @_closed.post("/v1/audio/transcriptions", **documents.OPENAI_TRANSCRIBE)
-async def openai_transcribe(request: Request, wiring: Wired) -> Response:
+async def openai_transcribe(request: Request, wiring: Wired, caller: Called) -> Response:
     """The same under OpenAI's own contract: their SDKs work with `base_url` and `api_key` changed."""
-    options, transcript = await _transcript(request, wiring, Options)
-    return answers.openai_transcription(transcript, options.response_format)
+    options, outcome = await _outcome(request, wiring, caller, Options)
+    if isinstance(outcome, Job):  # their clients know no 202; the same recording again joins its job
+        raise UpstreamBusy(
+            "The recording takes long. It is being worked on: send it again for its transcript, at no further cost.",
+            again=True,
+            retry_after=answers.POLL_SECONDS,
+        )
+    return answers.openai_transcription(outcome, options.response_format)
 
 
 @_closed.get("/v1/models", responses=documents.OPENAI_MODELS)
@@ -111,24 +119,14 @@ async def models(wiring: Wired) -> dict[str, Any]:
     return {"object": "list", "data": listed}
 
 
-async def _transcript(request: Request, wiring: Wiring, kind: type[Options]) -> tuple[Options, Transcript]:
+async def _outcome(
+    request: Request, wiring: Wiring, caller: Caller, kind: type[Options]
+) -> tuple[Options, Transcript | Job]:
     if request.query_params:
         raise InvalidRequest("Options belong in the form, beside `file`, not in the address.")
-    settings = wiring.settings
-    async with received_form(request, settings.max_audio_bytes) as form:
+    async with received_form(request, wiring.settings.max_audio_bytes) as form:
         options = kind.from_form(form.fields)
-        model = model_for(options.model or settings.whisper_model, wiring.today())
-        parameters = options.for_model(model, wiring.today())
-        container = identify(form.recording)
-        if not container.direct:
-            raise UnsupportedMedia(
-                f"The recording is {container.name}, which the speech service does not take."
-                " Send WebM, MP4, Ogg, WAV, MP3 or FLAC."
-            )
-        speech = await wiring.speech()
-        return options, await speech.transcribe(
-            form.recording, container, parameters, settings.request_deadline_seconds
-        )
+        return options, await direct.transcribe(wiring, form.recording, options, caller)
 
 
 async def _answer_error(request: Request, error: Exception) -> Response:

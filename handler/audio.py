@@ -20,26 +20,28 @@ class Container:
     """A container under its canonical extension and type.
 
     `direct` says that the upstream takes it as it is. The upstream looks at the name's extension before it
-    looks at the bytes: the same Opus stream fails as `.oga` and passes as `.ogg`.
+    looks at the bytes: the same Opus stream fails as `.oga` and passes as `.ogg`. `bytes_per_second` is what
+    recordings of speech usually have.
     """
 
     name: str
     extension: str
     media_type: str
     direct: bool = True
+    bytes_per_second: int = 8_000
 
     @property
     def filename(self) -> str:
         return f"recording.{self.extension}"
 
 
-WEBM = Container("WebM or Matroska", "webm", "audio/webm")
+WEBM = Container("WebM or Matroska", "webm", "audio/webm", bytes_per_second=4_000)
 # Phones' `.mp4` have been refused where the same bytes as `.m4a` passed.
 MP4 = Container("MP4 or QuickTime", "m4a", "audio/mp4")
-OGG = Container("Ogg", "ogg", "audio/ogg")
-WAV = Container("WAV", "wav", "audio/wav")
+OGG = Container("Ogg", "ogg", "audio/ogg", bytes_per_second=3_000)
+WAV = Container("WAV", "wav", "audio/wav", bytes_per_second=32_000)
 MP3 = Container("MP3", "mp3", "audio/mpeg")
-FLAC = Container("FLAC", "flac", "audio/flac")
+FLAC = Container("FLAC", "flac", "audio/flac", bytes_per_second=16_000)
 AAC = Container("AAC", "aac", "audio/aac", direct=False)
 AMR = Container("AMR", "amr", "audio/amr", direct=False)
 CAF = Container("Core Audio", "caf", "audio/x-caf", direct=False)
@@ -93,6 +95,13 @@ def identify(file: BinaryIO) -> Container:
         return container
     finally:
         file.seek(0)
+
+
+def recorded_live(file: BinaryIO) -> bool:
+    """Whether it is sound in a fragmented MP4, as Safari records it."""
+    head = _read(file, 0, _HEAD_BYTES)
+    file.seek(0)
+    return head[4:8] == b"ftyp" and b"mvex" in head and b"mp4a" in head and b"vide" not in head
 
 
 def _container(file: BinaryIO) -> Container:

@@ -181,12 +181,15 @@ def seconds_of(recording: BinaryIO, longest: float) -> float:
     """How long the sound lasts by its packets, for headers lie; ends early on what is longer than `longest`."""
     with _opened(recording) as (container, stream):
         base, zero = stream.time_base, _zero(container)
-        sound, last = 0, 0
+        most = longest / base
+        sound = last = 0
         for packet in _packets(container, stream):
-            sound += packet.duration or 0
-            last = max(last, packet.pts or 0)
-            if sound * base > longest:
-                raise _too_long(longest)
+            if packet.duration:
+                sound += packet.duration
+                if sound > most:
+                    raise _too_long(longest)
+            elif packet.pts:
+                last = max(last, packet.pts)
         # Clocks jump; they are believed only where packets do not say how long they last.
         return float(sound * base) or max(float(last * base) - zero, 0.0)
 

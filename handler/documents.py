@@ -15,6 +15,8 @@ _TRANSCRIBING = (
     errors.UnreadableRecording,
     errors.InvalidOption,
     errors.InvalidRequest,
+    errors.NoAudio,
+    errors.BudgetExhausted,
     StenoError,
     errors.UpstreamFailed,
     errors.UpstreamCredentials,
@@ -77,7 +79,11 @@ _TEXT = {"type": "object", "required": ["text"], "properties": {"text": {"type":
 
 TRANSCRIBE: dict[str, Any] = {
     "openapi_extra": _form(TranscribeOptions.taken(), _FORMATS),
-    "responses": {200: _transcript(Verbose.model_json_schema()), **_refusals(_TRANSCRIBING, _PROBLEM_CONTENT)},
+    "responses": {
+        200: _transcript(Verbose.model_json_schema()),
+        202: {"description": "It takes longer than a request may: `Location` is the job's address."},
+        **_refusals(_TRANSCRIBING, _PROBLEM_CONTENT),
+    },
 }
 OPENAI_TRANSCRIBE: dict[str, Any] = {
     "openapi_extra": _form(Options.taken(), (*_FORMATS, "diarized_json")),
@@ -87,6 +93,8 @@ OPENAI_MODELS = _refusals((errors.Unauthorized, StenoError), _OPENAI_CONTENT)
 _JOBS = (errors.Unauthorized, errors.NotFound, errors.InvalidOption, errors.InvalidRequest, StenoError)
 JOBS = _refusals(_JOBS, _PROBLEM_CONTENT)
 UPLOADS = _refusals(
-    (errors.RecordingTooLarge, errors.UnsupportedMedia, errors.EmptyRecording, *_JOBS), _PROBLEM_CONTENT
+    (errors.RecordingTooLarge, errors.UnsupportedMedia, errors.EmptyRecording, errors.BudgetExhausted, *_JOBS),
+    _PROBLEM_CONTENT,
 )
+RETRIES = _refusals((errors.NotFailed, *_JOBS), _PROBLEM_CONTENT)
 TRANSCRIPTS = _refusals((errors.NotReady, *_JOBS), _PROBLEM_CONTENT)

@@ -6,6 +6,8 @@ StenoError
 │   ├── NotFound
 │   ├── MethodNotAllowed
 │   ├── NotReady
+│   ├── NotFailed
+│   ├── BudgetExhausted
 │   ├── RecordingTooLarge
 │   ├── UnsupportedMedia
 │   ├── EmptyRecording
@@ -22,7 +24,10 @@ StenoError
     └── UpstreamTimeout
 """
 
+import time
 from http import HTTPStatus
+
+_DAY_SECONDS = 86_400
 
 
 class StenoError(Exception):
@@ -72,6 +77,24 @@ class NotReady(Refused):
     def __init__(self, detail: str, retry_after: float | None = None) -> None:
         super().__init__(detail)
         self.retry_after = retry_after
+
+
+class NotFailed(Refused):
+    """Only a job that has failed can be tried again."""
+
+    status = HTTPStatus.CONFLICT
+    code = "not_failed"
+
+
+class BudgetExhausted(Refused):
+    """The day's seconds are spent; `retry_after` seconds from now, at midnight UTC, they are there again."""
+
+    status = HTTPStatus.TOO_MANY_REQUESTS
+    code = "budget_exhausted"
+
+    def __init__(self, detail: str) -> None:
+        super().__init__(detail)
+        self.retry_after = _DAY_SECONDS - time.time() % _DAY_SECONDS
 
 
 class RecordingTooLarge(Refused):
@@ -149,3 +172,11 @@ class UpstreamBusy(UpstreamError):
 class UpstreamTimeout(UpstreamError):
     status = HTTPStatus.GATEWAY_TIMEOUT
     code = "upstream_timeout"
+
+
+def error_of(code: str, detail: str) -> StenoError:
+    """The error that ended a job, by the word for it that was written down."""
+    if code == InvalidOption.code:
+        return InvalidOption("", detail)
+    kinds: list[type[StenoError]] = [*Refused.__subclasses__(), *UpstreamError.__subclasses__()]
+    return next((kind for kind in kinds if kind.code == code), StenoError)(detail)

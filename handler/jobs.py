@@ -14,10 +14,12 @@ from contextlib import suppress
 from dataclasses import asdict, dataclass, replace
 from decimal import Decimal
 from functools import cached_property
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, BinaryIO
 from uuid import uuid4
 
-from handler.errors import NotFound, StenoError
+from handler.audio import Container
+from handler.errors import NotFailed, NotFound, StenoError
+from handler.ledger import Ledger
 from handler.transcript import Segment, Transcript
 
 if TYPE_CHECKING:
@@ -25,6 +27,7 @@ if TYPE_CHECKING:
 
 UPLOAD_SECONDS = 15 * 60  # a role's presigned address dies with its token, too
 LEASE_SECONDS = 60
+_CONNECTIONS = 50  # as many as there are threads to use them
 MOST_ATTEMPTS = 5
 GAVE_UP = "The job was begun several times without getting anywhere; the log says more."
 _DAY = 86_400
@@ -33,16 +36,29 @@ _KEPT_UNFINISHED_DAYS = 7  # as long as the bucket keeps a recording that was no
 
 
 @dataclass(frozen=True)
+class Caller:
+    """`owner` is whose the jobs are, empty where nobody says who is calling; `account` is whose budget is spent."""
+
+    owner: str = ""
+    account: str = ""
+
+
+NOBODY = Caller()
+
+
+@dataclass(frozen=True)
 class Job:
     """`status` is awaiting_upload, queued, processing, completed or failed; times are seconds since 1970.
 
     `done` and `seconds_paid` are written when the job ends; until then, its parts tell. `attempts` counts the workers
     that have taken the job since a part was last heard; `message` is what the holder of the lease was told of it by.
+    `retry` says that a failed job is to be begun again; `entries` are what the ledger keeps of it.
     """
 
     id: str
     key: str
     owner: str
+    account: str
     filename: str
     options: dict[str, Any]
     created_at: float
@@ -58,6 +74,8 @@ class Job:
     lease_until: float = 0.0
     message: str = ""
     attempts: int = 0
+    retry: bool = False
+    entries: tuple[str, ...] = ()
 
     @property
     def finished(self) -> bool:
@@ -66,7 +84,10 @@ class Job:
 
 @dataclass(frozen=True)
 class Heard:
-    """What the speech service heard in one part, on the recording's own timeline; `start` is its first sample."""
+    """What the speech service heard in one part, on the recording's own timeline; `start` is its first sample.
+
+    `seconds_paid` were paid for it, or may have been; `entries` are what the ledger keeps of it.
+    """
 
     number: int
     start: int
@@ -74,6 +95,7 @@ class Heard:
     segments: tuple[Segment, ...] = ()
     language: str | None = None
     seconds_paid: float = 0.0
+    entries: tuple[str, ...] = ()
 
 
 class Lost(Exception):
@@ -108,12 +130,19 @@ class Jobs:
         from botocore.config import Config
 
         # The bucket's own address: the global one redirects to other regions, which no browser follows with a form.
-        return self._session.client("s3", config=Config(signature_version="s3v4", s3={"addressing_style": "virtual"}))
+        config = Config(signature_version="s3v4", s3={"addressing_style": "virtual"}, max_pool_connections=_CONNECTIONS)
+        return self._session.client("s3", config=config)
 
     @cached_property
-    def _table(self) -> Any:
+    def client(self) -> Any:
         """A client that speaks Python's types; unlike the resource, it is safe in threads."""
-        return self._session.resource("dynamodb").meta.client
+        from botocore.config import Config
+
+        return self._session.resource("dynamodb", config=Config(max_pool_connections=_CONNECTIONS)).meta.client
+
+    @cached_property
+    def ledger(self) -> Ledger:
+        return Ledger(self.client, str(self._name), self.clock)
 
     @property
     def _name(self) -> str | None:
@@ -126,11 +155,12 @@ class Jobs:
     # For callers
 
     def create(
-        self, filename: str, content_type: str, options: dict[str, Any], owner: str
+        self, filename: str, content_type: str, options: dict[str, Any], caller: Caller = NOBODY
     ) -> tuple[Job, dict[str, Any]]:
         """A job that awaits its recording, and the presigned POST to send it with: `url` and `fields`."""
         identity = uuid4().hex
-        job = Job(identity, f"uploads/{identity}.{_extension(filename)}", owner, filename, options, self.clock())
+        key = f"uploads/{identity}.{_extension(filename)}"
+        job = Job(identity, key, caller.owner, caller.account, filename, options, self.clock())
         upload = self._s3.generate_presigned_post(
             self._bucket,
             job.key,
@@ -138,12 +168,66 @@ class Jobs:
             Conditions=[{"Content-Type": content_type}, ["content-length-range", 1, self.settings.max_upload_bytes]],
             ExpiresIn=self.upload_seconds,
         )
-        self._table.put_item(TableName=self._name, Item=_item(job, self._expiry(_KEPT_UNFINISHED_DAYS)))
+        self.client.put_item(TableName=self._name, Item=_item(job, self._expiry(_KEPT_UNFINISHED_DAYS)))
         return job, upload
+
+    def adopt(
+        self, identity: str, recording: BinaryIO, container: Container, options: dict[str, Any], caller: Caller
+    ) -> Job:
+        """The job of a recording that has come in one request; the same one again joins the job that it has."""
+        key, name = f"uploads/{identity}.{container.extension}", container.filename
+        new = Job(identity, key, caller.owner, caller.account, name, options, self.clock())
+        job = new if self._begin(new) else self.get(identity, caller.owner)
+        if job.status == "failed":
+            self._begin_again(job)
+        elif job.status != "awaiting_upload":
+            return job
+        recording.seek(0)
+        self._s3.put_object(Bucket=self._bucket, Key=job.key, Body=recording, ContentType=container.media_type)
+        return self.get(identity)
+
+    def _begin(self, job: Job) -> bool:
+        """Whether there was no such job before."""
+        try:
+            self.client.put_item(
+                TableName=self._name,
+                Item=_item(job, self._expiry(_KEPT_UNFINISHED_DAYS)),
+                ConditionExpression="attribute_not_exists(pk) OR expires < :now",
+                ExpressionAttributeValues={":now": int(self.clock())},
+            )
+        except self.client.exceptions.ConditionalCheckFailedException:
+            return False
+        return True
+
+    def retry(self, identity: str, owner: str) -> Job:
+        """A failed job, begun again; NotFailed for any other, NotFound where its recording is gone."""
+        job = self.get(identity, owner)
+        if job.status != "failed":
+            raise NotFailed(f"The job is {job.status}; only one that has failed can be tried again.")
+        if not self._exists(job.key):
+            raise NotFound("The recording is not here (any more); upload it again.")
+        self._begin_again(job)
+        # A copy onto itself: the bucket tells the queue as it did of the first, and the recording's days begin anew.
+        source = {"Bucket": self._bucket, "Key": job.key}
+        self._s3.copy(source, self._bucket, job.key, ExtraArgs={"MetadataDirective": "REPLACE"})
+        return self.get(identity)
+
+    def _begin_again(self, job: Job) -> None:
+        self.client.update_item(
+            TableName=self._name,
+            Key=_job_key(job.id),
+            UpdateExpression="SET retry = :true, attempts = :zero, lease_until = :zero, expires = :expires",
+            ConditionExpression="attribute_exists(pk)",
+            ExpressionAttributeValues={
+                ":true": True,
+                ":zero": 0,
+                ":expires": int(self._expiry(_KEPT_UNFINISHED_DAYS)),
+            },
+        )
 
     def get(self, identity: str, owner: str | None = None) -> Job:
         """The job as it stands; NotFound for one that is unknown, expired or somebody else's."""
-        item = self._table.get_item(TableName=self._name, Key=_job_key(identity), ConsistentRead=True).get("Item")
+        item = self.client.get_item(TableName=self._name, Key=_job_key(identity), ConsistentRead=True).get("Item")
         if not item or item["expires"] < self.clock():
             raise NotFound("There is no such job, or it has expired.")
         job = _job(item)
@@ -159,22 +243,29 @@ class Jobs:
             return _failed(job, "invalid_request", "The recording was not uploaded in time; ask for a new upload.")
         if job.status == "processing" and job.attempts >= MOST_ATTEMPTS and job.lease_until < self.clock():
             return _failed(job, StenoError.code, GAVE_UP)
+        if job.retry:
+            return replace(job, status="queued", error=None)
         return job
 
     def transcript(self, job: Job) -> Transcript:
         """The whole transcript of a completed job."""
-        stored = json.loads(self._s3.get_object(Bucket=self._bucket, Key=_transcript_key(job.id))["Body"].read())
-        segments = tuple(Segment(**segment) for segment in stored.pop("segments"))
-        return Transcript(segments=segments, **stored)
+        stored = self._s3.get_object(Bucket=self._bucket, Key=_transcript_key(job.id))["Body"].read()
+        return Transcript.from_json(stored)
 
-    def delete(self, identity: str) -> None:
+    def delete(self, identity: str, owner: str | None = None) -> None:
         """Recording, parts and transcript go; a worker that has the job learns it at its next step."""
-        job = self.get(identity)
+        job = self.get(identity, owner)
         self._delete_objects(job.key, _transcript_key(identity))
-        self._table.delete_item(TableName=self._name, Key=_job_key(identity))
+        self.client.delete_item(TableName=self._name, Key=_job_key(identity))
         # What a worker has written meanwhile; only now can it write no more.
         self._delete_objects(job.key, _transcript_key(identity))
-        self._delete_parts(identity)
+        self._forget(job.entries)
+        for heard in self._delete_parts(identity):
+            self._forget(heard.entries)
+
+    def _forget(self, entries: tuple[str, ...]) -> None:
+        for entry in entries:
+            self.ledger.forget(entry)
 
     # For the worker
 
@@ -182,13 +273,14 @@ class Jobs:
         """The job of the recording `key`, leased to `worker`; Held while another has it, NotFound if there is none."""
         identity, now = identity_of(key), self.clock()
         try:
-            item = self._table.update_item(
+            item = self.client.update_item(
                 TableName=self._name,
                 Key=_job_key(identity),
-                UpdateExpression="SET #status = :processing, lease = :worker, lease_until = :until, message = :message"
-                " ADD attempts :one",
-                ConditionExpression="#key = :key AND NOT #status IN (:completed, :failed) AND lease_until < :now",
-                ExpressionAttributeNames={"#status": "status", "#key": "key"},
+                UpdateExpression="SET #status = :processing, lease = :worker, lease_until = :until, message = :message,"
+                " retry = :false, #error = :null ADD attempts :one",
+                ConditionExpression="#key = :key AND #status <> :completed AND (#status <> :failed OR retry = :true)"
+                " AND lease_until < :now",
+                ExpressionAttributeNames={"#status": "status", "#key": "key", "#error": "error"},
                 ExpressionAttributeValues={
                     ":processing": "processing",
                     ":completed": "completed",
@@ -199,10 +291,13 @@ class Jobs:
                     ":until": _number(now + self.lease_seconds),
                     ":now": _number(now),
                     ":one": 1,
+                    ":true": True,
+                    ":false": False,
+                    ":null": None,
                 },
                 ReturnValues="ALL_NEW",
             )["Attributes"]
-        except self._table.exceptions.ConditionalCheckFailedException:
+        except self.client.exceptions.ConditionalCheckFailedException:
             job = self.get(identity)
             if job.finished or job.key != key:
                 raise NotFound("The job is finished, or has another recording.") from None
@@ -250,12 +345,13 @@ class Jobs:
             "expires": int(self._expiry(_KEPT_UNFINISHED_DAYS)),
             "heard": json.dumps(asdict(heard)),
         }
-        self._table.put_item(TableName=self._name, Item=item)
+        self.client.put_item(TableName=self._name, Item=item)
         try:
             self._update(job, "SET attempts = :zero", {":zero": 0})
         except Lost:
             if not self._is_known(job.id):
-                self._table.delete_item(TableName=self._name, Key=_part_key(job.id, heard.number))
+                self.client.delete_item(TableName=self._name, Key=_part_key(job.id, heard.number))
+                self._forget(heard.entries)
             raise
 
     def heard(self, identity: str) -> list[Heard]:
@@ -269,7 +365,7 @@ class Jobs:
         }
         found: list[Heard] = []
         while True:
-            page = self._table.query(**asked)
+            page = self.client.query(**asked)
             found += [_heard(item["heard"]) for item in page["Items"]]
             if "LastEvaluatedKey" not in page:
                 return found
@@ -277,16 +373,8 @@ class Jobs:
 
     def complete(self, job: Job, transcript: Transcript) -> None:
         """Stores the transcript, then says so; the recording and the parts go."""
-        stored = json.dumps(
-            {
-                "text": transcript.text,
-                "model": transcript.model,
-                "segments": [asdict(segment) for segment in transcript.segments],
-                "language": transcript.language,
-                "duration": transcript.duration,
-            }
-        )
-        self._s3.put_object(Bucket=self._bucket, Key=_transcript_key(job.id), Body=stored.encode())
+        stored = transcript.to_json()
+        self._s3.put_object(Bucket=self._bucket, Key=_transcript_key(job.id), Body=stored)
         told = {
             "model": transcript.model,
             "duration": _number(transcript.duration or 0),
@@ -314,7 +402,7 @@ class Jobs:
             "seconds_paid": _number(sum(part.seconds_paid for part in heard)),
         }
         if status == "completed":
-            told["total"] = len(heard)
+            told |= {"total": len(heard), "entries": [entry for part in heard for entry in part.entries]}
         sets = ", ".join(f"#{name} = :{name}" for name in told)
         self._update(job, f"SET {sets}", {f":{name}": value for name, value in told.items()})
 
@@ -322,7 +410,7 @@ class Jobs:
         """One change that only the lease's holder can make; Lost for anybody else."""
         names = {f"#{name}": name for name in re.findall(r"#(\w+)", expression)}
         try:
-            self._table.update_item(
+            self.client.update_item(
                 TableName=self._name,
                 Key=_job_key(job.id),
                 UpdateExpression=expression,
@@ -330,11 +418,11 @@ class Jobs:
                 ExpressionAttributeValues={":holder": job.lease, **values},
                 **({"ExpressionAttributeNames": names} if names else {}),
             )
-        except self._table.exceptions.ConditionalCheckFailedException:
+        except self.client.exceptions.ConditionalCheckFailedException:
             raise Lost from None
 
     def _is_known(self, identity: str) -> bool:
-        return "Item" in self._table.get_item(TableName=self._name, Key=_job_key(identity), ConsistentRead=True)
+        return "Item" in self.client.get_item(TableName=self._name, Key=_job_key(identity), ConsistentRead=True)
 
     def _exists(self, key: str) -> bool:
         from botocore.exceptions import ClientError
@@ -351,9 +439,11 @@ class Jobs:
         for key in keys:
             self._s3.delete_object(Bucket=self._bucket, Key=key)
 
-    def _delete_parts(self, identity: str) -> None:
-        for heard in self.heard(identity):
-            self._table.delete_item(TableName=self._name, Key=_part_key(identity, heard.number))
+    def _delete_parts(self, identity: str) -> list[Heard]:
+        parts = self.heard(identity)
+        for heard in parts:
+            self.client.delete_item(TableName=self._name, Key=_part_key(identity, heard.number))
+        return parts
 
     def _expiry(self, days: int) -> float:
         return self.clock() + days * _DAY
@@ -395,7 +485,7 @@ def _item(job: Job, expires: float) -> dict[str, Any]:
 
 def _job(item: dict[str, Any]) -> Job:
     kept = {name: item[name] for name in Job.__dataclass_fields__ if name in item}
-    kept["options"] = json.loads(kept["options"])
+    kept |= {"options": json.loads(kept["options"]), "entries": tuple(kept["entries"])}
     for name in ("created_at", "lease_until", "seconds_paid", "duration"):
         if kept.get(name) is not None:
             kept[name] = float(kept[name])
@@ -411,7 +501,8 @@ def _failed(job: Job, code: str, detail: str) -> Job:
 
 def _heard(stored: str) -> Heard:
     told = json.loads(stored)
-    return Heard(**{**told, "segments": tuple(Segment(**segment) for segment in told["segments"])})
+    segments = tuple(Segment(**segment) for segment in told["segments"])
+    return Heard(**{**told, "segments": segments, "entries": tuple(told["entries"])})
 
 
 def _number(value: float) -> Decimal:

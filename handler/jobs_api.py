@@ -1,17 +1,15 @@
 """The routes of jobs: large recordings go to the bucket, and are transcribed without another call."""
 
 from dataclasses import replace
-from datetime import UTC, datetime
-from functools import partial
-from typing import Annotated, Any, Literal
+from typing import Annotated, Literal
 
 import anyio.to_thread
-from fastapi import APIRouter, Depends, Query, Request, Response
+from fastapi import APIRouter, Depends, Query, Response
 from fastapi.responses import JSONResponse
 from pydantic import Field
 
 from handler import answers, documents
-from handler.access import Wired, authorize, subject
+from handler.access import Called, Wired, authorize
 from handler.errors import EmptyRecording, InvalidOption, NotReady, RecordingTooLarge, UnsupportedMedia
 from handler.jobs import Job
 from handler.options import TIMED_FORMATS, TranscribeOptions, model_for
@@ -20,7 +18,6 @@ from handler.wiring import Wiring
 
 router = APIRouter(prefix="/api", dependencies=[Depends(authorize)], responses=documents.JOBS)
 
-_POLL_SECONDS = 2
 _OF_THE_FILE = {"filename", "content_type", "size"}
 _ANY_TYPE = "application/octet-stream"
 
@@ -34,20 +31,22 @@ class Upload(TranscribeOptions):
 
 
 @router.post("/uploads", status_code=201, responses=documents.UPLOADS)
-async def create_upload(upload: Upload, request: Request, wiring: Wired) -> Response:
+async def create_upload(upload: Upload, wiring: Wired, caller: Called) -> Response:
     """A job, and the form to upload its recording with: POST `upload.fields` and then `file` to `upload.url`."""
     jobs = wiring.jobs
     _check(upload, wiring)
     options = upload.model_dump(exclude=_OF_THE_FILE, exclude_defaults=True)
-    create = partial(jobs.create, upload.filename, upload.content_type or _ANY_TYPE, options, subject(request) or "")
-    job, form = await anyio.to_thread.run_sync(create)
+    await anyio.to_thread.run_sync(wiring.budget.check, caller.account)
+    job, form = await anyio.to_thread.run_sync(
+        jobs.create, upload.filename, upload.content_type or _ANY_TYPE, options, caller
+    )
     body = {
         "id": job.id,
         "status": job.status,
         "upload": {"url": form["url"], "fields": form["fields"]},
-        "expires_at": _date(job.created_at + jobs.upload_seconds),
+        "expires_at": answers.date(job.created_at + jobs.upload_seconds),
     }
-    return JSONResponse(body, 201, headers={"Location": _address(job)})
+    return JSONResponse(body, 201, headers={"Location": answers.address(job)})
 
 
 def _check(upload: Upload, wiring: Wiring) -> None:
@@ -67,37 +66,43 @@ def _check(upload: Upload, wiring: Wiring) -> None:
 
 
 @router.get("/transcriptions/{identity}")
-async def transcription(identity: str, request: Request, wiring: Wired) -> Response:
+async def transcription(identity: str, wiring: Wired, caller: Called) -> Response:
     """How the job stands, with the text so far."""
-    job, text = await anyio.to_thread.run_sync(_read, wiring, identity, subject(request) or "")
-    headers = {} if job.finished else {"Retry-After": str(_POLL_SECONDS)}
-    return JSONResponse(_told(job, text), headers=headers)
+    job, text = await anyio.to_thread.run_sync(_read, wiring, identity, caller.owner)
+    return answers.job(job, text)
 
 
 @router.get("/transcriptions/{identity}/transcript", responses=documents.TRANSCRIPTS)
 async def transcript(
     identity: str,
-    request: Request,
     wiring: Wired,
+    caller: Called,
     response_format: Annotated[Literal["json", "text", "srt", "vtt", "verbose_json"], Query()] = "json",
 ) -> Response:
     """The whole transcript, in any format that the model's times allow."""
-    job = await anyio.to_thread.run_sync(wiring.jobs.get, identity, subject(request) or "")
+    job = await anyio.to_thread.run_sync(wiring.jobs.get, identity, caller.owner)
     if job.status == "failed":
         raise NotReady(f"The job has failed, so that there is no transcript. {(job.error or {}).get('detail', '')}")
     if job.status != "completed":
-        raise NotReady("The job is not finished yet.", _POLL_SECONDS)
+        raise NotReady("The job is not finished yet.", answers.POLL_SECONDS)
     whole = await anyio.to_thread.run_sync(wiring.jobs.transcript, job)
     if response_format in TIMED_FORMATS and whole.text and not whole.segments:
         raise InvalidOption("response_format", f"{whole.model} gave no times, and {response_format} needs them.")
     return answers.transcription(whole, response_format)
 
 
+@router.post("/transcriptions/{identity}/retry", status_code=202, responses=documents.RETRIES)
+async def retry(identity: str, wiring: Wired, caller: Called) -> Response:
+    """The same recording again, without an upload; only the parts that were not heard are sent."""
+    await anyio.to_thread.run_sync(wiring.jobs.retry, identity, caller.owner)
+    job, text = await anyio.to_thread.run_sync(_read, wiring, identity, caller.owner)
+    return answers.job(job, text, 202)
+
+
 @router.delete("/transcriptions/{identity}", status_code=204)
-async def delete(identity: str, request: Request, wiring: Wired) -> Response:
+async def delete(identity: str, wiring: Wired, caller: Called) -> Response:
     """Recording, parts and transcript are gone."""
-    await anyio.to_thread.run_sync(wiring.jobs.get, identity, subject(request) or "")
-    await anyio.to_thread.run_sync(wiring.jobs.delete, identity)
+    await anyio.to_thread.run_sync(wiring.jobs.delete, identity, caller.owner)
     return Response(status_code=204)
 
 
@@ -110,27 +115,3 @@ def _read(wiring: Wiring, identity: str, owner: str) -> tuple[Job, str]:
     heard = wiring.jobs.heard(identity)
     paid = sum(part.seconds_paid for part in heard)
     return replace(job, done=len(heard), seconds_paid=round(paid, 3)), joined_text(part.text for part in heard)
-
-
-def _told(job: Job, text: str) -> dict[str, Any]:
-    return {
-        "id": job.id,
-        "status": job.status,
-        "filename": job.filename,
-        "created_at": _date(job.created_at),
-        "progress": {"done": job.done, "total": job.total},
-        "duration": job.duration,
-        "model": job.model,
-        "seconds_paid": job.seconds_paid,
-        "no_speech": job.no_speech,
-        "transcript": text,
-        "error": job.error,
-    }
-
-
-def _address(job: Job) -> str:
-    return f"/api/transcriptions/{job.id}"
-
-
-def _date(seconds: float) -> str:
-    return datetime.fromtimestamp(seconds, UTC).isoformat(timespec="seconds").replace("+00:00", "Z")

@@ -51,6 +51,7 @@ class ServerVad(BaseModel):
     threshold: float | None = None
 
 
+_OF_JOBS = ("model", "language", "languages", "prompt", "keywords", "response_format", "temperature", "stream")
 _CHUNKING_SCHEMA = {"type": "string", "description": "`auto`, or OpenAI's `server_vad` object as JSON."}
 
 
@@ -95,6 +96,11 @@ class Options(BaseModel):
             return json.loads(strategy)
         except RecursionError:
             raise ValueError("it is nested too deep") from None
+
+    @property
+    def are_for_jobs(self) -> bool:
+        """Whether a job's transcript, which is joined of parts, has a place for all that is asked."""
+        return self.response_format != "diarized_json" and not self.model_fields_set - set(_OF_JOBS)
 
     @classmethod
     def taken(cls) -> tuple[str, ...]:
@@ -192,7 +198,7 @@ class TranscribeOptions(Options):
 
     @classmethod
     def taken(cls) -> tuple[str, ...]:
-        return ("model", "language", "prompt", "keywords", "response_format", "temperature")
+        return tuple(option for option in _OF_JOBS if option not in ("languages", "stream"))
 
     @field_validator("response_format")
     @classmethod

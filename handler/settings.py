@@ -38,6 +38,8 @@ class Settings(BaseSettings):
     max_upload_bytes: int = Field(default=2_000_000_000, ge=1, le=5_000_000_000)  # S3 takes no larger form
     max_audio_seconds: float = Field(default=12 * 3600, gt=0)
     transcript_days: int = Field(default=30, ge=1)
+    daily_seconds: float | None = Field(default=None, gt=0)
+    daily_seconds_per_caller: float | None = Field(default=None, gt=0)
 
     # Lambda sets it; where it is set, nothing is open unless it says so and the gateway's 30 s are near.
     aws_lambda_function_name: str | None = None
@@ -95,6 +97,10 @@ class Settings(BaseSettings):
         if bool(self.bucket_name) != bool(self.table_name):
             raise ValueError(
                 "BUCKET_NAME and TABLE_NAME belong together: uploads need both, and the app alone neither."
+            )
+        if (self.daily_seconds or self.daily_seconds_per_caller) and not self.table_name:
+            raise ValueError(
+                "DAILY_SECONDS and DAILY_SECONDS_PER_CALLER are counted in a table: set BUCKET_NAME and TABLE_NAME."
             )
         if self.auth == "jwt" and not self.aws_lambda_function_name:
             raise ValueError("AUTH=jwt needs API Gateway to check the tokens; here, use AUTH=token or AUTH=open.")

@@ -1,8 +1,9 @@
 """What was said: a transcript, its timed segments, and the texts made of them."""
 
+import json
 from collections.abc import Iterable
-from dataclasses import dataclass, field
-from typing import Any
+from dataclasses import asdict, dataclass, field
+from typing import Any, Self
 
 
 @dataclass(frozen=True)
@@ -33,6 +34,14 @@ class Transcript:
     cut_off: bool = False
     answer: dict[str, Any] = field(default_factory=dict)
     answer_format: str = "json"
+
+    def to_json(self) -> bytes:
+        return json.dumps(asdict(self)).encode()
+
+    @classmethod
+    def from_json(cls, stored: bytes) -> Self:
+        told = json.loads(stored)
+        return cls(**{**told, "segments": tuple(Segment(**segment) for segment in told["segments"])})
 
 
 def joined_text(texts: Iterable[str]) -> str:

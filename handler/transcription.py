@@ -12,9 +12,10 @@ import anyio.to_thread
 from handler.audio import FLAC
 from handler.cutting import PART_SECONDS, SAMPLE_RATE, Part, parts_of
 from handler.errors import EmptyRecording, UpstreamBusy, UpstreamFailed, UpstreamTimeout
-from handler.jobs import Heard, Job
+from handler.jobs import Caller, Heard, Job
 from handler.models import DEFAULT_MODEL, MODELS, serving
 from handler.options import Options
+from handler.payment import Paid, Payment, Question, digest_of
 from handler.transcript import Transcript, joined_text
 from handler.wiring import Wiring
 
@@ -63,6 +64,7 @@ class Transcription:
         self._job = job
         self._limiter = anyio.CapacityLimiter(min(PARTS_AT_ONCE, wiring.settings.max_concurrent_calls))
         self._pace = Pace()
+        self._payment = Payment(wiring, Caller(job.owner, job.account), job.id)
         self._heard: dict[int, Heard] = {}
         today = wiring.today()
         model = serving(job.options.get("model") or wiring.settings.whisper_model, today) or MODELS[DEFAULT_MODEL]
@@ -105,16 +107,18 @@ class Transcription:
         self._heard[part.number] = heard
 
     async def _ask(self, part: Part) -> Heard:
-        transcript = await self._answer(part)
-        paid = transcript.seconds_billed or part.seconds
+        paid = await self._answer(part)
+        transcript = paid.transcript
         if transcript.cut_off and part.seconds > _SHORTEST_SECONDS:
             return await self._ask_halves(part, paid)
         segments = tuple(
             replace(segment, start=part.at(segment.start), end=part.at(segment.end)) for segment in transcript.segments
         )
-        return Heard(part.number, part.start, transcript.text, segments, transcript.language, paid)
+        return Heard(
+            part.number, part.start, transcript.text, segments, transcript.language, paid.seconds, paid.entries
+        )
 
-    async def _ask_halves(self, part: Part, paid: float) -> Heard:
+    async def _ask_halves(self, part: Part, paid: Paid) -> Heard:
         """A part whose text was too long for one answer, in two; the answer that was cut off is paid all the same."""
         folder = part.path.with_suffix("")
         folder.mkdir()
@@ -127,25 +131,27 @@ class Transcription:
             joined_text(half.text for half in halves),
             tuple(segment for half in halves for segment in half.segments),
             halves[0].language,
-            paid + sum(half.seconds_paid for half in halves),
+            paid.seconds + sum(half.seconds_paid for half in halves),
+            sum((half.entries for half in halves), paid.entries),
         )
 
-    async def _answer(self, part: Part) -> Transcript:
+    async def _answer(self, part: Part) -> Paid:
         """What the speech service hears in the part; sent again where that may help."""
-        speech = await self._wiring.speech()
         doubtful = 0
-        for attempt in range(1, _ATTEMPTS + 1):
-            await self._pace.wait()
-            try:
-                with part.path.open("rb") as file:
-                    return await speech.transcribe(file, FLAC, self._parameters, self._pacing.deadline, attempts=1)
-            except EmptyRecording:  # a last part too short to hold a word
-                return Transcript("", self._model)
-            except (UpstreamFailed, UpstreamBusy, UpstreamTimeout) as error:
-                doubtful += not error.again
-                if attempt == _ATTEMPTS or doubtful == _DOUBTFUL_ATTEMPTS:
-                    raise
-                self._pace.slow_down(max(error.retry_after or 0, self._pacing.pause * (1 << attempt - 1)))
+        with part.path.open("rb") as file:
+            digest = await anyio.to_thread.run_sync(digest_of, file)
+            question = Question(file, FLAC, self._parameters, digest, part.seconds)
+            for attempt in range(1, _ATTEMPTS + 1):
+                await self._pace.wait()
+                try:
+                    return await self._payment.transcript(question, self._pacing.deadline, 1)
+                except EmptyRecording:  # a last part too short to hold a word
+                    return Paid(Transcript("", self._model), 0)
+                except (UpstreamFailed, UpstreamBusy, UpstreamTimeout) as error:
+                    doubtful += not error.again
+                    if attempt == _ATTEMPTS or doubtful == _DOUBTFUL_ATTEMPTS:
+                        raise
+                    self._pace.slow_down(max(error.retry_after or 0, self._pacing.pause * (1 << attempt - 1)))
         raise AssertionError("the last attempt returns or raises")
 
     def _joined(self, duration: float) -> Transcript:

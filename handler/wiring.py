@@ -12,8 +12,10 @@ import anyio
 import anyio.to_thread
 from pydantic import SecretStr
 
+from handler.budget import Budget
 from handler.errors import NotFound, UpstreamCredentials
 from handler.jobs import Jobs
+from handler.ledger import Ledger
 from handler.settings import Settings
 
 if TYPE_CHECKING:
@@ -99,6 +101,22 @@ class Wiring:
         if self._jobs is None:
             raise NotFound("This server takes no uploads: it has no bucket.")
         return self._jobs
+
+    @property
+    def ledger(self) -> Ledger | None:
+        """None where this server has no table: then what is sent twice is paid twice."""
+        return self._jobs.ledger if self._jobs else None
+
+    @cached_property
+    def budget(self) -> Budget:
+        jobs, settings = self.jobs, self.settings
+        return Budget(
+            jobs.client,
+            str(settings.table_name),
+            settings.daily_seconds,
+            settings.daily_seconds_per_caller,
+            jobs.clock,
+        )
 
     @cached_property
     def sqs(self) -> Any:

@@ -8,6 +8,7 @@ import threading
 from datetime import date
 from pathlib import Path
 
+import boto3
 import httpx2
 import pytest
 import uvicorn
@@ -131,6 +132,9 @@ def aws_process(tmp_path_factory):
 def aws(aws_process, monkeypatch):
     for name, value in aws_process.items():
         monkeypatch.setenv(name, value)
+    table = boto3.resource("dynamodb").Table(aws_process["TABLE_NAME"])
+    for item in table.scan(ProjectionExpression="pk, sk")["Items"]:
+        table.delete_item(Key=item)  # what another test has paid for is not free in this one
     return {"bucket_name": aws_process["BUCKET_NAME"], "table_name": aws_process["TABLE_NAME"]}
 
 

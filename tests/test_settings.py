@@ -54,6 +54,8 @@ def test_without_a_key_the_start_is_refused_with_a_sentence_that_names_both_ways
         ({"auth": "none"}, "'token', 'jwt' or 'open'"),
         ({"max_audio_bytes": 0}, "greater than or equal to 1"),
         ({"request_deadline_seconds": "soon"}, "number"),
+        ({"daily_seconds": 3600}, "TABLE_NAME"),
+        ({"daily_seconds_per_caller": 3600}, "TABLE_NAME"),
     ],
 )
 def test_a_setting_that_cannot_work_is_refused_by_name(given, word):

@@ -1,0 +1,128 @@
+"""A recording that came in one request: sent to the speech service at once, or made a job where that cannot do."""
+
+import time
+from dataclasses import dataclass
+from typing import BinaryIO
+from uuid import uuid4
+
+import anyio
+import anyio.to_thread
+
+from handler.audio import Container, identify, recorded_live
+from handler.errors import (
+    BudgetExhausted,
+    UnreadableRecording,
+    UnsupportedMedia,
+    UpstreamBusy,
+    UpstreamTimeout,
+    error_of,
+)
+from handler.jobs import Caller, Job
+from handler.ledger import key_of
+from handler.options import Options, model_for
+from handler.payment import Payment, Question, digest_of
+from handler.transcript import Transcript
+from handler.wiring import Wiring
+
+_ATTEMPTS = 3
+_LOOK_SECONDS = 0.25
+_DIRECT_SHARE = 0.85  # of the time there is; the rest is for making a job of it
+_SPEED = 20.0  # seconds of sound that the speech service hears in one, when it is slow, ...
+_START_SECONDS = 2.0  # ... and what it takes to begin
+_LONGEST_SECONDS = 1400.0
+_MOST_TYPICAL = 8.0  # no recorder makes files of so many times the usual seconds
+_LIVE_BYTES_PER_SECOND = 32_000  # the most that browsers record
+
+
+@dataclass(frozen=True)
+class _Recording:
+    file: BinaryIO
+    container: Container
+    size: int
+    digest: str
+
+    @property
+    def usual_seconds(self) -> float:
+        return self.size / self.container.bytes_per_second
+
+    @property
+    def most_seconds(self) -> float:
+        return min(self.usual_seconds * _MOST_TYPICAL, _LONGEST_SECONDS)
+
+
+async def transcribe(wiring: Wiring, file: BinaryIO, options: Options, caller: Caller) -> Transcript | Job:
+    """The transcript; or its job, where it takes longer than the request may."""
+    deadline = time.monotonic() + wiring.settings.request_deadline_seconds
+    today = wiring.today()
+    model = model_for(options.model or wiring.settings.whisper_model, today)
+    parameters = options.for_model(model, today)
+    container = identify(file)
+    recording = _Recording(file, container, file.seek(0, 2), await anyio.to_thread.run_sync(digest_of, file))
+    sure = SureWay(wiring, recording, options.model_copy(update={"model": model.name}), caller, deadline)
+    if sure.is_open and (not container.direct or _takes_too_long(recording, wiring)):
+        return await sure.outcome()
+    if not container.direct:
+        raise UnsupportedMedia(
+            f"The recording is {container.name}, which the speech service does not take."
+            " Send WebM, MP4, Ogg, WAV, MP3 or FLAC."
+        )
+    question = Question(file, container, parameters, recording.digest, recording.most_seconds)
+    payment = Payment(wiring, caller, uuid4().hex)
+    within = (deadline - time.monotonic()) * (_DIRECT_SHARE if sure.is_open else 1)
+    try:
+        paid = await payment.transcript(question, within, _ATTEMPTS)
+    except (UnreadableRecording, UpstreamTimeout, UpstreamBusy, BudgetExhausted):
+        # The worker reads what the speech service cannot, has more time, and knows how long a recording really is.
+        if not sure.is_open:
+            raise
+        return await sure.outcome()
+    if sure.is_open and _lacks_most(paid.transcript, recording):
+        return await sure.outcome()
+    return paid.transcript
+
+
+def _takes_too_long(recording: _Recording, wiring: Wiring) -> bool:
+    expected = _START_SECONDS + recording.usual_seconds / _SPEED
+    return expected > wiring.settings.request_deadline_seconds * _DIRECT_SHARE
+
+
+def _lacks_most(transcript: Transcript, recording: _Recording) -> bool:
+    """Of what browsers record without time slices, the speech service has been seen to hear the first second only."""
+    if transcript.seconds_billed is None or not recorded_live(recording.file):
+        return False
+    return transcript.seconds_billed * _LIVE_BYTES_PER_SECOND < recording.size
+
+
+class SureWay:
+    """The recording as a job. The same recording, asked about in the same way, is always the same job."""
+
+    def __init__(
+        self, wiring: Wiring, recording: _Recording, options: Options, caller: Caller, deadline: float
+    ) -> None:
+        self._wiring = wiring
+        self._recording = recording
+        self._options = options.model_dump(exclude_defaults=True, exclude={"response_format"})
+        self._caller = caller
+        self._deadline = deadline
+        self.is_open = wiring.settings.bucket_name is not None and options.are_for_jobs
+
+    async def outcome(self) -> Transcript | Job:
+        """The job's transcript or its error; the job itself where it is not finished in time."""
+        jobs = self._wiring.jobs
+        job = await anyio.to_thread.run_sync(self._adopted)
+        while not job.finished and time.monotonic() < self._deadline:
+            await anyio.sleep(_LOOK_SECONDS)
+            job = await anyio.to_thread.run_sync(jobs.get, job.id)
+        if job.status == "failed":
+            raise error_of(**(job.error or {"code": "", "detail": ""}))
+        return await anyio.to_thread.run_sync(jobs.transcript, job) if job.finished else job
+
+    def _adopted(self) -> Job:
+        identity = key_of(self._caller.owner, self._recording.digest, self._options)[:32]
+        return self._wiring.jobs.adopt(
+            identity,
+            self._recording.file,
+            self._recording.container,
+            self._options,
+            self._caller,
+        )

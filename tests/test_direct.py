@@ -1,0 +1,298 @@
+"""direct.py and payment.py: what comes in one request is paid for once, and becomes a job where that is surer."""
+
+import contextlib
+import threading
+from concurrent.futures import ThreadPoolExecutor
+
+import httpx2
+import openai
+import pytest
+
+from handler.jobs import Jobs
+from tests.conftest import serving, settings
+from tests.recordings import long_recording, recording, silent_video
+from tests.test_jobs import Clock, Place
+from tests.upstream import FalseUpstream, heard, refused
+
+WORDS = "Ever tried."
+
+
+class Server(Place):
+    """A server, and a worker that does what is in the queue."""
+
+    def send(self, content, route="/api/transcribe", **fields):
+        return self.http.post(route, files={"file": content}, data=fields)
+
+    @contextlib.contextmanager
+    def at_work(self):
+        stopped = threading.Event()
+
+        def work():
+            while not stopped.is_set():
+                for message in self.messages():
+                    if self.work(message) == []:
+                        self.sqs.delete_message(QueueUrl=self.queue, ReceiptHandle=message["receiptHandle"])
+
+        thread = threading.Thread(target=work)
+        thread.start()
+        try:
+            yield
+        finally:
+            stopped.set()
+            thread.join()
+
+
+@pytest.fixture
+def server(aws):
+    """Makes a server over a false upstream, whose worker is at work unless `idle`."""
+    with contextlib.ExitStack() as stack:
+
+        def start(upstream=None, *, idle=False, **given):
+            made = Server(aws, upstream, **{"request_deadline_seconds": 30, **given})
+            made.sqs.purge_queue(QueueUrl=made.queue)
+            if not idle:
+                stack.enter_context(made.at_work())
+            return made
+
+        yield start
+
+
+def parts(call):
+    """Whether a call carried what the worker makes."""
+    return call.filename == "recording.flac"
+
+
+# Paid once
+
+
+def test_the_same_recording_sent_ten_times_five_of_them_at_once_is_paid_for_once(server):
+    together, content = threading.Barrier(5), long_recording("webm", 120)
+    answered = threading.Event()
+
+    def slowly(_):
+        answered.wait(1)  # so that the others come while the first is on its way
+        return heard(WORDS)
+
+    upstream = FalseUpstream(slowly)
+    place = server(upstream, idle=True)
+
+    def send(_):
+        together.wait()
+        return place.send(content)
+
+    with ThreadPoolExecutor(5) as pool:
+        at_once = list(pool.map(send, range(5)))
+    after = [place.send(content) for _ in range(5)]
+    assert [answer.json() for answer in at_once + after] == [{"transcript": WORDS}] * 10
+    assert len(upstream.calls) == 1
+
+
+def test_another_model_language_or_recording_is_another_payment(server):
+    upstream, content = FalseUpstream(), recording("webm")
+    place = server(upstream, idle=True)
+    for fields in ({}, {"model": "whisper-1"}, {"language": "en"}, {"response_format": "text"}):
+        assert place.send(content, **fields).status_code == 200
+    place.send(recording("ogg"))
+    assert len(upstream.calls) == 4  # the words are the same in every format
+
+
+def test_what_failed_and_cannot_have_been_billed_is_sent_again(server):
+    upstream = FalseUpstream(refused(401), heard(WORDS))
+    place = server(upstream, idle=True)
+    assert place.send(recording("webm")).status_code == 502
+    assert place.send(recording("webm")).json() == {"transcript": WORDS}
+
+
+def test_the_upstreams_whole_answer_is_remembered(server):
+    place = server(FalseUpstream(heard(WORDS, languages=[{"code": "en"}])), idle=True)
+    content = recording("webm")
+    first, second = (place.send(content, "/v1/audio/transcriptions") for _ in range(2))
+    assert first.json() == second.json()
+    assert first.json()["languages"] == [{"code": "en"}]
+
+
+# What the fast way cannot do, the sure way does
+
+
+@pytest.mark.parametrize("kind", ["aac", "amr", "avi", "caf", "mpeg-ts"])
+def test_what_the_speech_service_does_not_take_is_made_into_what_it_takes(server, kind):
+    upstream = FalseUpstream()
+    answer = server(upstream).send(recording(kind))
+    assert (answer.status_code, answer.json()) == (200, {"transcript": WORDS})
+    assert answer.headers["Steno-Model"] == "gpt-transcribe"
+    assert all(map(parts, upstream.calls))
+
+
+def test_what_the_speech_service_cannot_read_is_repaired(server):
+    """As with Safari's recordings, some of which it refuses."""
+    upstream = FalseUpstream(refused(400))
+    answer = server(upstream).send(recording("fragmented mp4"), response_format="text")
+    assert (answer.status_code, answer.text) == (200, WORDS)
+    assert [parts(call) for call in upstream.calls] == [False, True]
+
+
+def test_an_answer_to_far_less_than_was_recorded_is_not_believed(server):
+    """As with Safari's recordings, of some of which it hears the first second, and answers 200."""
+    first_second = httpx2.Response(200, json={"text": "Ever", "usage": {"type": "duration", "seconds": 1}})
+    upstream = FalseUpstream(first_second)
+    place = server(upstream)
+    for _ in range(2):
+        assert place.send(recording("fragmented mp4", seconds=10)).json() == {"transcript": WORDS}
+    assert [parts(call) for call in upstream.calls] == [False, True]
+
+
+@pytest.mark.parametrize("kind", ["mp4", "webm", "mp3"])
+def test_a_short_answer_to_a_good_recording_is_believed(server, kind):
+    upstream = FalseUpstream(httpx2.Response(200, json={"text": "", "usage": {"type": "duration", "seconds": 1}}))
+    assert server(upstream, idle=True).send(recording(kind, seconds=10)).status_code == 200
+    assert len(upstream.calls) == 1
+
+
+def test_a_recording_too_long_for_the_clock_is_a_job_before_anything_is_paid(server):
+    upstream = FalseUpstream()
+    place = server(upstream, idle=True, request_deadline_seconds=2)
+    answer = place.send(long_recording("webm", 120))
+    assert answer.status_code == 202
+    assert answer.json()["status"] == "queued"
+    assert answer.headers["Location"] == f"/api/transcriptions/{answer.json()['id']}"
+    assert answer.headers["Retry-After"]
+    assert upstream.calls == []
+    with place.at_work():
+        done = place.send(long_recording("webm", 120), "/v1/audio/transcriptions")
+    assert done.status_code in (200, 503)
+    assert place.job(answer.json()["id"])["status"] == "completed"
+    assert all(map(parts, upstream.calls))
+
+
+def test_a_service_that_hangs_costs_the_recording_nothing_but_time(server):
+    release = threading.Event()
+
+    def hang(_):
+        release.wait(20)
+        return heard("too late")
+
+    place = server(FalseUpstream(hang), request_deadline_seconds=6)
+    answer = place.send(recording("webm"))
+    release.set()
+    assert answer.status_code in (200, 202)
+    if answer.status_code == 202:
+        answer = place.send(recording("webm"))
+    assert answer.json() == {"transcript": WORDS}
+
+
+def test_a_busy_service_is_waited_for_by_the_worker(server):
+    place = server(FalseUpstream(refused(429, retry_after="100"), words=WORDS))
+    assert place.send(recording("webm")).json() == {"transcript": WORDS}
+
+
+@pytest.mark.parametrize(
+    ("content", "upstream", "status", "code"),
+    [
+        (recording("webm"), lambda: FalseUpstream(*[refused(400)] * 2), 422, "unreadable_recording"),
+        (silent_video(), lambda: FalseUpstream(refused(400)), 422, "no_audio"),
+        (recording("aac"), lambda: FalseUpstream(refused(429, "insufficient_quota")), 502, "upstream_quota"),
+    ],
+)
+def test_a_job_that_fails_in_time_gives_the_request_its_own_error(server, content, upstream, status, code):
+    answer = server(upstream()).send(content)
+    assert (answer.status_code, answer.json()["code"]) == (status, code)
+
+
+def test_what_only_the_speech_services_own_answer_can_hold_is_no_job(server):
+    upstream = FalseUpstream(refused(400))
+    answer = server(upstream, idle=True).send(
+        recording("webm"), "/v1/audio/transcriptions", model="gpt-4o-transcribe", include="logprobs"
+    )
+    assert answer.json()["error"]["code"] == "unreadable_recording"
+
+
+def test_without_a_bucket_the_refusal_is_the_answer(client):
+    answer = client(FalseUpstream(refused(400))).post("/api/transcribe", files={"file": recording("webm")})
+    assert answer.json()["code"] == "unreadable_recording"
+
+
+def test_openais_sdk_gets_the_words_of_a_job_by_its_own_retries(server):
+    """The first try meets a job that is not finished; the same bytes join it."""
+    place = server(FalseUpstream(), idle=True, request_deadline_seconds=1)
+    with serving(place.app) as url, openai.OpenAI(base_url=f"{url}/v1", api_key="any", max_retries=0) as once:
+        with pytest.raises(openai.InternalServerError) as busy:
+            once.audio.transcriptions.create(model="gpt-transcribe", file=("a.aac", recording("aac")))
+        assert busy.value.response.headers["retry-after"]
+        assert busy.value.response.headers["x-should-retry"] == "true"
+        with place.at_work():
+            answer = once.with_options(max_retries=9).audio.transcriptions.create(
+                model="gpt-transcribe", file=("a.aac", recording("aac"))
+            )
+    assert answer.text == WORDS
+    assert answer.usage.seconds == pytest.approx(3, abs=1)
+
+
+def test_a_failed_job_is_begun_again_by_the_same_recording(server):
+    upstream = FalseUpstream(refused(401))
+    place = server(upstream)
+    assert place.send(recording("aac")).json()["code"] == "upstream_credentials"
+    assert place.send(recording("aac")).json() == {"transcript": WORDS}
+
+
+# The day's budget
+
+
+def spent(place):
+    found = place.jobs.client.scan(TableName="steno")["Items"]
+    return {item["sk"].partition("#")[0]: float(item["seconds"]) for item in found if item["pk"].startswith("spent#")}
+
+
+def test_fifty_at_once_against_a_cap_of_ten_pay_for_ten_at_most(server):
+    upstream = FalseUpstream()
+    place = server(upstream, daily_seconds=31, request_deadline_seconds=60)
+    recordings = [recording("ogg", "two_cities.wav", 3 + number / 10) for number in range(50)]
+    with ThreadPoolExecutor(50) as pool:
+        answers = list(pool.map(place.send, recordings))
+    said = [answer.json().get("code") or answer.json().get("transcript") for answer in answers]
+    assert set(said) == {WORDS, "budget_exhausted"}
+    assert 8 <= said.count(WORDS) == len(upstream.calls) <= 10
+    assert spent(place)["all"] == 3 * len(upstream.calls) <= 31
+
+
+def test_a_spent_budget_says_when_it_opens(server):
+    place = server(idle=True, daily_seconds_per_caller=3)
+    place.wiring.budget.reserve("testclient", 3)
+    answer = place.ask()
+    assert (answer.status_code, answer.json()["code"]) == (429, "budget_exhausted")
+    assert 0 < int(answer.headers["Retry-After"]) <= 86_400
+    assert "00:00 UTC" in answer.json()["detail"]
+
+
+def test_one_callers_seconds_are_not_anothers(server):
+    budget = server(idle=True, daily_seconds=10, daily_seconds_per_caller=6).wiring.budget
+    budget.reserve("ada", 6)
+    for caller, seconds in (("ada", 1), ("bob", 5)):
+        with pytest.raises(Exception, match="00:00 UTC"):
+            budget.reserve(caller, seconds)
+    budget.reserve("bob", 4)
+
+
+def test_what_is_reserved_is_settled_by_what_was_billed(server):
+    place = server(FalseUpstream(refused(401), heard(WORDS), httpx2.Response(502)), idle=True, daily_seconds=900)
+    place.send(recording("webm"))
+    assert spent(place) == {"all": 0}
+    place.send(recording("webm"))
+    assert spent(place) == {"all": 3}
+    place.send(recording("webm"))
+    assert spent(place)["all"] > 3  # that one may have been billed
+
+
+def test_a_job_that_meets_the_cap_fails_and_can_go_on_the_next_day(aws):
+    upstream = FalseUpstream(*[httpx2.Response(200, json={"text": WORDS})] * 3)  # as long as the parts are, it costs
+    clock = Clock()
+    place = Server(aws, upstream, Jobs(settings(**aws), clock), daily_seconds=60)
+    identity = place.upload(long_recording("ogg", 80))
+    place.work(place.about(identity))
+    job = place.job(identity)
+    assert (job["status"], job["error"]["code"]) == ("failed", "budget_exhausted")
+    assert job["progress"]["done"] in (1, 2)
+    clock.now += 86_400
+    assert place.http.post(f"/api/transcriptions/{identity}/retry").status_code == 202
+    place.work(place.about(identity))
+    assert place.job(identity)["status"] == "completed"
+    assert len(upstream.calls) == 3
