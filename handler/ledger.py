@@ -70,7 +70,7 @@ class Ledger:
             if "transcript" not in item or item["expires"] < now:
                 raise Taken from None
             return Entry(item["holder"], float(item["seconds"]), _unpacked(item["transcript"].value))
-        return Entry(holder, float(item["seconds"]) - seconds)
+        return Entry(holder, float(item["seconds"] - _number(seconds)))
 
     def keep(self, key: str, holder: str, seconds: float, transcript: Transcript) -> None:
         """Puts the answer where the next who asks finds it, if it is not larger than any table takes."""

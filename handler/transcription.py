@@ -1,7 +1,6 @@
 """One job's recording on its way to a transcript: cut, heard part by part, and joined."""
 
 import random
-import tempfile
 from dataclasses import dataclass, replace
 from pathlib import Path
 from time import monotonic
@@ -16,6 +15,7 @@ from handler.jobs import Caller, Heard, Job
 from handler.models import DEFAULT_MODEL, MODELS, serving
 from handler.options import Options
 from handler.payment import Paid, Payment, Question, digest_of
+from handler.scratch import scratch
 from handler.transcript import Transcript, joined_text
 from handler.wiring import Wiring
 
@@ -76,11 +76,11 @@ class Transcription:
     async def run(self) -> Transcript:
         already = await anyio.to_thread.run_sync(self._jobs.heard, self._job.id)
         self._heard = {heard.number: heard for heard in already}
-        with tempfile.TemporaryDirectory(prefix="steno-") as folder:
-            recording = Path(folder) / "recording"
+        with scratch() as folder:
+            recording = folder / "recording"
             with recording.open("wb") as file:
                 await anyio.to_thread.run_sync(self._jobs.fetch, self._job, file)
-            duration = await self._hear_all(recording, Path(folder))
+            duration = await self._hear_all(recording, folder)
         return self._joined(duration)
 
     async def _hear_all(self, recording: Path, folder: Path) -> float:

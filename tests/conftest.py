@@ -25,6 +25,10 @@ ROOT = Path(__file__).parent.parent
 TODAY = date(2026, 11, 21)
 
 
+def pytest_addoption(parser):
+    parser.addoption("--kills", type=int, default=3, help="at how many random moments a worker is killed")
+
+
 @pytest.fixture(autouse=True)
 def _no_settings_of_this_machine(monkeypatch):
     """A developer's own environment and `.env` change no test."""

@@ -17,7 +17,7 @@ FLOORS = [
     {"wiring"},
     {"speech", "jobs"},
     {"ledger", "budget"},
-    {"form", "drain", "settings", "options", "audio"},
+    {"form", "drain", "settings", "options", "audio", "scratch"},
     {"transcript", "models", "payload", "frames"},
     {"errors"},
 ]

@@ -5,7 +5,6 @@ import json
 import tempfile
 import threading
 import time
-from pathlib import Path
 
 import boto3
 import httpx2
@@ -523,17 +522,19 @@ def test_a_job_that_takes_long_keeps_its_lease_and_its_message(aws):
     assert place.job(identity)["status"] == "completed"
 
 
-def test_a_part_goes_from_the_disk_once_it_was_heard(aws):
+def test_a_part_goes_from_the_disk_once_it_was_heard(aws, monkeypatch, tmp_path):
+    monkeypatch.setattr(tempfile, "tempdir", str(tmp_path))
     left = []
 
     def look(_):
-        left.append(sorted(path.name for path in Path(tempfile.gettempdir()).glob("steno-*/*.flac")))
+        left.append(sorted(path.name for path in tmp_path.glob("steno-*/*.flac")))
         return heard("Ever tried.")
 
     place = Place(aws, httpx2.MockTransport(look), max_concurrent_calls=1)
     place.upload(long_recording("ogg", 80))
     place.work()
     assert left[-1] == ["0002.flac"]
+    assert list(tmp_path.iterdir()) == []
 
 
 def test_an_outage_of_the_speech_service_is_waited_for_and_then_told(aws):
