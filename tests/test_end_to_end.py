@@ -9,6 +9,7 @@ from starlette.testclient import TestClient
 from handler.api import create_app
 from tests.conftest import serving, settings
 from tests.recordings import DIRECT, asset, recording
+from tests.test_direct import Server
 
 SOURCE, SECONDS = "two_cities.wav", 30.0
 LABELS = {  # (file name, content type) as browsers and phones send them
@@ -60,6 +61,25 @@ def test_every_container_under_every_label_gives_the_words(app_over_engine, spok
     answer = TestClient(app_over_engine).post("/api/transcribe", files={"file": (name, recordings[kind], media_type)})
     assert answer.status_code == 200
     assert jiwer.wer(words(spoken), words(answer.json()["transcript"])) <= 0.1
+
+
+@pytest.mark.parametrize(
+    "reply",
+    [
+        {"status": 400, "body": {"error": {"message": "The audio file could not be decoded.", "param": "file"}}},
+        {"body": {"text": "It was", "usage": {"type": "duration", "seconds": 1}}},
+    ],
+    ids=["refuses it", "hears its first second"],
+)
+def test_safaris_recording_comes_back_whole_from_a_service_that(reply, aws, engine, spoken, recordings):
+    place = Server(aws, openai_base_url=engine.url)
+    place.sqs.purge_queue(QueueUrl=place.queue)
+    engine.script(reply)
+    with place.at_work():
+        answer = place.send(recordings["fragmented mp4"])
+    assert answer.status_code == 200
+    assert jiwer.wer(words(spoken), words(answer.json()["transcript"])) <= 0.1
+    assert [call["seconds"] for call in engine.calls()] == [0, 31]  # a scripted reply bills nothing
 
 
 # OpenAI's own SDK, with `base_url` and `api_key` changed

@@ -43,8 +43,10 @@ class Place:
     """One server and its worker, over what is there in AWS."""
 
     def __init__(self, aws, upstream=None, jobs=None, **given):
+        """Over a false upstream, unless the address of a real one is given."""
         chosen = settings(**aws, **given)
-        self.wiring = Wiring(chosen, transport=upstream or FalseUpstream(), today=lambda: TODAY, jobs=jobs)
+        transport = upstream or (None if "openai_base_url" in given else FalseUpstream())
+        self.wiring = Wiring(chosen, transport=transport, today=lambda: TODAY, jobs=jobs)
         self.app = create_app(chosen, self.wiring)
         self.http = TestClient(self.app, raise_server_exceptions=False)
         self.jobs = self.wiring.jobs
