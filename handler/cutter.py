@@ -3,7 +3,8 @@
 `cutting.py` starts it as a process of its own, without credentials and with little memory, because it opens
 files that strangers made. It says what it does on its standard output, a JSON object a line:
 
-    {"part": {"number": 0, "path": ..., "start": 0, "samples": 4800000, "of": 12, "timeline": [[0, 0.0]]}}
+    {"part": {"number": 0, "path": ..., "start": 0, "samples": 4800000, "of": 12, "speech": true,
+              "timeline": [[0, 0.0]]}}
     {"done": {"seconds": 3600.0}}
     {"failed": {"code": "no_audio", "detail": ...}}
 """
@@ -13,15 +14,15 @@ import os
 import resource
 import signal
 import sys
-from array import array
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
-from itertools import groupby
 from math import ceil
 from pathlib import Path
 from typing import Any, BinaryIO
 
 import av
+
+from handler.loudness import has_speech, quietest
 
 SAMPLE_RATE = 16_000
 _SAMPLE_BYTES = 2
@@ -41,8 +42,7 @@ _MOST_DAMAGES = 1000
 _CHUNK_SAMPLES = 48_000
 _SLACK_SECONDS = 60.0  # what decoders may add to what packets say
 _GAP_SECONDS = 0.1  # the timeline's steps are rounded to milliseconds, and recorders are late by some
-_FRAME = SAMPLE_RATE // 50  # loudness is heard in steps of 20 ms
-_PAUSE_FRAMES = 10
+_LISTENED_BYTES = 10 * SAMPLE_RATE * _SAMPLE_BYTES  # in which speech is looked for
 
 
 class Failure(Exception):
@@ -116,6 +116,8 @@ class Cutter:
         self._number = 0
         self._start = 0
         self._held = bytearray()  # the samples among which the next cut may be
+        self._unheard = bytearray()  # of a part in which nobody has spoken so far, those not listened to
+        self._speech = False
         self._part = self._open()
 
     def feed(self, samples: bytes) -> Iterator[dict[str, Any]]:
@@ -141,11 +143,21 @@ class Cutter:
         return Flac(self._folder / f"{self._number:04}.flac")
 
     def _write(self, samples: int) -> None:
-        self._part.write(bytes(self._held[: samples * _SAMPLE_BYTES]))
+        written = bytes(self._held[: samples * _SAMPLE_BYTES])
         del self._held[: samples * _SAMPLE_BYTES]
+        self._part.write(written)
+        if not self._speech:
+            self._unheard += written
+            self._listen(_LISTENED_BYTES)
+
+    def _listen(self, at_least: int) -> None:
+        while not self._speech and len(self._unheard) >= at_least:
+            self._speech = has_speech(self._unheard[:_LISTENED_BYTES])
+            del self._unheard[:_LISTENED_BYTES]
 
     def _finish(self) -> dict[str, Any]:
         self._part.close()
+        self._listen(1)
         samples = self._part.samples
         told = {
             "number": self._number,
@@ -153,28 +165,13 @@ class Cutter:
             "start": self._start,
             "samples": samples,
             "timeline": self._timeline.of(self._start, samples),
+            "speech": self._speech,
         }
+        self._unheard.clear()
+        self._speech = False
         self._number += 1
         self._start += samples
         return told
-
-
-def quietest(samples: bytes | bytearray) -> int:
-    """The sample to cut at: the middle of the longest pause, or the quietest moment where nobody pauses."""
-    heard = array("h", bytes(samples))
-    levels = [sum(map(abs, heard[start : start + _FRAME : 2])) for start in range(0, len(heard) - _FRAME + 1, _FRAME)]
-    by_level = sorted(levels)
-    floor, speech = by_level[len(levels) // 10], by_level[len(levels) * 9 // 10]
-    quiet = floor + (speech - floor) // 8
-    runs, at = [], 0
-    for is_pause, run in groupby(levels, key=lambda level: level <= quiet):
-        length = len(list(run))
-        if is_pause and length >= _PAUSE_FRAMES:
-            middle = at + length // 2
-            runs.append((length, -abs(middle - len(levels) // 2), middle))
-        at += length
-    frame = max(runs)[2] if runs else levels.index(by_level[0])
-    return frame * _FRAME + _FRAME // 2
 
 
 def seconds_of(recording: BinaryIO, longest: float) -> float:

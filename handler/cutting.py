@@ -34,7 +34,8 @@ class Part:
     """A FLAC file of 16 kHz mono sound.
 
     `timeline` says when its samples were heard: pairs of (sample in this part, seconds from the recording's
-    beginning), each true up to the next. `of` is how many parts there will be, as far as is known.
+    beginning), each true up to the next. `of` is how many parts there will be, as far as is known. `speech` says
+    whether anybody may be speaking in it.
     """
 
     number: int
@@ -43,6 +44,7 @@ class Part:
     samples: int
     timeline: tuple[tuple[int, float], ...]
     of: int = 1
+    speech: bool = True
 
     @property
     def seconds(self) -> float:
@@ -104,6 +106,7 @@ async def _told(process: Any) -> AsyncGenerator[Part, None]:
             told["samples"],
             tuple((sample, time) for sample, time in told["timeline"]),
             told["of"],
+            told["speech"],
         )
 
 

@@ -100,9 +100,12 @@ class Transcription:
         return duration
 
     async def _hear(self, part: Part) -> None:
-        async with self._limiter:
-            heard = await self._ask(part)
-            part.path.unlink()
+        if part.speech:
+            async with self._limiter:
+                heard = await self._ask(part)
+        else:
+            heard = Heard(part.number, part.start, "")
+        part.path.unlink()
         await anyio.to_thread.run_sync(self._jobs.hear, self._job, heard)
         self._heard[part.number] = heard
 

@@ -12,7 +12,6 @@ import anyio
 import av
 import pytest
 
-from handler.cutter import quietest
 from handler.cutting import Part, parts_of
 from handler.errors import EmptyRecording, NoAudio, RecordingTooLarge, UnreadableRecording
 from tests.recordings import DIRECT, long_recording, recording, silent_video, video
@@ -183,21 +182,6 @@ async def test_a_recording_cut_anywhere_gives_what_it_has_or_a_reason(kind, writ
         elif share > 0.1:
             (part,) = await cut(path, tmp_path / "parts")
             assert 0.3 * share <= part.seconds / 3 <= 1.05
-
-
-def tone(*levels):
-    """A tenth of a second for each level of loudness."""
-    return b"".join(struct.pack("<1600h", *([level, -level] * 800)) for level in levels)
-
-
-def test_the_cut_is_in_the_middle_of_the_longest_pause():
-    assert quietest(tone(*[9000] * 20, 0, 0, 0, *[9000] * 20, *[0] * 9, *[9000] * 20)) == pytest.approx(
-        (43 + 4.5) * 1600, abs=400
-    )
-
-
-def test_where_nobody_pauses_the_cut_is_at_the_quietest_moment():
-    assert quietest(tone(*[9000] * 20, 4000, *[9000] * 20)) == pytest.approx(20.5 * 1600, abs=1600)
 
 
 @pytest.fixture

@@ -115,13 +115,19 @@ def test_the_upstreams_whole_answer_is_remembered(server):
 # What the fast way cannot do, the sure way does
 
 
-@pytest.mark.parametrize("kind", ["aac", "amr", "avi", "caf", "mpeg-ts"])
+@pytest.mark.parametrize("kind", ["aac", "aiff", "asf", "avi", "caf", "mpeg-ts"])
 def test_what_the_speech_service_does_not_take_is_made_into_what_it_takes(server, kind):
     upstream = FalseUpstream()
     answer = server(upstream).send(recording(kind))
     assert (answer.status_code, answer.json()) == (200, {"transcript": WORDS})
     assert answer.headers["Steno-Model"] == "gpt-transcribe"
     assert all(map(parts, upstream.calls))
+
+
+def test_an_amr_in_which_nobody_speaks_costs_nothing(server):
+    upstream = FalseUpstream()
+    answer = server(upstream).send(recording("amr"), model="whisper-1", response_format="verbose_json")
+    assert (answer.json()["transcript"], answer.json()["no_speech"], upstream.calls) == ("", True, [])
 
 
 def test_what_the_speech_service_cannot_read_is_repaired(server):

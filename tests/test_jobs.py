@@ -1,10 +1,12 @@
 """Uploads, jobs and the worker: over a local S3, SQS and DynamoDB, and a false upstream under the real client."""
 
+import io
 import itertools
 import json
 import tempfile
 import threading
 import time
+import wave
 
 import boto3
 import httpx2
@@ -21,7 +23,7 @@ from handler.wiring import Wiring
 from handler.worker import Worker
 from infra.local_worker import Context
 from tests.conftest import TODAY, settings
-from tests.recordings import long_recording, recording, silent_video
+from tests.recordings import asset, long_recording, recording, silent_video
 from tests.upstream import FalseUpstream, heard, refused
 
 PACING = Pacing(part=20, pause=0.01, later=0)
@@ -347,6 +349,37 @@ def test_a_recorder_that_was_asleep_makes_no_more_parts_than_there_is_sound_for(
     job = place.job(identity)
     assert job["progress"]["done"] == job["progress"]["total"] <= 3
     assert job["duration"] == pytest.approx(380, abs=1)
+
+
+def wav(samples):
+    target = io.BytesIO()
+    with wave.open(target, "wb") as file:
+        file.setnchannels(1)
+        file.setsampwidth(2)
+        file.setframerate(16_000)
+        file.writeframes(samples)
+    return target.getvalue()
+
+
+def test_a_recording_in_which_nobody_speaks_costs_nothing_and_says_so(aws):
+    upstream = FalseUpstream()
+    place = Place(aws, upstream)
+    identity = place.upload(wav(bytes(32_000 * 50)))
+    place.work()
+    job = place.job(identity)
+    assert (job["status"], job["transcript"], job["no_speech"]) == ("completed", "", True)
+    assert (job["seconds_paid"], upstream.calls) == (0, [])
+
+
+def test_a_part_in_which_nobody_speaks_is_not_sent(aws):
+    upstream = FalseUpstream()
+    place = Place(aws, upstream)
+    spoken = asset("two_cities.wav")[44:]
+    identity = place.upload(wav(spoken[: 32_000 * 20] + bytes(32_000 * 60) + spoken[: 32_000 * 20]))
+    place.work()
+    job = place.job(identity)
+    assert job["progress"]["total"] > len(upstream.calls) >= 2
+    assert job["transcript"].count("Ever tried.") == len(upstream.calls)
 
 
 def test_times_are_those_of_the_whole_recording_in_every_format(aws):
