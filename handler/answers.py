@@ -85,14 +85,15 @@ def job(job: Job, text: str, status: int = 200) -> Response:
         "transcript": text,
         "error": job.error,
     }
-    headers = {"Location": address(job)} if status != HTTPStatus.OK else {}
+    headers = {"Location": address(job.id)} if status != HTTPStatus.OK else {}
     if not job.finished:
         headers["Retry-After"] = str(POLL_SECONDS)
     return JSONResponse(body, status, headers=headers)
 
 
-def address(job: Job) -> str:
-    return f"/api/transcriptions/{job.id}"
+def address(identity: str) -> str:
+    """Where a job is."""
+    return f"/api/transcriptions/{identity}"
 
 
 def date(seconds: float) -> str:
@@ -146,10 +147,11 @@ def openai_error(error: StenoError) -> Response:
 
 
 def _advice(error: StenoError) -> dict[str, str]:
+    headers = {"Location": address(error.job)} if error.job else {}
     if error.status == HTTPStatus.UNAUTHORIZED:
-        return {"WWW-Authenticate": "Bearer"}
+        headers["WWW-Authenticate"] = "Bearer"
     if isinstance(error, MethodNotAllowed):
-        return {"Allow": error.allowed}
+        headers["Allow"] = error.allowed
     if isinstance(error, UpstreamError | NotReady | BudgetExhausted) and error.retry_after is not None:
-        return {"Retry-After": str(ceil(error.retry_after))}
-    return {}
+        headers["Retry-After"] = str(ceil(error.retry_after))
+    return headers

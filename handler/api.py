@@ -1,6 +1,7 @@
 """The routes, and how their errors are answered."""
 
 import logging
+from functools import partial
 from typing import Any
 
 from fastapi import APIRouter, Depends, FastAPI, Request, Response
@@ -8,6 +9,7 @@ from fastapi.exceptions import RequestValidationError
 from fastapi.middleware.cors import CORSMiddleware
 from starlette.exceptions import HTTPException
 from starlette.requests import ClientDisconnect
+from starlette.routing import Match
 from starlette.types import ASGIApp, Receive, Scope, Send
 
 from handler import answers, direct, documents, jobs_api
@@ -130,18 +132,18 @@ async def _outcome(
 
 
 async def _answer_error(request: Request, error: Exception) -> Response:
-    known = _known(error)
+    known = _known(request, error)
     if known.status >= 500:
         log.warning("%s: %s", known.code, known.detail)
     in_openai_shape = request.url.path.startswith("/v1/")
     return answers.openai_error(known) if in_openai_shape else answers.problem(known)
 
 
-def _known(error: Exception) -> StenoError:
+def _known(request: Request, error: Exception) -> StenoError:
     if isinstance(error, StenoError):
         return error
     if isinstance(error, HTTPException) and error.status_code == 405:
-        return MethodNotAllowed((error.headers or {})["Allow"])
+        return MethodNotAllowed(", ".join(filter(partial(_takes, request), ("DELETE", "GET", "POST"))))
     if isinstance(error, HTTPException):
         return NotFound("There is nothing at this address; /docs lists what there is.")
     if isinstance(error, RequestValidationError):
@@ -149,11 +151,24 @@ def _known(error: Exception) -> StenoError:
     return StenoError("Steno has a bug here; its log says more.")
 
 
+def _takes(request: Request, method: str) -> bool:
+    """Whether the address has a route for the method; the framework tells of the first route only."""
+    scope = {**request.scope, "method": method}
+    return any(route.matches(scope)[0] is Match.FULL for route in request.app.routes)
+
+
 def _invalid(error: RequestValidationError) -> StenoError:
     """What is wrong with a JSON body or an address, by the name of its first wrong field."""
     first = error.errors()[0]
-    name = str(first["loc"][1]) if len(first["loc"]) > 1 else "body"
-    reason = f"`{name[:100]}`: {first['msg'].removeprefix('Value error, ')}."
+    if first["type"] == "json_invalid":
+        return InvalidRequest(f"The body is no well-formed JSON: {first['ctx']['error']}.")
+    if len(first["loc"]) == 1:
+        return InvalidRequest("Send a JSON object, with the header `Content-Type: application/json`.")
+    name = str(first["loc"][1])
+    said = (
+        "there is no such field" if first["type"] == "extra_forbidden" else first["msg"].removeprefix("Value error, ")
+    )
+    reason = f"`{name[:100]}`: {said}."
     return InvalidOption(name, reason) if name in Options.model_fields else InvalidRequest(reason)
 
 

@@ -12,6 +12,7 @@ from handler.errors import EmptyRecording, UnsupportedMedia
 from handler.frames import framing
 
 _MAX_TAGS = 4
+_LIVE_BYTES_PER_SECOND = 32_000  # the most that browsers record
 _HEAD_BYTES = 64 * 1024  # frames are looked for in it; every magic number is far shorter
 
 
@@ -97,11 +98,17 @@ def identify(file: BinaryIO) -> Container:
         file.seek(0)
 
 
-def recorded_live(file: BinaryIO) -> bool:
-    """Whether it is sound in a fragmented MP4, as Safari records it."""
+def lacks_most(file: BinaryIO, seconds: float | None) -> bool:
+    """Whether `seconds` are far less than such a recording lasts, where that can be told by its size.
+
+    Of what Safari records without time slices, a fragmented MP4 of sound alone, the speech service has been seen to
+    hear the first second only.
+    """
     head = _read(file, 0, _HEAD_BYTES)
+    size = file.seek(0, 2)
     file.seek(0)
-    return head[4:8] == b"ftyp" and b"mvex" in head and b"mp4a" in head and b"vide" not in head
+    live = head[4:8] == b"ftyp" and b"mvex" in head and b"mp4a" in head and b"vide" not in head
+    return live and seconds is not None and seconds * _LIVE_BYTES_PER_SECOND < size
 
 
 def _container(file: BinaryIO) -> Container:

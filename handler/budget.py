@@ -15,7 +15,6 @@ from handler.errors import BudgetExhausted
 
 _DAY = 86_400
 _KEPT_SECONDS = 7 * _DAY
-_WHOSE = {True: "This server's", False: "Your"}
 
 
 @dataclass(frozen=True)
@@ -50,9 +49,10 @@ class Budget:
         for account, cap in self._caps(caller):
             if not self._take(reservation.day, account, seconds, cap):
                 self.settle(reservation, 0)
+                whose = "This server's" if account == "all" else "Your"
                 raise BudgetExhausted(
-                    f"{_WHOSE[account == 'all']} seconds of sound for today are spent, or too few are left for this"
-                    " recording. They are there again at 00:00 UTC."
+                    f"{whose} {cap:g} seconds of sound a day are not enough: {seconds:.0f} more were asked for."
+                    " They are there again at 00:00 UTC."
                 )
             reservation = Reservation(reservation.day, (*reservation.accounts, account), seconds)
         return reservation

@@ -22,6 +22,8 @@ from typing import Any, BinaryIO
 
 import av
 
+from handler.audio import identify
+from handler.errors import StenoError
 from handler.loudness import has_speech, quietest
 
 SAMPLE_RATE = 16_000
@@ -137,7 +139,7 @@ class Cutter:
         if self._part.samples:
             yield self._finish()
         else:
-            self._part.path.unlink()
+            self._part.path.unlink(missing_ok=True)
 
     def _open(self) -> Flac:
         return Flac(self._folder / f"{self._number:04}.flac")
@@ -280,7 +282,10 @@ def _opened(recording: BinaryIO) -> Iterator[tuple[Any, Any]]:
         container = av.open(recording, "r", **_OPENING)
     except _BROKEN as error:
         reason = getattr(error, "strerror", None) or "its structure is broken"
-        raise Failure("unreadable_recording", f"The recording cannot be opened: {reason}.") from None
+        detail = (
+            f"The recording cannot be opened ({reason}): it is damaged, or was cut short. Record or export it again."
+        )
+        raise Failure("unreadable_recording", detail) from None
     with container:
         stream = container.streams.best("audio")
         if stream is None:
@@ -308,15 +313,26 @@ def main() -> None:
     resource.setrlimit(resource.RLIMIT_CPU, (_CPU_SECONDS, _CPU_SECONDS))
     try:
         with Path(recording).open("rb") as file:
-            for said in cut(file, Path(folder), longest, part_seconds, search_seconds):
+            for said in _cut_or_why_not(file, Path(folder), longest, part_seconds, search_seconds):
                 _say(said)
-    except Failure as failure:
-        _say({"failed": {"code": failure.code, "detail": failure.detail}})
     except BrokenPipeError:  # nobody listens any more
         os._exit(1)
     except MemoryError:
         detail = "The recording asks for more memory than any real one needs."
         _say({"failed": {"code": "unreadable_recording", "detail": detail}})
+
+
+def _cut_or_why_not(recording: BinaryIO, *how: Any) -> Iterator[dict[str, Any]]:
+    try:
+        yield from cut(recording, *how)
+    except Failure as failure:
+        code, detail = failure.code, failure.detail
+        if code == "unreadable_recording":
+            try:  # a page, a picture or nothing at all is better told by its bytes than by FFmpeg
+                identify(recording)
+            except StenoError as error:
+                code, detail = error.code, error.detail
+        yield {"failed": {"code": code, "detail": detail}}
 
 
 def _say(said: dict[str, Any]) -> None:

@@ -16,17 +16,13 @@ from typing import Any
 import anyio
 from anyio.streams.buffered import BufferedByteReceiveStream
 
-from handler import errors
+from handler.errors import UnreadableRecording, error_of
 
 SAMPLE_RATE = 16_000
 PART_SECONDS = 300.0  # words get lost at cuts, and answers end without a word beyond 2,000 tokens
 SEARCH_SECONDS = 12.0
 _LINE_BYTES = 16_000_000
 _CODE_ROOT = Path(__file__).parent.parent
-_FAILURES = {
-    failure.code: failure
-    for failure in (errors.EmptyRecording, errors.NoAudio, errors.RecordingTooLarge, errors.UnreadableRecording)
-}
 
 
 @dataclass(frozen=True)
@@ -93,11 +89,11 @@ async def _told(process: Any) -> AsyncGenerator[Part, None]:
             said = json.loads(await lines.receive_until(b"\n", _LINE_BYTES))
         except (anyio.IncompleteRead, anyio.EndOfStream):
             # Killed, by its own limits or by a crash inside FFmpeg.
-            raise errors.UnreadableRecording("The recording could not be decoded within the limits.") from None
+            raise UnreadableRecording("The recording could not be decoded within the limits.") from None
         if "done" in said:
             return
         if "failed" in said:
-            raise _FAILURES[said["failed"]["code"]](said["failed"]["detail"])
+            raise error_of(**said["failed"])
         told = said["part"]
         yield Part(
             told["number"],

@@ -8,7 +8,7 @@ from uuid import uuid4
 import anyio
 import anyio.to_thread
 
-from handler.audio import Container, identify, recorded_live
+from handler.audio import Container, identify, lacks_most
 from handler.errors import (
     BudgetExhausted,
     UnreadableRecording,
@@ -31,7 +31,6 @@ _SPEED = 20.0  # seconds of sound that the speech service hears in one, when it 
 _START_SECONDS = 2.0  # ... and what it takes to begin
 _LONGEST_SECONDS = 1400.0
 _MOST_TYPICAL = 8.0  # no recorder makes files of so many times the usual seconds
-_LIVE_BYTES_PER_SECOND = 32_000  # the most that browsers record
 
 
 @dataclass(frozen=True)
@@ -76,7 +75,7 @@ async def transcribe(wiring: Wiring, file: BinaryIO, options: Options, caller: C
         if not sure.is_open:
             raise
         return await sure.outcome()
-    if sure.is_open and _lacks_most(paid.transcript, recording):
+    if sure.is_open and lacks_most(file, paid.transcript.seconds_billed):
         return await sure.outcome()
     return paid.transcript
 
@@ -84,13 +83,6 @@ async def transcribe(wiring: Wiring, file: BinaryIO, options: Options, caller: C
 def _takes_too_long(recording: _Recording, wiring: Wiring) -> bool:
     expected = _START_SECONDS + recording.usual_seconds / _SPEED
     return expected > wiring.settings.request_deadline_seconds * _DIRECT_SHARE
-
-
-def _lacks_most(transcript: Transcript, recording: _Recording) -> bool:
-    """Of what browsers record without time slices, the speech service has been seen to hear the first second only."""
-    if transcript.seconds_billed is None or not recorded_live(recording.file):
-        return False
-    return transcript.seconds_billed * _LIVE_BYTES_PER_SECOND < recording.size
 
 
 class SureWay:
@@ -114,7 +106,9 @@ class SureWay:
             await anyio.sleep(_LOOK_SECONDS)
             job = await anyio.to_thread.run_sync(jobs.get, job.id)
         if job.status == "failed":
-            raise error_of(**(job.error or {"code": "", "detail": ""}))
+            error = error_of(**(job.error or {"code": "", "detail": ""}))
+            error.job = job.id
+            raise error
         return await anyio.to_thread.run_sync(jobs.transcript, job) if job.finished else job
 
     def _adopted(self) -> Job:

@@ -31,10 +31,11 @@ _DAY_SECONDS = 86_400
 
 
 class StenoError(Exception):
-    """An error with an answer of its own: `status` and `code` are the contract's."""
+    """An error with an answer of its own: `status` and `code` are the contract's, `job` is the one that it ended."""
 
     status = HTTPStatus.INTERNAL_SERVER_ERROR
     code = "internal_error"
+    job: str | None = None
 
     def __init__(self, detail: str) -> None:
         super().__init__(detail)

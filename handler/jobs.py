@@ -371,38 +371,36 @@ class Jobs:
                 return found
             asked["ExclusiveStartKey"] = page["LastEvaluatedKey"]
 
-    def complete(self, job: Job, transcript: Transcript) -> None:
-        """Stores the transcript, then says so; the recording and the parts go."""
+    def complete(self, job: Job, transcript: Transcript, entry: str = "") -> None:
+        """Stores the transcript, which the ledger has under `entry`, then says so; the recording and the parts go."""
         stored = transcript.to_json()
         self._s3.put_object(Bucket=self._bucket, Key=_transcript_key(job.id), Body=stored)
+        heard = self.heard(job.id)
         told = {
+            "total": len(heard),
+            "entries": [entry, *(entry for part in heard for entry in part.entries)],
             "model": transcript.model,
             "duration": _number(transcript.duration or 0),
             "no_speech": not transcript.text,
             "expires": int(self._expiry(self.settings.transcript_days)),
         }
         try:
-            self._end(job, "completed", **told)
+            self._end(job, "completed", heard, **told)
         except Lost:
             # Who has taken the job over writes, or has written, the same.
             if not self._is_known(job.id):
                 self._delete_objects(_transcript_key(job.id))
+                self.ledger.forget(entry)
             raise
         self._delete_objects(job.key)
         self._delete_parts(job.id)
 
     def fail(self, job: Job, error: StenoError) -> None:
-        self._end(job, "failed", error={"code": error.code, "detail": error.detail})
+        self._end(job, "failed", self.heard(job.id), error={"code": error.code, "detail": error.detail})
 
-    def _end(self, job: Job, status: str, **told: Any) -> None:
-        heard = self.heard(job.id)
-        told |= {
-            "status": status,
-            "done": len(heard),
-            "seconds_paid": _number(sum(part.seconds_paid for part in heard)),
-        }
-        if status == "completed":
-            told |= {"total": len(heard), "entries": [entry for part in heard for entry in part.entries]}
+    def _end(self, job: Job, status: str, heard: list[Heard], **told: Any) -> None:
+        paid = sum(part.seconds_paid for part in heard)
+        told |= {"status": status, "done": len(heard), "seconds_paid": _number(paid)}
         sets = ", ".join(f"#{name} = :{name}" for name in told)
         self._update(job, f"SET {sets}", {f":{name}": value for name, value in told.items()})
 

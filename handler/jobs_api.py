@@ -46,7 +46,7 @@ async def create_upload(upload: Upload, wiring: Wired, caller: Called) -> Respon
         "upload": {"url": form["url"], "fields": form["fields"]},
         "expires_at": answers.date(job.created_at + jobs.upload_seconds),
     }
-    return JSONResponse(body, 201, headers={"Location": answers.address(job)})
+    return JSONResponse(body, 201, headers={"Location": answers.address(job.id)})
 
 
 def _check(upload: Upload, wiring: Wiring) -> None:

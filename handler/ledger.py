@@ -64,13 +64,19 @@ class Ledger:
                 ReturnValues="ALL_NEW",
             )["Attributes"]
         except self._client.exceptions.ConditionalCheckFailedException:
-            item = self._client.get_item(TableName=self._table, Key=_key(key), ConsistentRead=True).get("Item", {})
-            if item.get("expires", 0) < now:
-                self.forget(key)
-            if "transcript" not in item or item["expires"] < now:
-                raise Taken from None
-            return Entry(item["holder"], float(item["seconds"]), _unpacked(item["transcript"].value))
+            if known := self.known(key):
+                return known
+            raise Taken from None
         return Entry(holder, float(item["seconds"] - _number(seconds)))
+
+    def known(self, key: str) -> Entry | None:
+        """The answer, where there is one."""
+        item = self._client.get_item(TableName=self._table, Key=_key(key), ConsistentRead=True).get("Item", {})
+        if item.get("expires", 0) < self._clock():
+            self.forget(key)
+        elif "transcript" in item:
+            return Entry(item["holder"], float(item["seconds"]), _unpacked(item["transcript"].value))
+        return None
 
     def keep(self, key: str, holder: str, seconds: float, transcript: Transcript) -> None:
         """Puts the answer where the next who asks finds it, if it is not larger than any table takes."""

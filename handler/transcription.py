@@ -4,14 +4,16 @@ import random
 from dataclasses import dataclass, replace
 from pathlib import Path
 from time import monotonic
+from typing import BinaryIO
 
 import anyio
 import anyio.to_thread
 
-from handler.audio import FLAC
+from handler.audio import FLAC, lacks_most
 from handler.cutting import PART_SECONDS, SAMPLE_RATE, Part, parts_of
 from handler.errors import EmptyRecording, UpstreamBusy, UpstreamFailed, UpstreamTimeout
 from handler.jobs import Caller, Heard, Job
+from handler.ledger import key_of
 from handler.models import DEFAULT_MODEL, MODELS, serving
 from handler.options import Options
 from handler.payment import Paid, Payment, Question, digest_of
@@ -73,15 +75,26 @@ class Transcription:
         timed = {"response_format": "verbose_json" if model.timed_format else "json"}
         self._parameters = Options.model_validate({**job.options, **timed}).for_model(model, today)
 
-    async def run(self) -> Transcript:
+    async def run(self) -> tuple[Transcript, str]:
+        """The transcript, and where the ledger has it: the same recording in one request costs nothing then."""
         already = await anyio.to_thread.run_sync(self._jobs.heard, self._job.id)
         self._heard = {heard.number: heard for heard in already}
-        with scratch() as folder:
-            recording = folder / "recording"
-            with recording.open("wb") as file:
-                await anyio.to_thread.run_sync(self._jobs.fetch, self._job, file)
-            duration = await self._hear_all(recording, folder)
-        return self._joined(duration)
+        with scratch() as folder, (folder / "recording").open("w+b") as file:
+            await anyio.to_thread.run_sync(self._jobs.fetch, self._job, file)
+            digest = await anyio.to_thread.run_sync(digest_of, file)
+            entry = key_of(self._job.owner, digest, self._parameters)
+            transcript = await anyio.to_thread.run_sync(self._known, entry, file)
+            if transcript is None:
+                transcript = self._joined(await self._hear_all(folder / "recording", folder))
+                await anyio.to_thread.run_sync(self._jobs.ledger.keep, entry, self._job.id, 0.0, transcript)
+        return transcript, entry
+
+    def _known(self, entry: str, recording: BinaryIO) -> Transcript | None:
+        """What was heard when the same recording came in one request."""
+        known = self._jobs.ledger.known(entry)
+        if not known or not known.transcript or known.transcript.cut_off:
+            return None
+        return None if lacks_most(recording, known.transcript.seconds_billed) else known.transcript
 
     async def _hear_all(self, recording: Path, folder: Path) -> float:
         """Sends the parts as they are cut; how many seconds the recording lasts."""

@@ -133,8 +133,8 @@ class Worker:
         async with anyio.create_task_group() as tasks:
             tasks.start_soon(self._keep, job, message)
             with anyio.fail_after(until - monotonic()):
-                transcript = await Transcription(self._wiring, job, self._pacing).run()
-            await anyio.to_thread.run_sync(self._jobs.complete, job, transcript)
+                transcript, entry = await Transcription(self._wiring, job, self._pacing).run()
+            await anyio.to_thread.run_sync(self._jobs.complete, job, transcript, entry)
             tasks.cancel_scope.cancel()
 
     async def _keep(self, job: Job, message: Message) -> None:

@@ -106,6 +106,8 @@ class LocalServer(uvicorn.Server):
         else:
             try:
                 self._send_sample()
+            except _NoBudgetError as error:
+                print(f"Sample  none: {error}")
             except (httpx2.HTTPError, StenoError, _SampleError) as error:
                 self.trouble = f"Steno could not transcribe its sample. {error}"
                 self.should_exit = True
@@ -126,6 +128,10 @@ class _SampleError(Exception):
     pass
 
 
+class _NoBudgetError(Exception):
+    pass
+
+
 def _direct(http: httpx2.Client) -> str:
     with SAMPLE.open("rb") as recording:
         return str(_body(http.post("/api/transcribe", files={"file": recording}))["transcript"])
@@ -143,7 +149,7 @@ def _as_a_job(http: httpx2.Client) -> str:
         if job["status"] == "completed":
             return str(job["transcript"])
         if job["status"] == "failed":
-            raise _SampleError(job["error"]["detail"])
+            raise _failure(job["error"])
         time.sleep(0.2)
     raise _SampleError(f"The job did not end within {_SAMPLE_SECONDS} seconds.")
 
@@ -151,7 +157,11 @@ def _as_a_job(http: httpx2.Client) -> str:
 def _body(answer: httpx2.Response) -> Any:
     if answer.is_success:
         return answer.json()
-    raise _SampleError(answer.json()["detail"])
+    raise _failure(answer.json())
+
+
+def _failure(error: dict[str, str]) -> Exception:
+    return (_NoBudgetError if error["code"] == "budget_exhausted" else _SampleError)(error["detail"])
 
 
 def _listen(port: str) -> socket.socket:

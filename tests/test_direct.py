@@ -97,6 +97,22 @@ def test_another_model_language_or_recording_is_another_payment(server):
     assert len(upstream.calls) == 4  # the words are the same in every format
 
 
+def test_what_was_paid_for_one_way_is_free_the_other_way(server):
+    upstream = FalseUpstream()
+    place = server(upstream, idle=True)
+    first, second = recording("webm"), recording("ogg")
+    assert place.send(first).json() == {"transcript": WORDS}
+    identity = place.upload(first)
+    place.work(place.about(identity))
+    assert (place.job(identity)["transcript"], place.job(identity)["seconds_paid"]) == (WORDS, 0)
+    identity = place.upload(second)
+    place.work(place.about(identity))
+    assert place.job(identity)["seconds_paid"] == 3
+    assert place.send(second).json() == {"transcript": WORDS}
+    assert place.send(second, "/v1/audio/transcriptions").json()["text"] == WORDS
+    assert len(upstream.calls) == 2
+
+
 def test_what_failed_and_cannot_have_been_billed_is_sent_again(server):
     upstream = FalseUpstream(refused(401), heard(WORDS))
     place = server(upstream, idle=True)
@@ -203,6 +219,7 @@ def test_a_busy_service_is_waited_for_by_the_worker(server):
 def test_a_job_that_fails_in_time_gives_the_request_its_own_error(server, content, upstream, status, code):
     answer = server(upstream()).send(content)
     assert (answer.status_code, answer.json()["code"]) == (status, code)
+    assert answer.headers["Location"].startswith("/api/transcriptions/")  # to try it again, or to delete it
 
 
 def test_what_only_the_speech_services_own_answer_can_hold_is_no_job(server):

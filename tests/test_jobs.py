@@ -305,7 +305,7 @@ def test_a_recording_that_is_gone_fails_its_job(place):
 
 @pytest.mark.parametrize(
     ("content", "code"),
-    [(b"<html>" * 100, "unreadable_recording"), (silent_video(), "no_audio"), (recording("webm")[:300], None)],
+    [(b"<html>" * 100, "unsupported_media"), (silent_video(), "no_audio"), (recording("webm")[:300], None)],
 )
 def test_a_recording_that_cannot_be_read_fails_with_a_reason(place, content, code):
     identity = place.upload(content)
