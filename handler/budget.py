@@ -45,17 +45,15 @@ class Budget:
 
     def reserve(self, caller: str, seconds: float) -> Reservation:
         """BudgetExhausted where so many seconds are not left today."""
-        reservation = Reservation(self._today(), (), seconds)
-        for account, cap in self._caps(caller):
-            if not self._take(reservation.day, account, seconds, cap):
-                self.settle(reservation, 0)
-                whose = "This server's" if account == "all" else "Your"
-                raise BudgetExhausted(
-                    f"{whose} {cap:g} seconds of sound a day are not enough: {seconds:.0f} more were asked for."
-                    " They are there again at 00:00 UTC."
-                )
-            reservation = Reservation(reservation.day, (*reservation.accounts, account), seconds)
-        return reservation
+        day, taken = self._today(), []
+        try:
+            for account, cap in self._caps(caller):
+                self._take(day, account, seconds, cap)
+                taken.append(account)
+        except Exception:
+            self.settle(Reservation(day, tuple(taken), seconds), 0)
+            raise
+        return Reservation(day, tuple(taken), seconds)
 
     def settle(self, reservation: Reservation, seconds: float) -> None:
         """What was reserved becomes what was spent."""
@@ -71,23 +69,27 @@ class Budget:
         caps = (f"caller#{name}", self._each), ("all", self._everyone)
         return [(account, cap) for account, cap in caps if cap is not None]
 
-    def _take(self, day: str, account: str, seconds: float, cap: float) -> bool:
+    def _take(self, day: str, account: str, seconds: float, cap: float) -> None:
+        whose = "This server's" if account == "all" else "Your"
+        if seconds > cap:
+            raise BudgetExhausted(
+                f"{whose} {cap:g} seconds of sound a day are less than the {seconds:.0f} that are asked for at once."
+            )
         try:
             self._add(day, account, seconds, most=cap - seconds)
         except self._client.exceptions.ConditionalCheckFailedException:
-            return False
-        return True
+            raise BudgetExhausted(
+                f"Of {whose.lower()} {cap:g} seconds of sound a day fewer than {seconds:.0f} are left."
+                " They are there again at 00:00 UTC."
+            ) from None
 
     def _add(self, day: str, account: str, seconds: float, most: float | None = None) -> None:
         """Counts the seconds, unless there are more than `most` already."""
         values = {":seconds": _number(seconds), ":expires": int(self._clock() + _KEPT_SECONDS)}
         condition = {}
         if most is not None:
-            # An account that is not there yet has spent nothing, which may be too much.
-            values |= {":most": _number(most), ":nothing": 0}
-            condition["ConditionExpression"] = (
-                "seconds <= :most OR (attribute_not_exists(seconds) AND :nothing <= :most)"
-            )
+            values[":most"] = _number(most)
+            condition["ConditionExpression"] = "attribute_not_exists(seconds) OR seconds <= :most"
         self._client.update_item(
             TableName=self._table,
             Key={"pk": f"spent#{day}", "sk": account},

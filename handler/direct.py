@@ -11,6 +11,7 @@ import anyio.to_thread
 from handler.audio import Container, identify, lacks_most
 from handler.errors import (
     BudgetExhausted,
+    NotFound,
     UnreadableRecording,
     UnsupportedMedia,
     UpstreamBusy,
@@ -20,7 +21,7 @@ from handler.errors import (
 from handler.jobs import Caller, Job
 from handler.ledger import key_of
 from handler.options import Options, model_for
-from handler.payment import Payment, Question, digest_of
+from handler.payment import InDoubt, Payment, Question, digest_of
 from handler.transcript import Transcript
 from handler.wiring import Wiring
 
@@ -65,12 +66,12 @@ async def transcribe(wiring: Wiring, file: BinaryIO, options: Options, caller: C
             f"The recording is {container.name}, which the speech service does not take."
             " Send WebM, MP4, Ogg, WAV, MP3 or FLAC."
         )
-    question = Question(file, container, parameters, recording.digest, recording.most_seconds)
+    question = Question(file, container, parameters, recording.digest, recording.usual_seconds, recording.most_seconds)
     payment = Payment(wiring, caller, uuid4().hex)
     within = (deadline - time.monotonic()) * (_DIRECT_SHARE if sure.is_open else 1)
     try:
-        paid = await payment.transcript(question, within, _ATTEMPTS)
-    except (UnreadableRecording, UpstreamTimeout, UpstreamBusy, BudgetExhausted):
+        paid = await payment.transcript(question, within, _ATTEMPTS, doubtless=sure.is_open)
+    except (UnreadableRecording, UpstreamTimeout, UpstreamBusy, BudgetExhausted, InDoubt):
         # The worker reads what the speech service cannot, has more time, and knows how long a recording really is.
         if not sure.is_open:
             raise
@@ -113,6 +114,10 @@ class SureWay:
 
     def _adopted(self) -> Job:
         identity = key_of(self._caller.owner, self._recording.digest, self._options)[:32]
+        try:
+            self._wiring.jobs.get(identity)
+        except NotFound:  # a new job, which will cost something
+            self._wiring.budget.check(self._caller.account)
         return self._wiring.jobs.adopt(
             identity,
             self._recording.file,

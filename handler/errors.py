@@ -28,6 +28,7 @@ import time
 from http import HTTPStatus
 
 _DAY_SECONDS = 86_400
+_BUSY_SECONDS = 5.0
 
 
 class StenoError(Exception):
@@ -179,5 +180,7 @@ def error_of(code: str, detail: str) -> StenoError:
     """The error that ended a job, by the word for it that was written down."""
     if code == InvalidOption.code:
         return InvalidOption("", detail)
+    if code == UpstreamBusy.code:
+        return UpstreamBusy(detail, again=True, retry_after=_BUSY_SECONDS)
     kinds: list[type[StenoError]] = [*Refused.__subclasses__(), *UpstreamError.__subclasses__()]
     return next((kind for kind in kinds if kind.code == code), StenoError)(detail)

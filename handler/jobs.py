@@ -178,8 +178,8 @@ class Jobs:
         key, name = f"uploads/{identity}.{container.extension}", container.filename
         new = Job(identity, key, caller.owner, caller.account, name, options, self.clock())
         job = new if self._begin(new) else self.get(identity, caller.owner)
-        if job.status == "failed":
-            self._begin_again(job)
+        if job.status == "failed" or job.retry:
+            self._begin_again(job, caller.account)
         elif job.status != "awaiting_upload":
             return job
         recording.seek(0)
@@ -199,31 +199,39 @@ class Jobs:
             return False
         return True
 
-    def retry(self, identity: str, owner: str) -> Job:
+    def retry(self, identity: str, caller: Caller) -> Job:
         """A failed job, begun again; NotFailed for any other, NotFound where its recording is gone."""
-        job = self.get(identity, owner)
-        if job.status != "failed":
+        job = self.get(identity, caller.owner)
+        if job.status != "failed" and not job.retry:
             raise NotFailed(f"The job is {job.status}; only one that has failed can be tried again.")
         if not self._exists(job.key):
             raise NotFound("The recording is not here (any more); upload it again.")
-        self._begin_again(job)
+        self._begin_again(job, caller.account)
         # A copy onto itself: the bucket tells the queue as it did of the first, and the recording's days begin anew.
         source = {"Bucket": self._bucket, "Key": job.key}
         self._s3.copy(source, self._bucket, job.key, ExtraArgs={"MetadataDirective": "REPLACE"})
         return self.get(identity)
 
-    def _begin_again(self, job: Job) -> None:
-        self.client.update_item(
-            TableName=self._name,
-            Key=_job_key(job.id),
-            UpdateExpression="SET retry = :true, attempts = :zero, lease_until = :zero, expires = :expires",
-            ConditionExpression="attribute_exists(pk)",
-            ExpressionAttributeValues={
-                ":true": True,
-                ":zero": 0,
-                ":expires": int(self._expiry(_KEPT_UNFINISHED_DAYS)),
-            },
-        )
+    def _begin_again(self, job: Job, account: str) -> None:
+        """Leaves the job to the next worker; it may be in a worker's hands again by now, and is left there then."""
+        with suppress(self.client.exceptions.ConditionalCheckFailedException):
+            self.client.update_item(
+                TableName=self._name,
+                Key=_job_key(job.id),
+                UpdateExpression="SET retry = :true, attempts = :zero, lease_until = :zero, expires = :expires,"
+                " account = :account",
+                ConditionExpression="#status = :failed OR (attempts >= :most AND lease_until < :now)",
+                ExpressionAttributeNames={"#status": "status"},
+                ExpressionAttributeValues={
+                    ":true": True,
+                    ":zero": 0,
+                    ":expires": int(self._expiry(_KEPT_UNFINISHED_DAYS)),
+                    ":account": account,
+                    ":failed": "failed",
+                    ":most": MOST_ATTEMPTS,
+                    ":now": _number(self.clock()),
+                },
+            )
 
     def get(self, identity: str, owner: str | None = None) -> Job:
         """The job as it stands; NotFound for one that is unknown, expired or somebody else's."""
@@ -243,7 +251,7 @@ class Jobs:
             return _failed(job, "invalid_request", "The recording was not uploaded in time; ask for a new upload.")
         if job.status == "processing" and job.attempts >= MOST_ATTEMPTS and job.lease_until < self.clock():
             return _failed(job, StenoError.code, GAVE_UP)
-        if job.retry:
+        if job.retry and job.status != "completed":
             return replace(job, status="queued", error=None)
         return job
 

@@ -94,7 +94,7 @@ async def transcript(
 @router.post("/transcriptions/{identity}/retry", status_code=202, responses=documents.RETRIES)
 async def retry(identity: str, wiring: Wired, caller: Called) -> Response:
     """The same recording again, without an upload; only the parts that were not heard are sent."""
-    await anyio.to_thread.run_sync(wiring.jobs.retry, identity, caller.owner)
+    await anyio.to_thread.run_sync(wiring.jobs.retry, identity, caller)
     job, text = await anyio.to_thread.run_sync(_read, wiring, identity, caller.owner)
     return answers.job(job, text, 202)
 

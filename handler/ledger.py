@@ -2,7 +2,7 @@
 
 In the table, for a day, under the hash of what was asked:
 
-    paid#HASH  answer   the transcript; until it is there, who is getting it and until when
+    paid#HASH  answer   who gets the answer, until when, and the seconds in doubt; then the answer, and what it cost
 """
 
 import hashlib
@@ -21,16 +21,24 @@ _MOST_BYTES = 380_000  # DynamoDB stores 400 KB an item
 
 
 class Taken(Exception):
-    """Somebody else is paying for the same right now."""
+    """Somebody else is getting the answer right now."""
 
 
 @dataclass(frozen=True)
-class Entry:
-    """`transcript` is what is known already; `seconds` those that `holder` has paid for it, or may have."""
+class Claim:
+    """The right to get an answer. `doubt` are seconds that earlier tries may have cost, `own` those of this holder."""
 
+    doubt: float
+    own: float
+
+
+@dataclass(frozen=True)
+class Answer:
+    """`seconds` are what its `holder` has paid for it, or may have."""
+
+    transcript: Transcript
     holder: str
     seconds: float
-    transcript: Transcript | None = None
 
 
 def key_of(owner: str, digest: str, parameters: dict[str, Any]) -> str:
@@ -39,57 +47,64 @@ def key_of(owner: str, digest: str, parameters: dict[str, Any]) -> str:
 
 
 class Ledger:
+    """The answers in the table `table`."""
+
     def __init__(self, client: Any, table: str, clock: Callable[[], float] = time.time) -> None:
         self._client = client
         self._table = table
         self._clock = clock
 
-    def claim(self, key: str, holder: str, seconds: float, until: float) -> Entry:
-        """The answer, where there is one; else it is `holder`'s to get and pay for, until `until` (since 1970).
+    def claim(self, key: str, holder: str, seconds: float, within: float) -> Claim | Answer:
+        """The answer, where there is one; else it is `holder`'s to get, at the cost of `seconds`, `within` some time.
 
-        Taken where another holder has that claim. A holder's own earlier claim was cut off by a crash: its seconds may
-        have been paid, and stay counted.
+        Taken where another holder has that claim. A holder's own earlier claim was cut off by a crash.
         """
         now = self._clock()
-        values = {":holder": holder, ":until": _number(until), ":seconds": _number(seconds), ":now": _number(now)}
         try:
-            item = self._client.update_item(
+            old = self._client.update_item(
                 TableName=self._table,
                 Key=_key(key),
-                UpdateExpression="SET #holder = :holder, #until = :until, expires = :expires ADD seconds :seconds",
-                ConditionExpression="attribute_not_exists(transcript)"
-                " AND (attribute_not_exists(#until) OR #until < :now OR #holder = :holder)",
+                UpdateExpression="SET #holder = :holder, #until = :until, expires = :expires"
+                " REMOVE transcript ADD doubt :seconds",
+                ConditionExpression="attribute_not_exists(pk) OR expires < :now"
+                " OR (attribute_not_exists(transcript) AND (#until < :now OR #holder = :holder))",
                 ExpressionAttributeNames={"#holder": "holder", "#until": "until"},
-                ExpressionAttributeValues={**values, ":expires": int(now + _KEPT_SECONDS)},
-                ReturnValues="ALL_NEW",
-            )["Attributes"]
+                ExpressionAttributeValues={
+                    ":holder": holder,
+                    ":until": _number(now + within),
+                    ":seconds": _number(seconds),
+                    ":now": _number(now),
+                    ":expires": int(now + _KEPT_SECONDS),
+                },
+                ReturnValues="ALL_OLD",
+            ).get("Attributes", {})
         except self._client.exceptions.ConditionalCheckFailedException:
-            if known := self.known(key):
-                return known
+            if answer := self.known(key):
+                return answer
             raise Taken from None
-        return Entry(holder, float(item["seconds"] - _number(seconds)))
+        doubt = float(old.get("doubt", 0))
+        return Claim(doubt, doubt if old.get("holder") == holder else 0.0)
 
-    def known(self, key: str) -> Entry | None:
+    def known(self, key: str) -> Answer | None:
         """The answer, where there is one."""
         item = self._client.get_item(TableName=self._table, Key=_key(key), ConsistentRead=True).get("Item", {})
-        if item.get("expires", 0) < self._clock():
-            self.forget(key)
-        elif "transcript" in item:
-            return Entry(item["holder"], float(item["seconds"]), _unpacked(item["transcript"].value))
-        return None
+        if "transcript" not in item or item["expires"] < self._clock():
+            return None
+        transcript = Transcript.from_json(zlib.decompress(item["transcript"].value))
+        return Answer(transcript, item["holder"], float(item["paid"]))
 
-    def keep(self, key: str, holder: str, seconds: float, transcript: Transcript) -> None:
+    def keep(self, key: str, answer: Answer) -> None:
         """Puts the answer where the next who asks finds it, if it is not larger than any table takes."""
-        packed = zlib.compress(transcript.to_json())
+        packed = zlib.compress(answer.transcript.to_json())
         if len(packed) > _MOST_BYTES:
-            self.release(key, holder, 0)
+            self.release(key, answer.holder, 0)
             return
         self._client.put_item(
             TableName=self._table,
             Item={
                 **_key(key),
-                "holder": holder,
-                "seconds": _number(seconds),
+                "holder": answer.holder,
+                "paid": _number(answer.seconds),
                 "transcript": packed,
                 "expires": int(self._clock() + _KEPT_SECONDS),
             },
@@ -101,7 +116,7 @@ class Ledger:
             self._client.update_item(
                 TableName=self._table,
                 Key=_key(key),
-                UpdateExpression="SET #until = :zero ADD seconds :unpaid",
+                UpdateExpression="SET #until = :zero ADD doubt :unpaid",
                 ConditionExpression="#holder = :holder AND attribute_not_exists(transcript)",
                 ExpressionAttributeNames={"#holder": "holder", "#until": "until"},
                 ExpressionAttributeValues={":zero": 0, ":holder": holder, ":unpaid": _number(-unpaid)},
@@ -111,10 +126,6 @@ class Ledger:
 
     def forget(self, key: str) -> None:
         self._client.delete_item(TableName=self._table, Key=_key(key))
-
-
-def _unpacked(packed: bytes) -> Transcript:
-    return Transcript.from_json(zlib.decompress(packed))
 
 
 def _key(key: str) -> dict[str, str]:

@@ -1,7 +1,10 @@
 """A recording or a part of one, sent to the speech service: paid for once, and within the day's budget."""
 
 import hashlib
+import logging
 import time
+from collections import defaultdict
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any, BinaryIO
 
@@ -11,23 +14,36 @@ import anyio.to_thread
 from handler.audio import Container
 from handler.errors import StenoError, UpstreamBusy, UpstreamFailed, UpstreamTimeout
 from handler.jobs import Caller
-from handler.ledger import Entry, Ledger, Taken, key_of
+from handler.ledger import Answer, Claim, Ledger, Taken, key_of
 from handler.transcript import Transcript
 from handler.wiring import Wiring
 
-_LOOK_SECONDS = 0.2
+log = logging.getLogger("steno")
+
+_LOOK_SECONDS = 0.25
 _GRACE_SECONDS = 5.0  # until a claim that was neither kept nor released is taken for a crash
+
+
+class InDoubt(Exception):
+    """An earlier try of the same may have been billed, and has brought nothing."""
 
 
 @dataclass(frozen=True)
 class Question:
-    """A recording and how it is asked about; `digest` is its SHA-256, `seconds` what it may cost."""
+    """A recording and how it is asked about.
+
+    `digest` is its SHA-256; it lasts about `seconds`, where the answer does not tell, and `most_seconds` at most.
+    """
 
     recording: BinaryIO
     container: Container
     parameters: dict[str, Any]
     digest: str
     seconds: float
+    most_seconds: float
+
+    def billed(self, transcript: Transcript) -> float:
+        return self.seconds if transcript.seconds_billed is None else transcript.seconds_billed
 
 
 @dataclass(frozen=True)
@@ -46,50 +62,57 @@ class Payment:
         self._wiring = wiring
         self._caller = caller
         self._holder = holder
+        self._asking: defaultdict[str, anyio.Lock] = defaultdict(anyio.Lock)
 
-    async def transcript(self, question: Question, within: float, attempts: int) -> Paid:
-        """The transcript within so many seconds, or one of errors.py."""
+    async def transcript(self, question: Question, within: float, attempts: int, *, doubtless: bool = False) -> Paid:
+        """The transcript within so many seconds, or one of errors.py; InDoubt where a `doubtless` one cannot be had."""
         ledger = self._wiring.ledger
         if ledger is None:
             transcript = await self._heard(question, within, attempts)
-            return Paid(transcript, _billed(transcript, question))
-        key = key_of(self._caller.owner, question.digest, question.parameters)
+            return Paid(transcript, question.billed(transcript))
         deadline = time.monotonic() + within
-        entry = await self._claimed(ledger, key, question, deadline)
-        if entry.transcript:
-            return Paid(entry.transcript, entry.seconds if entry.holder == self._holder else 0.0, (key,))
-        try:
-            transcript = await self._within_budget(question, deadline - time.monotonic(), attempts)
-        except Exception as error:
-            unpaid = 0.0 if _in_doubt(error) else question.seconds
-            await anyio.to_thread.run_sync(ledger.release, key, self._holder, unpaid)
-            raise
-        seconds = entry.seconds + _billed(transcript, question)
-        await anyio.to_thread.run_sync(ledger.keep, key, self._holder, seconds, transcript)
-        return Paid(transcript, seconds, (key,))
+        key = key_of(self._caller.owner, question.digest, question.parameters)
+        async with self._asking[key]:  # a recording may say the same twice
+            found = await self._claimed(ledger, key, question, deadline)
+            if isinstance(found, Answer):
+                return Paid(found.transcript, found.seconds if found.holder == self._holder else 0.0, (key,))
+            if doubtless and found.doubt > 0:
+                await anyio.to_thread.run_sync(ledger.release, key, self._holder, question.seconds)
+                raise InDoubt
+            try:
+                transcript = await self._within_budget(question, deadline, attempts)
+            except Exception as error:
+                unpaid = 0.0 if _in_doubt(error) else question.seconds
+                await _booked(ledger.release, key, self._holder, unpaid)
+                raise
+            seconds = found.own + question.billed(transcript)
+            await _booked(ledger.keep, key, Answer(transcript, self._holder, seconds))
+            return Paid(transcript, seconds, (key,))
 
-    async def _claimed(self, ledger: Ledger, key: str, question: Question, deadline: float) -> Entry:
+    async def _claimed(self, ledger: Ledger, key: str, question: Question, deadline: float) -> Claim | Answer:
         """The ledger's answer, or the right to get it; waits for whoever is getting it now."""
         while True:
-            until = time.time() + deadline - time.monotonic() + _GRACE_SECONDS
+            left = deadline - time.monotonic()
             try:
-                return await anyio.to_thread.run_sync(ledger.claim, key, self._holder, question.seconds, until)
+                return await anyio.to_thread.run_sync(
+                    ledger.claim, key, self._holder, question.seconds, left + _GRACE_SECONDS
+                )
             except Taken:
-                if time.monotonic() + _LOOK_SECONDS > deadline:
+                if left < _LOOK_SECONDS:
                     raise UpstreamBusy(
                         "The same recording is being transcribed for another request.", again=True, retry_after=2
                     ) from None
                 await anyio.sleep(_LOOK_SECONDS)
 
-    async def _within_budget(self, question: Question, within: float, attempts: int) -> Transcript:
+    async def _within_budget(self, question: Question, deadline: float, attempts: int) -> Transcript:
         budget = self._wiring.budget
-        reservation = await anyio.to_thread.run_sync(budget.reserve, self._caller.account, question.seconds)
+        reservation = await anyio.to_thread.run_sync(budget.reserve, self._caller.account, question.most_seconds)
         try:
-            transcript = await self._heard(question, within, attempts)
+            transcript = await self._heard(question, deadline - time.monotonic(), attempts)
         except Exception as error:
-            await anyio.to_thread.run_sync(budget.settle, reservation, question.seconds if _in_doubt(error) else 0)
+            await _booked(budget.settle, reservation, question.seconds if _in_doubt(error) else 0.0)
             raise
-        await anyio.to_thread.run_sync(budget.settle, reservation, _billed(transcript, question))
+        await _booked(budget.settle, reservation, question.billed(transcript))
         return transcript
 
     async def _heard(self, question: Question, within: float, attempts: int) -> Transcript:
@@ -99,13 +122,17 @@ class Payment:
         )
 
 
+async def _booked(entry: Callable[..., None], *details: Any) -> None:
+    """What has been paid for is worth more than the books: trouble with them is told to the log alone."""
+    try:
+        await anyio.to_thread.run_sync(entry, *details)
+    except Exception:
+        log.exception("What was paid for cannot be written down:")
+
+
 def digest_of(recording: BinaryIO) -> str:
     recording.seek(0)
     return hashlib.file_digest(recording, "sha256").hexdigest()  # type: ignore[arg-type] # all files can readinto
-
-
-def _billed(transcript: Transcript, question: Question) -> float:
-    return question.seconds if transcript.seconds_billed is None else transcript.seconds_billed
 
 
 def _in_doubt(error: Exception) -> bool:

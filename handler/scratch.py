@@ -4,7 +4,7 @@ import fcntl
 import shutil
 import tempfile
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 
 _PREFIX = "steno-job-"
@@ -14,16 +14,19 @@ _LOCK = "lock"
 @contextmanager
 def scratch() -> Iterator[Path]:
     _sweep()
-    with tempfile.TemporaryDirectory(prefix=_PREFIX) as name, (Path(name) / _LOCK).open("w") as lock:
+    made = Path(tempfile.mkdtemp(prefix="steno-"))
+    with (made / _LOCK).open("w") as lock:
         fcntl.flock(lock, fcntl.LOCK_EX)  # the system lets go of it however the process ends
-        yield Path(name)
+        # Only what is locked has a name that others sweep.
+        folder = made.rename(made.with_name(_PREFIX + made.name))
+        try:
+            yield folder
+        finally:
+            shutil.rmtree(folder, ignore_errors=True)
 
 
 def _sweep() -> None:
     for left in Path(tempfile.gettempdir()).glob(f"{_PREFIX}*/{_LOCK}"):
-        with left.open() as lock:
-            try:
-                fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-            except BlockingIOError:
-                continue
+        with suppress(OSError), left.open() as lock:  # another's, or gone by now
+            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
             shutil.rmtree(left.parent, ignore_errors=True)

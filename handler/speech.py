@@ -10,6 +10,7 @@ import time
 from collections.abc import Iterator
 from dataclasses import dataclass
 from email.utils import parsedate_to_datetime
+from io import BufferedReader
 from typing import Any, BinaryIO, Protocol
 
 import anyio
@@ -33,6 +34,7 @@ from handler.errors import (
     UpstreamTimeout,
 )
 from handler.models import MODELS
+from handler.reader import Reader
 from handler.transcript import Segment, Transcript
 
 _ATTEMPTS = 3
@@ -40,6 +42,7 @@ _FIRST_BACKOFF_SECONDS = 0.5
 _CONNECT_SECONDS = 5.0
 _BUSY_SECONDS = 5.0  # what a caller is asked to wait when the upstream names no time
 _NEARLY_ALL = 0.95  # of a model's longest answer
+_TOKENS_PER_SECOND = 10  # of sound
 _TOKENS_PER_LETTER = ((0x80, 0.25), (0x2E80, 0.4), (sys.maxunicode + 1, 1.0))  # Latin, most scripts, Chinese characters
 _DAY_SECONDS = 86_400.0
 _MAX_ANSWER_BYTES = 32_000_000  # ten hours of speech as verbose_json
@@ -124,15 +127,15 @@ class Speech:
             raise
 
     def _sent(self, call: "_Call") -> Transcript:
-        call.recording.seek(0)
         left = max(call.deadline - time.monotonic(), 0.001)
         call.sent = True
         try:
-            answer = self._client.audio.transcriptions.with_raw_response.create(
-                file=(call.container.filename, call.recording, call.container.media_type),
-                timeout=httpx2.Timeout(left, connect=min(left, _CONNECT_SECONDS)),
-                **call.parameters,
-            )
+            with BufferedReader(Reader(call.recording)) as recording:
+                answer = self._client.audio.transcriptions.with_raw_response.create(
+                    file=(call.container.filename, recording, call.container.media_type),
+                    timeout=httpx2.Timeout(left, connect=min(left, _CONNECT_SECONDS)),
+                    **call.parameters,
+                )
         except APIStatusError as error:
             raise _answered(error) from None
         except APIConnectionError as error:
@@ -209,12 +212,21 @@ def _read_answer(answer: dict[str, Any], model: str, answer_format: str) -> Tran
         model=model,
         segments=segments,
         language=answer.get("language") or next(iter(languages), None),
-        duration=answer.get("duration") or usage.get("seconds"),
-        seconds_billed=usage.get("seconds"),
+        duration=answer.get("duration") or _billed(usage),
+        seconds_billed=_billed(usage),
         cut_off=(usage.get("output_tokens") or _tokens(text)) > _NEARLY_ALL * (MODELS[model].most_tokens or math.inf),
         answer=answer,
         answer_format=answer_format,
     )
+
+
+def _billed(usage: dict[str, Any]) -> float | None:
+    """The seconds that were billed, where the answer tells: as such, or as tokens of sound."""
+    seconds = usage.get("seconds")
+    if tokens := (usage.get("input_token_details") or {}).get("audio_tokens"):
+        seconds = tokens / _TOKENS_PER_SECOND
+    known = isinstance(seconds, int | float) and math.isfinite(seconds) and seconds >= 0
+    return seconds if known else None
 
 
 def _tokens(text: str) -> float:

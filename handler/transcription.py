@@ -8,12 +8,13 @@ from typing import BinaryIO
 
 import anyio
 import anyio.to_thread
+from anyio.abc import TaskGroup
 
 from handler.audio import FLAC, lacks_most
 from handler.cutting import PART_SECONDS, SAMPLE_RATE, Part, parts_of
 from handler.errors import EmptyRecording, UpstreamBusy, UpstreamFailed, UpstreamTimeout
 from handler.jobs import Caller, Heard, Job
-from handler.ledger import key_of
+from handler.ledger import Answer, key_of
 from handler.models import DEFAULT_MODEL, MODELS, serving
 from handler.options import Options
 from handler.payment import Paid, Payment, Question, digest_of
@@ -31,12 +32,14 @@ _LONGEST_PAUSE_SECONDS = 60.0
 @dataclass(frozen=True)
 class Pacing:
     """In seconds: how long parts are, and how long the speech service has for one; the first pause after it has failed,
-    and that before the whole job is gone on with, each twice as long the next time."""
+    and that before the whole job is gone on with, each twice as long the next time; and what is left to the parts on
+    their way when the time is up."""
 
     part: float = PART_SECONDS
     deadline: float = 300.0
     pause: float = 2.0
     later: float = 15.0
+    last: float = 20.0
 
 
 USUAL = Pacing()
@@ -68,6 +71,7 @@ class Transcription:
         self._pace = Pace()
         self._payment = Payment(wiring, Caller(job.owner, job.account), job.id)
         self._heard: dict[int, Heard] = {}
+        self._stopped: Exception | None = None
         today = wiring.today()
         model = serving(job.options.get("model") or wiring.settings.whisper_model, today) or MODELS[DEFAULT_MODEL]
         self._model = model.name
@@ -75,8 +79,11 @@ class Transcription:
         timed = {"response_format": "verbose_json" if model.timed_format else "json"}
         self._parameters = Options.model_validate({**job.options, **timed}).for_model(model, today)
 
-    async def run(self) -> tuple[Transcript, str]:
-        """The transcript, and where the ledger has it: the same recording in one request costs nothing then."""
+    async def run(self, until: float) -> tuple[Transcript, str]:
+        """The transcript, and where the ledger has it: the same recording in one request costs nothing then.
+
+        TimeoutError where it is not whole at `until` (of the monotonic clock), or some seconds later.
+        """
         already = await anyio.to_thread.run_sync(self._jobs.heard, self._job.id)
         self._heard = {heard.number: heard for heard in already}
         with scratch() as folder, (folder / "recording").open("w+b") as file:
@@ -85,24 +92,38 @@ class Transcription:
             entry = key_of(self._job.owner, digest, self._parameters)
             transcript = await anyio.to_thread.run_sync(self._known, entry, file)
             if transcript is None:
-                transcript = self._joined(await self._hear_all(folder / "recording", folder))
-                await anyio.to_thread.run_sync(self._jobs.ledger.keep, entry, self._job.id, 0.0, transcript)
+                transcript = self._joined(await self._hear_all(folder / "recording", folder, until))
+                await anyio.to_thread.run_sync(self._jobs.ledger.keep, entry, Answer(transcript, self._job.id, 0.0))
         return transcript, entry
 
     def _known(self, entry: str, recording: BinaryIO) -> Transcript | None:
         """What was heard when the same recording came in one request."""
         known = self._jobs.ledger.known(entry)
-        if not known or not known.transcript or known.transcript.cut_off:
+        if not known or known.transcript.cut_off:
             return None
         return None if lacks_most(recording, known.transcript.seconds_billed) else known.transcript
 
-    async def _hear_all(self, recording: Path, folder: Path) -> float:
+    async def _hear_all(self, recording: Path, folder: Path, until: float) -> float:
         """Sends the parts as they are cut; how many seconds the recording lasts."""
+        async with anyio.create_task_group() as watch:
+            watch.start_soon(self._stop_at, until)
+            async with anyio.create_task_group() as tasks:
+                try:
+                    duration = await self._send_all(recording, folder, tasks)
+                except Exception as error:
+                    self._stop(error)
+            watch.cancel_scope.cancel()
+        if self._stopped:
+            raise self._stopped
+        return duration
+
+    async def _send_all(self, recording: Path, folder: Path, tasks: TaskGroup) -> float:
         duration, total = 0.0, 0
         longest = self._wiring.settings.max_audio_seconds
-        cutting = parts_of(recording, folder, longest, part_seconds=self._pacing.part)
-        async with anyio.create_task_group() as tasks, cutting as parts:
+        async with parts_of(recording, folder, longest, part_seconds=self._pacing.part) as parts:
             async for part in parts:
+                if self._stopped:
+                    break
                 duration = part.at(part.seconds)
                 if max(part.of, part.number + 1) != total:
                     total = max(part.of, part.number + 1)
@@ -112,15 +133,27 @@ class Transcription:
                     tasks.start_soon(self._hear, part)
         return duration
 
+    async def _stop_at(self, until: float) -> None:
+        await anyio.sleep(max(until - monotonic(), 0))
+        self._stop(TimeoutError())
+
+    def _stop(self, error: Exception) -> None:
+        """Begins no part any more; what is on its way is paid for, and waited for."""
+        self._stopped = self._stopped or error
+
     async def _hear(self, part: Part) -> None:
-        if part.speech:
-            async with self._limiter:
-                heard = await self._ask(part)
-        else:
+        try:
             heard = Heard(part.number, part.start, "")
-        part.path.unlink()
-        await anyio.to_thread.run_sync(self._jobs.hear, self._job, heard)
-        self._heard[part.number] = heard
+            if part.speech:
+                async with self._limiter:
+                    if self._stopped:
+                        return
+                    heard = await self._ask(part)
+            part.path.unlink()
+            await anyio.to_thread.run_sync(self._jobs.hear, self._job, heard)
+            self._heard[part.number] = heard
+        except Exception as error:
+            self._stop(error)
 
     async def _ask(self, part: Part) -> Heard:
         paid = await self._answer(part)
@@ -156,16 +189,18 @@ class Transcription:
         doubtful = 0
         with part.path.open("rb") as file:
             digest = await anyio.to_thread.run_sync(digest_of, file)
-            question = Question(file, FLAC, self._parameters, digest, part.seconds)
+            question = Question(file, FLAC, self._parameters, digest, part.seconds, part.seconds)
             for attempt in range(1, _ATTEMPTS + 1):
                 await self._pace.wait()
+                if self._stopped:
+                    raise self._stopped
                 try:
                     return await self._payment.transcript(question, self._pacing.deadline, 1)
                 except EmptyRecording:  # a last part too short to hold a word
                     return Paid(Transcript("", self._model), 0)
                 except (UpstreamFailed, UpstreamBusy, UpstreamTimeout) as error:
                     doubtful += not error.again
-                    if attempt == _ATTEMPTS or doubtful == _DOUBTFUL_ATTEMPTS:
+                    if attempt == _ATTEMPTS or doubtful == _DOUBTFUL_ATTEMPTS or self._stopped:
                         raise
                     self._pace.slow_down(max(error.retry_after or 0, self._pacing.pause * (1 << attempt - 1)))
         raise AssertionError("the last attempt returns or raises")

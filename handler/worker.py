@@ -132,8 +132,8 @@ class Worker:
     async def _complete(self, job: Job, until: float, message: Message) -> None:
         async with anyio.create_task_group() as tasks:
             tasks.start_soon(self._keep, job, message)
-            with anyio.fail_after(until - monotonic()):
-                transcript, entry = await Transcription(self._wiring, job, self._pacing).run()
+            with anyio.fail_after(until - monotonic() + self._pacing.last):
+                transcript, entry = await Transcription(self._wiring, job, self._pacing).run(until)
             await anyio.to_thread.run_sync(self._jobs.complete, job, transcript, entry)
             tasks.cancel_scope.cancel()
 

@@ -153,7 +153,7 @@ def test_twenty_jobs_complete_and_pay_once_though_the_service_fails_three_times_
     upstream = Faulty()
     place = Place(aws, upstream)
     place.sqs.purge_queue(QueueUrl=place.queue)
-    place.worker._pacing = Pacing(part=20, deadline=2, pause=0.01, later=0)
+    place.worker._pacing = Pacing(part=20, deadline=2, pause=0.01, later=0, last=1)
     content = long_recording("ogg", 60)
     jobs = [place.upload(content, prompt=f"job {number}") for number in range(20)]
     deadline = time.monotonic() + 200

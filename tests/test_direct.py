@@ -8,6 +8,7 @@ import httpx2
 import openai
 import pytest
 
+from handler.errors import error_of
 from handler.jobs import Jobs
 from tests.conftest import serving, settings
 from tests.recordings import long_recording, recording, silent_video
@@ -201,6 +202,81 @@ def test_a_service_that_hangs_costs_the_recording_nothing_but_time(server):
     if answer.status_code == 202:
         answer = place.send(recording("webm"))
     assert answer.json() == {"transcript": WORDS}
+
+
+def test_what_may_have_been_billed_once_is_not_sent_again_by_whoever_sends_it_again(server):
+    """The first send hangs and becomes a job; the next ones join it, before and after it is done."""
+    release = threading.Event()
+
+    def hang(_):
+        release.wait(20)
+        return heard("too late")
+
+    upstream, content = FalseUpstream(hang), recording("webm")
+    place = server(upstream, idle=True, request_deadline_seconds=4)
+    answers = [place.send(content) for _ in range(3)]
+    release.set()
+    assert [answer.status_code for answer in answers] == [202] * 3
+    assert len({answer.headers["Location"] for answer in answers}) == 1
+    assert len(upstream.calls) == 1
+    place.work(place.about(answers[0].json()["id"]))
+    assert place.send(content).json() == {"transcript": WORDS}
+    assert [parts(call) for call in upstream.calls] == [False, True]
+
+
+def test_a_recording_is_whole_in_the_bucket_though_the_given_up_call_reads_it_still(server):
+    """They share the file, and must not share the place in it."""
+    given_up, all_sent, sent = threading.Event(), threading.Event(), []
+
+    class ReadsHalfAndWaits(httpx2.BaseTransport):
+        def handle_request(self, request):
+            for chunk in request.stream:
+                sent.append(chunk)
+                if len(sent) == 3:
+                    given_up.wait(20)
+            all_sent.set()
+            return heard("too late")
+
+    content = recording("wav", "two_cities.wav", 10)
+    place = server(ReadsHalfAndWaits(), idle=True, request_deadline_seconds=4.5)
+    identity = place.send(content).json()["id"]
+    given_up.set()
+    assert place.s3.get_object(Bucket="steno", Key=f"uploads/{identity}.wav")["Body"].read() == content
+    assert all_sent.wait(20)
+    assert content in b"".join(sent)
+
+
+def test_books_that_cannot_be_kept_cost_no_transcript(server):
+    place = server(idle=True, daily_seconds=900)
+
+    def stumble(params, **_):
+        if "transcript" in params.get("Item", {}) or ":most" not in params.get("ExpressionAttributeValues", {}):
+            raise ConnectionResetError
+
+    events = place.jobs.client.meta.events
+    events.register("provide-client-params.dynamodb.PutItem", stumble)
+    assert place.send(recording("webm")).json() == {"transcript": WORDS}
+
+
+def test_a_job_that_failed_because_the_service_was_busy_may_be_sent_again():
+    error = error_of("upstream_busy", "busy")
+    assert (error.again, error.retry_after) == (True, 5)
+
+
+@pytest.mark.parametrize(
+    ("usage", "seconds"),
+    [
+        ({"type": "duration", "seconds": 3}, 3),
+        ({"type": "tokens", "input_tokens": 31, "output_tokens": 4, "input_token_details": {"audio_tokens": 30}}, 3),
+        ({"type": "duration", "seconds": "many"}, None),
+        ({}, None),
+    ],
+)
+def test_what_counts_is_what_was_billed_however_the_answer_tells_it(server, usage, seconds):
+    upstream = FalseUpstream(httpx2.Response(200, json={"text": WORDS, "usage": usage}))
+    place, content = server(upstream, idle=True, daily_seconds=900), recording("webm")
+    place.send(content)
+    assert spent(place)["all"] == pytest.approx(seconds or len(content) / 4000, abs=0.01)  # or what is usual
 
 
 def test_a_busy_service_is_waited_for_by_the_worker(server):

@@ -18,7 +18,7 @@ FLOORS = [
     {"speech", "jobs"},
     {"ledger", "budget"},
     {"form", "drain", "settings", "options", "audio", "scratch"},
-    {"transcript", "models", "payload", "frames", "loudness"},
+    {"transcript", "models", "payload", "frames", "loudness", "reader"},
     {"errors"},
 ]
 FLOOR = {module: number for number, floor in enumerate(FLOORS) for module in floor}

@@ -26,7 +26,7 @@ from tests.conftest import TODAY, settings
 from tests.recordings import asset, long_recording, recording, silent_video
 from tests.upstream import FalseUpstream, heard, refused
 
-PACING = Pacing(part=20, pause=0.01, later=0)
+PACING = Pacing(part=20, pause=0.01, later=0, last=1)
 ARN = "arn:aws:sqs:us-east-1:000000000000:steno"
 
 
@@ -633,6 +633,54 @@ def test_a_failed_job_is_tried_again_without_an_upload_and_pays_only_for_what_wa
     assert len(sent) == 4
     again = place.http.post(f"/api/transcriptions/{identity}/retry")
     assert (again.status_code, again.json()["code"]) == (409, "not_failed")
+
+
+def test_what_is_on_its_way_when_another_part_fails_is_paid_for_and_kept(aws):
+    """The third part is refused while the first two are being heard."""
+    refused_one = threading.Event()
+    sent = []
+
+    def refuse_the_last(request):
+        sent.append(len(request.read()))
+        if len(sent) == 3:
+            refused_one.set()
+            return refused(400)
+        assert refused_one.wait(20)
+        return heard("Ever tried.")
+
+    place = Place(aws, httpx2.MockTransport(refuse_the_last))
+    identity = place.upload(long_recording("ogg", 80))
+    place.work(place.about(identity))
+    job = place.job(identity)
+    assert (job["status"], job["progress"]["done"], job["seconds_paid"]) == ("failed", 2, 6)
+
+
+def test_a_retry_that_was_cut_off_can_be_asked_for_again(place):
+    identity = place.upload(b"<html>" * 100)
+    place.work(place.about(identity))
+
+    def stumble(**_):
+        place.jobs._s3.meta.events.unregister("before-call.s3.CopyObject", stumble)
+        raise ConnectionResetError
+
+    place.jobs._s3.meta.events.register("before-call.s3.CopyObject", stumble)
+    address = f"/api/transcriptions/{identity}/retry"
+    assert place.http.post(address).status_code == 500
+    assert place.http.post(address).status_code == 202
+
+
+def test_a_retry_takes_no_job_out_of_a_workers_hands(leased):
+    jobs, job = leased
+    jobs.fail(job, UpstreamFailed("no more"))
+    failed = jobs.get(job.id)
+    jobs._begin_again(failed, "")
+    second = jobs.take(job.key, "second", "2")
+    jobs._begin_again(failed, "")  # one that was asked for at the same time, and comes late
+    with pytest.raises(Held):
+        jobs.take(job.key, "third", "3")
+    jobs.complete(second, Transcript("Ever tried.", "gpt-transcribe"))
+    jobs._begin_again(failed, "")
+    assert jobs.get(job.id).status == "completed"
 
 
 def test_a_job_whose_recording_is_gone_cannot_be_tried_again(place):

@@ -4,7 +4,7 @@ import contextlib
 import socket
 import ssl
 import threading
-from io import BytesIO
+from tempfile import TemporaryFile
 
 import anyio
 import anyio.to_thread
@@ -36,10 +36,28 @@ JSON = {"model": "gpt-transcribe", "response_format": "json"}
 TIMED = {"model": "whisper-1", "response_format": "verbose_json"}
 
 
+_opened = []
+
+
+def on_disk(content):
+    file = TemporaryFile()  # noqa: SIM115 - closed when the test has ended
+    _opened.append(file)
+    file.write(content)
+    file.seek(0)
+    return file
+
+
+@pytest.fixture(autouse=True)
+def _closed():
+    yield
+    while _opened:
+        _opened.pop().close()
+
+
 async def send(upstream, recording=b"sound", container=WEBM, parameters=JSON, seconds=20.0, **given):
     wiring = Wiring(settings(**given), transport=upstream)
     speech = await wiring.speech()
-    return await speech.transcribe(BytesIO(recording), container, parameters, seconds)
+    return await speech.transcribe(on_disk(recording), container, parameters, seconds)
 
 
 async def test_the_recording_goes_up_under_the_canonical_name_and_type_with_the_key():
@@ -232,7 +250,7 @@ async def test_the_limiter_admits_as_many_calls_as_the_setting_says_and_not_the_
     speech = await Wiring(settings(max_concurrent_calls=60), transport=httpx2.MockTransport(wait_for_all)).speech()
     async with anyio.create_task_group() as tasks:
         for _ in range(60):
-            tasks.start_soon(speech.transcribe, BytesIO(b"sound"), WEBM, JSON, 20.0)
+            tasks.start_soon(speech.transcribe, on_disk(b"sound"), WEBM, JSON, 20.0)
 
 
 async def test_the_limiter_admits_no_more_calls_than_the_setting_says():
@@ -251,7 +269,7 @@ async def test_the_limiter_admits_no_more_calls_than_the_setting_says():
     speech = await Wiring(settings(max_concurrent_calls=2), transport=httpx2.MockTransport(count)).speech()
     async with anyio.create_task_group() as tasks:
         for _ in range(30):
-            tasks.start_soon(speech.transcribe, BytesIO(b"sound"), WEBM, JSON, 20.0)
+            tasks.start_soon(speech.transcribe, on_disk(b"sound"), WEBM, JSON, 20.0)
         await wait_all_tasks_blocked()
         gate.set()
     assert most == 2
@@ -266,10 +284,10 @@ async def test_a_recording_that_only_waited_its_turn_was_not_sent_and_may_come_a
 
     speech = await Wiring(settings(max_concurrent_calls=1), transport=httpx2.MockTransport(hold)).speech()
     async with anyio.create_task_group() as tasks:
-        tasks.start_soon(speech.transcribe, BytesIO(b"sound"), WEBM, JSON, 20.0)
+        tasks.start_soon(speech.transcribe, on_disk(b"sound"), WEBM, JSON, 20.0)
         await wait_all_tasks_blocked()
         with pytest.raises(UpstreamBusy) as failure:
-            await speech.transcribe(BytesIO(b"sound"), WEBM, JSON, 0.1)
+            await speech.transcribe(on_disk(b"sound"), WEBM, JSON, 0.1)
         assert failure.value.again
         release.set()
 
@@ -361,7 +379,7 @@ async def test_every_call_has_a_connection_of_its_own_that_cannot_have_died_unse
         threading.Thread(target=serve, args=(listener,), daemon=True).start()
         speech = await Wiring(settings(openai_base_url=f"http://127.0.0.1:{listener.getsockname()[1]}/v1")).speech()
         for _ in range(3):
-            await speech.transcribe(BytesIO(b"sound"), WEBM, JSON, 20.0)
+            await speech.transcribe(on_disk(b"sound"), WEBM, JSON, 20.0)
         listener.shutdown(socket.SHUT_RDWR)
     assert len(connections) == 3
 

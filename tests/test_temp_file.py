@@ -101,5 +101,7 @@ async def test_after_the_deadline_and_after_a_cancellation_while_the_upstream_st
         assert len(open_temp_files()) == 1
         if seconds == 600:
             tasks.cancel_scope.cancel()
-    assert open_temp_files() == set()
-    release.set()
+    release.set()  # the call that was given up has a descriptor of its own, for as long as it lasts
+    with anyio.fail_after(10):
+        while open_temp_files():  # noqa: ASYNC110 - a thread closes it
+            await anyio.sleep(0.01)

@@ -1,0 +1,43 @@
+"""A second reader of an open file, with a place of its own in it.
+
+A call that was given up may read on in its thread while the same recording is read for a job, and may do so when the
+file has been closed for everybody else.
+"""
+
+import io
+import os
+from typing import Any, BinaryIO
+
+
+class Reader(io.RawIOBase):
+    def __init__(self, file: BinaryIO) -> None:
+        self._number = os.dup(file.fileno())
+        self._place = 0
+
+    def readable(self) -> bool:
+        return True
+
+    def seekable(self) -> bool:
+        return True
+
+    def fileno(self) -> int:
+        return self._number
+
+    def readinto(self, buffer: Any) -> int:
+        data = os.pread(self._number, len(buffer), self._place)
+        buffer[: len(data)] = data
+        self._place += len(data)
+        return len(data)
+
+    def seek(self, offset: int, whence: int = os.SEEK_SET) -> int:
+        begin = {os.SEEK_SET: 0, os.SEEK_CUR: self._place, os.SEEK_END: os.fstat(self._number).st_size}
+        self._place = begin[whence] + offset
+        return self._place
+
+    def tell(self) -> int:
+        return self._place
+
+    def close(self) -> None:
+        if not self.closed:
+            os.close(self._number)
+        super().close()
