@@ -19,7 +19,6 @@ from handler.errors import (
     error_of,
 )
 from handler.jobs import Caller, Job
-from handler.ledger import key_of
 from handler.options import Options, model_for
 from handler.payment import InDoubt, Payment, Question, digest_of
 from handler.transcript import Transcript
@@ -113,7 +112,7 @@ class SureWay:
         return await anyio.to_thread.run_sync(jobs.transcript, job) if job.finished else job
 
     def _adopted(self) -> Job:
-        identity = key_of(self._caller.owner, self._recording.digest, self._options)[:32]
+        identity = self._wiring.question(self._caller.owner, self._recording.digest, self._options)[:32]
         try:
             self._wiring.jobs.get(identity)
         except NotFound:  # a new job, which will cost something

@@ -14,7 +14,7 @@ import anyio.to_thread
 from handler.audio import Container
 from handler.errors import StenoError, UpstreamBusy, UpstreamFailed, UpstreamTimeout
 from handler.jobs import Caller
-from handler.ledger import Answer, Claim, Ledger, Taken, key_of
+from handler.ledger import Answer, Claim, Ledger, Taken
 from handler.transcript import Transcript
 from handler.wiring import Wiring
 
@@ -71,7 +71,7 @@ class Payment:
             transcript = await self._heard(question, within, attempts)
             return Paid(transcript, question.billed(transcript))
         deadline = time.monotonic() + within
-        key = key_of(self._caller.owner, question.digest, question.parameters)
+        key = self._wiring.question(self._caller.owner, question.digest, question.parameters)
         async with self._asking[key]:  # a recording may say the same twice
             found = await self._claimed(ledger, key, question, deadline)
             if isinstance(found, Answer):

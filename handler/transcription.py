@@ -14,7 +14,7 @@ from handler.audio import FLAC, lacks_most
 from handler.cutting import PART_SECONDS, SAMPLE_RATE, Part, parts_of
 from handler.errors import EmptyRecording, UpstreamBusy, UpstreamFailed, UpstreamTimeout
 from handler.jobs import Caller, Heard, Job
-from handler.ledger import Answer, key_of
+from handler.ledger import Answer
 from handler.models import DEFAULT_MODEL, MODELS, serving
 from handler.options import Options
 from handler.payment import Paid, Payment, Question, digest_of
@@ -89,7 +89,7 @@ class Transcription:
         with scratch() as folder, (folder / "recording").open("w+b") as file:
             await anyio.to_thread.run_sync(self._jobs.fetch, self._job, file)
             digest = await anyio.to_thread.run_sync(digest_of, file)
-            entry = key_of(self._job.owner, digest, self._parameters)
+            entry = self._wiring.question(self._job.owner, digest, self._parameters)
             transcript = await anyio.to_thread.run_sync(self._known, entry, file)
             if transcript is None:
                 transcript = self._joined(await self._hear_all(folder / "recording", folder, until))

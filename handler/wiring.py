@@ -15,7 +15,7 @@ from pydantic import SecretStr
 from handler.budget import Budget
 from handler.errors import NotFound, UpstreamCredentials
 from handler.jobs import Jobs
-from handler.ledger import Ledger
+from handler.ledger import Ledger, key_of
 from handler.settings import Settings
 
 if TYPE_CHECKING:
@@ -106,6 +106,10 @@ class Wiring:
     def ledger(self) -> Ledger | None:
         """None where this server has no table: then what is sent twice is paid twice."""
         return self._jobs.ledger if self._jobs else None
+
+    def question(self, owner: str, digest: str, parameters: dict[str, Any]) -> str:
+        """The ledger's name for these bytes, asked about by this owner in this way, of this upstream."""
+        return key_of(owner, digest, {**parameters, "upstream": self.settings.openai_base_url})
 
     @cached_property
     def budget(self) -> Budget:

@@ -96,6 +96,8 @@ def test_another_model_language_or_recording_is_another_payment(server):
         assert place.send(content, **fields).status_code == 200
     place.send(recording("ogg"))
     assert len(upstream.calls) == 4  # the words are the same in every format
+    server(upstream, idle=True, openai_base_url="http://another.example/v1").send(content)
+    assert len(upstream.calls) == 5
 
 
 def test_what_was_paid_for_one_way_is_free_the_other_way(server):
