@@ -8,6 +8,7 @@ import httpx2
 import openai
 import pytest
 
+from handler.budget import Budget
 from handler.errors import error_of
 from handler.jobs import Jobs
 from tests.conftest import serving, settings
@@ -372,6 +373,17 @@ def test_one_callers_seconds_are_not_anothers(server):
         with pytest.raises(Exception, match="00:00 UTC"):
             budget.reserve(caller, seconds)
     budget.reserve("bob", 4)
+
+
+def test_what_was_reserved_before_midnight_is_settled_on_its_own_day(server):
+    place = server(idle=True, daily_seconds=10)
+    now = [1_800_000_000 // 86_400 * 86_400 - 1.0]
+    budget = Budget(place.jobs.client, "steno", 10, None, lambda: now[0])
+    reservation = budget.reserve("ada", 8)
+    now[0] += 2
+    budget.settle(reservation, 3)
+    found = place.jobs.client.scan(TableName="steno")["Items"]
+    assert [float(item["seconds"]) for item in found if item["pk"].startswith("spent#")] == [3]
 
 
 def test_what_is_reserved_is_settled_by_what_was_billed(server):

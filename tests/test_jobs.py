@@ -597,6 +597,34 @@ def test_what_may_have_been_billed_is_sent_three_times_at_most_by_one_call(aws):
     assert len(upstream.calls) == 3
 
 
+def test_what_may_have_been_billed_counts_as_paid_and_what_cannot_does_not(aws):
+    for failure, paid in ((httpx2.ReadError("unplugged"), 6), (refused(429, retry_after="0"), 3)):
+        place = Place(aws, FalseUpstream(failure))
+        identity = place.upload(recording("ogg"), prompt=str(paid))
+        place.work(place.about(identity))
+        assert place.job(identity)["seconds_paid"] == pytest.approx(paid, abs=0.1)
+
+
+def test_what_was_heard_just_before_a_crash_is_found_and_counts_as_paid(aws):
+    upstream = FalseUpstream()
+    place = Place(aws, upstream)
+    identity = place.upload(recording("webm"))
+    message = place.about(identity)
+    events = place.jobs.client.meta.events
+
+    def stumble(params, **_):
+        if "heard" in params["Item"]:
+            events.unregister("provide-client-params.dynamodb.PutItem", stumble)
+            raise ConnectionResetError
+
+    events.register("provide-client-params.dynamodb.PutItem", stumble)
+    assert place.work(message) == [message["messageId"]]
+    place.jobs.clock = lambda: time.time() + LEASE_SECONDS + 1
+    assert place.work(message) == []
+    assert (place.job(identity)["status"], place.job(identity)["seconds_paid"]) == ("completed", 3)
+    assert len(upstream.calls) == 1
+
+
 def test_a_busy_minute_and_a_broken_connection_do_not_end_a_job(aws):
     busy = [refused(429, retry_after="0")] * 3
     place = Place(aws, FalseUpstream(*busy, httpx2.Response(502), httpx2.ReadError("unplugged")))
