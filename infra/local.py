@@ -188,7 +188,7 @@ def _upstream(configured: Mapping[str, str | None]) -> Iterator[str]:
     """What turns speech into text, named for the reader; the environment points the app at it."""
     url = configured.get("OPENAI_BASE_URL")
     if configured.get("OPENAI_API_KEY") or configured.get("OPENAI_SECRET_ARN"):
-        yield f"by {url}" if url else "by OpenAI, at your key's cost (the sample below, twice: under $0.002)"
+        yield f"by {url}" if url else "by OpenAI, at your key's cost (the sample below: under $0.001)"
         return
     if url:
         os.environ["OPENAI_API_KEY"] = "none"
