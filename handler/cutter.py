@@ -41,6 +41,8 @@ if int(av.__version__.partition(".")[0]) < 19:  # later releases read any tag
 _BROKEN = (av.FFmpegError, UnicodeDecodeError, IndexError, ValueError)
 
 _MOST_DAMAGES = 1000
+# A quarter faster than the usual ones, and one per cent larger.
+_FLAC_OPTIONS = {"max_prediction_order": "4", "max_partition_order": "4"}
 _CHUNK_SAMPLES = 48_000
 _SLACK_SECONDS = 60.0  # what decoders may add to what packets say
 _GAP_SECONDS = 0.1  # the timeline's steps are rounded to milliseconds, and recorders are late by some
@@ -63,7 +65,7 @@ class Flac:
         self.path = path
         self.samples = 0
         self._container = av.open(str(path), "w", format="flac")
-        self._stream = self._container.add_stream("flac", rate=SAMPLE_RATE, layout="mono")
+        self._stream = self._container.add_stream("flac", rate=SAMPLE_RATE, layout="mono", options=_FLAC_OPTIONS)
 
     def write(self, samples: bytes) -> None:
         if not samples:
