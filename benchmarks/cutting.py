@@ -20,7 +20,8 @@ LONGEST = str(12 * 3600.0)
 def peak(process: int) -> int:
     """The largest resident size so far, in KB: what the system tells of ended children includes their parent's."""
     status = Path(f"/proc/{process}/status").read_text()
-    return int(re.search(r"VmHWM:\s+(\d+)", status)[1]) if "VmHWM" in status else 0  # type: ignore[index] # it is there
+    found = re.search(r"VmHWM:\s+(\d+)", status)
+    return int(found[1]) if found else 0
 
 
 def measure(path: Path) -> tuple[float, float, float, float]:

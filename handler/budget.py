@@ -8,10 +8,10 @@ import time
 from collections.abc import Callable
 from dataclasses import dataclass
 from datetime import UTC, datetime
-from decimal import Decimal
 from typing import Any
 
 from handler.errors import BudgetExhausted
+from handler.numbers import number
 
 _DAY = 86_400
 _KEPT_SECONDS = 7 * _DAY
@@ -85,10 +85,10 @@ class Budget:
 
     def _add(self, day: str, account: str, seconds: float, most: float | None = None) -> None:
         """Counts the seconds, unless there are more than `most` already."""
-        values = {":seconds": _number(seconds), ":expires": int(self._clock() + _KEPT_SECONDS)}
+        values = {":seconds": number(seconds), ":expires": int(self._clock() + _KEPT_SECONDS)}
         condition = {}
         if most is not None:
-            values[":most"] = _number(most)
+            values[":most"] = number(most)
             condition["ConditionExpression"] = "attribute_not_exists(seconds) OR seconds <= :most"
         self._client.update_item(
             TableName=self._table,
@@ -100,7 +100,3 @@ class Budget:
 
     def _today(self) -> str:
         return datetime.fromtimestamp(self._clock(), UTC).date().isoformat()
-
-
-def _number(value: float) -> Decimal:
-    return Decimal(str(round(value, 3)))

@@ -12,7 +12,6 @@ import time
 from collections.abc import Callable
 from contextlib import suppress
 from dataclasses import asdict, dataclass, replace
-from decimal import Decimal
 from functools import cached_property
 from typing import TYPE_CHECKING, Any, BinaryIO
 from uuid import uuid4
@@ -20,6 +19,7 @@ from uuid import uuid4
 from handler.audio import Container
 from handler.errors import NotFailed, NotFound, StenoError
 from handler.ledger import Ledger
+from handler.numbers import number
 from handler.transcript import Segment, Transcript
 
 if TYPE_CHECKING:
@@ -229,7 +229,7 @@ class Jobs:
                     ":account": account,
                     ":failed": "failed",
                     ":most": MOST_ATTEMPTS,
-                    ":now": _number(self.clock()),
+                    ":now": number(self.clock()),
                 },
             )
 
@@ -296,8 +296,8 @@ class Jobs:
                     ":key": key,
                     ":worker": worker,
                     ":message": message,
-                    ":until": _number(now + self.lease_seconds),
-                    ":now": _number(now),
+                    ":until": number(now + self.lease_seconds),
+                    ":now": number(now),
                     ":one": 1,
                     ":true": True,
                     ":false": False,
@@ -313,7 +313,7 @@ class Jobs:
         return _job(item)
 
     def renew(self, job: Job) -> None:
-        self._update(job, "SET lease_until = :until", {":until": _number(self.clock() + self.lease_seconds)})
+        self._update(job, "SET lease_until = :until", {":until": number(self.clock() + self.lease_seconds)})
 
     def release(self, job: Job) -> None:
         """For the next worker to take at once."""
@@ -388,7 +388,7 @@ class Jobs:
             "total": len(heard),
             "entries": [entry, *(entry for part in heard for entry in part.entries)],
             "model": transcript.model,
-            "duration": _number(transcript.duration or 0),
+            "duration": number(transcript.duration or 0),
             "no_speech": not transcript.text,
             "expires": int(self._expiry(self.settings.transcript_days)),
         }
@@ -408,7 +408,7 @@ class Jobs:
 
     def _end(self, job: Job, status: str, heard: list[Heard], **told: Any) -> None:
         paid = sum(part.seconds_paid for part in heard)
-        told |= {"status": status, "done": len(heard), "seconds_paid": _number(paid)}
+        told |= {"status": status, "done": len(heard), "seconds_paid": number(paid)}
         sets = ", ".join(f"#{name} = :{name}" for name in told)
         self._update(job, f"SET {sets}", {f":{name}": value for name, value in told.items()})
 
@@ -486,7 +486,7 @@ def _is_gone(error: Any) -> bool:
 
 def _item(job: Job, expires: float) -> dict[str, Any]:
     stored = {**asdict(job), "options": json.dumps(job.options), "expires": int(expires), **_job_key(job.id)}
-    return {name: _number(value) if isinstance(value, float) else value for name, value in stored.items()}
+    return {name: number(value) if isinstance(value, float) else value for name, value in stored.items()}
 
 
 def _job(item: dict[str, Any]) -> Job:
@@ -509,8 +509,3 @@ def _heard(stored: str) -> Heard:
     told = json.loads(stored)
     segments = tuple(Segment(**segment) for segment in told["segments"])
     return Heard(**{**told, "segments": segments, "entries": tuple(told["entries"])})
-
-
-def _number(value: float) -> Decimal:
-    """DynamoDB's numbers are decimal; milliseconds are exact enough for all of ours."""
-    return Decimal(str(round(value, 3)))

@@ -11,9 +11,9 @@ import time
 import zlib
 from collections.abc import Callable
 from dataclasses import dataclass
-from decimal import Decimal
 from typing import Any
 
+from handler.numbers import number
 from handler.transcript import Transcript
 
 _KEPT_SECONDS = 86_400
@@ -71,9 +71,9 @@ class Ledger:
                 ExpressionAttributeNames={"#holder": "holder", "#until": "until"},
                 ExpressionAttributeValues={
                     ":holder": holder,
-                    ":until": _number(now + within),
-                    ":seconds": _number(seconds),
-                    ":now": _number(now),
+                    ":until": number(now + within),
+                    ":seconds": number(seconds),
+                    ":now": number(now),
                     ":expires": int(now + _KEPT_SECONDS),
                 },
                 ReturnValues="ALL_OLD",
@@ -104,7 +104,7 @@ class Ledger:
             Item={
                 **_key(key),
                 "holder": answer.holder,
-                "paid": _number(answer.seconds),
+                "paid": number(answer.seconds),
                 "transcript": packed,
                 "expires": int(self._clock() + _KEPT_SECONDS),
             },
@@ -119,7 +119,7 @@ class Ledger:
                 UpdateExpression="SET #until = :zero ADD doubt :unpaid",
                 ConditionExpression="#holder = :holder AND attribute_not_exists(transcript)",
                 ExpressionAttributeNames={"#holder": "holder", "#until": "until"},
-                ExpressionAttributeValues={":zero": 0, ":holder": holder, ":unpaid": _number(-unpaid)},
+                ExpressionAttributeValues={":zero": 0, ":holder": holder, ":unpaid": number(-unpaid)},
             )
         except self._client.exceptions.ConditionalCheckFailedException:
             return  # forgotten meanwhile, or another's
@@ -130,7 +130,3 @@ class Ledger:
 
 def _key(key: str) -> dict[str, str]:
     return {"pk": f"paid#{key}", "sk": "answer"}
-
-
-def _number(value: float) -> Decimal:
-    return Decimal(str(round(value, 3)))

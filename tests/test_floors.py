@@ -18,7 +18,7 @@ FLOORS = [
     {"speech", "jobs"},
     {"ledger", "budget"},
     {"form", "drain", "settings", "options", "audio", "scratch"},
-    {"transcript", "models", "payload", "frames", "loudness", "reader"},
+    {"transcript", "models", "payload", "frames", "loudness", "reader", "numbers"},
     {"errors"},
 ]
 FLOOR = {module: number for number, floor in enumerate(FLOORS) for module in floor}
