@@ -12,7 +12,8 @@ from pydantic import BaseModel, Field
 
 from handler.errors import BudgetExhausted, InvalidOption, MethodNotAllowed, NotReady, StenoError, UpstreamError
 from handler.jobs import Job
-from handler.transcript import Transcript, srt, vtt
+from handler.subtitles import srt, vtt
+from handler.transcript import Transcript
 
 POLL_SECONDS = 2
 

@@ -3,8 +3,8 @@
 `cutting.py` starts it as a process of its own, without credentials and with little memory, because it opens
 files that strangers made. It says what it does on its standard output, a JSON object a line:
 
-    {"part": {"number": 0, "path": ..., "start": 0, "samples": 4800000, "of": 12, "speech": true,
-              "timeline": [[0, 0.0]]}}
+    {"part": {"number": 0, "path": ..., "start": 0, "samples": 4800000, "of": 12, "timeline": [[0, 0.0]],
+              "speech": [[0.42, 3.18, 12], [3.5, 4.02, 2]]}}
     {"done": {"seconds": 3600.0}}
     {"failed": {"code": "no_audio", "detail": ...}}
 """
@@ -24,7 +24,7 @@ import av
 
 from handler.audio import identify
 from handler.errors import StenoError
-from handler.loudness import has_speech, quietest
+from handler.loudness import Loudness, quietest
 
 SAMPLE_RATE = 16_000
 _SAMPLE_BYTES = 2
@@ -46,7 +46,6 @@ _FLAC_OPTIONS = {"max_prediction_order": "4", "max_partition_order": "4"}
 _CHUNK_SAMPLES = 48_000
 _SLACK_SECONDS = 60.0  # what decoders may add to what packets say
 _GAP_SECONDS = 0.1  # the timeline's steps are rounded to milliseconds, and recorders are late by some
-_LISTENED_BYTES = 10 * SAMPLE_RATE * _SAMPLE_BYTES  # in which speech is looked for
 
 
 class Failure(Exception):
@@ -120,9 +119,7 @@ class Cutter:
         self._number = 0
         self._start = 0
         self._held = bytearray()  # the samples among which the next cut may be
-        self._unheard = bytearray()  # of a part in which nobody has spoken so far, those not listened to
-        self._speech = False
-        self._part = self._open()
+        self._begin()
 
     def feed(self, samples: bytes) -> Iterator[dict[str, Any]]:
         """Yields a part whenever one is whole."""
@@ -134,7 +131,7 @@ class Cutter:
         if len(self._held) >= 2 * self._search * _SAMPLE_BYTES:
             self._write(quietest(self._held))
             yield self._finish()
-            self._part = self._open()
+            self._begin()
 
     def end(self) -> Iterator[dict[str, Any]]:
         self._write(len(self._held) // _SAMPLE_BYTES)
@@ -143,25 +140,18 @@ class Cutter:
         else:
             self._part.path.unlink(missing_ok=True)
 
-    def _open(self) -> Flac:
-        return Flac(self._folder / f"{self._number:04}.flac")
+    def _begin(self) -> None:
+        self._part = Flac(self._folder / f"{self._number:04}.flac")
+        self._loudness = Loudness()
 
     def _write(self, samples: int) -> None:
         written = bytes(self._held[: samples * _SAMPLE_BYTES])
         del self._held[: samples * _SAMPLE_BYTES]
         self._part.write(written)
-        if not self._speech:
-            self._unheard += written
-            self._listen(_LISTENED_BYTES)
-
-    def _listen(self, at_least: int) -> None:
-        while not self._speech and len(self._unheard) >= at_least:
-            self._speech = has_speech(self._unheard[:_LISTENED_BYTES])
-            del self._unheard[:_LISTENED_BYTES]
+        self._loudness.hear(written)
 
     def _finish(self) -> dict[str, Any]:
         self._part.close()
-        self._listen(1)
         samples = self._part.samples
         told = {
             "number": self._number,
@@ -169,10 +159,8 @@ class Cutter:
             "start": self._start,
             "samples": samples,
             "timeline": self._timeline.of(self._start, samples),
-            "speech": self._speech,
+            "speech": self._loudness.stretches(),
         }
-        self._unheard.clear()
-        self._speech = False
         self._number += 1
         self._start += samples
         return told

@@ -17,9 +17,11 @@ import anyio
 from anyio.streams.buffered import BufferedByteReceiveStream
 
 from handler.errors import UnreadableRecording, error_of
+from handler.loudness import Stretch
 
 SAMPLE_RATE = 16_000
 PART_SECONDS = 300.0  # words get lost at cuts, and answers end without a word beyond 2,000 tokens
+TIMED_PART_SECONDS = 60.0  # where text is laid on the sound, an error travels no further than its part
 SEARCH_SECONDS = 12.0
 _LINE_BYTES = 16_000_000
 _CODE_ROOT = Path(__file__).parent.parent
@@ -31,7 +33,7 @@ class Part:
 
     `timeline` says when its samples were heard: pairs of (sample in this part, seconds from the recording's
     beginning), each true up to the next. `of` is how many parts there will be, as far as is known. `speech` says
-    whether anybody may be speaking in it.
+    where anybody may be speaking in it: nobody anywhere where there is none.
     """
 
     number: int
@@ -40,11 +42,15 @@ class Part:
     samples: int
     timeline: tuple[tuple[int, float], ...]
     of: int = 1
-    speech: bool = True
+    speech: tuple[Stretch, ...] = ()
 
     @property
     def seconds(self) -> float:
         return self.samples / SAMPLE_RATE
+
+    def is_all_of(self, seconds: float | None) -> bool:
+        """Whether a recording of so many seconds, rounded up as they are billed, is all in this part."""
+        return self.of == 1 and seconds is not None and seconds <= self.seconds + 1
 
     def at(self, seconds: float) -> float:
         """When in the recording a moment of this part was heard."""
@@ -102,7 +108,7 @@ async def _told(process: Any) -> AsyncGenerator[Part, None]:
             told["samples"],
             tuple((sample, time) for sample, time in told["timeline"]),
             told["of"],
-            told["speech"],
+            tuple(Stretch(*stretch) for stretch in told["speech"]),
         )
 
 

@@ -2,7 +2,8 @@
 
 import time
 from dataclasses import dataclass
-from typing import BinaryIO
+from datetime import date
+from typing import Any, BinaryIO
 from uuid import uuid4
 
 import anyio
@@ -11,6 +12,7 @@ import anyio.to_thread
 from handler.audio import Container, identify, lacks_most
 from handler.errors import (
     BudgetExhausted,
+    InvalidOption,
     NotFound,
     UnreadableRecording,
     UnsupportedMedia,
@@ -19,6 +21,7 @@ from handler.errors import (
     error_of,
 )
 from handler.jobs import Caller, Job
+from handler.models import Model, able
 from handler.options import Options, model_for
 from handler.payment import InDoubt, Payment, Question, digest_of
 from handler.transcript import Transcript
@@ -57,9 +60,13 @@ async def transcribe(wiring: Wiring, file: BinaryIO, options: Options, caller: C
     parameters = options.for_model(model, today)
     container = identify(file)
     recording = _Recording(file, container, file.seek(0, 2), await anyio.to_thread.run_sync(digest_of, file))
-    sure = SureWay(wiring, recording, options.model_copy(update={"model": model.name}), caller, deadline)
-    if sure.is_open and (not container.direct or _takes_too_long(recording, wiring)):
+    times = options.ask_for_times(model)  # the worker hears where the speech is
+    has_sure_way = wiring.settings.bucket_name is not None and not options.beyond_jobs
+    sure = SureWay(wiring, recording, options.of_job(model), caller, deadline, has_sure_way)
+    if sure.is_open and (times or not container.direct or _takes_too_long(recording, wiring)):
         return await sure.outcome()
+    if times:
+        raise _without_times(options, model, today)
     if not container.direct:
         raise UnsupportedMedia(
             f"The recording is {container.name}, which the speech service does not take."
@@ -80,29 +87,37 @@ async def transcribe(wiring: Wiring, file: BinaryIO, options: Options, caller: C
     return paid.transcript
 
 
+def _without_times(options: Options, model: Model, today: date) -> InvalidOption:
+    beyond = " and ".join(f"`{option}`" for option in options.beyond_jobs)
+    reason = f"not beside {beyond}" if beyond else "only where it has a bucket, which this server has not"
+    return InvalidOption(
+        "response_format",
+        f"{model.name} gives no times, and response_format={options.response_format} needs them."
+        f" Steno adds them, but {reason}. {able('timed_format', today)}",
+    )
+
+
 def _takes_too_long(recording: _Recording, wiring: Wiring) -> bool:
     expected = _START_SECONDS + recording.usual_seconds / _SPEED
     return expected > wiring.settings.request_deadline_seconds * _DIRECT_SHARE
 
 
+@dataclass(frozen=True)
 class SureWay:
     """The recording as a job. The same recording, asked about in the same way, is always the same job."""
 
-    def __init__(
-        self, wiring: Wiring, recording: _Recording, options: Options, caller: Caller, deadline: float
-    ) -> None:
-        self._wiring = wiring
-        self._recording = recording
-        self._options = options.model_dump(exclude_defaults=True, exclude={"response_format"})
-        self._caller = caller
-        self._deadline = deadline
-        self.is_open = wiring.settings.bucket_name is not None and options.are_for_jobs
+    wiring: Wiring
+    recording: _Recording
+    options: dict[str, Any]
+    caller: Caller
+    deadline: float
+    is_open: bool
 
     async def outcome(self) -> Transcript | Job:
         """The job's transcript or its error; the job itself where it is not finished in time."""
-        jobs = self._wiring.jobs
+        jobs = self.wiring.jobs
         job = await anyio.to_thread.run_sync(self._adopted)
-        while not job.finished and time.monotonic() < self._deadline:
+        while not job.finished and time.monotonic() < self.deadline:
             await anyio.sleep(_LOOK_SECONDS)
             job = await anyio.to_thread.run_sync(jobs.get, job.id)
         if job.status == "failed":
@@ -112,15 +127,15 @@ class SureWay:
         return await anyio.to_thread.run_sync(jobs.transcript, job) if job.finished else job
 
     def _adopted(self) -> Job:
-        identity = self._wiring.question(self._caller.owner, self._recording.digest, self._options)[:32]
+        identity = self.wiring.question(self.caller.owner, self.recording.digest, self.options)[:32]
         try:
-            self._wiring.jobs.get(identity)
+            self.wiring.jobs.get(identity)
         except NotFound:  # a new job, which will cost something
-            self._wiring.budget.check(self._caller.account)
-        return self._wiring.jobs.adopt(
+            self.wiring.budget.check(self.caller.account)
+        return self.wiring.jobs.adopt(
             identity,
-            self._recording.file,
-            self._recording.container,
-            self._options,
-            self._caller,
+            self.recording.file,
+            self.recording.container,
+            self.options,
+            self.caller,
         )

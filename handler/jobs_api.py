@@ -13,8 +13,8 @@ from handler.access import Called, Wired, authorize
 from handler.errors import EmptyRecording, InvalidOption, NotReady, RecordingTooLarge, UnsupportedMedia
 from handler.jobs import Job
 from handler.options import TIMED_FORMATS, TranscribeOptions, model_for
-from handler.transcript import joined_text
 from handler.wiring import Wiring
+from handler.words import joined_text
 
 router = APIRouter(prefix="/api", dependencies=[Depends(authorize)], responses=documents.JOBS)
 

@@ -98,9 +98,27 @@ class Options(BaseModel):
             raise ValueError("it is nested too deep") from None
 
     @property
-    def are_for_jobs(self) -> bool:
-        """Whether a job's transcript, which is joined of parts, has a place for all that is asked."""
-        return self.response_format != "diarized_json" and not self.model_fields_set - set(_OF_JOBS)
+    def beyond_jobs(self) -> list[str]:
+        """What is asked that a job's transcript, which is joined of parts, has no place for."""
+        taken = {*_OF_JOBS, *([] if self._word_times else ["timestamp_granularities"])}
+        speakers = ["response_format"] if self.response_format == "diarized_json" else []
+        return speakers + [option for option in type(self).model_fields if option in self.model_fields_set - taken]
+
+    @property
+    def _word_times(self) -> bool:
+        """Segments are told in any case."""
+        return "word" in self.timestamp_granularities
+
+    def of_job(self, model: Model) -> dict[str, Any]:
+        """What a job has to know: of the format no more than whether the text is to be laid on the sound, for the rest
+        is made of its transcript."""
+        told = self.model_dump(exclude_defaults=True, exclude={"response_format", "timestamp_granularities"})
+        times = {"response_format": "verbose_json"} if self.ask_for_times(model) else {}
+        return told | {"model": model.name} | times
+
+    def ask_for_times(self, model: Model) -> bool:
+        """Whether times are asked of a model that tells none, so that the text is laid on the sound."""
+        return self.response_format in TIMED_FORMATS and model.timed_format is None
 
     @classmethod
     def taken(cls) -> tuple[str, ...]:
@@ -130,7 +148,7 @@ class Options(BaseModel):
                 "keywords",
                 "temperature",
                 "include",
-                "timestamp_granularities",
+                *(["timestamp_granularities"] if self._word_times else []),
                 "chunking_strategy",
                 "known_speaker_names",
                 "known_speaker_references",
@@ -151,13 +169,15 @@ class Options(BaseModel):
             ("prompt", "prompt"),
             ("keywords", "keywords"),
             ("include", "logprobs"),
-            ("timestamp_granularities", "word_times"),
             ("chunking_strategy", "chunking"),
             ("known_speaker_names", "speakers"),
             ("known_speaker_references", "speakers"),
         ):
             if getattr(self, option) and not getattr(model, ability):
                 raise InvalidOption(option, f"{model.name} does not honour `{option}`. {able(ability, today)}")
+        if self._word_times and not model.word_times:
+            reason = f"{model.name} does not tell when words were said. {able('word_times', today)}"
+            raise InvalidOption("timestamp_granularities", reason)
         for option, response_format in (("timestamp_granularities", "verbose_json"), ("include", "json")):
             if getattr(self, option) and self.response_format != response_format:
                 raise InvalidOption(option, f"`{option}` needs response_format={response_format}.")
@@ -172,13 +192,7 @@ class Options(BaseModel):
             return "diarized_json"
         if self.response_format not in TIMED_FORMATS:
             return "json"
-        if model.timed_format is None:
-            raise InvalidOption(
-                "response_format",
-                f"{model.name} gives no times, and response_format={self.response_format} needs them;"
-                f" Steno cannot add them yet. {able('timed_format', today)}",
-            )
-        return model.timed_format
+        return model.timed_format or "json"
 
     def _language_hint(self, model: Model, today: date) -> dict[str, Any]:
         spoken = list(dict.fromkeys([*([self.language] if self.language else []), *self.languages]))

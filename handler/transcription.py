@@ -10,8 +10,9 @@ import anyio
 import anyio.to_thread
 from anyio.abc import TaskGroup
 
+from handler.alignment import lay
 from handler.audio import FLAC, lacks_most
-from handler.cutting import PART_SECONDS, SAMPLE_RATE, Part, parts_of
+from handler.cutting import PART_SECONDS, SAMPLE_RATE, TIMED_PART_SECONDS, Part, parts_of
 from handler.errors import EmptyRecording, UpstreamBusy, UpstreamFailed, UpstreamTimeout
 from handler.jobs import Caller, Heard, Job
 from handler.ledger import Answer
@@ -19,8 +20,9 @@ from handler.models import DEFAULT_MODEL, MODELS, serving
 from handler.options import Options
 from handler.payment import Paid, Payment, Question, digest_of
 from handler.scratch import scratch
-from handler.transcript import Transcript, joined_text
+from handler.transcript import Transcript
 from handler.wiring import Wiring
+from handler.words import joined_text
 
 PARTS_AT_ONCE = 16
 _SHORTEST_SECONDS = 20.0  # what is not halved any more
@@ -31,11 +33,12 @@ _LONGEST_PAUSE_SECONDS = 60.0
 
 @dataclass(frozen=True)
 class Pacing:
-    """In seconds: how long parts are, and how long the speech service has for one; the first pause after it has failed,
-    and that before the whole job is gone on with, each twice as long the next time; and what is left to the parts on
-    their way when the time is up."""
+    """In seconds: how long parts are, and how long where their text is laid on the sound; how long the speech service
+    has for one; the first pause after it has failed, and that before the whole job is gone on with, each twice as long
+    the next time; and what is left to the parts on their way when the time is up."""
 
     part: float = PART_SECONDS
+    timed_part: float = TIMED_PART_SECONDS
     deadline: float = 300.0
     pause: float = 2.0
     later: float = 15.0
@@ -75,9 +78,11 @@ class Transcription:
         today = wiring.today()
         model = serving(job.options.get("model") or wiring.settings.whisper_model, today) or MODELS[DEFAULT_MODEL]
         self._model = model.name
+        options = Options.model_validate(job.options)
+        self._times_asked = options.ask_for_times(model)
+        self._untimed: Transcript | None = None
         # Times are always asked for where the model gives them, so that any format can be fetched later.
-        timed = {"response_format": "verbose_json" if model.timed_format else "json"}
-        self._parameters = Options.model_validate({**job.options, **timed}).for_model(model, today)
+        self._parameters = options.model_copy(update={"response_format": "verbose_json"}).for_model(model, today)
 
     async def run(self, until: float) -> tuple[Transcript, str]:
         """The transcript, and where the ledger has it: the same recording in one request costs nothing then.
@@ -97,11 +102,15 @@ class Transcription:
         return transcript, entry
 
     def _known(self, entry: str, recording: BinaryIO) -> Transcript | None:
-        """What was heard when the same recording came in one request."""
+        """What was heard when the same recording came in one request; without the times that are asked it is no more
+        than the text of a recording that is short enough for one part."""
         known = self._jobs.ledger.known(entry)
-        if not known or known.transcript.cut_off:
+        if not known or known.transcript.cut_off or lacks_most(recording, known.transcript.seconds_billed):
             return None
-        return None if lacks_most(recording, known.transcript.seconds_billed) else known.transcript
+        if self._times_asked and known.transcript.text and not known.transcript.segments:
+            self._untimed = known.transcript
+            return None
+        return known.transcript
 
     async def _hear_all(self, recording: Path, folder: Path, until: float) -> float:
         """Sends the parts as they are cut; how many seconds the recording lasts."""
@@ -120,7 +129,8 @@ class Transcription:
     async def _send_all(self, recording: Path, folder: Path, tasks: TaskGroup) -> float:
         duration, total = 0.0, 0
         longest = self._wiring.settings.max_audio_seconds
-        async with parts_of(recording, folder, longest, part_seconds=self._pacing.part) as parts:
+        each = self._pacing.timed_part if self._times_asked else self._pacing.part
+        async with parts_of(recording, folder, longest, part_seconds=each) as parts:
             async for part in parts:
                 if self._stopped:
                     break
@@ -160,9 +170,8 @@ class Transcription:
         transcript = paid.transcript
         if transcript.cut_off and part.seconds > _SHORTEST_SECONDS:
             return await self._ask_halves(part, paid)
-        segments = tuple(
-            replace(segment, start=part.at(segment.start), end=part.at(segment.end)) for segment in transcript.segments
-        )
+        told = transcript.segments or await anyio.to_thread.run_sync(lay, transcript.text, part.speech)
+        segments = tuple(replace(segment, start=part.at(segment.start), end=part.at(segment.end)) for segment in told)
         return Heard(
             part.number, part.start, transcript.text, segments, transcript.language, paid.seconds, paid.entries
         )
@@ -186,6 +195,8 @@ class Transcription:
 
     async def _answer(self, part: Part) -> Paid:
         """What the speech service hears in the part; sent again where that may help."""
+        if self._untimed and part.is_all_of(self._untimed.seconds_billed):
+            return Paid(self._untimed, 0.0)
         doubtful = 0
         with part.path.open("rb") as file:
             digest = await anyio.to_thread.run_sync(digest_of, file)

@@ -158,3 +158,20 @@ def engine(engine_process):
     engine_process.calls()
     yield engine_process
     engine_process.script()
+
+
+@pytest.fixture
+def server(aws):
+    """Makes a server over a false upstream, whose worker is at work unless `idle`."""
+    from tests.place import Server  # which builds on this module
+
+    with contextlib.ExitStack() as stack:
+
+        def start(upstream=None, *, idle=False, **given):
+            made = Server(aws, upstream, **{"request_deadline_seconds": 30, **given})
+            made.sqs.purge_queue(QueueUrl=made.queue)
+            if not idle:
+                stack.enter_context(made.at_work())
+            return made
+
+        yield start

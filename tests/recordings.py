@@ -1,6 +1,7 @@
 """Real speech in the containers that browsers and phones make, encoded here from the engine's own sample recordings."""
 
 import random
+import wave
 from fractions import Fraction
 from functools import cache
 from io import BytesIO
@@ -148,3 +149,14 @@ def _frames(source: str, seconds: float) -> Any:
             if frame.time is not None and frame.time >= seconds:
                 return
             yield frame
+
+
+def wav(samples: bytes) -> bytes:
+    """16 bit mono samples at 16 kHz as a file."""
+    target = BytesIO()
+    with wave.open(target, "wb") as file:
+        file.setnchannels(1)
+        file.setsampwidth(2)
+        file.setframerate(16_000)
+        file.writeframes(samples)
+    return target.getvalue()

@@ -22,8 +22,8 @@ from handler.cutting import SEARCH_SECONDS
 from handler.transcription import Pacing
 from tests.conftest import ROOT, serving
 from tests.crashing_worker import LEASE_SECONDS, PART_SECONDS
+from tests.place import Place
 from tests.recordings import long_recording
-from tests.test_jobs import Place
 from tests.upstream import heard, refused
 
 PARTS = 20

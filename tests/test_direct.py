@@ -1,6 +1,5 @@
 """direct.py and payment.py: what comes in one request is paid for once, and becomes a job where that is surer."""
 
-import contextlib
 import threading
 from concurrent.futures import ThreadPoolExecutor
 
@@ -12,56 +11,12 @@ from handler.budget import Budget
 from handler.errors import error_of
 from handler.jobs import Jobs
 from tests.conftest import serving, settings
+from tests.place import Server, parts
 from tests.recordings import long_recording, recording, silent_video
-from tests.test_jobs import Clock, Place
+from tests.test_jobs import Clock
 from tests.upstream import FalseUpstream, heard, refused
 
 WORDS = "Ever tried."
-
-
-class Server(Place):
-    """A server, and a worker that does what is in the queue."""
-
-    def send(self, content, route="/api/transcribe", **fields):
-        return self.http.post(route, files={"file": content}, data=fields)
-
-    @contextlib.contextmanager
-    def at_work(self):
-        stopped = threading.Event()
-
-        def work():
-            while not stopped.is_set():
-                for message in self.messages():
-                    if self.work(message) == []:
-                        self.sqs.delete_message(QueueUrl=self.queue, ReceiptHandle=message["receiptHandle"])
-
-        thread = threading.Thread(target=work)
-        thread.start()
-        try:
-            yield
-        finally:
-            stopped.set()
-            thread.join()
-
-
-@pytest.fixture
-def server(aws):
-    """Makes a server over a false upstream, whose worker is at work unless `idle`."""
-    with contextlib.ExitStack() as stack:
-
-        def start(upstream=None, *, idle=False, **given):
-            made = Server(aws, upstream, **{"request_deadline_seconds": 30, **given})
-            made.sqs.purge_queue(QueueUrl=made.queue)
-            if not idle:
-                stack.enter_context(made.at_work())
-            return made
-
-        yield start
-
-
-def parts(call):
-    """Whether a call carried what the worker makes."""
-    return call.filename == "recording.flac"
 
 
 # Paid once

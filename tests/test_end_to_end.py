@@ -8,8 +8,8 @@ from starlette.testclient import TestClient
 
 from handler.api import create_app
 from tests.conftest import serving, settings
+from tests.place import Server
 from tests.recordings import DIRECT, asset, recording
-from tests.test_direct import Server
 
 SOURCE, SECONDS = "two_cities.wav", 30.0
 LABELS = {  # (file name, content type) as browsers and phones send them

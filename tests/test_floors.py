@@ -17,8 +17,8 @@ FLOORS = [
     {"wiring"},
     {"speech", "jobs"},
     {"ledger", "budget"},
-    {"form", "drain", "settings", "options", "audio", "scratch"},
-    {"transcript", "models", "payload", "frames", "loudness", "reader", "numbers"},
+    {"form", "drain", "settings", "options", "audio", "scratch", "alignment", "subtitles"},
+    {"transcript", "models", "payload", "frames", "loudness", "words", "reader", "numbers"},
     {"errors"},
 ]
 FLOOR = {module: number for number, floor in enumerate(FLOORS) for module in floor}

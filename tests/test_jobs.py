@@ -1,12 +1,10 @@
 """Uploads, jobs and the worker: over a local S3, SQS and DynamoDB, and a false upstream under the real client."""
 
-import io
 import itertools
 import json
 import tempfile
 import threading
 import time
-import wave
 
 import boto3
 import httpx2
@@ -14,20 +12,13 @@ import pysubs2
 import pytest
 from starlette.testclient import TestClient
 
-from handler.api import create_app
 from handler.errors import UpstreamFailed
 from handler.jobs import LEASE_SECONDS, Caller, Heard, Held, Jobs, Lost
 from handler.transcript import Transcript
-from handler.transcription import Pacing
-from handler.wiring import Wiring
-from handler.worker import Worker
-from infra.local_worker import Context
-from tests.conftest import TODAY, settings
-from tests.recordings import asset, long_recording, recording, silent_video
+from tests.conftest import settings
+from tests.place import Place
+from tests.recordings import asset, long_recording, recording, silent_video, wav
 from tests.upstream import FalseUpstream, heard, refused
-
-PACING = Pacing(part=20, pause=0.01, later=0, last=1)
-ARN = "arn:aws:sqs:us-east-1:000000000000:steno"
 
 
 class Gateway:
@@ -39,65 +30,6 @@ class Gateway:
 
     async def __call__(self, scope, receive, send):
         await self.app({**scope, "aws.event": self.event}, receive, send)
-
-
-class Place:
-    """One server and its worker, over what is there in AWS."""
-
-    def __init__(self, aws, upstream=None, jobs=None, **given):
-        """Over a false upstream, unless the address of a real one is given."""
-        chosen = settings(**aws, **given)
-        transport = upstream or (None if "openai_base_url" in given else FalseUpstream())
-        self.wiring = Wiring(chosen, transport=transport, today=lambda: TODAY, jobs=jobs)
-        self.app = create_app(chosen, self.wiring)
-        self.http = TestClient(self.app, raise_server_exceptions=False)
-        self.jobs = self.wiring.jobs
-        self.worker = Worker(self.wiring, PACING)
-        self.s3, self.sqs = boto3.client("s3"), boto3.client("sqs")
-        self.queue = self.sqs.get_queue_url(QueueName="steno")["QueueUrl"]
-
-    def ask(self, size=1000, **more):
-        return self.http.post(
-            "/api/uploads", json={"filename": "voice.webm", "content_type": "audio/webm", "size": size, **more}
-        )
-
-    def upload(self, content, **more):
-        """A job whose recording has arrived."""
-        asked = self.ask(len(content), **more).json()
-        form = asked["upload"]
-        httpx2.post(form["url"], data=form["fields"], files={"file": content}).raise_for_status()
-        return asked["id"]
-
-    def messages(self):
-        """What is in the queue, as Lambda would hand it over."""
-        found = self.sqs.receive_message(QueueUrl=self.queue, MaxNumberOfMessages=10, WaitTimeSeconds=2)
-        return [
-            {"messageId": m["MessageId"], "receiptHandle": m["ReceiptHandle"], "body": m["Body"], "eventSourceARN": ARN}
-            for m in found.get("Messages", [])
-        ]
-
-    def message(self, body):
-        """A message of the queue with this body."""
-        identity = self.sqs.send_message(QueueUrl=self.queue, MessageBody=body)["MessageId"]
-        return next(record for record in self.messages() if record["messageId"] == identity)
-
-    def about(self, identity):
-        """The message that the bucket sent about a job's recording."""
-        return next(record for record in self.messages() if identity in record["body"])
-
-    def work(self, *records, context=None):
-        """Hands records to the worker, those of the queue without any; which of them are to come again."""
-        answers = self.worker.handle({"Records": list(records) or self.messages()}, context or Context())
-        return [failure["itemIdentifier"] for failure in answers["batchItemFailures"]]
-
-    def job(self, identity):
-        return self.http.get(f"/api/transcriptions/{identity}").json()
-
-    def transcript(self, identity, **query):
-        return self.http.get(f"/api/transcriptions/{identity}/transcript", params=query)
-
-    def objects(self):
-        return [found["Key"] for found in self.s3.list_objects_v2(Bucket="steno").get("Contents", [])]
 
 
 @pytest.fixture
@@ -150,7 +82,7 @@ def test_an_upload_is_asked_for_sent_and_transcribed_without_another_call(place)
         ({"size": "many"}, 422, "invalid_request"),
         ({"model": "whisper-9"}, 422, "invalid_option"),
         ({"model": "whisper-1", "keywords": ["Steno"]}, 422, "invalid_option"),
-        ({"response_format": "srt"}, 422, "invalid_option"),
+        ({"response_format": "docx"}, 422, "invalid_option"),
         ({"include": ["logprobs"]}, 422, "invalid_option"),
         ({"language": "english please"}, 422, "invalid_option"),
         ({"unheard_of": 1}, 422, "invalid_request"),
@@ -351,16 +283,6 @@ def test_a_recorder_that_was_asleep_makes_no_more_parts_than_there_is_sound_for(
     assert job["duration"] == pytest.approx(380, abs=1)
 
 
-def wav(samples):
-    target = io.BytesIO()
-    with wave.open(target, "wb") as file:
-        file.setnchannels(1)
-        file.setsampwidth(2)
-        file.setframerate(16_000)
-        file.writeframes(samples)
-    return target.getvalue()
-
-
 def test_a_recording_in_which_nobody_speaks_costs_nothing_and_says_so(aws):
     upstream = FalseUpstream()
     place = Place(aws, upstream)
@@ -398,10 +320,9 @@ def test_times_are_those_of_the_whole_recording_in_every_format(aws):
     assert place.transcript(identity, response_format="text").text == "Ever tried. Ever tried. Ever tried."
 
 
-def test_a_model_without_times_has_no_subtitles_and_says_so(place):
+def test_a_format_that_is_none_is_refused(place):
     identity = place.upload(recording("webm"))
     place.work()
-    assert place.transcript(identity, response_format="srt").json()["code"] == "invalid_option"
     assert place.transcript(identity, response_format="docx").status_code == 422
 
 

@@ -41,9 +41,6 @@ def test_several_languages_go_to_the_model_that_takes_them():
         ("gpt-transcribe", "chunking_strategy", "auto", "gpt-4o-transcribe"),
         ("gpt-transcribe", "known_speaker_names", "Ada", "gpt-4o-transcribe-diarize"),
         ("whisper-1", "known_speaker_references", "data:,", "gpt-4o-transcribe-diarize"),
-        ("gpt-transcribe", "response_format", "srt", "whisper-1"),
-        ("gpt-4o-transcribe", "response_format", "vtt", "whisper-1"),
-        ("gpt-4o-mini-transcribe", "response_format", "verbose_json", "gpt-4o-transcribe-diarize"),
         ("whisper-1", "response_format", "diarized_json", "gpt-4o-transcribe-diarize"),
     ],
 )
@@ -54,7 +51,7 @@ def test_an_option_that_a_model_would_ignore_is_refused_by_name_with_the_models_
 
 
 def test_what_no_living_model_can_do_is_said_so():
-    options = Options.from_form({"response_format": ["srt"]})
+    options = Options.from_form({"include": ["logprobs"]})
     with pytest.raises(InvalidOption, match="No model can any more"):
         options.for_model(MODELS["gpt-transcribe"], date(2028, 1, 1))
 
@@ -64,6 +61,8 @@ def test_what_no_living_model_can_do_is_said_so():
     [
         ("gpt-transcribe", "json", "json"),
         ("gpt-transcribe", "text", "json"),
+        ("gpt-transcribe", "srt", "json"),
+        ("gpt-4o-transcribe", "verbose_json", "json"),
         ("whisper-1", "text", "json"),
         ("whisper-1", "srt", "verbose_json"),
         ("whisper-1", "vtt", "verbose_json"),
@@ -74,6 +73,31 @@ def test_what_no_living_model_can_do_is_said_so():
 )
 def test_the_upstream_is_asked_for_the_body_that_tells_what_is_needed(model, asked, upstream):
     assert sent(model, response_format=asked)["response_format"] == upstream
+
+
+@pytest.mark.parametrize(
+    ("model", "asked", "laid"),
+    [
+        ("gpt-transcribe", "srt", True),
+        ("gpt-4o-mini-transcribe", "verbose_json", True),
+        ("gpt-transcribe", "text", False),
+        ("whisper-1", "vtt", False),
+    ],
+)
+def test_a_job_is_told_of_the_format_only_whether_the_text_is_to_be_laid_on_the_sound(model, asked, laid):
+    options = Options.from_form({"response_format": [asked], "language": ["en"]})
+    told = {"model": model, "language": "en", **({"response_format": "verbose_json"} if laid else {})}
+    assert options.of_job(MODELS[model]) == told
+
+
+def test_segments_may_be_asked_for_by_name_and_words_only_of_a_model_that_tells_them():
+    segments = Options.from_form({"response_format": ["verbose_json"], "timestamp_granularities[]": ["segment"]})
+    assert "timestamp_granularities" not in segments.for_model(MODELS["gpt-transcribe"], date(2026, 11, 20))
+    assert segments.beyond_jobs == []
+    words = Options.from_form({"response_format": ["verbose_json"], "timestamp_granularities[]": ["word", "segment"]})
+    assert words.beyond_jobs == ["timestamp_granularities"]
+    with pytest.raises(InvalidOption, match="whisper-1"):
+        words.for_model(MODELS["gpt-transcribe"], date(2026, 11, 20))
 
 
 def test_every_other_option_is_passed_on():
