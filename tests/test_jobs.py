@@ -18,6 +18,7 @@ from handler.transcript import Transcript
 from tests.conftest import settings
 from tests.place import Place
 from tests.recordings import asset, long_recording, recording, silent_video, wav
+from tests.test_loudness import SILENCES, samples
 from tests.upstream import FalseUpstream, heard, refused
 
 
@@ -291,6 +292,18 @@ def test_a_recording_in_which_nobody_speaks_costs_nothing_and_says_so(aws):
     job = place.job(identity)
     assert (job["status"], job["transcript"], job["no_speech"]) == ("completed", "", True)
     assert (job["seconds_paid"], upstream.calls) == (0, [])
+
+
+def test_silence_of_any_kind_pays_nothing(aws):
+    upstream = FalseUpstream()
+    place = Place(aws, upstream)
+    assert len(SILENCES) >= 10
+    for silence in SILENCES.values():
+        identity = place.upload(wav(samples(silence)))
+        place.work(place.about(identity))
+        job = place.job(identity)
+        assert (job["status"], job["no_speech"], job["seconds_paid"]) == ("completed", True, 0)
+    assert upstream.calls == []
 
 
 def test_a_part_in_which_nobody_speaks_is_not_sent(aws):
