@@ -1,0 +1,31 @@
+"""The CDK app: what `npx aws-cdk deploy` runs, by cdk.json. `python -m infra.app` alone synthesizes as well."""
+
+import json
+import os
+
+from aws_cdk import App, Environment
+
+from infra.bundle import API, ROOT, WORKER, Target
+from infra.stack import Bundles, Choices, Steno
+
+_BUNDLES = ROOT / ".bundles"
+
+
+def app(context: dict[str, str] | None = None, out: str | None = None, target: Target | None = None) -> App:
+    """The app with one stack; `context` holds what `-c` would, `out` is the folder to synthesize to."""
+    # The CLI reads cdk.json's context; without it, it is ours to read.
+    flags = json.loads((ROOT / "cdk.json").read_text())["context"]
+    made = App(context={**flags, **(context or {})}, outdir=out or os.environ.get("CDK_OUTDIR"))
+    bundles = Bundles(*(bundle.build(_BUNDLES, target or Target()) for bundle in (API, WORKER)))
+    Steno(
+        made,
+        "Steno",
+        bundles,
+        Choices.of(made.node),
+        env=Environment(account=os.environ.get("CDK_DEFAULT_ACCOUNT"), region=os.environ.get("CDK_DEFAULT_REGION")),
+    )
+    return made
+
+
+if __name__ == "__main__":
+    app().synth()

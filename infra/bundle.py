@@ -1,0 +1,180 @@
+"""What is deployed: each function's code and wheels, in a folder of its own, built with pip. No Docker.
+
+    python -m infra.bundle FOLDER
+
+Byte code is compiled in where the function's Python is found on this machine: Lambda's code folder cannot be written
+to, so that without it every cold start compiles everything anew.
+"""
+
+import ast
+import hashlib
+import os
+import platform
+import re
+import shutil
+import subprocess
+import sys
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+from packaging.requirements import Requirement
+
+ROOT = Path(__file__).parent.parent
+HANDLER = ROOT / "handler"
+MOST_GLIBC = 34  # 2.34, what Amazon Linux 2023 has
+
+# botocore describes four hundred services; these are asked, and what the SDK reads of all.
+_SERVICES = {"dynamodb", "s3", "secretsmanager", "sqs", "sts"}
+# Of OpenAI's SDK, only what transcribes is ever imported.
+_UNUSED = (
+    "bin",
+    "**/tests",
+    "**/*.pyi",
+    "*.dist-info/RECORD",
+    "*.dist-info/INSTALLER",
+    "*.dist-info/REQUESTED",
+    "boto3/examples",
+    "openai/cli",
+    "openai/resources/[!_a]*",
+    "openai/resources/admin",
+    *(f"openai/types/{name}" for name in ("admin", "beta", "evals", "fine_tuning", "live", "realtime", "webhooks")),
+)
+
+
+@dataclass(frozen=True)
+class Target:
+    """Where a bundle runs: a Python such as `3.13`, and a machine such as `aarch64`."""
+
+    python: str = "3.13"
+    machine: str = "aarch64"
+
+    @classmethod
+    def here(cls) -> "Target":
+        return cls(f"{sys.version_info.major}.{sys.version_info.minor}", platform.machine())
+
+
+@dataclass(frozen=True)
+class Bundle:
+    """A function's code: the modules that its entries need, and the wheels that a file names."""
+
+    name: str
+    entries: tuple[str, ...]
+    requirements: str
+
+    def modules(self) -> list[Path]:
+        """The handler's files that the entries import, at once or later."""
+        found: dict[str, Path] = {}
+        waiting = ["__init__", *self.entries]
+        while waiting:
+            name = waiting.pop()
+            if name not in found and (HANDLER / f"{name}.py").exists():
+                found[name] = HANDLER / f"{name}.py"
+                waiting += _imports(found[name])
+        return sorted(found.values())
+
+    def fingerprint(self, target: Target) -> str:
+        """The same for the same inputs, on every machine."""
+        digest = hashlib.sha256(repr((target, bool(_interpreter(target)))).encode())
+        files = [*self.modules(), HANDLER / "requirements.txt", HANDLER / self.requirements, Path(__file__)]
+        for path in files:
+            digest.update(path.name.encode() + b"\0" + path.read_bytes() + b"\0")
+        return digest.hexdigest()
+
+    def build(self, folder: Path, target: Target) -> Path:
+        """Makes the bundle in a folder below `folder`, unless it is there already."""
+        place = folder / f"{self.name}-{self.fingerprint(target)[:16]}"
+        if place.exists():
+            return place
+        shutil.rmtree(unfinished := folder / f"{place.name}.unfinished", ignore_errors=True)
+        unfinished.mkdir(parents=True)
+        _install(self._wanted(target), unfinished, target)
+        (unfinished / "handler").mkdir()
+        for path in self.modules():
+            shutil.copyfile(path, unfinished / "handler" / path.name)
+        _drop_unused(unfinished)
+        _compile(unfinished, target)
+        return unfinished.rename(place)
+
+    def _wanted(self, target: Target) -> list[str]:
+        """The requirements that are meant for the target; pip asks their conditions of the Python that runs it."""
+        lines = (line.partition("#")[0].strip() for line in (HANDLER / self.requirements).read_text().splitlines())
+        wanted = [Requirement(line) for line in lines if line]
+        environment = {"python_version": target.python, "platform_machine": target.machine}
+        return [f"{one.name}{one.specifier}" for one in wanted if not one.marker or one.marker.evaluate(environment)]
+
+
+API = Bundle("api", ("main",), "requirements.txt")
+WORKER = Bundle("worker", ("worker", "cutter"), "requirements-worker.txt")
+
+
+def _imports(path: Path) -> Iterator[str]:
+    for node in ast.walk(ast.parse(path.read_text())):
+        if isinstance(node, ast.ImportFrom) and node.module == "handler":
+            yield from (name.name for name in node.names)
+        elif isinstance(node, ast.ImportFrom) and node.module:
+            package, _, module = node.module.partition(".")
+            if package == "handler":
+                yield module
+
+
+def _install(wanted: list[str], folder: Path, target: Target) -> None:
+    platforms = [f"manylinux_2_28_{target.machine}", f"manylinux2014_{target.machine}"]
+    command = [sys.executable, "-m", "pip", "--disable-pip-version-check", "--quiet", "install", "--no-compile"]
+    command += ["--target", str(folder), "--only-binary=:all:", "--implementation", "cp"]
+    command += ["--python-version", target.python, *(f"--platform={name}" for name in platforms)]
+    command += ["-c", str(HANDLER / "requirements.txt"), *wanted]
+    run = subprocess.run(command, stderr=subprocess.PIPE, text=True, check=False)
+    if run.returncode:
+        sys.exit(f"The bundle cannot be built:\n{run.stderr}")
+
+
+def _drop_unused(folder: Path) -> None:
+    for pattern in _UNUSED:
+        for path in folder.glob(pattern):
+            shutil.rmtree(path) if path.is_dir() else path.unlink()
+    for path in (folder / "botocore" / "data").iterdir():
+        if path.is_dir() and path.name not in _SERVICES:
+            shutil.rmtree(path)
+
+
+def _compile(folder: Path, target: Target) -> None:
+    interpreter = _interpreter(target)
+    if interpreter is None:
+        print(
+            f"\n*** No python{target.python} was found here, so that the bundle has no byte code: every cold start will"
+            f"\n*** take about twice as long. Install Python {target.python} (`uv python install {target.python}`).\n",
+            file=sys.stderr,
+        )
+        return
+    command = [interpreter, "-m", "compileall", "-q", "-j", "0", "--invalidation-mode", "unchecked-hash"]
+    # As the function will see it; and the order of sets in the byte code is then the same everywhere.
+    where = ["-s", str(folder), "-p", "/var/task", str(folder)]
+    subprocess.run([*command, *where], check=True, env={"PYTHONHASHSEED": "0"})
+
+
+def _interpreter(target: Target) -> str | None:
+    """The target's Python on this machine: the running one, on the PATH, pyenv's or uv's."""
+    if target.python == Target.here().python:
+        return sys.executable
+    if found := shutil.which(f"python{target.python}"):
+        runs = subprocess.run([found, "-c", ""], capture_output=True, check=False).returncode == 0
+        if runs:  # pyenv's shims are there for versions that are not switched on, too
+            return found
+    home = Path.home()
+    kept = [
+        *Path(os.environ.get("PYENV_ROOT", home / ".pyenv")).glob(f"versions/{target.python}.*/bin/python"),
+        *(home / ".local/share/uv/python").glob(f"cpython-{target.python}*/bin/python{target.python}"),
+    ]
+    return str(max(kept)) if kept else None
+
+
+def glibc_of(folder: Path) -> int:
+    """The newest glibc 2.x that any binary in the folder asks for."""
+    asked = (re.findall(rb"GLIBC_2\.(\d+)", path.read_bytes()) for path in folder.rglob("*.so*") if path.is_file())
+    return max((int(version) for versions in asked for version in versions), default=0)
+
+
+if __name__ == "__main__":
+    for bundle in (API, WORKER):
+        print(bundle.build(Path(sys.argv[1]), Target()))

@@ -1,0 +1,382 @@
+"""Steno in AWS: one stack, and nothing in it is open unless it says so."""
+
+from dataclasses import dataclass, fields
+from pathlib import Path
+from typing import Any
+
+import jsii
+from aws_cdk import CfnOutput, Duration, RemovalPolicy, Size, Stack
+from aws_cdk import aws_apigateway as rest
+from aws_cdk import aws_apigatewayv2 as http
+from aws_cdk import aws_dynamodb as dynamodb
+from aws_cdk import aws_iam as iam
+from aws_cdk import aws_lambda as lambda_
+from aws_cdk import aws_logs as logs
+from aws_cdk import aws_s3 as s3
+from aws_cdk import aws_secretsmanager as secretsmanager
+from aws_cdk import aws_sqs as sqs
+from aws_cdk.aws_apigatewayv2_authorizers import HttpJwtAuthorizer
+from aws_cdk.aws_apigatewayv2_integrations import HttpLambdaIntegration
+from aws_cdk.aws_lambda_event_sources import SqsEventSource
+from constructs import Construct, Node
+
+# In this order, so that each has time to tell what became of the one before: the speech service (the handler's own
+# 25 s on Lambda), the function, the gateway.
+API_TIMEOUT, GATEWAY_TIMEOUT = Duration.seconds(28), Duration.seconds(29)
+WORKER_TIMEOUT = Duration.minutes(15)
+DIRECT_BYTES = 4_500_000  # what an event of 6 MB holds in base64
+TRANSCRIPT_DAYS = 30
+UNFINISHED_DAYS = 7
+OPEN_ROUTES = ("/", "/recorder.js", "/page.js", "/style.css", "/docs", "/openapi.json", "/api/health", "/api/config")
+_CLIENTS_HEADERS = [
+    "authorization",
+    "content-type",
+    "openai-organization",
+    "openai-project",
+    *(
+        f"x-stainless-{name}"
+        for name in (
+            "arch",
+            "async",
+            "helper-method",
+            "lang",
+            "os",
+            "package-version",
+            "read-timeout",
+            "retry-count",
+            "runtime",
+            "runtime-version",
+            "timeout",
+        )
+    ),
+]
+_KEPT_LOGS = logs.RetentionDays.ONE_MONTH
+
+
+@dataclass(frozen=True)
+class Choices:
+    """What `-c name=value` chooses; lists are separated by commas."""
+
+    auth: str = "token"  # token, jwt or open
+    issuer: str = ""  # of the JWTs
+    audience: str = ""
+    origins: str = "http://localhost:3000"  # the pages that may call
+    model: str = "gpt-transcribe"
+    openai_base_url: str = "https://api.openai.com/v1"  # or another server that speaks its contract
+    daily_seconds: str = ""  # of sound that may be paid for, in a day
+    daily_seconds_per_caller: str = ""
+    workers: str = "5"  # recordings that are worked on at once
+    alarm_email: str = ""
+    tls: str = "required"  # `optional` is for a local AWS, which has none
+
+    @classmethod
+    def of(cls, node: Node) -> "Choices":
+        given = {field.name: node.try_get_context(field.name) for field in fields(cls)}
+        choices = cls(**{name: str(value) for name, value in given.items() if value is not None})
+        choices._check()
+        return choices
+
+    def _check(self) -> None:
+        if self.auth not in ("token", "jwt", "open"):
+            raise SystemExit(f"-c auth={self.auth}: there are token, jwt and open.")
+        if self.auth == "jwt" and not (self.issuer and self.audience):
+            raise SystemExit("-c auth=jwt needs -c issuer=https://... and -c audience=...")
+        if self.auth == "open" and not self.daily_seconds:
+            raise SystemExit("-c auth=open lets anybody spend your money: cap it with -c daily_seconds=3600 or so.")
+
+    @property
+    def origin_list(self) -> list[str]:
+        return [origin.strip() for origin in self.origins.split(",")]
+
+
+@dataclass(frozen=True)
+class Bundles:
+    """The folders with each function's code."""
+
+    api: Path
+    worker: Path
+
+
+class Steno(Stack):
+    """The API, the worker, and between them a bucket, a queue and a table."""
+
+    def __init__(self, scope: Construct, name: str, bundles: Bundles, choices: Choices, **props: Any) -> None:
+        super().__init__(scope, name, description="Speech to text that you own", **props)
+        self._choices = choices
+        self.openai_key, self.access_token = self._secrets()
+        self.queue, self.dead_letters = self._queues()
+        self.bucket = self._bucket()
+        self.table = self._table()
+        self.api = self._api(bundles.api)
+        self.worker = self._worker(bundles.worker)
+        self.gateway, self.stage = self._gateway()
+        self._outputs()
+
+    def _secrets(self) -> tuple[secretsmanager.Secret, secretsmanager.Secret]:
+        key = secretsmanager.Secret(self, "OpenAIKey", description="Steno's OpenAI key: its string is the key itself")
+        # It waits for the owner's: a generated one would be no key.
+        child: Any = key.node.default_child
+        child.add_property_deletion_override("GenerateSecretString")
+        token = secretsmanager.Secret(
+            self,
+            "AccessToken",
+            description="The bearer token of Steno's callers",
+            generate_secret_string=secretsmanager.SecretStringGenerator(
+                exclude_punctuation=True, password_length=43, require_each_included_type=False
+            ),
+        )
+        return key, token
+
+    def _queues(self) -> tuple[sqs.Queue, sqs.Queue]:
+        secured: dict[str, Any] = {
+            "encryption": sqs.QueueEncryption.SQS_MANAGED,
+            "enforce_ssl": self._choices.tls == "required",
+        }
+        dead = sqs.Queue(self, "DeadLetters", retention_period=Duration.days(14), **secured)
+        queue = sqs.Queue(
+            self,
+            "Recordings",
+            # Lambda asks for no less than the function's; the worker shortens it to its lease.
+            visibility_timeout=WORKER_TIMEOUT,
+            # A job is given up after five attempts that got nowhere; the sixth delivery says so.
+            dead_letter_queue=sqs.DeadLetterQueue(max_receive_count=10, queue=dead),
+            **secured,
+        )
+        # The account, not the bucket: that one cannot be made before its queue lets it speak.
+        from_here = {"StringEquals": {"aws:SourceAccount": self.account}}
+        notifications = iam.ServicePrincipal("s3.amazonaws.com", conditions=from_here)
+        queue.add_to_resource_policy(
+            iam.PolicyStatement(actions=["sqs:SendMessage"], principals=[notifications], resources=[queue.queue_arn])
+        )
+        return queue, dead
+
+    def _bucket(self) -> s3.Bucket:
+        bucket = s3.Bucket(
+            self,
+            "Bucket",
+            block_public_access=s3.BlockPublicAccess.BLOCK_ALL,
+            encryption=s3.BucketEncryption.S3_MANAGED,
+            enforce_ssl=self._choices.tls == "required",
+            removal_policy=RemovalPolicy.RETAIN,
+            cors=[
+                s3.CorsRule(
+                    allowed_methods=[s3.HttpMethods.POST],
+                    allowed_origins=self._choices.origin_list,
+                    allowed_headers=["*"],
+                    max_age=3600,
+                )
+            ],
+            lifecycle_rules=[
+                s3.LifecycleRule(
+                    prefix="uploads/",
+                    expiration=Duration.days(UNFINISHED_DAYS),
+                    abort_incomplete_multipart_upload_after=Duration.days(1),
+                ),
+                s3.LifecycleRule(prefix="transcripts/", expiration=Duration.days(TRANSCRIPT_DAYS)),
+            ],
+        )
+        # As a property of the bucket: CDK's own way brings a function along that writes it.
+        child: Any = bucket.node.default_child
+        child.notification_configuration = s3.CfnBucket.NotificationConfigurationProperty(
+            queue_configurations=[
+                s3.CfnBucket.QueueConfigurationProperty(
+                    event="s3:ObjectCreated:*",
+                    queue=self.queue.queue_arn,
+                    filter=s3.CfnBucket.NotificationFilterProperty(
+                        s3_key=s3.CfnBucket.S3KeyFilterProperty(
+                            rules=[s3.CfnBucket.FilterRuleProperty(name="prefix", value="uploads/")]
+                        )
+                    ),
+                )
+            ]
+        )
+        bucket.node.add_dependency(self.queue)
+        return bucket
+
+    def _table(self) -> dynamodb.Table:
+        return dynamodb.Table(
+            self,
+            "Table",
+            partition_key=dynamodb.Attribute(name="pk", type=dynamodb.AttributeType.STRING),
+            sort_key=dynamodb.Attribute(name="sk", type=dynamodb.AttributeType.STRING),
+            billing_mode=dynamodb.BillingMode.PAY_PER_REQUEST,
+            time_to_live_attribute="expires",
+            point_in_time_recovery_specification=dynamodb.PointInTimeRecoverySpecification(
+                point_in_time_recovery_enabled=True
+            ),
+            removal_policy=RemovalPolicy.RETAIN,
+        )
+
+    def _api(self, code: Path) -> lambda_.Function:
+        choices = self._choices
+        function = self._function(
+            "Api",
+            code,
+            "handler.main.lambda_handler",
+            timeout=API_TIMEOUT,
+            memory_size=1024,
+            environment={
+                "AUTH": choices.auth,
+                "ALLOWED_ORIGINS": ",".join(choices.origin_list),
+                "MAX_AUDIO_BYTES": str(DIRECT_BYTES),
+                **({"TOKEN_SECRET_ARN": self.access_token.secret_arn} if choices.auth == "token" else {}),
+            },
+        )
+        self._allow(function, self.openai_key.secret_arn, "secretsmanager:GetSecretValue")
+        if choices.auth == "token":
+            self._allow(function, self.access_token.secret_arn, "secretsmanager:GetSecretValue")
+        self._allow(function, self._objects("uploads"), "s3:GetObject", "s3:PutObject", "s3:DeleteObject")
+        self._allow(function, self._objects("transcripts"), "s3:GetObject", "s3:DeleteObject")
+        return function
+
+    def _worker(self, code: Path) -> lambda_.Function:
+        function = self._function(
+            "Worker",
+            code,
+            "handler.worker.lambda_handler",
+            timeout=WORKER_TIMEOUT,
+            memory_size=1769,  # a whole processor
+            ephemeral_storage_size=Size.gibibytes(4),  # the largest upload, and the parts of the longest
+            environment={"AUTH": "open"},  # nobody calls it
+        )
+        self._allow(function, self.openai_key.secret_arn, "secretsmanager:GetSecretValue")
+        self._allow(function, self._objects("uploads"), "s3:GetObject", "s3:DeleteObject")
+        self._allow(function, self._objects("transcripts"), "s3:PutObject", "s3:DeleteObject")
+        self._allow(function, self.queue.queue_arn, "sqs:SendMessage")
+        function.add_event_source(
+            SqsEventSource(
+                self.queue, batch_size=1, max_concurrency=int(self._choices.workers), report_batch_item_failures=True
+            )
+        )
+        return function
+
+    def _function(
+        self, name: str, code: Path, entry: str, environment: dict[str, str], **props: Any
+    ) -> lambda_.Function:
+        """A function with a role of its own, that may write its log and its traces, and use the table."""
+        log = logs.LogGroup(self, f"{name}Log", retention=_KEPT_LOGS, removal_policy=RemovalPolicy.DESTROY)
+        role = iam.Role(self, f"{name}Role", assumed_by=iam.ServicePrincipal("lambda.amazonaws.com"))
+        function = lambda_.Function(
+            self,
+            name,
+            runtime=lambda_.Runtime.PYTHON_3_13,
+            architecture=lambda_.Architecture.ARM_64,
+            code=lambda_.Code.from_asset(str(code)),
+            handler=entry,
+            role=role,
+            log_group=log,
+            logging_format=lambda_.LoggingFormat.JSON,
+            tracing=lambda_.Tracing.ACTIVE,
+            environment={
+                "OPENAI_SECRET_ARN": self.openai_key.secret_arn,
+                "OPENAI_BASE_URL": self._choices.openai_base_url,
+                "WHISPER_MODEL": self._choices.model,
+                "BUCKET_NAME": self.bucket.bucket_name,
+                "TABLE_NAME": self.table.table_name,
+                "TRANSCRIPT_DAYS": str(TRANSCRIPT_DAYS),
+                **self._caps(),
+                **environment,
+            },
+            **props,
+        )
+        self._allow(function, f"{log.log_group_arn}", "logs:CreateLogStream", "logs:PutLogEvents")
+        table = ("GetItem", "PutItem", "UpdateItem", "DeleteItem", "Query")
+        self._allow(function, self.table.table_arn, *(f"dynamodb:{action}" for action in table))
+        # Without it, S3 says of what is not there that it is forbidden.
+        self._allow(function, self.bucket.bucket_arn, "s3:ListBucket")
+        return function
+
+    def _caps(self) -> dict[str, str]:
+        caps = {
+            "DAILY_SECONDS": self._choices.daily_seconds,
+            "DAILY_SECONDS_PER_CALLER": self._choices.daily_seconds_per_caller,
+        }
+        return {name: seconds for name, seconds in caps.items() if seconds}
+
+    def _allow(self, function: lambda_.Function, resource: str, *actions: str) -> None:
+        function.add_to_role_policy(iam.PolicyStatement(actions=list(actions), resources=[resource]))
+
+    def _objects(self, prefix: str) -> str:
+        return self.bucket.arn_for_objects(f"{prefix}/*")
+
+    def _gateway(self) -> tuple[http.HttpApi, http.HttpStage]:
+        choices = self._choices
+        gateway = http.HttpApi(
+            self,
+            "Gateway",
+            api_name="Steno",
+            create_default_stage=False,
+            cors_preflight=http.CorsPreflightOptions(
+                allow_origins=choices.origin_list,
+                allow_methods=[http.CorsHttpMethod.GET, http.CorsHttpMethod.POST, http.CorsHttpMethod.DELETE],
+                allow_headers=_CLIENTS_HEADERS,
+                expose_headers=["location", "retry-after", "steno-model", "x-should-retry"],
+                max_age=Duration.hours(1),
+            ),
+        )
+        integration = HttpLambdaIntegration("Api", self.api, timeout=GATEWAY_TIMEOUT)
+        methods = [http.HttpMethod.GET, http.HttpMethod.POST, http.HttpMethod.DELETE]
+        for path in OPEN_ROUTES:
+            gateway.add_routes(path=path, methods=[http.HttpMethod.GET], integration=integration)
+        authorizer = (
+            HttpJwtAuthorizer("Authorizer", choices.issuer, jwt_audience=choices.audience.split(","))
+            if choices.auth == "jwt"
+            else None
+        )
+        gateway.add_routes(path="/{proxy+}", methods=methods, integration=integration, authorizer=authorizer)
+        log = logs.LogGroup(self, "AccessLog", retention=_KEPT_LOGS, removal_policy=RemovalPolicy.DESTROY)
+        stage = http.HttpStage(
+            self,
+            "Stage",
+            http_api=gateway,
+            stage_name="$default",
+            auto_deploy=True,
+            throttle=http.ThrottleSettings(rate_limit=50, burst_limit=100),
+            detailed_metrics_enabled=True,
+            access_log_settings=_AccessLog(log),
+        )
+        return gateway, stage
+
+    def _outputs(self) -> None:
+        key, token = self.openai_key.secret_arn, self.access_token.secret_arn
+        for name, value in {
+            "Url": self.stage.url,
+            "SetOpenAIKey": f"aws secretsmanager put-secret-value --secret-id {key} --secret-string sk-...",
+            "ReadAccessToken": "aws secretsmanager get-secret-value --query SecretString --output text"
+            f" --secret-id {token}",
+            "BucketName": self.bucket.bucket_name,
+            "TableName": self.table.table_name,
+            "QueueUrl": self.queue.queue_url,
+            "DeadLettersUrl": self.dead_letters.queue_url,
+            "ApiFunction": self.api.function_name,
+            "WorkerFunction": self.worker.function_name,
+        }.items():
+            CfnOutput(self, name, value=value)
+
+
+@jsii.implements(http.IAccessLogSettings)
+class _AccessLog:
+    """Each request as a line of JSON; without its query, which may hold what it should not."""
+
+    def __init__(self, group: logs.LogGroup) -> None:
+        self._group = group
+
+    @property
+    def destination(self) -> http.LogGroupLogDestination:
+        return http.LogGroupLogDestination(self._group)
+
+    @property
+    def format(self) -> rest.AccessLogFormat:
+        told = (
+            "requestId",
+            "identity.sourceIp",
+            "httpMethod",
+            "path",
+            "status",
+            "responseLength",
+            "responseLatency",
+            "integrationLatency",
+            "integrationErrorMessage",
+        )
+        pairs = (f'"{name.rpartition(".")[2]}":"$context.{name}"' for name in told)
+        return rest.AccessLogFormat.custom(f"{{{','.join(pairs)}}}")
