@@ -4,6 +4,7 @@ import logging
 from functools import partial
 from typing import Any
 
+import anyio.to_thread
 from fastapi import APIRouter, Depends, FastAPI, Request, Response
 from fastapi.exceptions import RequestValidationError
 from fastapi.middleware.cors import CORSMiddleware
@@ -93,7 +94,7 @@ async def transcribe(request: Request, wiring: Wired, caller: Called) -> Respons
     options, outcome = await _outcome(request, wiring, caller, TranscribeOptions)
     if isinstance(outcome, Job):
         return answers.job(outcome, "", 202)
-    return answers.transcription(outcome, options.response_format)
+    return await anyio.to_thread.run_sync(answers.transcription, outcome, options.response_format)
 
 
 @_closed.post("/v1/audio/transcriptions", **documents.OPENAI_TRANSCRIBE)
@@ -106,7 +107,7 @@ async def openai_transcribe(request: Request, wiring: Wired, caller: Called) -> 
             again=True,
             retry_after=answers.POLL_SECONDS,
         )
-    return answers.openai_transcription(outcome, options.response_format)
+    return await anyio.to_thread.run_sync(answers.openai_transcription, outcome, options.response_format)
 
 
 @_closed.get("/v1/models", responses=documents.OPENAI_MODELS)

@@ -66,7 +66,7 @@ async def transcribe(wiring: Wiring, file: BinaryIO, options: Options, caller: C
     if sure.is_open and (times or not container.direct or _takes_too_long(recording, wiring)):
         return await sure.outcome()
     if times:
-        raise _without_times(options, model, today)
+        raise _without_times(options, model, today, wiring.settings.bucket_name is not None)
     if not container.direct:
         raise UnsupportedMedia(
             f"The recording is {container.name}, which the speech service does not take."
@@ -87,9 +87,11 @@ async def transcribe(wiring: Wiring, file: BinaryIO, options: Options, caller: C
     return paid.transcript
 
 
-def _without_times(options: Options, model: Model, today: date) -> InvalidOption:
+def _without_times(options: Options, model: Model, today: date, has_bucket: bool) -> InvalidOption:
     beyond = " and ".join(f"`{option}`" for option in options.beyond_jobs)
-    reason = f"not beside {beyond}" if beyond else "only where it has a bucket, which this server has not"
+    hindrances = [f"not beside {beyond}"] if beyond else []
+    hindrances += [] if has_bucket else ["only where it has a bucket, which this server has not"]
+    reason = ", and ".join(hindrances)
     return InvalidOption(
         "response_format",
         f"{model.name} gives no times, and response_format={options.response_format} needs them."

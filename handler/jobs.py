@@ -84,7 +84,8 @@ class Job:
 
 @dataclass(frozen=True)
 class Heard:
-    """What the speech service heard in one part, on the recording's own timeline; `start` is its first sample.
+    """What the speech service heard in one part of so many samples, on the recording's own timeline; `start` is its
+    first sample.
 
     `seconds_paid` were paid for it, or may have been; `entries` are what the ledger keeps of it.
     """
@@ -96,6 +97,7 @@ class Heard:
     language: str | None = None
     seconds_paid: float = 0.0
     entries: tuple[str, ...] = ()
+    samples: int = 0
 
 
 class Lost(Exception):

@@ -88,7 +88,7 @@ async def transcript(
     whole = await anyio.to_thread.run_sync(wiring.jobs.transcript, job)
     if response_format in TIMED_FORMATS and whole.text and not whole.segments:
         raise InvalidOption("response_format", f"{whole.model} gave no times, and {response_format} needs them.")
-    return answers.transcription(whole, response_format)
+    return await anyio.to_thread.run_sync(answers.transcription, whole, response_format)
 
 
 @router.post("/transcriptions/{identity}/retry", status_code=202, responses=documents.RETRIES)

@@ -44,6 +44,7 @@ _BUSY_SECONDS = 5.0  # what a caller is asked to wait when the upstream names no
 _NEARLY_ALL = 0.95  # of a model's longest answer
 _TOKENS_PER_SECOND = 10  # of sound
 _TOKENS_PER_LETTER = ((0x80, 0.25), (0x2E80, 0.4), (sys.maxunicode + 1, 1.0))  # Latin, most scripts, Chinese characters
+_LATEST_SECONDS = 1e6
 _DAY_SECONDS = 86_400.0
 _MAX_ANSWER_BYTES = 32_000_000  # ten hours of speech as verbose_json
 
@@ -192,17 +193,14 @@ def _wait(error: UpstreamError, attempt: int) -> float:
 
 def _transcript(body: bytes, model: str, answer_format: str) -> Transcript:
     try:
-        return _read_answer(json.loads(body), model, answer_format)
+        return _read_answer(json.loads(body, parse_constant=_no_number, parse_float=_finite), model, answer_format)
     except (ValueError, TypeError, KeyError, AttributeError, RecursionError):
         raise UpstreamFailed(f"The speech service answered 200 with something that is no {answer_format}.") from None
 
 
 def _read_answer(answer: dict[str, Any], model: str, answer_format: str) -> Transcript:
     text = answer["text"].strip()
-    segments = tuple(
-        Segment(float(segment["start"]), float(segment["end"]), segment["text"], segment.get("speaker"))
-        for segment in answer.get("segments") or ()
-    )
+    segments = tuple(sorted(map(_segment, answer.get("segments") or ()), key=lambda segment: segment.start))
     if answer_format != "json" and text and not segments and not answer.get("words"):
         raise ValueError("times were asked for and none came")
     usage = answer.get("usage") or {}
@@ -218,6 +216,22 @@ def _read_answer(answer: dict[str, Any], model: str, answer_format: str) -> Tran
         answer=answer,
         answer_format=answer_format,
     )
+
+
+def _segment(told: dict[str, Any]) -> Segment:
+    start = max(float(told["start"]), 0.0)
+    if start > _LATEST_SECONDS:
+        raise ValueError("no recording lasts so long")
+    return Segment(start, max(float(told["end"]), start), "" + told["text"], told.get("speaker"))
+
+
+def _finite(digits: str) -> float:
+    """JSON knows no infinity, but 1e400."""
+    return float(digits) if math.isfinite(float(digits)) else _no_number(digits)
+
+
+def _no_number(text: str) -> float:
+    raise ValueError(f"{text} is no number")
 
 
 def _billed(usage: dict[str, Any]) -> float | None:

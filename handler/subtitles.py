@@ -6,8 +6,9 @@ them: the known ones take `{` and `<` in what was said for markup, and lose it.
 
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
+from functools import cache
 from math import inf
-from unicodedata import east_asian_width
+from unicodedata import category, east_asian_width
 
 from handler.transcript import Segment
 from handler.words import Ending, Word, are_spaced, words
@@ -15,6 +16,7 @@ from handler.words import Ending, Word, are_spaced, words
 LINE_COLUMNS = 42  # what television holds itself to; a Chinese character takes two
 LONGEST, SHORTEST = 7000, 1000
 COLUMNS_A_SECOND = 20
+_SLOWEST = 200.0  # milliseconds a column
 _APART = 1.5  # seconds of pause that end a cue
 
 # What a reader minds, more or less.
@@ -23,6 +25,7 @@ _BREAK = {Ending.STOP: 0.0, Ending.COMMA: 1.0, Ending.NONE: 4.0}  # between two 
 _BREATH = 4.0  # so much less, for each second of pause there
 _INSIDE = 2.0  # a second of pause in the middle of a cue
 _SENTENCE = 0.8  # another sentence in the same cue
+_FULL = 0.5 / (2 * LINE_COLUMNS) ** 2  # a column, times the others: so that cues are of a length
 _FLASH = 5.0  # a cue that has no room to stand for a second
 
 
@@ -35,19 +38,17 @@ class Cue:
     lines: tuple[str, ...]
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, slots=True)
 class _Spoken:
     """A word, or what of a long one goes on a line; from `start` to `end`, in milliseconds."""
 
-    word: Word
+    text: str
+    ending: Ending
+    columns: int
     start: float
     end: float
     spaced: bool  # a space comes before it
     speaker: str | None
-
-    @property
-    def columns(self) -> int:
-        return _columns(self.word.text)
 
 
 def srt(segments: Iterable[Segment]) -> str:
@@ -69,27 +70,30 @@ def vtt(segments: Iterable[Segment]) -> str:
 
 def cues(segments: Iterable[Segment]) -> list[Cue]:
     """The segments' text in portions to be read, none before the first segment begins or after the last has ended."""
-    spoken = list(_spoken(segments))
+    ordered = sorted(segments, key=lambda segment: segment.start)
+    spoken = list(_spoken(ordered))
     if not spoken:
         return []
     portions = _portions(spoken)
-    times = _times(portions, round(max(word.end for word in spoken)))
+    last = min(max(segment.end for segment in ordered) * 1000, spoken[-1].end + LONGEST)
+    times = _times(portions, round(last))
     return [Cue(*time, _lines(portion)) for time, portion in zip(times, portions, strict=True)]
 
 
-def _spoken(segments: Iterable[Segment]) -> Iterator[_Spoken]:
-    """The words of all segments, each as long as it is wide."""
-    now, before = 0.0, ""
-    for segment in segments:
-        start = max(segment.start * 1000, now)
-        now = max(segment.end * 1000, start)
-        pieces = [piece for word in words(segment.text) for piece in _pieces(word)]
-        each = (now - start) / max(sum(_columns(piece.text) for piece in pieces), 1)
-        columns, behind = 0, 0
-        for piece in pieces:
+def _spoken(segments: Sequence[Segment]) -> Iterator[_Spoken]:
+    """The words of all segments, each as long as it is wide; few words in a long segment are said at its beginning."""
+    before = ""
+    for segment, after in zip(segments, [*segments[1:], None], strict=False):
+        start, end = segment.start * 1000, segment.end * 1000
+        if after:  # a speaker who interrupts another
+            end = min(end, after.start * 1000)
+        pieces = [(piece, _columns(piece.text)) for word in words(segment.text) for piece in _pieces(word)]
+        each = min(max(end - start, 0.0) / max(sum(columns for _, columns in pieces), 1), _SLOWEST)
+        said, behind = 0, 0
+        for piece, columns in pieces:
             spaced = piece.first > behind if behind else are_spaced(before, piece.text)
-            begin, columns = columns, columns + _columns(piece.text)
-            yield _Spoken(piece, start + begin * each, start + columns * each, spaced, segment.speaker)
+            begin, said = start + said * each, said + columns
+            yield _Spoken(piece.text, piece.ending, columns, begin, start + said * each, spaced, segment.speaker)
             behind = piece.last
         before = segment.text.rstrip() or before
 
@@ -130,10 +134,11 @@ def _cues_from(spoken: Sequence[_Spoken], first: int) -> Iterator[tuple[int, flo
         pause = (after.start - word.end) / 1000 if after else _APART
         until = after.start if after else word.end
         flash = _FLASH if until - since < SHORTEST else 0.0
-        yield last, _CUE + max(_BREAK[word.word.ending] - _BREATH * pause, 0) + inside + flash
+        minded = max(_BREAK[word.ending] - _BREATH * pause, 0) + _FULL * fit.columns**2
+        yield last, _CUE + minded + inside + flash
         if not after or pause >= _APART or after.speaker != word.speaker:
             return
-        inside += _INSIDE * pause + (_SENTENCE if word.word.ending is Ending.STOP else 0.0)
+        inside += _INSIDE * pause + (_SENTENCE if word.ending is Ending.STOP else 0.0)
 
 
 class _Fit:
@@ -141,8 +146,10 @@ class _Fit:
 
     def __init__(self) -> None:
         self._line, self._used = 1, 0
+        self.columns = 0
 
     def takes(self, word: _Spoken) -> bool:
+        self.columns += word.columns
         needed = word.columns + (word.spaced and self._used > 0)
         if self._used + needed <= LINE_COLUMNS:
             self._used += needed
@@ -161,7 +168,7 @@ def _lines(portion: Sequence[_Spoken]) -> tuple[str, ...]:
         upper, lower = _text(portion[:at]), _text(portion[at:])
         longer = max(_columns(upper), _columns(lower))
         if longer <= LINE_COLUMNS:
-            breaks.append((longer + 6 * _BREAK[portion[at - 1].word.ending], upper, lower))
+            breaks.append((longer + 6 * _BREAK[portion[at - 1].ending], upper, lower))
     _, *lines = min(breaks)
     return tuple(lines)
 
@@ -183,11 +190,18 @@ def _times(portions: Sequence[Sequence[_Spoken]], end_of_sound: int) -> list[tup
 
 
 def _text(portion: Sequence[_Spoken]) -> str:
-    return "".join(" " * (word.spaced and number > 0) + word.word.text for number, word in enumerate(portion))
+    return "".join(" " * (word.spaced and number > 0) + word.text for number, word in enumerate(portion))
 
 
 def _columns(text: str) -> int:
-    return sum(2 if east_asian_width(letter) in "WF" else 1 for letter in text)
+    return sum(_width(letter) for letter in text)
+
+
+@cache
+def _width(letter: str) -> int:
+    if category(letter) in ("Mn", "Me", "Cf"):  # accents and vowels over a letter
+        return 0
+    return 2 if east_asian_width(letter) in "WF" else 1
 
 
 def _clock(milliseconds: int, decimal_mark: str) -> str:

@@ -16,6 +16,7 @@ from handler.cutting import PART_SECONDS, SAMPLE_RATE, TIMED_PART_SECONDS, Part,
 from handler.errors import EmptyRecording, UpstreamBusy, UpstreamFailed, UpstreamTimeout
 from handler.jobs import Caller, Heard, Job
 from handler.ledger import Answer
+from handler.loudness import Stretch
 from handler.models import DEFAULT_MODEL, MODELS, serving
 from handler.options import Options
 from handler.payment import Paid, Payment, Question, digest_of
@@ -98,7 +99,9 @@ class Transcription:
             transcript = await anyio.to_thread.run_sync(self._known, entry, file)
             if transcript is None:
                 transcript = self._joined(await self._hear_all(folder / "recording", folder, until))
-                await anyio.to_thread.run_sync(self._jobs.ledger.keep, entry, Answer(transcript, self._job.id, 0.0))
+                if transcript.text or not self._untimed:
+                    answer = Answer(transcript, self._job.id, 0.0)
+                    await anyio.to_thread.run_sync(self._jobs.ledger.keep, entry, answer)
         return transcript, entry
 
     def _known(self, entry: str, recording: BinaryIO) -> Transcript | None:
@@ -127,7 +130,7 @@ class Transcription:
         return duration
 
     async def _send_all(self, recording: Path, folder: Path, tasks: TaskGroup) -> float:
-        duration, total = 0.0, 0
+        duration, total, last = 0.0, 0, 0
         longest = self._wiring.settings.max_audio_seconds
         each = self._pacing.timed_part if self._times_asked else self._pacing.part
         async with parts_of(recording, folder, longest, part_seconds=each) as parts:
@@ -139,8 +142,11 @@ class Transcription:
                     total = max(part.of, part.number + 1)
                     await anyio.to_thread.run_sync(self._jobs.cut, self._job, total)
                 already = self._heard.get(part.number)
-                if not already or already.start != part.start:
+                if not already or (already.start, already.samples) != (part.start, part.samples):
                     tasks.start_soon(self._hear, part)
+                last = part.number
+        # What was heard before in parts of another length is not heard twice.
+        self._heard = {number: heard for number, heard in self._heard.items() if number <= last}
         return duration
 
     async def _stop_at(self, until: float) -> None:
@@ -153,12 +159,10 @@ class Transcription:
 
     async def _hear(self, part: Part) -> None:
         try:
-            heard = Heard(part.number, part.start, "")
-            if part.speech:
-                async with self._limiter:
-                    if self._stopped:
-                        return
-                    heard = await self._ask(part)
+            async with self._limiter:
+                if self._stopped:
+                    return
+                heard = await self._ask(part)
             part.path.unlink()
             await anyio.to_thread.run_sync(self._jobs.hear, self._job, heard)
             self._heard[part.number] = heard
@@ -166,15 +170,29 @@ class Transcription:
             self._stop(error)
 
     async def _ask(self, part: Part) -> Heard:
+        if not part.speech and not self._is_known(part):
+            return Heard(part.number, part.start, "", samples=part.samples)
         paid = await self._answer(part)
         transcript = paid.transcript
         if transcript.cut_off and part.seconds > _SHORTEST_SECONDS:
             return await self._ask_halves(part, paid)
-        told = transcript.segments or await anyio.to_thread.run_sync(lay, transcript.text, part.speech)
+        speech = part.speech or (Stretch(0.0, part.seconds, 1),)
+        told = transcript.segments or await anyio.to_thread.run_sync(lay, transcript.text, speech)
         segments = tuple(replace(segment, start=part.at(segment.start), end=part.at(segment.end)) for segment in told)
         return Heard(
-            part.number, part.start, transcript.text, segments, transcript.language, paid.seconds, paid.entries
+            part.number,
+            part.start,
+            transcript.text,
+            segments,
+            transcript.language,
+            paid.seconds,
+            paid.entries,
+            part.samples,
         )
+
+    def _is_known(self, part: Part) -> bool:
+        """Whether the part is a recording whose text came in one request."""
+        return self._untimed is not None and part.is_all_of(self._untimed.seconds_billed)
 
     async def _ask_halves(self, part: Part, paid: Paid) -> Heard:
         """A part whose text was too long for one answer, in two; the answer that was cut off is paid all the same."""
@@ -188,14 +206,15 @@ class Transcription:
             part.start,
             joined_text(half.text for half in halves),
             tuple(segment for half in halves for segment in half.segments),
-            halves[0].language,
+            next((half.language for half in halves if half.language), None),
             paid.seconds + sum(half.seconds_paid for half in halves),
             sum((half.entries for half in halves), paid.entries),
+            part.samples,
         )
 
     async def _answer(self, part: Part) -> Paid:
         """What the speech service hears in the part; sent again where that may help."""
-        if self._untimed and part.is_all_of(self._untimed.seconds_billed):
+        if self._untimed and self._is_known(part):
             return Paid(self._untimed, 0.0)
         doubtful = 0
         with part.path.open("rb") as file:

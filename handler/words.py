@@ -5,16 +5,22 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 from enum import IntEnum
 
-_STOPS, _COMMAS = frozenset(".!?;:…。！？；：؟؛।"), frozenset(",،、，—–-")
-_CLOSING = "\"'»”’)]」』）"
-# Thai, Lao, Khmer and Burmese, kana, Chinese characters, and their punctuation.
+_STOPS, _COMMAS = frozenset(".!?;:…。！？；：｡؟؛।॥။។።։"), frozenset(",،、，､၊—–-")
+_CLOSING = "\"'»«”“’)]」』）*"
+# Thai, Lao, Khmer and Burmese, kana, and Chinese characters.
 _SPACELESS = (
     ("\u0e00", "\u0eff"),
     ("\u1000", "\u109f"),
     ("\u1780", "\u17ff"),
     ("\u3000", "\u9fff"),
-    ("\uff00", "\uffef"),
+    ("\uf900", "\ufaff"),
+    ("\uff61", "\uff9f"),
+    ("\U00020000", "\U0003ffff"),
 )
+_OPENING = ("Ps", "Pi")  # brackets, and quotation marks
+# What belongs to the letter before it: Thai and Lao vowels, small kana, and what makes one longer.
+_NEVER_FIRST = frozenset("ะาำๆຯະາຳໆーぁぃぅぇぉっゃゅょゎゕゖァィゥェォッャュョヮヵヶ々ｰﾞﾟｧｨｩｪｫｬｭｮｯ")
+_NEVER_LAST = frozenset("เแโใไເແໂໃໄ")  # vowels that are written before their consonant
 
 
 class Ending(IntEnum):
@@ -55,8 +61,13 @@ def words(text: str) -> list[Word]:
 
 
 def _begins(before: str, letter: str) -> bool:
-    """Whether a word begins between two letters that no space parts: not before a vowel's sign, nor a comma."""
-    return (_is_spaceless(before) or _is_spaceless(letter)) and unicodedata.category(letter)[0] not in "MP"
+    """Whether a word begins between two letters that no space parts."""
+    kind = unicodedata.category(letter)
+    if before in _NEVER_LAST or unicodedata.category(before) in _OPENING or letter in _NEVER_FIRST:
+        return False
+    if kind[0] == "M" or (kind[0] == "P" and kind not in _OPENING):  # a vowel's sign, a comma
+        return False
+    return _is_spaceless(before) or _is_spaceless(letter)
 
 
 def joined_text(texts: Iterable[str]) -> str:

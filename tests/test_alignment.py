@@ -77,6 +77,27 @@ def test_a_script_without_spaces_is_laid_by_its_characters():
     ]
 
 
+def test_what_is_said_on_one_long_stretch_is_told_by_its_sentences():
+    """As with music under the speech, over which no pause is heard."""
+    text = "We laugh less heartily, but we have still that resource. " * 4
+    segments = lay(text, [Stretch(2.0, 22.0, 70)])
+    assert [segment.start for segment in segments] == pytest.approx([2.0, 12.0], abs=0.1)
+    assert segments[-1].end == 22.0
+
+
+def test_a_long_text_without_punctuation_is_told_pause_by_pause():
+    sentences = [("we laugh less heartily but we have still", 5.0 * part, 5.0 * part + 4.6) for part in range(8)]
+    text, stretches = said(*sentences)
+    segments = lay(text, stretches)
+    assert len(segments) >= 4
+    assert all(segment.end - segment.start < 12 for segment in segments)
+
+
+def test_music_before_the_speech_holds_no_words():
+    text, stretches = said(*[(text, start + 20, end + 20) for text, start, end in SENTENCES])
+    assert lay(text, [Stretch(0.0, 15.0, 50), *stretches])[0].start == pytest.approx(20.4)
+
+
 @pytest.mark.parametrize(("text", "stretches"), [("", [Stretch(0, 1, 3)]), (" \n", [Stretch(0, 1, 3)]), ("Yes.", [])])
 def test_without_words_or_without_speech_there_are_no_segments(text, stretches):
     assert lay(text, stretches) == ()

@@ -26,6 +26,7 @@ from handler.errors import (
     UpstreamQuota,
     UpstreamTimeout,
 )
+from handler.transcript import Segment
 from handler.wiring import Wiring
 from tests.conftest import settings
 from tests.upstream import FalseUpstream, heard, refused
@@ -228,6 +229,29 @@ async def test_a_page_of_html_is_not_passed_on():
 async def test_times_that_were_asked_for_and_did_not_come_are_a_failure():
     with pytest.raises(UpstreamFailed):
         await send(FalseUpstream(heard("Ever tried.")), parameters=TIMED)
+
+
+@pytest.mark.parametrize(
+    "segment",
+    [
+        '{"start": 0, "end": NaN, "text": "Ever"}',
+        '{"start": 0, "end": Infinity, "text": "Ever"}',
+        '{"start": 1e400, "end": 2, "text": "Ever"}',
+        '{"start": 1e9, "end": 2e9, "text": "Ever"}',
+        '{"start": 0, "end": 1, "text": null}',
+        '{"start": 0, "end": 1, "text": 5}',
+    ],
+)
+async def test_times_and_texts_that_are_none_are_a_failure(segment):
+    body = f'{{"text": "Ever", "segments": [{segment}]}}'
+    with pytest.raises(UpstreamFailed, match="no verbose_json"):
+        await send(FalseUpstream(httpx2.Response(200, text=body)), parameters=TIMED)
+
+
+async def test_segments_are_in_the_order_of_their_times_and_end_after_they_begin():
+    segments = [{"start": 3, "end": 2, "text": "tried."}, {"start": -1, "end": 2, "text": "Ever"}]
+    transcript = await send(FalseUpstream(heard("Ever tried.", segments=segments)), parameters=TIMED)
+    assert transcript.segments == (Segment(0.0, 2.0, "Ever"), Segment(3.0, 3.0, "tried."))
 
 
 async def test_times_of_words_alone_are_times():

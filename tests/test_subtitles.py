@@ -70,7 +70,8 @@ def test_a_pause_ends_a_cue_and_so_does_another_speaker():
 
 def test_a_flash_is_shown_together_with_its_neighbour():
     assert shown(Segment(0, 2, "Do you hear me?"), Segment(2.1, 2.4, "Yes."), Segment(2.5, 4, "Do you?")) == [
-        ("Do you hear me? Yes. Do you?",)
+        ("Do you hear me?",),
+        ("Yes. Do you?",),
     ]
 
 
@@ -95,7 +96,33 @@ def test_segments_that_overlap_or_have_no_length_are_told_one_after_another():
     told += cues([Segment(9, 9, "Try again. Fail again. Fail better. " * 5), Segment(9, 9, "No.")])
     assert all(before.end <= after.start for before, after in itertools.pairwise(told))
     assert all(cue.start < cue.end for cue in told)
-    assert " ".join(line for cue in told for line in cue.lines).startswith("Ever tried. Ever failed. No matter. Try")
+    assert " ".join(line for cue in told for line in cue.lines).startswith("Ever tried. No matter. Ever failed. Try")
+
+
+def test_who_interrupts_is_shown_when_he_does():
+    told = cues([Segment(0, 20, "I was saying that it is late.", "A"), Segment(5, 6.2, "Really?", "B")])
+    assert [(cue.start, cue.lines) for cue in told][-1] == (5000, ("Really?",))
+    assert told[0].end <= 5000
+
+
+def test_few_words_in_a_long_segment_are_shown_together_at_its_beginning():
+    (cue,) = cues([Segment(3, 33, "Thank you.")])
+    assert (cue.start, cue.lines) == (3000, ("Thank you.",))
+
+
+def test_a_segment_that_never_ends_is_shown_for_as_long_as_any():
+    cue, after = cues([Segment(0, 1e300, "Ever tried."), Segment(50, 51, "No matter.")])
+    assert (cue.start, after.start) == (0, 50_000)
+    assert cue.end <= LONGEST
+
+
+def test_chinese_segments_are_joined_without_a_space():
+    assert shown(Segment(0, 1, "今日は、"), Segment(1, 2, "晴れです。")) == [("今日は、晴れです。",)]
+
+
+def test_a_pause_inside_a_long_sentence_is_where_it_is_parted():
+    one, other = "that some of its authorities insisted on its being", "received for good or for evil in the degree"
+    assert [cue.lines[-1][-5:] for cue in cues([Segment(0, 3, one), Segment(3.9, 6.9, other)])] == ["being", "egree"]
 
 
 def test_a_word_that_is_longer_than_a_line_goes_on_on_the_next():

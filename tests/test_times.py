@@ -16,7 +16,7 @@ from handler.worker import Worker
 from infra.engine import Line, decode
 from tests.place import Place, parts
 from tests.recordings import asset, long_recording, recording, wav
-from tests.upstream import FalseUpstream
+from tests.upstream import FalseUpstream, heard, refused
 
 BECKETT = ["Ever tried.", "Ever failed.", "No matter.", "Try again.", "Fare again.", "Fell better."]
 AGE_OF_WISDOM = (
@@ -112,6 +112,32 @@ def test_subtitles_of_what_has_been_heard_already_cost_nothing_up_to_a_minute(se
     assert place.send(content).json() == {"transcript": "Ever tried."}
     assert captions(place.send(content, response_format="srt").text) == ["Ever tried."]
     assert len(upstream.calls) == 1
+
+
+def test_words_that_are_paid_for_are_never_lost_to_a_silence_of_ours(server):
+    """What the service has heard counts, though we hear nobody speak."""
+    upstream, content = FalseUpstream(words="Paid words."), wav(bytes(320_000))
+    upstream.replies.append(httpx2.Response(200, json={"text": "Paid words.", "usage": {**DURATION, "seconds": 10}}))
+    place = server(upstream)
+    assert place.send(content).json() == {"transcript": "Paid words."}
+    assert captions(place.send(content, response_format="srt").text) == ["Paid words."]
+    assert place.send(content).json() == {"transcript": "Paid words."}
+    assert len(upstream.calls) == 1
+
+
+def test_a_recording_that_is_cut_in_another_way_now_is_heard_once(aws):
+    """As after a change of the parts' length between a job and its retry."""
+    upstream = FalseUpstream(heard("First."), refused(400), refused(400), refused(400))
+    place = Place(aws, upstream)
+    place.worker = Worker(place.wiring, Pacing(part=40, pause=0.01, later=0, last=1))
+    identity = place.upload(long_recording("ogg", 80))
+    place.work(place.about(identity))
+    assert place.job(identity)["status"] == "failed"
+    place.worker = Worker(place.wiring, Pacing(part=80, pause=0.01, later=0, last=1))
+    place.http.post(f"/api/transcriptions/{identity}/retry")
+    upstream.replies.clear()
+    place.work(place.about(identity))
+    assert place.transcript(identity).json() == {"transcript": "Ever tried."}
 
 
 def test_subtitles_of_what_is_longer_are_another_payment_in_shorter_parts(server):
