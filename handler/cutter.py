@@ -45,6 +45,7 @@ _MOST_DAMAGES = 1000
 _FLAC_OPTIONS = {"max_prediction_order": "4", "max_partition_order": "4"}
 _CHUNK_SAMPLES = 48_000
 _SLACK_SECONDS = 60.0  # what decoders may add to what packets say
+_LOOK_FRAMES = 50
 _GAP_SECONDS = 0.1  # the timeline's steps are rounded to milliseconds, and recorders are late by some
 
 
@@ -86,15 +87,25 @@ class Timeline:
     def __init__(self, zero: float) -> None:
         self._zero = zero
         self._decoded = 0.0  # seconds of sound so far
+        self._frames = self._pts = self._step = 0
         self.anchors: list[tuple[int, float]] = []  # (sample, seconds), each true up to the next
 
     def follow(self, frame: Any) -> None:
-        if frame.time is not None:
-            # Of recordings put one behind another each begins at zero again.
-            time = max(frame.time - self._zero, self._decoded)
-            if not self.anchors or abs(time - self._expected()) > _GAP_SECONDS:
-                self.anchors.append((round(self._decoded * SAMPLE_RATE), time))
+        pts = frame.pts
+        if pts is not None:
+            step, self._pts = pts - self._pts, pts
+            # Where the clock goes on as ever, a look now and then will do: one costs a tenth of the decoding.
+            if step != self._step or self._frames % _LOOK_FRAMES == 0:
+                self._step = step
+                self._look(frame.time)
+            self._frames += 1
         self._decoded += frame.samples / frame.sample_rate
+
+    def _look(self, time: float) -> None:
+        # Of recordings put one behind another each begins at zero again.
+        time = max(time - self._zero, self._decoded)
+        if not self.anchors or abs(time - self._expected()) > _GAP_SECONDS:
+            self.anchors.append((round(self._decoded * SAMPLE_RATE), time))
 
     def _expected(self) -> float:
         sample, time = self.anchors[-1]
@@ -237,19 +248,16 @@ class Decoder:
                 continue
             for frame in frames:
                 self._timeline.follow(frame)
-                yield from self._taken(frame)
+                frame.pts = None  # the timeline has it; here, what comes next follows what came before
+                try:
+                    self._decoded.write(frame)
+                except ValueError:  # a recorder may change its channels or its rate on the way
+                    yield from self._flushed()
+                    self._decoded, self._resampler = av.AudioFifo(), _resampler()
+                    self._decoded.write(frame)
             if self._decoded.samples >= _CHUNK_SAMPLES:
                 yield _bytes(self._resampler.resample(self._decoded.read()))
         yield from self._flushed()
-
-    def _taken(self, frame: Any) -> Iterator[bytes]:
-        frame.pts = None  # the timeline has it; here, what comes next follows what came before
-        try:
-            self._decoded.write(frame)
-        except ValueError:  # a recorder may change its channels or its rate on the way
-            yield from self._flushed()
-            self._decoded, self._resampler = av.AudioFifo(), _resampler()
-            self._decoded.write(frame)
 
     def _flushed(self) -> Iterator[bytes]:
         if rest := self._decoded.read():

@@ -5,6 +5,7 @@ import json
 import tempfile
 import threading
 import time
+from dataclasses import replace
 
 import boto3
 import httpx2
@@ -15,8 +16,10 @@ from starlette.testclient import TestClient
 from handler.errors import UpstreamFailed
 from handler.jobs import LEASE_SECONDS, Caller, Heard, Held, Jobs, Lost
 from handler.transcript import Transcript
+from handler.worker import Worker
+from infra.engine import decode
 from tests.conftest import settings
-from tests.place import Place
+from tests.place import PACING, Place
 from tests.recordings import asset, long_recording, recording, silent_video, wav
 from tests.test_loudness import SILENCES, samples
 from tests.upstream import FalseUpstream, heard, refused
@@ -363,6 +366,18 @@ def test_an_answer_that_was_cut_off_is_asked_for_again_in_two_halves(aws):
     assert place.job(identity)["transcript"] == "Ever tried. Ever failed."
     assert len(upstream.calls) == 3
     assert place.job(identity)["seconds_paid"] == pytest.approx(36, abs=0.1)  # what was cut off was paid, too
+
+
+def test_a_half_in_which_nobody_speaks_is_not_sent(aws):
+    usage = {"type": "tokens", "input_tokens": 1, "output_tokens": 1990, "total_tokens": 1991}
+    upstream = FalseUpstream(httpx2.Response(200, json={"text": "Ever", "usage": usage}), words="Ever tried.")
+    place = Place(aws, upstream)
+    place.worker = Worker(place.wiring, replace(PACING, part=60))
+    spoken = (decode(asset("endgame_nagg_nell.wav"), "wav") * 32767).astype("<i2").tobytes()
+    identity = place.upload(wav(spoken + bytes(32_000 * 26)))
+    place.work(place.about(identity))
+    assert place.job(identity)["transcript"] == "Ever tried."
+    assert len(upstream.calls) == 2
 
 
 def test_the_times_of_two_halves_are_those_of_the_recording(aws):
