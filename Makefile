@@ -7,8 +7,10 @@ PY := $(VENV)/bin/python
 ENV := $(VENV)/$(shell $(PYTHON) -c 'import sys; print("python%d.%d" % sys.version_info[:2])' 2>/dev/null || echo none)
 INSTALL = $(PYTHON) -m pip --disable-pip-version-check --quiet --python $(PY) install
 
+CDK := aws-cdk@2.1148.1
+
 .DEFAULT_GOAL := help
-.PHONY: help run test lint clean
+.PHONY: help run test lint synth deploy clean
 
 help: ## this list
 	@grep -E '^[a-z]+:.*##' $(MAKEFILE_LIST) | sed -E 's/^([a-z]+):[^#]*## /  make \1\t/' | expand -t 16
@@ -24,8 +26,14 @@ lint: $(ENV).dev ## ruff and mypy
 	@$(PY) -m ruff format --check --quiet .
 	@$(PY) -m mypy
 
+synth: $(ENV).dev ## the CloudFormation template, into cdk.out
+	@npx --yes $(CDK) synth --quiet $(with)
+
+deploy: $(ENV).dev ## into the AWS account of your credentials (with="-c auth=jwt ...")
+	@npx --yes $(CDK) deploy $(with)
+
 clean: ## remove what was set up
-	rm -rf $(VENV)
+	rm -rf $(VENV) .bundles cdk.out
 
 $(ENV):
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' 2>/dev/null || \

@@ -3,7 +3,8 @@
 import json
 import os
 
-from aws_cdk import App, Environment
+from aws_cdk import App, Environment, Validations
+from cdk_nag import AwsSolutionsChecks, ServerlessChecks
 
 from infra.bundle import API, ROOT, WORKER, Target
 from infra.stack import Bundles, Choices, Steno
@@ -24,6 +25,8 @@ def app(context: dict[str, str] | None = None, out: str | None = None, target: T
         Choices.of(made.node),
         env=Environment(account=os.environ.get("CDK_DEFAULT_ACCOUNT"), region=os.environ.get("CDK_DEFAULT_REGION")),
     )
+    Validations.of(made).add_plugins(AwsSolutionsChecks(made))
+    Validations.of(made).add_plugins(ServerlessChecks(made))
     return made
 
 

@@ -20,6 +20,9 @@ from aws_cdk.aws_apigatewayv2_integrations import HttpLambdaIntegration
 from aws_cdk.aws_lambda_event_sources import SqsEventSource
 from constructs import Construct, Node
 
+from infra.findings import acknowledge
+from infra.watching import Watching
+
 # In this order, so that each has time to tell what became of the one before: the speech service (the handler's own
 # 25 s on Lambda), the function, the gateway.
 API_TIMEOUT, GATEWAY_TIMEOUT = Duration.seconds(28), Duration.seconds(29)
@@ -110,6 +113,8 @@ class Steno(Stack):
         self.api = self._api(bundles.api)
         self.worker = self._worker(bundles.worker)
         self.gateway, self.stage = self._gateway()
+        Watching(self, self.stage, self.worker, (self.queue, self.dead_letters), choices.alarm_email)
+        acknowledge(self)
         self._outputs()
 
     def _secrets(self) -> tuple[secretsmanager.Secret, secretsmanager.Secret]:

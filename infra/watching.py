@@ -1,0 +1,74 @@
+"""What is watched: alarms, all to one topic, and a dashboard."""
+
+from aws_cdk import Duration
+from aws_cdk import aws_apigatewayv2 as http
+from aws_cdk import aws_cloudwatch as cloudwatch
+from aws_cdk import aws_lambda as lambda_
+from aws_cdk import aws_sns as sns
+from aws_cdk import aws_sqs as sqs
+from aws_cdk.aws_cloudwatch_actions import SnsAction
+from aws_cdk.aws_sns_subscriptions import EmailSubscription
+from constructs import Construct
+
+_OLDEST = Duration.minutes(30)  # a recording of hours takes less
+_NEAR_THE_END = 0.97  # of the worker's time, in which it should have handed its job on
+
+
+class Watching(Construct):
+    """Alarms about a stage, its worker and the queues between them."""
+
+    def __init__(
+        self,
+        scope: Construct,
+        stage: http.HttpStage,
+        worker: lambda_.Function,
+        queues: tuple[sqs.Queue, sqs.Queue],
+        email: str,
+    ) -> None:
+        """`queues` are that of the recordings, and that of dead letters."""
+        super().__init__(scope, "Watching")
+        queue, dead_letters = queues
+        self.topic = sns.Topic(self, "Alarms", enforce_ssl=True)
+        if email:
+            self.topic.add_subscription(EmailSubscription(email))
+        waiting = queue.metric_approximate_age_of_oldest_message(statistic="Maximum")
+        dead = dead_letters.metric_approximate_number_of_messages_visible(statistic="Maximum")
+        longest = worker.metric_duration(statistic="Maximum")
+        self._alarm("DeadLetters", dead, 0, "A recording could not be worked on: look at it, and redrive it.")
+        self._alarm("Waiting", waiting, _OLDEST.to_seconds(), "Recordings wait: too few workers, or none that gets on.")
+        self._alarm("ServerErrors", stage.metric_server_error(statistic="Sum"), 5, "The API fails.")
+        self._alarm("WorkerErrors", worker.metric_errors(statistic="Sum"), 0, "The worker failed.")
+        assert worker.timeout
+        near = worker.timeout.to_milliseconds() * _NEAR_THE_END
+        self._alarm("WorkerNearTheEnd", longest, near, "The worker was about to be cut off.")
+        self._dashboard(stage, worker, queue, dead_letters)
+
+    def _alarm(self, name: str, metric: cloudwatch.Metric, beyond: float, what: str) -> None:
+        alarm = cloudwatch.Alarm(
+            self,
+            name,
+            metric=metric,
+            threshold=beyond,
+            comparison_operator=cloudwatch.ComparisonOperator.GREATER_THAN_THRESHOLD,
+            evaluation_periods=1,
+            treat_missing_data=cloudwatch.TreatMissingData.NOT_BREACHING,
+            alarm_description=what,
+        )
+        alarm.add_alarm_action(SnsAction(self.topic))
+
+    def _dashboard(
+        self, stage: http.HttpStage, worker: lambda_.Function, queue: sqs.Queue, dead_letters: sqs.Queue
+    ) -> None:
+        board = cloudwatch.Dashboard(self, "Dashboard")
+        graphs = {
+            "Requests": [stage.metric_count(), stage.metric_client_error(), stage.metric_server_error()],
+            "Latency": [stage.metric_latency(statistic=f"p{share}") for share in (50, 90, 99)],
+            "Worker": [worker.metric_invocations(), worker.metric_errors(), worker.metric_throttles()],
+            "Queues": [
+                queue.metric_approximate_number_of_messages_visible(),
+                queue.metric_approximate_age_of_oldest_message(),
+                dead_letters.metric_approximate_number_of_messages_visible(),
+            ],
+        }
+        for title, metrics in graphs.items():
+            board.add_widgets(cloudwatch.GraphWidget(title=title, left=list(metrics), width=12))

