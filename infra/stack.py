@@ -70,7 +70,6 @@ class Choices:
     daily_seconds_per_caller: str = ""
     workers: str = "5"  # recordings that are worked on at once
     alarm_email: str = ""
-    tls: str = "required"  # `optional` is for a local AWS, which has none
 
     @classmethod
     def of(cls, node: Node) -> "Choices":
@@ -135,7 +134,7 @@ class Steno(Stack):
     def _queues(self) -> tuple[sqs.Queue, sqs.Queue]:
         secured: dict[str, Any] = {
             "encryption": sqs.QueueEncryption.SQS_MANAGED,
-            "enforce_ssl": self._choices.tls == "required",
+            "enforce_ssl": True,
         }
         dead = sqs.Queue(self, "DeadLetters", retention_period=Duration.days(14), **secured)
         queue = sqs.Queue(
@@ -161,7 +160,7 @@ class Steno(Stack):
             "Bucket",
             block_public_access=s3.BlockPublicAccess.BLOCK_ALL,
             encryption=s3.BucketEncryption.S3_MANAGED,
-            enforce_ssl=self._choices.tls == "required",
+            enforce_ssl=True,
             removal_policy=RemovalPolicy.RETAIN,
             cors=[
                 s3.CorsRule(

@@ -22,8 +22,10 @@ OBJECTS = {"uploads": "/uploads/*", "transcripts": "/transcripts/*"}
 class Template:
     """A synthesized template, and the ways to ask it."""
 
-    def __init__(self, folder, **context):
-        app(context, str(folder)).synth()  # which ends with an error where cdk-nag finds what nobody has a reason for
+    def __init__(self, folder, target=None, **context):
+        app(
+            context, str(folder), target
+        ).synth()  # which ends with an error where cdk-nag finds what nobody has a reason for
         self.text = (folder / "Steno.template.json").read_text()
         self.json = json.loads(self.text)
 

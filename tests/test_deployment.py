@@ -1,0 +1,251 @@
+"""The stack, deployed to a local AWS that enforces IAM, and used: real functions, queue, bucket and table."""
+
+import io
+import json
+import os
+import re
+import subprocess
+import sys
+import time
+import zipfile
+from dataclasses import dataclass
+from functools import cache, cached_property
+
+import boto3
+import httpx2
+import pytest
+from botocore.config import Config
+from botocore.exceptions import ClientError
+
+from infra.bundle import Target
+from infra.local_aws import _free_port, _wait_for
+from tests.conftest import ROOT
+from tests.recordings import asset, recording
+from tests.test_stack import Template
+
+WORDS = "Ever tried. Ever failed."
+
+
+@dataclass
+class Cloud:
+    """What was deployed, and the clients of its owner."""
+
+    url: str
+    outputs: dict[str, str]
+
+    def client(self, service, key="test"):
+        session = boto3.session.Session(key, "test", region_name="us-east-1")
+        return session.client(service, endpoint_url=self.url)
+
+    @cached_property
+    def http(self):
+        gateway = re.search(r"//(\w+)\.execute-api", self.outputs["Url"])[1]
+        host = f"{gateway}.execute-api.localhost:{self.url.rpartition(':')[2]}"
+        return httpx2.Client(base_url=self.url, headers={"Host": host}, timeout=60)
+
+    def secret(self, output):
+        return re.search(r"--secret-id (\S+)", self.outputs[output])[1]
+
+
+@pytest.fixture(scope="module")
+def cloud(tmp_path_factory, engine_process):
+    folder = tmp_path_factory.mktemp("deployed")
+    template = Template(folder, Target.here(), openai_base_url=engine_process.url)
+    port = _free_port()
+    environment = {
+        **os.environ,
+        "AUTH": "true",
+        "BIND_HOST": "127.0.0.1",
+        "GATEWAY_PORT": str(port),
+        "SFTP_ENABLED": "0",
+        "IOT_MTLS_ENABLED": "0",
+        "LOG_LEVEL": "ERROR",
+        "AWS_ACCESS_KEY_ID": "test",
+        "AWS_SECRET_ACCESS_KEY": "test",
+    }
+    log = folder / "aws.log"
+    command = [sys.executable, "-m", "infra.local_aws"]
+    with (
+        log.open("wb") as said,
+        subprocess.Popen(
+            command, cwd=ROOT, stdin=subprocess.PIPE, stdout=said, stderr=said, env=environment
+        ) as process,
+    ):
+        _wait_for(port, process, str(log))
+        made = Cloud(f"http://127.0.0.1:{port}", {})
+        made.outputs = deploy(made, template, folder)
+        made.client("secretsmanager").put_secret_value(SecretId=made.secret("SetOpenAIKey"), SecretString="offline")
+        with made.http:
+            yield made
+        process.stdin.close()
+
+
+def deploy(cloud, template, folder):
+    """Does what the CLI does: uploads the assets, and gives the template to CloudFormation; its outputs."""
+    bucket = "cdk-hnb659fds-assets-000000000000-us-east-1"
+    s3, stacks = cloud.client("s3"), cloud.client("cloudformation")
+    s3.create_bucket(Bucket=bucket)
+    cloud.client("ssm").put_parameter(Name="/cdk-bootstrap/hnb659fds/version", Value="30", Type="String")
+    for identity, told in json.loads((folder / "Steno.assets.json").read_text())["files"].items():
+        if told["source"]["packaging"] == "zip":
+            s3.put_object(Bucket=bucket, Key=f"{identity}.zip", Body=zipped(folder / told["source"]["path"]))
+    body = json.dumps(for_here(template.json, set(template.all("AWS::SecretsManager::Secret"))))
+    stacks.create_stack(StackName="Steno", TemplateBody=body, Capabilities=["CAPABILITY_IAM"])
+    stacks.get_waiter("stack_create_complete").wait(StackName="Steno", WaiterConfig={"Delay": 1, "MaxAttempts": 60})
+    (stack,) = stacks.describe_stacks(StackName="Steno")["Stacks"]
+    return {output["OutputKey"]: output["OutputValue"] for output in stack["Outputs"]}
+
+
+def zipped(folder):
+    target = io.BytesIO()
+    with zipfile.ZipFile(target, "w") as archive:
+        for path in sorted(folder.rglob("*")):
+            archive.write(path, path.relative_to(folder))
+    return target.getvalue()
+
+
+def for_here(value, secrets):
+    """The template, as this local AWS understands it: it speaks no TLS, and a secret's `Ref` is its name; its attribute
+    `Id` is the ARN there as in AWS."""
+    if isinstance(value, list):
+        return [for_here(held, secrets) for held in value if not is_about_tls(held)]
+    if not isinstance(value, dict):
+        return value
+    if value.get("Ref") in secrets:
+        return {"Fn::GetAtt": [value["Ref"], "Id"]}
+    return {name: for_here(held, secrets) for name, held in value.items()}
+
+
+def is_about_tls(statement):
+    return isinstance(statement, dict) and "aws:SecureTransport" in str(statement.get("Condition"))
+
+
+@pytest.fixture(scope="module")
+def token(cloud):
+    secret = cloud.client("secretsmanager").get_secret_value(SecretId=cloud.secret("ReadAccessToken"))
+    return {"Authorization": f"Bearer {secret['SecretString']}"}
+
+
+@pytest.mark.parametrize("headers", [{}, {"Authorization": "Bearer wrong"}])
+def test_without_the_token_nothing_is_spent_and_nothing_is_told(cloud, headers):
+    for method, path in (("POST", "/api/transcribe"), ("POST", "/api/uploads"), ("GET", "/api/transcriptions/x")):
+        answer = cloud.http.request(method, path, headers=headers)
+        assert (answer.status_code, answer.json()["code"]) == (401, "unauthorized")
+    assert cloud.http.get("/api/health").json()["status"] == "ok"
+
+
+def test_a_recording_in_one_request_is_transcribed(cloud, token):
+    answer = cloud.http.post("/api/transcribe", headers=token, files={"file": asset("beckett.wav")})
+    assert answer.json()["transcript"].startswith(WORDS)
+
+
+def test_an_upload_goes_through_bucket_queue_and_worker(cloud, token):
+    content = asset("endgame_nagg_nell.wav")
+    asked = cloud.http.post("/api/uploads", headers=token, json={"size": len(content), "response_format": "srt"})
+    form, where = asked.json()["upload"], asked.headers["Location"]
+    httpx2.post(form["url"], data=form["fields"], files={"file": content}).raise_for_status()
+    job = finished(cloud, token, where)
+    assert (job["status"], job["error"]) == ("completed", None)
+    assert "that's a good story" in job["transcript"]
+    assert "-->" in cloud.http.get(f"{where}/transcript?response_format=srt", headers=token).text
+    keys = cloud.client("s3").list_objects_v2(Bucket=cloud.outputs["BucketName"])["Contents"]
+    assert [held["Key"].split("/")[0] for held in keys] == ["transcripts"]
+    assert cloud.http.delete(where, headers=token).status_code == 204
+    assert "Contents" not in cloud.client("s3").list_objects_v2(Bucket=cloud.outputs["BucketName"])
+
+
+def finished(cloud, token, where):
+    deadline = time.monotonic() + 60
+    while (job := cloud.http.get(where, headers=token).json())["status"] not in ("completed", "failed"):
+        assert time.monotonic() < deadline, job
+    return job
+
+
+def test_a_job_that_failed_is_tried_again_without_an_upload(cloud, token, engine):
+    refusal = {"status": 401, "body": {"error": {"message": "no", "code": "invalid_api_key"}}, "times": 2}
+    engine.script(refusal)
+    asked = cloud.http.post("/api/uploads", headers=token, json={"size": 10**6})
+    form, where = asked.json()["upload"], asked.headers["Location"]
+    content = recording("ogg", "endgame_nagg_nell.wav", 5)  # that nobody has heard before
+    httpx2.post(form["url"], data=form["fields"], files={"file": content}).raise_for_status()
+    assert finished(cloud, token, where)["error"]["code"] == "upstream_credentials"
+    engine.script()
+    assert cloud.http.post(f"{where}/retry", headers=token).status_code == 202
+    assert finished(cloud, token, where)["transcript"].startswith("Do you hear me?")
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        {"key": "uploads/" + "0" * 32 + ".webm"},
+        {"Content-Type": "text/html"},
+        {"policy": "e30="},
+        {"x-amz-date": "20200101T000000Z"},
+    ],
+)
+def test_the_form_uploads_what_it_is_for_and_nothing_else(cloud, token, change):
+    form = cloud.http.post("/api/uploads", headers=token, json={"size": 10}).json()["upload"]
+    answer = httpx2.post(form["url"], data={**form["fields"], **change}, files={"file": b"0123456789"})
+    assert answer.status_code in (400, 403)
+
+
+class Role:
+    """The rights of a function, in the hands of a user: a role's own credentials are not for strangers."""
+
+    def __init__(self, cloud, beginning):
+        iam = cloud.client("iam")
+        (name,) = (role["RoleName"] for role in iam.list_roles()["Roles"] if beginning in role["RoleName"])
+        user = f"as-{beginning}"
+        iam.create_user(UserName=user)
+        for policy in iam.list_role_policies(RoleName=name)["PolicyNames"]:
+            document = iam.get_role_policy(RoleName=name, PolicyName=policy)["PolicyDocument"]
+            iam.put_user_policy(UserName=user, PolicyName=policy, PolicyDocument=json.dumps(document))
+        key = iam.create_access_key(UserName=user)["AccessKey"]
+        session = boto3.session.Session(key["AccessKeyId"], key["SecretAccessKey"], region_name="us-east-1")
+        # A refusal is an answer, not a reason to ask again.
+        once = Config(retries={"total_max_attempts": 1})
+        self._client = cache(lambda service: session.client(service, endpoint_url=cloud.url, config=once))
+
+    def may(self, service, call, **arguments):
+        """Whether it is allowed; that there is nothing to get is an answer, too."""
+        try:
+            getattr(self._client(service), call)(**arguments)
+        except ClientError as error:
+            return error.response["ResponseMetadata"]["HTTPStatusCode"] != 403 and "Denied" not in str(error)
+        return True
+
+
+def test_the_functions_may_do_their_work_and_not_what_lies_beside_it(cloud):
+    outputs = cloud.outputs
+    bucket, table = outputs["BucketName"], outputs["TableName"]
+    cloud.client("dynamodb").create_table(
+        TableName="other",
+        KeySchema=[{"AttributeName": "pk", "KeyType": "HASH"}],
+        AttributeDefinitions=[{"AttributeName": "pk", "AttributeType": "S"}],
+        BillingMode="PAY_PER_REQUEST",
+    )
+    other_secret = cloud.client("secretsmanager").create_secret(Name="other", SecretString="x")["ARN"]
+    other_queue = cloud.client("sqs").create_queue(QueueName="other")["QueueUrl"]
+    api, worker = Role(cloud, "ApiRole"), Role(cloud, "WorkerRole")
+    token_secret = cloud.secret("ReadAccessToken")
+    item = {"pk": {"S": "x"}, "sk": {"S": "x"}}
+    for role, rights in (
+        (api, {"uploads": "get put delete", "transcripts": "get delete", "elsewhere": ""}),
+        (worker, {"uploads": "get delete", "transcripts": "put delete", "elsewhere": ""}),
+    ):
+        for prefix, allowed in rights.items():
+            for action in ("get", "put", "delete"):
+                body = {"Body": b"x"} if action == "put" else {}
+                may = role.may("s3", f"{action}_object", Bucket=bucket, Key=f"{prefix}/x", **body)
+                assert may == (action in allowed.split()), (prefix, action)
+        assert role.may("dynamodb", "get_item", TableName=table, Key=item)
+        assert not role.may("dynamodb", "get_item", TableName="other", Key={"pk": {"S": "x"}})
+        assert not role.may("dynamodb", "scan", TableName=table)
+        assert role.may("secretsmanager", "get_secret_value", SecretId=cloud.secret("SetOpenAIKey"))
+        assert not role.may("secretsmanager", "get_secret_value", SecretId=other_secret)
+        assert not role.may("sqs", "send_message", QueueUrl=other_queue, MessageBody="x")
+        assert not role.may("iam", "list_users")
+    assert api.may("secretsmanager", "get_secret_value", SecretId=token_secret)
+    assert not worker.may("secretsmanager", "get_secret_value", SecretId=token_secret)
+    assert not api.may("sqs", "send_message", QueueUrl=outputs["QueueUrl"], MessageBody="x")
+    assert not worker.may("sqs", "delete_queue", QueueUrl=outputs["QueueUrl"])
