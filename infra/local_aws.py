@@ -23,7 +23,7 @@ _START_SECONDS = 30.0
 @contextmanager
 def local_aws(state: Path, origins: tuple[str, ...] = ()) -> Iterator[dict[str, str]]:
     """The environment that points boto3 and Steno at it; what is stored lives on in `state`."""
-    port = _free_port()
+    port = free_port()
     environment = {
         "AWS_ENDPOINT_URL": f"http://127.0.0.1:{port}",
         "AWS_ACCESS_KEY_ID": "local",
@@ -61,14 +61,14 @@ def _ministack(port: int, state: Path) -> Iterator[None]:
         ) as process,
     ):
         try:
-            _wait_for(port, process, said.name)
+            wait_for(port, process, said.name)
             yield
         finally:
             assert process.stdin
             process.stdin.close()
 
 
-def _wait_for(port: int, process: subprocess.Popen[bytes], log: str) -> None:
+def wait_for(port: int, process: subprocess.Popen[bytes], log: str) -> None:
     deadline = time.monotonic() + _START_SECONDS
     while process.poll() is None and time.monotonic() < deadline:
         with socket.socket() as probe:
@@ -114,7 +114,7 @@ def _cors(origins: tuple[str, ...]) -> dict[str, Any]:
     return {"CORSRules": [rule]}
 
 
-def _free_port() -> int:
+def free_port() -> int:
     with socket.create_server(("127.0.0.1", 0)) as listener:
         port: int = listener.getsockname()[1]
         return port

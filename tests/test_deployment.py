@@ -18,7 +18,7 @@ from botocore.config import Config
 from botocore.exceptions import ClientError
 
 from infra.bundle import Target
-from infra.local_aws import _free_port, _wait_for
+from infra.local_aws import free_port, wait_for
 from tests.conftest import ROOT
 from tests.recordings import asset, recording
 from tests.test_stack import Template
@@ -51,7 +51,7 @@ class Cloud:
 def cloud(tmp_path_factory, engine_process):
     folder = tmp_path_factory.mktemp("deployed")
     template = Template(folder, Target.here(), openai_base_url=engine_process.url)
-    port = _free_port()
+    port = free_port()
     environment = {
         **os.environ,
         "AUTH": "true",
@@ -71,7 +71,7 @@ def cloud(tmp_path_factory, engine_process):
             command, cwd=ROOT, stdin=subprocess.PIPE, stdout=said, stderr=said, env=environment
         ) as process,
     ):
-        _wait_for(port, process, str(log))
+        wait_for(port, process, str(log))
         made = Cloud(f"http://127.0.0.1:{port}", {})
         made.outputs = deploy(made, template, folder)
         made.client("secretsmanager").put_secret_value(SecretId=made.secret("SetOpenAIKey"), SecretString="offline")
