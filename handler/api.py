@@ -134,6 +134,7 @@ async def _outcome(
 
 async def _answer_error(request: Request, error: Exception) -> Response:
     known = _known(request, error)
+    request.app.state.wiring.metrics.tell(known.code, Failures=1)
     if known.status >= 500:
         log.warning("%s: %s", known.code, known.detail)
     in_openai_shape = request.url.path.startswith("/v1/")

@@ -116,10 +116,13 @@ class Payment:
         return transcript
 
     async def _heard(self, question: Question, within: float, attempts: int) -> Transcript:
-        speech = await self._wiring.speech()
-        return await speech.transcribe(
+        speech, began = await self._wiring.speech(), time.monotonic()
+        transcript = await speech.transcribe(
             question.recording, question.container, question.parameters, within, attempts=attempts
         )
+        milliseconds = round((time.monotonic() - began) * 1000)
+        self._wiring.metrics.tell(UpstreamMilliseconds=milliseconds, SecondsPaid=question.billed(transcript))
+        return transcript
 
 
 async def _booked(entry: Callable[..., None], *details: Any) -> None:

@@ -166,6 +166,7 @@ class Transcription:
             part.path.unlink()
             await anyio.to_thread.run_sync(self._jobs.hear, self._job, heard)
             self._heard[part.number] = heard
+            self._wiring.metrics.tell(Parts=1)
         except Exception as error:
             self._stop(error)
 

@@ -1,6 +1,7 @@
 """Builds each client once, on its first use. The only module that reads secrets."""
 
 import logging
+import sys
 import time
 from collections.abc import Callable
 from datetime import UTC, date, datetime
@@ -16,6 +17,7 @@ from handler.budget import Budget
 from handler.errors import NotFound, UpstreamCredentials
 from handler.jobs import Jobs
 from handler.ledger import Ledger, key_of
+from handler.metrics import Metrics
 from handler.settings import Settings
 
 if TYPE_CHECKING:
@@ -84,11 +86,13 @@ class Wiring:
         transport: "httpx2.BaseTransport | None" = None,
         today: Callable[[], date] = lambda: datetime.now(UTC).date(),
         jobs: Jobs | None = None,
+        metrics: Metrics | None = None,
     ) -> None:
         self.settings = settings
         self.today = today
         self.openai_key = Secret("OpenAI key", settings.openai_api_key, settings.openai_secret_arn)
         self.access_token = Secret("access token", settings.access_token, settings.token_secret_arn)
+        self.metrics = metrics or Metrics(sys.stdout if settings.aws_lambda_function_name else None)
         self._transport = transport
         self._jobs = jobs or (Jobs(settings) if settings.bucket_name else None)
         self._limiter = anyio.CapacityLimiter(settings.max_concurrent_calls)

@@ -106,6 +106,7 @@ class Worker:
                 return True
             if isinstance(error, StenoError):
                 log.warning("Job %s failed: %s: %s", job.id, error.code, error.detail)
+                self._wiring.metrics.tell(error.code, Failures=1)
                 await anyio.to_thread.run_sync(self._jobs.fail, job, error)
                 return True
             if isinstance(error, Lost):

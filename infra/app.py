@@ -7,7 +7,8 @@ from aws_cdk import App, Environment, Validations
 from cdk_nag import AwsSolutionsChecks, ServerlessChecks
 
 from infra.bundle import API, ROOT, WORKER, Target
-from infra.stack import Bundles, Choices, Steno
+from infra.choices import Choices
+from infra.stack import Bundles, Steno
 
 _BUNDLES = ROOT / ".bundles"
 

@@ -1,6 +1,6 @@
 """Steno in AWS: one stack, and nothing in it is open unless it says so."""
 
-from dataclasses import dataclass, fields
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -18,8 +18,9 @@ from aws_cdk import aws_sqs as sqs
 from aws_cdk.aws_apigatewayv2_authorizers import HttpJwtAuthorizer
 from aws_cdk.aws_apigatewayv2_integrations import HttpLambdaIntegration
 from aws_cdk.aws_lambda_event_sources import SqsEventSource
-from constructs import Construct, Node
+from constructs import Construct
 
+from infra.choices import Choices
 from infra.findings import acknowledge
 from infra.watching import Watching
 
@@ -57,41 +58,6 @@ _KEPT_LOGS = logs.RetentionDays.ONE_MONTH
 
 
 @dataclass(frozen=True)
-class Choices:
-    """What `-c name=value` chooses; lists are separated by commas."""
-
-    auth: str = "token"  # token, jwt or open
-    issuer: str = ""  # of the JWTs
-    audience: str = ""
-    origins: str = "http://localhost:3000"  # the pages that may call
-    model: str = "gpt-transcribe"
-    openai_base_url: str = "https://api.openai.com/v1"  # or another server that speaks its contract
-    daily_seconds: str = ""  # of sound that may be paid for, in a day
-    daily_seconds_per_caller: str = ""
-    workers: str = "5"  # recordings that are worked on at once
-    alarm_email: str = ""
-
-    @classmethod
-    def of(cls, node: Node) -> "Choices":
-        given = {field.name: node.try_get_context(field.name) for field in fields(cls)}
-        choices = cls(**{name: str(value) for name, value in given.items() if value is not None})
-        choices._check()
-        return choices
-
-    def _check(self) -> None:
-        if self.auth not in ("token", "jwt", "open"):
-            raise SystemExit(f"-c auth={self.auth}: there are token, jwt and open.")
-        if self.auth == "jwt" and not (self.issuer and self.audience):
-            raise SystemExit("-c auth=jwt needs -c issuer=https://... and -c audience=...")
-        if self.auth == "open" and not self.daily_seconds:
-            raise SystemExit("-c auth=open lets anybody spend your money: cap it with -c daily_seconds=3600 or so.")
-
-    @property
-    def origin_list(self) -> list[str]:
-        return [origin.strip() for origin in self.origins.split(",")]
-
-
-@dataclass(frozen=True)
 class Bundles:
     """The folders with each function's code."""
 
@@ -112,7 +78,7 @@ class Steno(Stack):
         self.api = self._api(bundles.api)
         self.worker = self._worker(bundles.worker)
         self.gateway, self.stage = self._gateway()
-        Watching(self, self.stage, self.worker, (self.queue, self.dead_letters), choices.alarm_email)
+        Watching(self, self.stage, self.worker, (self.queue, self.dead_letters), choices)
         acknowledge(self)
         self._outputs()
 

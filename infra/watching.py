@@ -10,8 +10,16 @@ from aws_cdk.aws_cloudwatch_actions import SnsAction
 from aws_cdk.aws_sns_subscriptions import EmailSubscription
 from constructs import Construct
 
+from infra.choices import Choices
+
+_NAMESPACE = "Steno"  # handler/metrics.py's
 _OLDEST = Duration.minutes(30)  # a recording of hours takes less
 _NEAR_THE_END = 0.97  # of the worker's time, in which it should have handed its job on
+
+
+def _figure(name: str, statistic: str, period: Duration | None = None) -> cloudwatch.Metric:
+    """One of those that the handler tells in its log."""
+    return cloudwatch.Metric(namespace=_NAMESPACE, metric_name=name, statistic=statistic, period=period)
 
 
 class Watching(Construct):
@@ -23,14 +31,14 @@ class Watching(Construct):
         stage: http.HttpStage,
         worker: lambda_.Function,
         queues: tuple[sqs.Queue, sqs.Queue],
-        email: str,
+        choices: Choices,
     ) -> None:
         """`queues` are that of the recordings, and that of dead letters."""
         super().__init__(scope, "Watching")
         queue, dead_letters = queues
         self.topic = sns.Topic(self, "Alarms", enforce_ssl=True)
-        if email:
-            self.topic.add_subscription(EmailSubscription(email))
+        if choices.alarm_email:
+            self.topic.add_subscription(EmailSubscription(choices.alarm_email))
         waiting = queue.metric_approximate_age_of_oldest_message(statistic="Maximum")
         dead = dead_letters.metric_approximate_number_of_messages_visible(statistic="Maximum")
         longest = worker.metric_duration(statistic="Maximum")
@@ -40,6 +48,8 @@ class Watching(Construct):
         self._alarm("WorkerErrors", worker.metric_errors(statistic="Sum"), 0, "The worker failed.")
         assert worker.timeout
         near = worker.timeout.to_milliseconds() * _NEAR_THE_END
+        paid = _figure("SecondsPaid", "Sum", Duration.days(1))
+        self._alarm("SecondsPaid", paid, float(choices.alarm_seconds), "More was paid for in a day than is usual.")
         self._alarm("WorkerNearTheEnd", longest, near, "The worker was about to be cut off.")
         self._dashboard(stage, worker, queue, dead_letters)
 
@@ -60,9 +70,16 @@ class Watching(Construct):
         self, stage: http.HttpStage, worker: lambda_.Function, queue: sqs.Queue, dead_letters: sqs.Queue
     ) -> None:
         board = cloudwatch.Dashboard(self, "Dashboard")
-        graphs = {
+        graphs: dict[str, list[cloudwatch.IMetric]] = {
             "Requests": [stage.metric_count(), stage.metric_client_error(), stage.metric_server_error()],
             "Latency": [stage.metric_latency(statistic=f"p{share}") for share in (50, 90, 99)],
+            "The speech service's latency": [_figure("UpstreamMilliseconds", f"p{share}") for share in (50, 90, 99)],
+            "Seconds paid, and parts heard": [_figure("SecondsPaid", "Sum"), _figure("Parts", "Sum")],
+            "Failures": [
+                cloudwatch.MathExpression(
+                    expression=f"SEARCH('{{{_NAMESPACE},Code}} MetricName=\"Failures\"', 'Sum')", label=""
+                )
+            ],
             "Worker": [worker.metric_invocations(), worker.metric_errors(), worker.metric_throttles()],
             "Queues": [
                 queue.metric_approximate_number_of_messages_visible(),
@@ -71,4 +88,4 @@ class Watching(Construct):
             ],
         }
         for title, metrics in graphs.items():
-            board.add_widgets(cloudwatch.GraphWidget(title=title, left=list(metrics), width=12))
+            board.add_widgets(cloudwatch.GraphWidget(title=title, left=metrics, width=12))

@@ -18,7 +18,7 @@ FLOORS = [
     {"speech", "jobs"},
     {"ledger", "budget"},
     {"form", "drain", "settings", "options", "audio", "scratch", "alignment", "subtitles"},
-    {"transcript", "models", "payload", "frames", "loudness", "words", "reader", "numbers"},
+    {"transcript", "models", "payload", "frames", "loudness", "words", "reader", "numbers", "metrics"},
     {"errors"},
 ]
 FLOOR = {module: number for number, floor in enumerate(FLOORS) for module in floor}

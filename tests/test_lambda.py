@@ -34,7 +34,7 @@ def invoke(*events, **environment):
         text=True,
         check=True,
     )
-    return json.loads(run.stdout)
+    return json.loads(run.stdout.splitlines()[-1])  # behind the figures for CloudWatch
 
 
 def recording_in(transcribe_event):

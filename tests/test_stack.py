@@ -14,7 +14,8 @@ from cfnlint.api import ManualArgs, lint
 
 from handler.settings import Settings
 from infra.app import app
-from infra.stack import OPEN_ROUTES, Choices
+from infra.choices import Choices
+from infra.stack import OPEN_ROUTES
 
 OBJECTS = {"uploads": "/uploads/*", "transcripts": "/transcripts/*"}
 
@@ -178,7 +179,8 @@ def test_the_worker_works_on_so_many_recordings_at_once_and_gives_none_up_silent
     assert queue["RedrivePolicy"]["maxReceiveCount"] > 6
     alarms = template.all("AWS::CloudWatch::Alarm").values()
     assert all(alarm["AlarmActions"] for alarm in alarms)
-    assert "ApproximateNumberOfMessagesVisible" in {alarm["MetricName"] for alarm in alarms}
+    watched = {"ApproximateNumberOfMessagesVisible", "ApproximateAgeOfOldestMessage", "5xx", "Duration", "SecondsPaid"}
+    assert watched <= {alarm["MetricName"] for alarm in alarms}
 
 
 def test_every_function_keeps_its_log_for_a_month_as_json_and_is_traced(template):

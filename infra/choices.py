@@ -1,0 +1,41 @@
+"""What the owner chooses of a deployment."""
+
+from dataclasses import dataclass, fields
+
+from constructs import Node
+
+
+@dataclass(frozen=True)
+class Choices:
+    """What `-c name=value` chooses; lists are separated by commas."""
+
+    auth: str = "token"  # token, jwt or open
+    issuer: str = ""  # of the JWTs
+    audience: str = ""
+    origins: str = "http://localhost:3000"  # the pages that may call
+    model: str = "gpt-transcribe"
+    openai_base_url: str = "https://api.openai.com/v1"  # or another server that speaks its contract
+    daily_seconds: str = ""  # of sound that may be paid for, in a day
+    daily_seconds_per_caller: str = ""
+    workers: str = "5"  # recordings that are worked on at once
+    alarm_email: str = ""
+    alarm_seconds: str = "36000"  # of sound in a day, beyond which somebody should look
+
+    @classmethod
+    def of(cls, node: Node) -> "Choices":
+        given = {field.name: node.try_get_context(field.name) for field in fields(cls)}
+        choices = cls(**{name: str(value) for name, value in given.items() if value is not None})
+        choices._check()
+        return choices
+
+    def _check(self) -> None:
+        if self.auth not in ("token", "jwt", "open"):
+            raise SystemExit(f"-c auth={self.auth}: there are token, jwt and open.")
+        if self.auth == "jwt" and not (self.issuer and self.audience):
+            raise SystemExit("-c auth=jwt needs -c issuer=https://... and -c audience=...")
+        if self.auth == "open" and not self.daily_seconds:
+            raise SystemExit("-c auth=open lets anybody spend your money: cap it with -c daily_seconds=3600 or so.")
+
+    @property
+    def origin_list(self) -> list[str]:
+        return [origin.strip() for origin in self.origins.split(",")]

@@ -1,0 +1,57 @@
+"""metrics.py: what CloudWatch counts of requests, parts and payments, and nothing that was said."""
+
+import io
+import json
+
+from starlette.testclient import TestClient
+
+from handler.api import create_app
+from handler.metrics import Metrics
+from handler.wiring import Wiring
+from tests.conftest import TODAY, settings
+from tests.place import Place
+from tests.recordings import recording
+from tests.upstream import FalseUpstream, refused
+
+
+def told(out):
+    return [json.loads(line) for line in out.getvalue().splitlines()]
+
+
+def test_a_request_tells_what_was_paid_and_how_long_the_service_took_and_no_word():
+    out = io.StringIO()
+    wiring = Wiring(settings(), transport=FalseUpstream(), today=lambda: TODAY, metrics=Metrics(out))
+    with TestClient(create_app(wiring.settings, wiring)) as http:
+        http.post("/api/transcribe", files={"file": recording("webm")}, data={"prompt": "a secret prompt"})
+    (line,) = told(out)
+    assert line["SecondsPaid"] == 3
+    assert line["UpstreamMilliseconds"] >= 0
+    (directive,) = line["_aws"]["CloudWatchMetrics"]
+    assert (directive["Namespace"], directive["Dimensions"]) == ("Steno", [[]])
+    assert {"Name": "SecondsPaid", "Unit": "Seconds"} in directive["Metrics"]
+    assert "Ever" not in out.getvalue()
+    assert "secret" not in out.getvalue()
+
+
+def test_failures_are_counted_by_their_code():
+    out = io.StringIO()
+    upstream = FalseUpstream(refused(429, "insufficient_quota"))
+    wiring = Wiring(settings(), transport=upstream, today=lambda: TODAY, metrics=Metrics(out))
+    with TestClient(create_app(wiring.settings, wiring)) as http:
+        http.post("/api/transcribe", files={"file": recording("webm")})
+    assert [(line["Code"], line["Failures"]) for line in told(out)] == [("upstream_quota", 1)]
+    assert told(out)[0]["_aws"]["CloudWatchMetrics"][0]["Dimensions"] == [["Code"]]
+
+
+def test_a_job_tells_its_parts_and_its_failure(aws):
+    place = Place(aws, FalseUpstream())
+    place.wiring.metrics = Metrics(out := io.StringIO())
+    place.work(place.about(place.upload(recording("mp3"))))
+    place.work(place.about(place.upload(b"<html>")))
+    assert [line.get("Parts") or line.get("Code") or "paid" for line in told(out)] == ["paid", 1, "unsupported_media"]
+
+
+def test_a_machine_that_nobody_watches_is_told_nothing(capsys):
+    Metrics(None).tell(Failures=1)
+    assert Wiring(settings()).metrics.tell(Failures=1) is None
+    assert capsys.readouterr().out == ""
