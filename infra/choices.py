@@ -18,6 +18,7 @@ class Choices:
     daily_seconds: str = ""  # of sound that may be paid for, in a day
     daily_seconds_per_caller: str = ""
     workers: str = "5"  # recordings that are worked on at once
+    snapstart: str = "off"  # on: cold starts begin from a snapshot, which is kept, and paid for
     alarm_email: str = ""
     alarm_seconds: str = "36000"  # of sound in a day, beyond which somebody should look
 
@@ -31,6 +32,8 @@ class Choices:
     def _check(self) -> None:
         if self.auth not in ("token", "jwt", "open"):
             raise SystemExit(f"-c auth={self.auth}: there are token, jwt and open.")
+        if self.snapstart not in ("on", "off"):
+            raise SystemExit(f"-c snapstart={self.snapstart}: there are on and off.")
         if self.auth == "jwt" and not (self.issuer and self.audience):
             raise SystemExit("-c auth=jwt needs -c issuer=https://... and -c audience=...")
         if self.auth == "open" and not self.daily_seconds:

@@ -185,6 +185,7 @@ class Steno(Stack):
             "handler.main.lambda_handler",
             timeout=API_TIMEOUT,
             memory_size=1024,
+            snap_start=lambda_.SnapStartConf.ON_PUBLISHED_VERSIONS if choices.snapstart == "on" else None,
             environment={
                 "AUTH": choices.auth,
                 "ALLOWED_ORIGINS": ",".join(choices.origin_list),
@@ -284,7 +285,9 @@ class Steno(Stack):
                 max_age=Duration.hours(1),
             ),
         )
-        integration = HttpLambdaIntegration("Api", self.api, timeout=GATEWAY_TIMEOUT)
+        # Only published versions have snapshots.
+        called = self.api if choices.snapstart == "off" else self.api.add_alias("live")
+        integration = HttpLambdaIntegration("Api", called, timeout=GATEWAY_TIMEOUT)
         methods = [http.HttpMethod.GET, http.HttpMethod.POST, http.HttpMethod.DELETE]
         for path in OPEN_ROUTES:
             gateway.add_routes(path=path, methods=[http.HttpMethod.GET], integration=integration)

@@ -213,12 +213,19 @@ def test_jwts_are_asked_for_on_every_route_but_the_open_ones(tmp_path):
     assert template.function("Api")["Environment"]["Variables"]["AUTH"] == "jwt"
 
 
+def test_with_snapstart_the_gateway_calls_a_published_version(tmp_path):
+    template = Template(tmp_path, snapstart="on")
+    assert template.function("Api")["SnapStart"] == {"ApplyOn": "PublishedVersions"}
+    assert plain(template.one("AWS::ApiGatewayV2::Integration")["IntegrationUri"]).startswith("ApiAlias")
+
+
 @pytest.mark.parametrize(
     ("context", "reason"),
     [
         ({"auth": "open"}, "daily_seconds"),
         ({"auth": "jwt", "issuer": "https://issuer.example"}, "audience"),
         ({"auth": "none"}, "token, jwt and open"),
+        ({"snapstart": "maybe"}, "on and off"),
     ],
 )
 def test_what_would_be_open_or_half_closed_is_refused(context, reason):
