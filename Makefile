@@ -10,7 +10,7 @@ INSTALL = $(PYTHON) -m pip --disable-pip-version-check --quiet --python $(PY) in
 CDK := aws-cdk@2.1148.1
 
 .DEFAULT_GOAL := help
-.PHONY: help run test lint synth deploy clean
+.PHONY: help run test lint synth bootstrap deploy destroy clean
 
 help: ## this list
 	@grep -E '^[a-z]+:.*##' $(MAKEFILE_LIST) | sed -E 's/^([a-z]+):[^#]*## /  make \1\t/' | expand -t 16
@@ -28,6 +28,12 @@ lint: $(ENV).dev ## ruff and mypy
 
 synth: $(ENV).dev ## the CloudFormation template, into cdk.out
 	@npx --yes $(CDK) synth --quiet $(with)
+
+bootstrap: $(ENV).dev ## prepare the AWS account of your credentials for CDK, once
+	@npx --yes $(CDK) bootstrap
+
+destroy: $(ENV).dev ## take the stack out of the account; bucket and table stay
+	@npx --yes $(CDK) destroy
 
 deploy: $(ENV).dev ## into the AWS account of your credentials (with="-c auth=jwt ...")
 	@npx --yes $(CDK) deploy $(with)

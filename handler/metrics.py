@@ -25,4 +25,5 @@ class Metrics:
         directive = {"Namespace": NAMESPACE, "Dimensions": [["Code"] if code else []], "Metrics": told}
         about = {"Timestamp": round(time.time() * 1000), "CloudWatchMetrics": [directive]}
         line = {"_aws": about, **({"Code": code} if code else {}), **figures}
-        print(json.dumps(line), file=self._out, flush=True)
+        self._out.write(json.dumps(line) + "\n")  # at once, so that it is one line whatever else is printed
+        self._out.flush()

@@ -21,7 +21,7 @@ from handler.wiring import Wiring
 
 log = logging.getLogger("steno")
 
-_HAND_ON_SECONDS = 30.0  # what a call leaves of its time to end in order
+HAND_ON_SECONDS = 30.0  # what a call leaves of its time to end in order
 _LONGEST_DELAY = 900  # SQS knows no longer one
 
 
@@ -59,7 +59,7 @@ class Worker:
         """Lambda's event of the queue; messages that are to come again are reported, the others are done."""
         failures = []
         for record in event["Records"]:
-            until = monotonic() + context.get_remaining_time_in_millis() / 1000 - _HAND_ON_SECONDS
+            until = monotonic() + context.get_remaining_time_in_millis() / 1000 - HAND_ON_SECONDS
             try:
                 done = [
                     anyio.run(self.work, key, until, Message(record, self._wiring.sqs))

@@ -94,6 +94,8 @@ class Bundle:
             shutil.copyfile(path, unfinished / "handler" / path.name)
         _drop_unused(unfinished)
         _compile(unfinished, target)
+        for path in unfinished.rglob("*"):  # whatever this machine's umask says, Lambda's own user has to read it
+            path.chmod(0o755 if path.is_dir() else 0o644)
         return unfinished.rename(place)
 
     def _wanted(self, target: Target) -> list[str]:
@@ -166,7 +168,7 @@ def _interpreter(target: Target) -> str | None:
         *Path(os.environ.get("PYENV_ROOT", home / ".pyenv")).glob(f"versions/{target.python}.*/bin/python"),
         *(home / ".local/share/uv/python").glob(f"cpython-{target.python}*/bin/python{target.python}"),
     ]
-    return str(max(kept)) if kept else None
+    return str(kept[0]) if kept else None
 
 
 def glibc_of(folder: Path) -> int:

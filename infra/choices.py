@@ -1,8 +1,11 @@
 """What the owner chooses of a deployment."""
 
+import re
 from dataclasses import dataclass, fields
 
 from constructs import Node
+
+_NUMBER = re.compile(r"[1-9][0-9]{0,9}")
 
 
 @dataclass(frozen=True)
@@ -32,6 +35,11 @@ class Choices:
     def _check(self) -> None:
         if self.auth not in ("token", "jwt", "open"):
             raise SystemExit(f"-c auth={self.auth}: there are token, jwt and open.")
+        for name in ("daily_seconds", "daily_seconds_per_caller", "alarm_seconds"):
+            if getattr(self, name) and not _NUMBER.fullmatch(getattr(self, name)):
+                raise SystemExit(f"-c {name}={getattr(self, name)}: give a number of seconds, such as 3600.")
+        if not self.workers.isdigit() or not 2 <= int(self.workers) <= 1000:
+            raise SystemExit(f"-c workers={self.workers}: Lambda takes 2 to 1000.")
         if self.snapstart not in ("on", "off"):
             raise SystemExit(f"-c snapstart={self.snapstart}: there are on and off.")
         if self.auth == "jwt" and not (self.issuer and self.audience):
@@ -41,4 +49,4 @@ class Choices:
 
     @property
     def origin_list(self) -> list[str]:
-        return [origin.strip() for origin in self.origins.split(",")]
+        return [origin.strip().rstrip("/") for origin in self.origins.split(",") if origin.strip()]

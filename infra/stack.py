@@ -26,7 +26,7 @@ from infra.watching import Watching
 
 # In this order, so that each has time to tell what became of the one before: the speech service (the handler's own
 # 25 s on Lambda), the function, the gateway.
-API_TIMEOUT, GATEWAY_TIMEOUT = Duration.seconds(28), Duration.seconds(29)
+API_TIMEOUT, GATEWAY_TIMEOUT = Duration.seconds(27), Duration.seconds(29)
 WORKER_TIMEOUT = Duration.minutes(15)
 DIRECT_BYTES = 4_500_000  # what an event of 6 MB holds in base64
 TRANSCRIPT_DAYS = 30
@@ -35,6 +35,7 @@ OPEN_ROUTES = ("/", "/recorder.js", "/page.js", "/style.css", "/docs", "/openapi
 _CLIENTS_HEADERS = [
     "authorization",
     "content-type",
+    "user-agent",
     "openai-organization",
     "openai-project",
     *(
@@ -106,6 +107,7 @@ class Steno(Stack):
         queue = sqs.Queue(
             self,
             "Recordings",
+            retention_period=Duration.days(14),  # longer than the bucket keeps what it tells of
             # Lambda asks for no less than the function's; the worker shortens it to its lease.
             visibility_timeout=WORKER_TIMEOUT,
             # A job is given up after five attempts that got nowhere; the sixth delivery says so.
@@ -127,7 +129,7 @@ class Steno(Stack):
             block_public_access=s3.BlockPublicAccess.BLOCK_ALL,
             encryption=s3.BucketEncryption.S3_MANAGED,
             enforce_ssl=True,
-            removal_policy=RemovalPolicy.RETAIN,
+            removal_policy=RemovalPolicy.RETAIN_ON_UPDATE_OR_DELETE,
             cors=[
                 s3.CorsRule(
                     allowed_methods=[s3.HttpMethods.POST],
@@ -174,7 +176,7 @@ class Steno(Stack):
             point_in_time_recovery_specification=dynamodb.PointInTimeRecoverySpecification(
                 point_in_time_recovery_enabled=True
             ),
-            removal_policy=RemovalPolicy.RETAIN,
+            removal_policy=RemovalPolicy.RETAIN_ON_UPDATE_OR_DELETE,
         )
 
     def _api(self, code: Path) -> lambda_.Function:
@@ -214,11 +216,11 @@ class Steno(Stack):
         self._allow(function, self._objects("uploads"), "s3:GetObject", "s3:DeleteObject")
         self._allow(function, self._objects("transcripts"), "s3:PutObject", "s3:DeleteObject")
         self._allow(function, self.queue.queue_arn, "sqs:SendMessage")
-        function.add_event_source(
-            SqsEventSource(
-                self.queue, batch_size=1, max_concurrency=int(self._choices.workers), report_batch_item_failures=True
-            )
+        source = SqsEventSource(
+            self.queue, batch_size=1, max_concurrency=int(self._choices.workers), report_batch_item_failures=True
         )
+        function.add_event_source(source)
+        self.mapping = source.event_source_mapping_id
         return function
 
     def _function(
@@ -305,7 +307,6 @@ class Steno(Stack):
             stage_name="$default",
             auto_deploy=True,
             throttle=http.ThrottleSettings(rate_limit=50, burst_limit=100),
-            detailed_metrics_enabled=True,
             access_log_settings=_AccessLog(log),
         )
         return gateway, stage
@@ -314,13 +315,16 @@ class Steno(Stack):
         key, token = self.openai_key.secret_arn, self.access_token.secret_arn
         for name, value in {
             "Url": self.stage.url,
-            "SetOpenAIKey": f"aws secretsmanager put-secret-value --secret-id {key} --secret-string sk-...",
+            # Asked for, so that it is in no shell's history.
+            "SetOpenAIKey": 'read -rs KEY && printf %s "$KEY" | aws secretsmanager put-secret-value'
+            f" --secret-id {key} --secret-string file:///dev/stdin",
             "ReadAccessToken": "aws secretsmanager get-secret-value --query SecretString --output text"
             f" --secret-id {token}",
             "BucketName": self.bucket.bucket_name,
             "TableName": self.table.table_name,
             "QueueUrl": self.queue.queue_url,
-            "DeadLettersUrl": self.dead_letters.queue_url,
+            "RedriveDeadLetters": "aws sqs start-message-move-task --source-arn " + self.dead_letters.queue_arn,
+            "StopWorker": f"aws lambda update-event-source-mapping --no-enabled --uuid {self.mapping}",
             "ApiFunction": self.api.function_name,
             "WorkerFunction": self.worker.function_name,
         }.items():
@@ -350,6 +354,8 @@ class _AccessLog:
             "responseLatency",
             "integrationLatency",
             "integrationErrorMessage",
+            "error.message",
+            "authorizer.error",
         )
-        pairs = (f'"{name.rpartition(".")[2]}":"$context.{name}"' for name in told)
+        pairs = (f'"{name}":"$context.{name}"' for name in told)
         return rest.AccessLogFormat.custom(f"{{{','.join(pairs)}}}")

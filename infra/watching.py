@@ -1,8 +1,9 @@
 """What is watched: alarms, all to one topic, and a dashboard."""
 
-from aws_cdk import Duration
+from aws_cdk import Duration, Stack
 from aws_cdk import aws_apigatewayv2 as http
 from aws_cdk import aws_cloudwatch as cloudwatch
+from aws_cdk import aws_iam as iam
 from aws_cdk import aws_lambda as lambda_
 from aws_cdk import aws_sns as sns
 from aws_cdk import aws_sqs as sqs
@@ -14,7 +15,7 @@ from infra.choices import Choices
 
 _NAMESPACE = "Steno"  # handler/metrics.py's
 _OLDEST = Duration.minutes(30)  # a recording of hours takes less
-_NEAR_THE_END = 0.97  # of the worker's time, in which it should have handed its job on
+_NEAR_THE_END = Duration.seconds(5)  # of the worker's time; by then it has long handed its job on
 
 
 def _figure(name: str, statistic: str, period: Duration | None = None) -> cloudwatch.Metric:
@@ -37,6 +38,15 @@ class Watching(Construct):
         super().__init__(scope, "Watching")
         queue, dead_letters = queues
         self.topic = sns.Topic(self, "Alarms", enforce_ssl=True)
+        # A topic with a policy of its own lets nobody in that it does not name.
+        self.topic.add_to_resource_policy(
+            iam.PolicyStatement(
+                actions=["sns:Publish"],
+                principals=[iam.ServicePrincipal("cloudwatch.amazonaws.com")],
+                resources=[self.topic.topic_arn],
+                conditions={"StringEquals": {"aws:SourceAccount": Stack.of(self).account}},
+            )
+        )
         if choices.alarm_email:
             self.topic.add_subscription(EmailSubscription(choices.alarm_email))
         waiting = queue.metric_approximate_age_of_oldest_message(statistic="Maximum")
@@ -44,10 +54,11 @@ class Watching(Construct):
         longest = worker.metric_duration(statistic="Maximum")
         self._alarm("DeadLetters", dead, 0, "A recording could not be worked on: look at it, and redrive it.")
         self._alarm("Waiting", waiting, _OLDEST.to_seconds(), "Recordings wait: too few workers, or none that gets on.")
-        self._alarm("ServerErrors", stage.metric_server_error(statistic="Sum"), 5, "The API fails.")
+        # A recording that is still being worked on is a 503 to OpenAI's SDKs, which ask again a few times.
+        self._alarm("ServerErrors", stage.metric_server_error(statistic="Average"), 0.2, "The API fails.")
         self._alarm("WorkerErrors", worker.metric_errors(statistic="Sum"), 0, "The worker failed.")
         assert worker.timeout
-        near = worker.timeout.to_milliseconds() * _NEAR_THE_END
+        near = worker.timeout.minus(_NEAR_THE_END).to_milliseconds()
         paid = _figure("SecondsPaid", "Sum", Duration.days(1))
         self._alarm("SecondsPaid", paid, float(choices.alarm_seconds), "More was paid for in a day than is usual.")
         self._alarm("WorkerNearTheEnd", longest, near, "The worker was about to be cut off.")

@@ -13,6 +13,8 @@ from aws_cdk import App
 from cfnlint.api import ManualArgs, lint
 
 from handler.settings import Settings
+from handler.transcription import USUAL
+from handler.worker import HAND_ON_SECONDS
 from infra.app import app
 from infra.choices import Choices
 from infra.stack import OPEN_ROUTES
@@ -85,7 +87,8 @@ def test_each_has_time_to_tell_what_became_of_the_one_before(template):
     function = template.function("Api")["Timeout"]
     integration = template.one("AWS::ApiGatewayV2::Integration")["TimeoutInMillis"] / 1000
     settings = Settings(_env_file=None, aws_lambda_function_name="steno", openai_api_key="k", access_token="t")
-    assert settings.request_deadline_seconds + 2 < function < integration < 30
+    assert settings.request_deadline_seconds + 1 < function < 30
+    assert function + 2 <= integration < 30  # the gateway's time runs during a cold start, too
     assert template.one("AWS::SQS::Queue", "Recordings")["VisibilityTimeout"] >= template.function("Worker")["Timeout"]
 
 
@@ -145,6 +148,10 @@ def test_the_gateway_is_throttled_logged_and_open_to_the_configured_pages_alone(
     assert json.loads(stage["AccessLogSettings"]["Format"])["status"] == "$context.status"
     cors = template.one("AWS::ApiGatewayV2::Api")["CorsConfiguration"]
     assert cors["AllowOrigins"] == ["http://localhost:3000"]
+    assert Choices(origins="https://a.example/, ,https://b.example").origin_list == [
+        "https://a.example",
+        "https://b.example",
+    ]
     assert set(cors["AllowMethods"]) == {"GET", "POST", "DELETE"}
     assert {"authorization", "content-type"} <= set(cors["AllowHeaders"])
     assert {"location", "retry-after"} <= set(cors["ExposeHeaders"])
@@ -183,6 +190,20 @@ def test_the_worker_works_on_so_many_recordings_at_once_and_gives_none_up_silent
     assert watched <= {alarm["MetricName"] for alarm in alarms}
 
 
+def test_alarms_may_be_told_to_the_topic_that_they_are_for(template):
+    (policy,) = template.all("AWS::SNS::TopicPolicy").values()
+    (allowed,) = (told for told in policy["PolicyDocument"]["Statement"] if told["Effect"] == "Allow")
+    assert (allowed["Action"], allowed["Principal"]) == ("sns:Publish", {"Service": "cloudwatch.amazonaws.com"})
+    topics = {json.dumps(alarm["AlarmActions"]) for alarm in template.all("AWS::CloudWatch::Alarm").values()}
+    assert topics == {json.dumps([allowed["Resource"]])}
+
+
+def test_a_worker_that_hands_its_job_on_in_time_is_no_alarm(template):
+    alarms = template.all("AWS::CloudWatch::Alarm").values()
+    (near,) = (alarm["Threshold"] / 1000 for alarm in alarms if alarm["MetricName"] == "Duration")
+    assert template.function("Worker")["Timeout"] - HAND_ON_SECONDS + USUAL.last < near
+
+
 def test_every_function_keeps_its_log_for_a_month_as_json_and_is_traced(template):
     for name in ("Api", "Worker"):
         function = template.function(name)
@@ -195,7 +216,9 @@ def test_every_function_keeps_its_log_for_a_month_as_json_and_is_traced(template
 def test_the_secret_for_the_key_waits_for_it_and_the_token_is_generated(template):
     assert "GenerateSecretString" not in template.one("AWS::SecretsManager::Secret", "OpenAIKey")
     assert template.one("AWS::SecretsManager::Secret", "AccessToken")["GenerateSecretString"]["PasswordLength"] == 43
-    assert {"Url", "SetOpenAIKey", "ReadAccessToken", "BucketName", "DeadLettersUrl"} <= set(template.json["Outputs"])
+    assert {"Url", "SetOpenAIKey", "ReadAccessToken", "BucketName", "RedriveDeadLetters"} <= set(
+        template.json["Outputs"]
+    )
 
 
 def test_cloudformations_linter_finds_nothing(template):
@@ -226,6 +249,9 @@ def test_with_snapstart_the_gateway_calls_a_published_version(tmp_path):
         ({"auth": "jwt", "issuer": "https://issuer.example"}, "audience"),
         ({"auth": "none"}, "token, jwt and open"),
         ({"snapstart": "maybe"}, "on and off"),
+        ({"auth": "open", "daily_seconds": "0"}, "such as 3600"),
+        ({"daily_seconds": "inf"}, "such as 3600"),
+        ({"workers": "1"}, "2 to 1000"),
     ],
 )
 def test_what_would_be_open_or_half_closed_is_refused(context, reason):
