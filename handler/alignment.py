@@ -17,11 +17,8 @@ from handler.loudness import Stretch
 from handler.transcript import Segment
 from handler.words import Ending, Word, words
 
-_DIGIT, _WIDE, _BETWEEN = (
-    4.0,
-    3.0,
-    0.2,
-)  # as long to say as so many letters: a digit, a kana or Chinese character, a new word
+# As long to say as so many letters: a digit, a kana or Chinese character, a new word.
+_DIGIT, _WIDE, _BETWEEN = 4.0, 3.0, 0.2
 
 # Costs: how unlikely something is, as a negative logarithm.
 _SPREAD = 0.22  # of the logarithm of how fast syllables are spoken

@@ -24,9 +24,8 @@ import av
 
 from handler.audio import identify
 from handler.errors import StenoError
-from handler.loudness import Loudness, quietest
+from handler.loudness import SAMPLE_RATE, Loudness, quietest
 
-SAMPLE_RATE = 16_000
 _SAMPLE_BYTES = 2
 _MEMORY_BYTES = 1_000_000_000  # a 96 KB wav can make FFmpeg ask for 2 GB
 _CPU_SECONDS = 600  # twelve hours take two minutes
@@ -94,7 +93,7 @@ class Timeline:
         pts = frame.pts
         if pts is not None:
             step, self._pts = pts - self._pts, pts
-            # Where the clock goes on as ever, a look now and then will do: one costs a tenth of the decoding.
+            # Where the clock goes on as ever, a look now and then will do, and costs less.
             if step != self._step or self._frames % _LOOK_FRAMES == 0:
                 self._step = step
                 self._look(frame.time)

@@ -17,9 +17,8 @@ import anyio
 from anyio.streams.buffered import BufferedByteReceiveStream
 
 from handler.errors import UnreadableRecording, error_of
-from handler.loudness import Stretch
+from handler.loudness import SAMPLE_RATE, Stretch
 
-SAMPLE_RATE = 16_000
 PART_SECONDS = 300.0  # words get lost at cuts, and answers end without a word beyond 2,000 tokens
 TIMED_PART_SECONDS = 60.0  # where text is laid on the sound, an error travels no further than its part
 SEARCH_SECONDS = 12.0

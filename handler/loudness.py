@@ -10,10 +10,11 @@ from itertools import groupby
 from math import dist, sqrt
 from typing import NamedTuple
 
-FRAME = 320  # samples: 20 ms
+SAMPLE_RATE = 16_000
+_FRAME = SAMPLE_RATE // 50  # samples: 20 ms
 _SAMPLE_BYTES = 2
 _STEP = 8  # of so many samples one is looked at
-_SWINGS = FRAME // _STEP - 1
+_SWINGS = _FRAME // _STEP - 1
 _SCALE = sqrt(_SWINGS)
 
 _LONG_FRAMES = 10  # a pause to cut in
@@ -44,7 +45,7 @@ class Loudness:
 
     def hear(self, samples: bytes) -> None:
         heard = self._rest + samples
-        whole = len(heard) // _SAMPLE_BYTES // FRAME * FRAME * _SAMPLE_BYTES
+        whole = len(heard) // _SAMPLE_BYTES // _FRAME * _FRAME * _SAMPLE_BYTES
         self._levels += _levels(heard[:whole])
         self._rest = heard[whole:]
 
@@ -54,7 +55,7 @@ class Loudness:
         In doubt somewhere: a word that is not sent is lost, a noise that is sent costs little.
         """
         if not self._levels:  # of so short a sound nothing can be told
-            return [Stretch(0.0, len(self._rest) / _SAMPLE_BYTES / FRAME * _seconds(1), 1)] if any(self._rest) else []
+            return [Stretch(0.0, len(self._rest) / _SAMPLE_BYTES / SAMPLE_RATE, 1)] if any(self._rest) else []
         smooth = _smoothed(self._levels)
         return [
             Stretch(_seconds(first), _seconds(last), _syllables(smooth[first:last]))
@@ -65,7 +66,7 @@ class Loudness:
 def quietest(samples: bytes | bytearray) -> int:
     """The sample to cut at: the middle of the longest pause, or the quietest moment where nobody pauses."""
     heard = array("h", bytes(samples))
-    levels = [sum(map(abs, heard[start : start + FRAME : 2])) for start in range(0, len(heard) - FRAME + 1, FRAME)]
+    levels = [sum(map(abs, heard[start : start + _FRAME : 2])) for start in range(0, len(heard) - _FRAME + 1, _FRAME)]
     by_level = sorted(levels)
     floor, speech = by_level[len(levels) // 10], by_level[len(levels) * 9 // 10]
     quiet = floor + (speech - floor) // 8
@@ -75,7 +76,7 @@ def quietest(samples: bytes | bytearray) -> int:
         if is_pause and last - first >= _LONG_FRAMES
     ]
     frame = max(runs)[2] if runs else levels.index(by_level[0])
-    return frame * FRAME + FRAME // 2
+    return frame * _FRAME + _FRAME // 2
 
 
 def _levels(samples: bytes) -> list[float]:
@@ -139,4 +140,4 @@ def _syllables(levels: Sequence[float]) -> int:
 
 
 def _seconds(frames: int) -> float:
-    return frames * FRAME / 16_000
+    return frames * _FRAME / SAMPLE_RATE

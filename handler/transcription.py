@@ -12,11 +12,11 @@ from anyio.abc import TaskGroup
 
 from handler.alignment import lay
 from handler.audio import FLAC, lacks_most
-from handler.cutting import PART_SECONDS, SAMPLE_RATE, TIMED_PART_SECONDS, Part, parts_of
+from handler.cutting import PART_SECONDS, TIMED_PART_SECONDS, Part, parts_of
 from handler.errors import EmptyRecording, UpstreamBusy, UpstreamFailed, UpstreamTimeout
 from handler.jobs import Caller, Heard, Job
 from handler.ledger import Answer
-from handler.loudness import Stretch
+from handler.loudness import SAMPLE_RATE, Stretch
 from handler.models import DEFAULT_MODEL, MODELS, serving
 from handler.options import Options
 from handler.payment import Paid, Payment, Question, digest_of
@@ -171,7 +171,7 @@ class Transcription:
             self._stop(error)
 
     async def _ask(self, part: Part) -> Heard:
-        if not part.speech and not self._is_known(part):
+        if not part.speech and not self._known_text(part):
             return Heard(part.number, part.start, "", samples=part.samples)
         paid = await self._answer(part)
         transcript = paid.transcript
@@ -191,9 +191,10 @@ class Transcription:
             part.samples,
         )
 
-    def _is_known(self, part: Part) -> bool:
-        """Whether the part is a recording whose text came in one request."""
-        return self._untimed is not None and part.is_all_of(self._untimed.seconds_billed)
+    def _known_text(self, part: Part) -> Transcript | None:
+        """What was heard in one request, where the part is all of that recording."""
+        known = self._untimed
+        return known if known and part.is_all_of(known.seconds_billed) else None
 
     async def _ask_halves(self, part: Part, paid: Paid) -> Heard:
         """A part whose text was too long for one answer, in two; the answer that was cut off is paid all the same."""
@@ -215,8 +216,8 @@ class Transcription:
 
     async def _answer(self, part: Part) -> Paid:
         """What the speech service hears in the part; sent again where that may help."""
-        if self._untimed and self._is_known(part):
-            return Paid(self._untimed, 0.0)
+        if known := self._known_text(part):
+            return Paid(known, 0.0)
         doubtful = 0
         with part.path.open("rb") as file:
             digest = await anyio.to_thread.run_sync(digest_of, file)

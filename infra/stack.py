@@ -252,7 +252,7 @@ class Steno(Stack):
             },
             **props,
         )
-        self._allow(function, f"{log.log_group_arn}", "logs:CreateLogStream", "logs:PutLogEvents")
+        self._allow(function, log.log_group_arn, "logs:CreateLogStream", "logs:PutLogEvents")
         table = ("GetItem", "PutItem", "UpdateItem", "DeleteItem", "Query")
         self._allow(function, self.table.table_arn, *(f"dynamodb:{action}" for action in table))
         # Without it, S3 says of what is not there that it is forbidden.

@@ -54,8 +54,8 @@ class Watching(Construct):
         longest = worker.metric_duration(statistic="Maximum")
         self._alarm("DeadLetters", dead, 0, "A recording could not be worked on: look at it, and redrive it.")
         self._alarm("Waiting", waiting, _OLDEST.to_seconds(), "Recordings wait: too few workers, or none that gets on.")
-        # A recording that is still being worked on is a 503 to OpenAI's SDKs, which ask again a few times.
-        self._alarm("ServerErrors", stage.metric_server_error(statistic="Average"), 0.2, "The API fails.")
+        # For a quarter of an hour: a recording that is still being worked on is a 503 to OpenAI's SDKs, a few times.
+        self._alarm("ServerErrors", stage.metric_server_error(statistic="Sum"), 5, "The API fails.", periods=3)
         self._alarm("WorkerErrors", worker.metric_errors(statistic="Sum"), 0, "The worker failed.")
         assert worker.timeout
         near = worker.timeout.minus(_NEAR_THE_END).to_milliseconds()
@@ -64,14 +64,14 @@ class Watching(Construct):
         self._alarm("WorkerNearTheEnd", longest, near, "The worker was about to be cut off.")
         self._dashboard(stage, worker, queue, dead_letters)
 
-    def _alarm(self, name: str, metric: cloudwatch.Metric, beyond: float, what: str) -> None:
+    def _alarm(self, name: str, metric: cloudwatch.Metric, beyond: float, what: str, periods: int = 1) -> None:
         alarm = cloudwatch.Alarm(
             self,
             name,
             metric=metric,
             threshold=beyond,
             comparison_operator=cloudwatch.ComparisonOperator.GREATER_THAN_THRESHOLD,
-            evaluation_periods=1,
+            evaluation_periods=periods,
             treat_missing_data=cloudwatch.TreatMissingData.NOT_BREACHING,
             alarm_description=what,
         )
