@@ -8,7 +8,7 @@ from fastapi import Depends, Request
 from fastapi.security import HTTPAuthorizationCredentials, HTTPBearer
 
 from handler.errors import Unauthorized
-from handler.jobs import Caller
+from handler.job import Caller
 from handler.wiring import Wiring
 
 

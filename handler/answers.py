@@ -11,7 +11,7 @@ from fastapi.responses import JSONResponse, PlainTextResponse, Response
 from pydantic import BaseModel, Field
 
 from handler.errors import BudgetExhausted, InvalidOption, MethodNotAllowed, NotReady, StenoError, UpstreamError
-from handler.jobs import Job
+from handler.job import Job
 from handler.subtitles import srt, vtt
 from handler.transcript import Transcript
 

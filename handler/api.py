@@ -25,7 +25,7 @@ from handler.errors import (
     UpstreamBusy,
 )
 from handler.form import received_form
-from handler.jobs import Caller, Job
+from handler.job import Caller, Job
 from handler.models import MODELS
 from handler.options import Options, TranscribeOptions, model_for
 from handler.settings import Settings

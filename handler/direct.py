@@ -20,7 +20,7 @@ from handler.errors import (
     UpstreamTimeout,
     error_of,
 )
-from handler.jobs import Caller, Job
+from handler.job import Caller, Job
 from handler.models import Model, able
 from handler.options import Options, model_for
 from handler.payment import InDoubt, Payment, Question, digest_of

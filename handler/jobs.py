@@ -1,4 +1,4 @@
-"""Jobs: recordings on their way to transcripts. Their state is in DynamoDB, their bytes in S3.
+"""The jobs: what may become of them, and who may do it. Their state is in DynamoDB, their bytes in S3.
 
 The table has the keys `pk` and `sk`, both strings, and a time to live in `expires`:
 
@@ -18,11 +18,13 @@ from uuid import uuid4
 
 from handler.audio import Container
 from handler.errors import NotFailed, NotFound, StenoError
+from handler.job import NOBODY, Caller, Heard, Job, failed, from_item, heard_from, identity_of, recording_key, to_item
 from handler.ledger import Ledger
 from handler.numbers import number
-from handler.transcript import Segment, Transcript
+from handler.transcript import Transcript
 
 if TYPE_CHECKING:
+    from handler.objects import Objects
     from handler.settings import Settings
 
 UPLOAD_SECONDS = 15 * 60  # a role's presigned address dies with its token, too
@@ -33,71 +35,6 @@ GAVE_UP = "The job was begun several times without getting anywhere; the log say
 _DAY = 86_400
 _UPLOADING_SECONDS = 2 * 3600  # a form that was in time may take that long to arrive
 _KEPT_UNFINISHED_DAYS = 7  # as long as the bucket keeps a recording that was not finished
-
-
-@dataclass(frozen=True)
-class Caller:
-    """`owner` is whose the jobs are, empty where nobody says who is calling; `account` is whose budget is spent."""
-
-    owner: str = ""
-    account: str = ""
-
-
-NOBODY = Caller()
-
-
-@dataclass(frozen=True)
-class Job:
-    """`status` is awaiting_upload, queued, processing, completed or failed; times are seconds since 1970.
-
-    `done` and `seconds_paid` are written when the job ends; until then, its parts tell. `attempts` counts the workers
-    that have taken the job since a part was last heard; `message` is what the holder of the lease was told of it by.
-    `retry` says that a failed job is to be begun again; `entries` are what the ledger keeps of it.
-    """
-
-    id: str
-    key: str
-    owner: str
-    account: str
-    filename: str
-    options: dict[str, Any]
-    created_at: float
-    status: str = "awaiting_upload"
-    done: int = 0
-    total: int | None = None
-    duration: float | None = None
-    model: str | None = None
-    seconds_paid: float = 0.0
-    no_speech: bool | None = None
-    error: dict[str, str] | None = None
-    lease: str = ""
-    lease_until: float = 0.0
-    message: str = ""
-    attempts: int = 0
-    retry: bool = False
-    entries: tuple[str, ...] = ()
-
-    @property
-    def finished(self) -> bool:
-        return self.status in ("completed", "failed")
-
-
-@dataclass(frozen=True)
-class Heard:
-    """What the speech service heard in one part of so many samples, on the recording's own timeline; `start` is its
-    first sample.
-
-    `seconds_paid` were paid for it, or may have been; `entries` are what the ledger keeps of it.
-    """
-
-    number: int
-    start: int
-    text: str
-    segments: tuple[Segment, ...] = ()
-    language: str | None = None
-    seconds_paid: float = 0.0
-    entries: tuple[str, ...] = ()
-    samples: int = 0
 
 
 class Lost(Exception):
@@ -128,12 +65,10 @@ class Jobs:
         return boto3.session.Session()
 
     @cached_property
-    def _s3(self) -> Any:
-        from botocore.config import Config
+    def objects(self) -> "Objects":
+        from handler.objects import Objects
 
-        # The bucket's own address: the global one redirects to other regions, which no browser follows with a form.
-        config = Config(signature_version="s3v4", s3={"addressing_style": "virtual"}, max_pool_connections=_CONNECTIONS)
-        return self._session.client("s3", config=config)
+        return Objects(self._session, str(self.settings.bucket_name), _CONNECTIONS)
 
     @cached_property
     def client(self) -> Any:
@@ -150,10 +85,6 @@ class Jobs:
     def _name(self) -> str | None:
         return self.settings.table_name
 
-    @property
-    def _bucket(self) -> str | None:
-        return self.settings.bucket_name
-
     # For callers
 
     def create(
@@ -161,23 +92,17 @@ class Jobs:
     ) -> tuple[Job, dict[str, Any]]:
         """A job that awaits its recording, and the presigned POST to send it with: `url` and `fields`."""
         identity = uuid4().hex
-        key = f"uploads/{identity}.{_extension(filename)}"
+        key = recording_key(identity, _extension(filename))
         job = Job(identity, key, caller.owner, caller.account, filename, options, self.clock())
-        upload = self._s3.generate_presigned_post(
-            self._bucket,
-            job.key,
-            Fields={"Content-Type": content_type},
-            Conditions=[{"Content-Type": content_type}, ["content-length-range", 1, self.settings.max_upload_bytes]],
-            ExpiresIn=self.upload_seconds,
-        )
-        self.client.put_item(TableName=self._name, Item=_item(job, self._expiry(_KEPT_UNFINISHED_DAYS)))
+        upload = self.objects.form(key, content_type, self.settings.max_upload_bytes, self.upload_seconds)
+        self.client.put_item(TableName=self._name, Item=self._item(job, _KEPT_UNFINISHED_DAYS))
         return job, upload
 
     def adopt(
         self, identity: str, recording: BinaryIO, container: Container, options: dict[str, Any], caller: Caller
     ) -> Job:
         """The job of a recording that has come in one request; the same one again joins the job that it has."""
-        key, name = f"uploads/{identity}.{container.extension}", container.filename
+        key, name = recording_key(identity, container.extension), container.filename
         new = Job(identity, key, caller.owner, caller.account, name, options, self.clock())
         job = new if self._begin(new) else self.get(identity, caller.owner)
         if job.status == "failed" or job.retry:
@@ -185,7 +110,7 @@ class Jobs:
         elif job.status != "awaiting_upload":
             return job
         recording.seek(0)
-        self._s3.put_object(Bucket=self._bucket, Key=job.key, Body=recording, ContentType=container.media_type)
+        self.objects.put(job.key, recording, container.media_type)
         return self.get(identity)
 
     def _begin(self, job: Job) -> bool:
@@ -193,7 +118,7 @@ class Jobs:
         try:
             self.client.put_item(
                 TableName=self._name,
-                Item=_item(job, self._expiry(_KEPT_UNFINISHED_DAYS)),
+                Item=self._item(job, _KEPT_UNFINISHED_DAYS),
                 ConditionExpression="attribute_not_exists(pk) OR expires < :now",
                 ExpressionAttributeValues={":now": int(self.clock())},
             )
@@ -206,12 +131,10 @@ class Jobs:
         job = self.get(identity, caller.owner)
         if job.status != "failed" and not job.retry:
             raise NotFailed(f"The job is {job.status}; only one that has failed can be tried again.")
-        if not self._exists(job.key):
+        if not self.objects.has(job.key):
             raise NotFound("The recording is not here (any more); upload it again.")
         self._begin_again(job, caller.account)
-        # A copy onto itself: the bucket tells the queue as it did of the first, and the recording's days begin anew.
-        source = {"Bucket": self._bucket, "Key": job.key}
-        self._s3.copy(source, self._bucket, job.key, ExtraArgs={"MetadataDirective": "REPLACE"})
+        self.objects.announce(job.key)
         return self.get(identity)
 
     def _begin_again(self, job: Job, account: str) -> None:
@@ -240,35 +163,34 @@ class Jobs:
         item = self.client.get_item(TableName=self._name, Key=_job_key(identity), ConsistentRead=True).get("Item")
         if not item or item["expires"] < self.clock():
             raise NotFound("There is no such job, or it has expired.")
-        job = _job(item)
+        job = from_item(item)
         if owner is not None and job.owner != owner:
             raise NotFound("There is no such job, or it has expired.")
         return self._as_it_reads(job)
 
     def _as_it_reads(self, job: Job) -> Job:
         """What nobody writes down: that a recording has arrived or never will, and that no worker comes any more."""
-        if job.status == "awaiting_upload" and self._exists(job.key):
+        if job.status == "awaiting_upload" and self.objects.has(job.key):
             return replace(job, status="queued")
         if job.status == "awaiting_upload" and self.clock() > job.created_at + self.upload_seconds + _UPLOADING_SECONDS:
-            return _failed(job, "invalid_request", "The recording was not uploaded in time; ask for a new upload.")
+            return failed(job, "invalid_request", "The recording was not uploaded in time; ask for a new upload.")
         if job.status == "processing" and job.attempts >= MOST_ATTEMPTS and job.lease_until < self.clock():
-            return _failed(job, StenoError.code, GAVE_UP)
+            return failed(job, StenoError.code, GAVE_UP)
         if job.retry and job.status != "completed":
             return replace(job, status="queued", error=None)
         return job
 
     def transcript(self, job: Job) -> Transcript:
         """The whole transcript of a completed job."""
-        stored = self._s3.get_object(Bucket=self._bucket, Key=_transcript_key(job.id))["Body"].read()
-        return Transcript.from_json(stored)
+        return self.objects.transcript(job.id)
 
     def delete(self, identity: str, owner: str | None = None) -> None:
         """Recording, parts and transcript go; a worker that has the job learns it at its next step."""
         job = self.get(identity, owner)
-        self._delete_objects(job.key, _transcript_key(identity))
+        self._delete_objects(job)
         self.client.delete_item(TableName=self._name, Key=_job_key(identity))
         # What a worker has written meanwhile; only now can it write no more.
-        self._delete_objects(job.key, _transcript_key(identity))
+        self._delete_objects(job)
         self._forget(job.entries)
         for heard in self._delete_parts(identity):
             self._forget(heard.entries)
@@ -312,7 +234,7 @@ class Jobs:
             if job.finished or job.key != key:
                 raise NotFound("The job is finished, or has another recording.") from None
             raise Held(job.message) from None
-        return _job(item)
+        return from_item(item)
 
     def renew(self, job: Job) -> None:
         self._update(job, "SET lease_until = :until", {":until": number(self.clock() + self.lease_seconds)})
@@ -327,19 +249,12 @@ class Jobs:
         with suppress(NotFound):
             if self.get(identity).status != "completed":
                 return
-        self._delete_objects(key)
+        self.objects.delete(key)
         self._delete_parts(identity)
 
     def fetch(self, job: Job, target: Any) -> None:
         """The recording's bytes, into the open file `target`; NotFound if they are gone."""
-        from botocore.exceptions import ClientError
-
-        try:
-            self._s3.download_fileobj(self._bucket, job.key, target)
-        except ClientError as error:
-            if _is_gone(error):
-                raise NotFound("The recording is gone.") from None
-            raise
+        self.objects.fetch(job.key, target)
 
     def cut(self, job: Job, total: int) -> None:
         """Says into how many parts the recording is cut."""
@@ -376,15 +291,14 @@ class Jobs:
         found: list[Heard] = []
         while True:
             page = self.client.query(**asked)
-            found += [_heard(item["heard"]) for item in page["Items"]]
+            found += [heard_from(item["heard"]) for item in page["Items"]]
             if "LastEvaluatedKey" not in page:
                 return found
             asked["ExclusiveStartKey"] = page["LastEvaluatedKey"]
 
     def complete(self, job: Job, transcript: Transcript, entry: str = "") -> None:
         """Stores the transcript, which the ledger has under `entry`, then says so; the recording and the parts go."""
-        stored = transcript.to_json()
-        self._s3.put_object(Bucket=self._bucket, Key=_transcript_key(job.id), Body=stored)
+        self.objects.put_transcript(job.id, transcript)
         heard = self.heard(job.id)
         told = {
             "total": len(heard),
@@ -399,10 +313,10 @@ class Jobs:
         except Lost:
             # Who has taken the job over writes, or has written, the same.
             if not self._is_known(job.id):
-                self._delete_objects(_transcript_key(job.id))
+                self.objects.delete_transcript(job.id)
                 self.ledger.forget(entry)
             raise
-        self._delete_objects(job.key)
+        self.objects.delete(job.key)
         self._delete_parts(job.id)
 
     def fail(self, job: Job, error: StenoError) -> None:
@@ -432,20 +346,9 @@ class Jobs:
     def _is_known(self, identity: str) -> bool:
         return "Item" in self.client.get_item(TableName=self._name, Key=_job_key(identity), ConsistentRead=True)
 
-    def _exists(self, key: str) -> bool:
-        from botocore.exceptions import ClientError
-
-        try:
-            self._s3.head_object(Bucket=self._bucket, Key=key)
-        except ClientError as error:
-            if _is_gone(error):
-                return False
-            raise
-        return True
-
-    def _delete_objects(self, *keys: str) -> None:
-        for key in keys:
-            self._s3.delete_object(Bucket=self._bucket, Key=key)
+    def _delete_objects(self, job: Job) -> None:
+        self.objects.delete(job.key)
+        self.objects.delete_transcript(job.id)
 
     def _delete_parts(self, identity: str) -> list[Heard]:
         parts = self.heard(identity)
@@ -453,24 +356,11 @@ class Jobs:
             self.client.delete_item(TableName=self._name, Key=_part_key(identity, heard.number))
         return parts
 
+    def _item(self, job: Job, days: int) -> dict[str, Any]:
+        return {**to_item(job), **_job_key(job.id), "expires": int(self._expiry(days))}
+
     def _expiry(self, days: int) -> float:
         return self.clock() + days * _DAY
-
-
-def identity_of(key: str) -> str:
-    """The job that an uploaded object belongs to; empty for an object that cannot be a job's."""
-    match = re.fullmatch(r"uploads/([0-9a-f]{32})\.[a-z0-9]{1,5}", key)
-    return match[1] if match else ""
-
-
-def _extension(filename: str) -> str:
-    """For whoever looks into the bucket; nothing depends on it."""
-    match = re.search(r"\.([A-Za-z0-9]{1,5})$", filename)
-    return match[1].lower() if match else "bin"
-
-
-def _transcript_key(identity: str) -> str:
-    return f"transcripts/{identity}.json"
 
 
 def _job_key(identity: str) -> dict[str, str]:
@@ -481,33 +371,6 @@ def _part_key(identity: str, number: int) -> dict[str, str]:
     return {"pk": f"job#{identity}", "sk": f"part#{number:04}"}
 
 
-def _is_gone(error: Any) -> bool:
-    """Without the right to list the bucket, what is not there is forbidden."""
-    return error.response["ResponseMetadata"]["HTTPStatusCode"] in (403, 404)
-
-
-def _item(job: Job, expires: float) -> dict[str, Any]:
-    stored = {**asdict(job), "options": json.dumps(job.options), "expires": int(expires), **_job_key(job.id)}
-    return {name: number(value) if isinstance(value, float) else value for name, value in stored.items()}
-
-
-def _job(item: dict[str, Any]) -> Job:
-    kept = {name: item[name] for name in Job.__dataclass_fields__ if name in item}
-    kept |= {"options": json.loads(kept["options"]), "entries": tuple(kept["entries"])}
-    for name in ("created_at", "lease_until", "seconds_paid", "duration"):
-        if kept.get(name) is not None:
-            kept[name] = float(kept[name])
-    for name in ("done", "total", "attempts"):
-        if kept.get(name) is not None:
-            kept[name] = int(kept[name])
-    return Job(**kept)
-
-
-def _failed(job: Job, code: str, detail: str) -> Job:
-    return replace(job, status="failed", error={"code": code, "detail": detail})
-
-
-def _heard(stored: str) -> Heard:
-    told = json.loads(stored)
-    segments = tuple(Segment(**segment) for segment in told["segments"])
-    return Heard(**{**told, "segments": segments, "entries": tuple(told["entries"])})
+def _extension(filename: str) -> str:
+    match = re.search(r"\.([A-Za-z0-9]{1,5})$", filename)
+    return match[1].lower() if match else "bin"

@@ -11,7 +11,7 @@ from pydantic import Field
 from handler import answers, documents
 from handler.access import Called, Wired, authorize
 from handler.errors import EmptyRecording, InvalidOption, NotReady, RecordingTooLarge, UnsupportedMedia
-from handler.jobs import Job
+from handler.job import Job
 from handler.options import TIMED_FORMATS, TranscribeOptions, model_for
 from handler.wiring import Wiring
 from handler.words import joined_text

@@ -13,7 +13,7 @@ import anyio.to_thread
 
 from handler.audio import Container
 from handler.errors import StenoError, UpstreamBusy, UpstreamFailed, UpstreamTimeout
-from handler.jobs import Caller
+from handler.job import Caller
 from handler.ledger import Answer, Claim, Ledger, Taken
 from handler.transcript import Transcript
 from handler.wiring import Wiring

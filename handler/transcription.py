@@ -14,7 +14,7 @@ from handler.alignment import lay
 from handler.audio import FLAC, lacks_most
 from handler.cutting import PART_SECONDS, TIMED_PART_SECONDS, Part, parts_of
 from handler.errors import EmptyRecording, UpstreamBusy, UpstreamFailed, UpstreamTimeout
-from handler.jobs import Caller, Heard, Job
+from handler.job import Caller, Heard, Job
 from handler.ledger import Answer
 from handler.loudness import SAMPLE_RATE, Stretch
 from handler.models import DEFAULT_MODEL, MODELS, serving

@@ -14,7 +14,8 @@ import anyio
 import anyio.to_thread
 
 from handler.errors import NotFound, StenoError, UpstreamBusy, UpstreamFailed, UpstreamTimeout
-from handler.jobs import GAVE_UP, MOST_ATTEMPTS, Held, Job, Lost, identity_of
+from handler.job import Job, identity_of
+from handler.jobs import GAVE_UP, MOST_ATTEMPTS, Held, Lost
 from handler.settings import read_settings
 from handler.transcription import USUAL, Pacing, Transcription
 from handler.wiring import Wiring
@@ -35,7 +36,12 @@ class Message:
         self._queue = record["eventSourceARN"].rpartition(":")[2]
 
     def keep(self, seconds: int) -> None:
-        self._sqs.change_message_visibility(QueueUrl=self._url, ReceiptHandle=self._receipt, VisibilityTimeout=seconds)
+        known = self._sqs.exceptions
+        # One that is not in the queue any more cannot be kept; the job's lease is what counts.
+        with suppress(known.MessageNotInflight, known.ReceiptHandleIsInvalid):
+            self._sqs.change_message_visibility(
+                QueueUrl=self._url, ReceiptHandle=self._receipt, VisibilityTimeout=seconds
+            )
 
     def hand_on(self, key: str, delay: float) -> None:
         """Another message about the same recording: a message's deliveries are counted, and a long job needs many."""
@@ -105,7 +111,7 @@ class Worker:
                 await anyio.to_thread.run_sync(message.hand_on, job.key, delay)
                 return True
             if isinstance(error, StenoError):
-                log.warning("Job %s failed: %s: %s", job.id, error.code, error.detail)
+                log.warning("Job %s failed: %s: %s", job.id, error.code, error.detail, extra={"job": job.id})
                 self._wiring.metrics.tell(error.code, Failures=1)
                 await anyio.to_thread.run_sync(self._jobs.fail, job, error)
                 return True
@@ -113,9 +119,9 @@ class Worker:
                 raise error
         except Lost:
             # If another worker was given the same message, it is that worker's; if the job is gone, it ends next time.
-            log.info("Job %s was deleted, or taken over by another worker.", job.id)
+            log.info("Job %s was deleted, or taken over by another worker.", job.id, extra={"job": job.id})
             return False
-        log.error("Job %s was interrupted.", job.id, exc_info=error)
+        log.error("Job %s was interrupted.", job.id, exc_info=error, extra={"job": job.id})
         return False
 
     def _delay(self, job: Job, error: BaseException) -> float | None:

@@ -18,12 +18,14 @@ def app(context: dict[str, str] | None = None, out: str | None = None, target: T
     # The CLI reads cdk.json's context; without it, it is ours to read.
     flags = json.loads((ROOT / "cdk.json").read_text())["context"]
     made = App(context={**flags, **(context or {})}, outdir=out or os.environ.get("CDK_OUTDIR"))
-    bundles = Bundles(*(bundle.build(_BUNDLES, target or Target()) for bundle in (API, WORKER)))
+    choices = Choices.of(made.node)
+    target = target or Target(machine=choices.machine)
+    bundles = Bundles(*(bundle.build(_BUNDLES, target) for bundle in (API, WORKER)))
     Steno(
         made,
         "Steno",
         bundles,
-        Choices.of(made.node),
+        choices,
         env=Environment(account=os.environ.get("CDK_DEFAULT_ACCOUNT"), region=os.environ.get("CDK_DEFAULT_REGION")),
     )
     Validations.of(made).add_plugins(AwsSolutionsChecks(made))

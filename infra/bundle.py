@@ -1,6 +1,6 @@
 """What is deployed: each function's code and wheels, in a folder of its own, built with pip. No Docker.
 
-    python -m infra.bundle FOLDER
+    python -m infra.bundle FOLDER    builds both, and says how large each of their packages is
 
 Byte code is compiled in where the function's Python is found on this machine: Lambda's code folder cannot be written
 to, so that without it every cold start compiles everything anew.
@@ -14,6 +14,8 @@ import re
 import shutil
 import subprocess
 import sys
+import zlib
+from collections import Counter
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -177,6 +179,18 @@ def glibc_of(folder: Path) -> int:
     return max((int(version) for versions in asked for version in versions), default=0)
 
 
+def zipped_sizes(folder: Path) -> Counter[str]:
+    """The bytes of each package when it is zipped; `.dist-info` folders count as one."""
+    sizes: Counter[str] = Counter()
+    for path in filter(Path.is_file, folder.rglob("*")):
+        top = path.relative_to(folder).parts[0]
+        sizes["*.dist-info" if top.endswith(".dist-info") else top] += len(zlib.compress(path.read_bytes()))
+    return sizes
+
+
 if __name__ == "__main__":
     for bundle in (API, WORKER):
-        print(bundle.build(Path(sys.argv[1]), Target()))
+        built = bundle.build(Path(sys.argv[1]), Target())
+        sizes = zipped_sizes(built)
+        print(f"{built}: {sizes.total() / 1e6:.1f} MB zipped")
+        print(*(f"  {name} {size / 1e6:.2f}" for name, size in sizes.most_common() if size > 50_000), sep="\n")

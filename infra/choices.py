@@ -20,6 +20,8 @@ class Choices:
     openai_base_url: str = "https://api.openai.com/v1"  # or another server that speaks its contract
     daily_seconds: str = ""  # of sound that may be paid for, in a day
     daily_seconds_per_caller: str = ""
+    aws_endpoint_url: str = ""  # of a local AWS, where the functions are only tried
+    machine: str = "aarch64"  # or x86_64
     workers: str = "5"  # recordings that are worked on at once
     snapstart: str = "off"  # on: cold starts begin from a snapshot, which is kept, and paid for
     alarm_email: str = ""
@@ -27,7 +29,12 @@ class Choices:
 
     @classmethod
     def of(cls, node: Node) -> "Choices":
-        given = {field.name: node.try_get_context(field.name) for field in fields(cls)}
+        names = [field.name for field in fields(cls)]
+        # CDK's own names have signs in them that these have not.
+        for name in node.get_all_context():
+            if re.fullmatch("[a-z_]+", name) and name not in names:
+                raise SystemExit(f"-c {name}=...: there are {', '.join(names)}.")
+        given = {name: node.try_get_context(name) for name in names}
         choices = cls(**{name: str(value) for name, value in given.items() if value is not None})
         choices._check()
         return choices
@@ -40,13 +47,23 @@ class Choices:
                 raise SystemExit(f"-c {name}={getattr(self, name)}: give a number of seconds, such as 3600.")
         if not self.workers.isdigit() or not 2 <= int(self.workers) <= 1000:
             raise SystemExit(f"-c workers={self.workers}: Lambda takes 2 to 1000.")
+        if self.machine not in ("aarch64", "x86_64"):
+            raise SystemExit(f"-c machine={self.machine}: there are aarch64 and x86_64.")
         if self.snapstart not in ("on", "off"):
             raise SystemExit(f"-c snapstart={self.snapstart}: there are on and off.")
-        if self.auth == "jwt" and not (self.issuer and self.audience):
+        if self.auth == "jwt" and not (self.issuer and self.audience_list):
             raise SystemExit("-c auth=jwt needs -c issuer=https://... and -c audience=...")
         if self.auth == "open" and not self.daily_seconds:
             raise SystemExit("-c auth=open lets anybody spend your money: cap it with -c daily_seconds=3600 or so.")
 
     @property
     def origin_list(self) -> list[str]:
-        return [origin.strip().rstrip("/") for origin in self.origins.split(",") if origin.strip()]
+        return [origin.rstrip("/") for origin in _listed(self.origins)]
+
+    @property
+    def audience_list(self) -> list[str]:
+        return _listed(self.audience)
+
+
+def _listed(text: str) -> list[str]:
+    return [item.strip() for item in text.split(",") if item.strip()]

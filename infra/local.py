@@ -48,12 +48,13 @@ def main() -> None:
     configured = {**dotenv_values(".env"), **os.environ}
     listener = _listen(configured.get("PORT") or "8000")
     address = f"http://127.0.0.1:{listener.getsockname()[1]}"
-    with _alone(STATE), _upstream(configured) as upstream, _temp_files_in(STATE / "tmp"), _jobs(configured):
+    with _alone(STATE), _upstream(configured) as upstream, _temp_files_in(STATE / "tmp"), _jobs(configured) as aws:
         settings = read_settings()
         wiring = Wiring(settings)
         server = LocalServer(wiring, address)
         print(f"Steno   {address}  (its pages: {address}/docs)")
         print(f"Speech  {upstream}, as {settings.whisper_model}")
+        print(f"Jobs    {aws}")
         print(f"Access  {_access(settings)}", flush=True)
         with working(Wiring(settings)), suppress(KeyboardInterrupt):  # uvicorn's way to say why it has ended
             server.run(sockets=[listener])
@@ -213,14 +214,14 @@ def _upstream(configured: Mapping[str, str | None]) -> Iterator[str]:
 
 
 @contextmanager
-def _jobs(configured: Mapping[str, str | None]) -> Iterator[None]:
-    """Where large recordings go: AWS itself where a bucket is named, else a local one whose state outlives this run."""
-    if configured.get("BUCKET_NAME"):
-        yield
+def _jobs(configured: Mapping[str, str | None]) -> Iterator[str]:
+    """Where large recordings go, named for the reader: AWS where a bucket is named, else a local one that lives on."""
+    if bucket := configured.get("BUCKET_NAME"):
+        yield f"in the bucket {bucket}"
         return
     with local_aws(STATE, ("*",)) as environment:
         os.environ |= environment
-        yield
+        yield f"in a local AWS at {environment['AWS_ENDPOINT_URL']}, kept in {_short(STATE)}"
 
 
 @contextmanager

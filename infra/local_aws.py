@@ -1,4 +1,4 @@
-"""S3, SQS and DynamoDB on this machine, with the bucket, the queue and the table that Steno has in AWS.
+"""S3, SQS and DynamoDB on this machine, with the bucket, the queue, the table and the secret that Steno has in AWS.
 
 MiniStack enforces what S3 enforces of a presigned POST, and notifies the queue as S3 does.
 """
@@ -9,7 +9,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
@@ -79,15 +79,18 @@ def wait_for(port: int, process: subprocess.Popen[bytes], log: str) -> None:
 
 
 def _provide(environment: dict[str, str], origins: tuple[str, ...]) -> None:
-    """The bucket, the queue and the table, unless they are there from before."""
+    """The bucket, the queue, the table and the secret, unless they are there from before."""
     import boto3
 
     session = boto3.session.Session(
         environment["AWS_ACCESS_KEY_ID"], environment["AWS_SECRET_ACCESS_KEY"], region_name="us-east-1"
     )
-    s3, sqs, table = (
-        session.client(service, endpoint_url=environment["AWS_ENDPOINT_URL"]) for service in ("s3", "sqs", "dynamodb")
+    s3, sqs, table, secrets = (
+        session.client(service, endpoint_url=environment["AWS_ENDPOINT_URL"])
+        for service in ("s3", "sqs", "dynamodb", "secretsmanager")
     )
+    with suppress(secrets.exceptions.ResourceExistsException):
+        secrets.create_secret(Name=NAME, SecretString="offline")  # for functions that are tried against all this
     queue = sqs.create_queue(QueueName=NAME, Attributes={"VisibilityTimeout": str(LEASE_SECONDS)})["QueueUrl"]
     arn = sqs.get_queue_attributes(QueueUrl=queue, AttributeNames=["QueueArn"])["Attributes"]["QueueArn"]
     if NAME not in [bucket["Name"] for bucket in s3.list_buckets()["Buckets"]]:

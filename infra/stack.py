@@ -55,6 +55,7 @@ _CLIENTS_HEADERS = [
         )
     ),
 ]
+_ARCHITECTURES = {"aarch64": lambda_.Architecture.ARM_64, "x86_64": lambda_.Architecture.X86_64}
 _KEPT_LOGS = logs.RetentionDays.ONE_MONTH
 
 
@@ -74,11 +75,13 @@ class Steno(Stack):
         self._choices = choices
         self.openai_key, self.access_token = self._secrets()
         self.queue, self.dead_letters = self._queues()
+        self.gateway = self._gateway()
         self.bucket = self._bucket()
         self.table = self._table()
         self.api = self._api(bundles.api)
         self.worker = self._worker(bundles.worker)
-        self.gateway, self.stage = self._gateway()
+        self._routes()
+        self.stage = self._stage()
         Watching(self, self.stage, self.worker, (self.queue, self.dead_letters), choices)
         acknowledge(self)
         self._outputs()
@@ -133,7 +136,7 @@ class Steno(Stack):
             cors=[
                 s3.CorsRule(
                     allowed_methods=[s3.HttpMethods.POST],
-                    allowed_origins=self._choices.origin_list,
+                    allowed_origins=[*self._choices.origin_list, self.gateway.api_endpoint],  # Steno's own page, too
                     allowed_headers=["*"],
                     max_age=3600,
                 )
@@ -199,6 +202,8 @@ class Steno(Stack):
         if choices.auth == "token":
             self._allow(function, self.access_token.secret_arn, "secretsmanager:GetSecretValue")
         self._allow(function, self._objects("uploads"), "s3:GetObject", "s3:PutObject", "s3:DeleteObject")
+        # A large recording that is tried again is copied in parts.
+        self._allow(function, self._objects("uploads"), "s3:AbortMultipartUpload")
         self._allow(function, self._objects("transcripts"), "s3:GetObject", "s3:DeleteObject")
         return function
 
@@ -233,7 +238,7 @@ class Steno(Stack):
             self,
             name,
             runtime=lambda_.Runtime.PYTHON_3_13,
-            architecture=lambda_.Architecture.ARM_64,
+            architecture=_ARCHITECTURES[self._choices.machine],
             code=lambda_.Code.from_asset(str(code)),
             handler=entry,
             role=role,
@@ -247,7 +252,7 @@ class Steno(Stack):
                 "BUCKET_NAME": self.bucket.bucket_name,
                 "TABLE_NAME": self.table.table_name,
                 "TRANSCRIPT_DAYS": str(TRANSCRIPT_DAYS),
-                **self._caps(),
+                **self._only_given(),
                 **environment,
             },
             **props,
@@ -259,12 +264,14 @@ class Steno(Stack):
         self._allow(function, self.bucket.bucket_arn, "s3:ListBucket")
         return function
 
-    def _caps(self) -> dict[str, str]:
-        caps = {
-            "DAILY_SECONDS": self._choices.daily_seconds,
-            "DAILY_SECONDS_PER_CALLER": self._choices.daily_seconds_per_caller,
+    def _only_given(self) -> dict[str, str]:
+        choices = self._choices
+        given = {
+            "DAILY_SECONDS": choices.daily_seconds,
+            "DAILY_SECONDS_PER_CALLER": choices.daily_seconds_per_caller,
+            "AWS_ENDPOINT_URL": choices.aws_endpoint_url,
         }
-        return {name: seconds for name, seconds in caps.items() if seconds}
+        return {name: value for name, value in given.items() if value}
 
     def _allow(self, function: lambda_.Function, resource: str, *actions: str) -> None:
         function.add_to_role_policy(iam.PolicyStatement(actions=list(actions), resources=[resource]))
@@ -272,44 +279,47 @@ class Steno(Stack):
     def _objects(self, prefix: str) -> str:
         return self.bucket.arn_for_objects(f"{prefix}/*")
 
-    def _gateway(self) -> tuple[http.HttpApi, http.HttpStage]:
-        choices = self._choices
-        gateway = http.HttpApi(
+    def _gateway(self) -> http.HttpApi:
+        return http.HttpApi(
             self,
             "Gateway",
             api_name="Steno",
             create_default_stage=False,
             cors_preflight=http.CorsPreflightOptions(
-                allow_origins=choices.origin_list,
+                allow_origins=self._choices.origin_list,
                 allow_methods=[http.CorsHttpMethod.GET, http.CorsHttpMethod.POST, http.CorsHttpMethod.DELETE],
                 allow_headers=_CLIENTS_HEADERS,
                 expose_headers=["location", "retry-after", "steno-model", "x-should-retry"],
                 max_age=Duration.hours(1),
             ),
         )
+
+    def _routes(self) -> None:
+        choices = self._choices
         # Only published versions have snapshots.
         called = self.api if choices.snapstart == "off" else self.api.add_alias("live")
         integration = HttpLambdaIntegration("Api", called, timeout=GATEWAY_TIMEOUT)
         methods = [http.HttpMethod.GET, http.HttpMethod.POST, http.HttpMethod.DELETE]
         for path in OPEN_ROUTES:
-            gateway.add_routes(path=path, methods=[http.HttpMethod.GET], integration=integration)
+            self.gateway.add_routes(path=path, methods=[http.HttpMethod.GET], integration=integration)
         authorizer = (
-            HttpJwtAuthorizer("Authorizer", choices.issuer, jwt_audience=choices.audience.split(","))
+            HttpJwtAuthorizer("Authorizer", choices.issuer, jwt_audience=choices.audience_list)
             if choices.auth == "jwt"
             else None
         )
-        gateway.add_routes(path="/{proxy+}", methods=methods, integration=integration, authorizer=authorizer)
+        self.gateway.add_routes(path="/{proxy+}", methods=methods, integration=integration, authorizer=authorizer)
+
+    def _stage(self) -> http.HttpStage:
         log = logs.LogGroup(self, "AccessLog", retention=_KEPT_LOGS, removal_policy=RemovalPolicy.DESTROY)
-        stage = http.HttpStage(
+        return http.HttpStage(
             self,
             "Stage",
-            http_api=gateway,
+            http_api=self.gateway,
             stage_name="$default",
             auto_deploy=True,
             throttle=http.ThrottleSettings(rate_limit=50, burst_limit=100),
             access_log_settings=_AccessLog(log),
         )
-        return gateway, stage
 
     def _outputs(self) -> None:
         key, token = self.openai_key.secret_arn, self.access_token.secret_arn

@@ -184,5 +184,6 @@ def test_the_worker_does_a_job_under_the_emulator_with_nothing_but_its_bundle(em
         emulator, runtime, WORKER, "handler.worker.lambda_handler", OPENAI_BASE_URL=engine.url, **OPEN, **environment
     ) as invoke:
         assert invoke({"Records": [record]}) == {"batchItemFailures": []}
+        assert invoke(event("recording")) == {"batchItemFailures": []}  # of a job that is nobody's
     assert place.job(identity)["transcript"].startswith("Ever tried.")
     assert "-->" in place.transcript(identity, response_format="srt").text

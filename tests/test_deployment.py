@@ -8,6 +8,7 @@ import subprocess
 import sys
 import time
 import zipfile
+from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import cache, cached_property
 
@@ -20,10 +21,12 @@ from botocore.exceptions import ClientError
 from infra.bundle import Target
 from infra.local_aws import free_port, wait_for
 from tests.conftest import ROOT
+from tests.issuer import Issuer
 from tests.recordings import asset, recording
 from tests.test_stack import Template
 
 WORDS = "Ever tried. Ever failed."
+GUARDED = (("POST", "/api/transcribe"), ("POST", "/api/uploads"), ("GET", "/api/transcriptions/x"))
 
 
 @dataclass
@@ -49,8 +52,14 @@ class Cloud:
 
 @pytest.fixture(scope="module")
 def cloud(tmp_path_factory, engine_process):
-    folder = tmp_path_factory.mktemp("deployed")
-    template = Template(folder, Target.here(), openai_base_url=engine_process.url)
+    with deployed(tmp_path_factory.mktemp("deployed"), openai_base_url=engine_process.url) as made:
+        yield made
+
+
+@contextmanager
+def deployed(folder, **choices):
+    """The stack, as these choices make it, in a local AWS of its own."""
+    template = Template(folder, Target.here(), **choices)
     port = free_port()
     environment = {
         **os.environ,
@@ -128,7 +137,7 @@ def token(cloud):
 
 @pytest.mark.parametrize("headers", [{}, {"Authorization": "Bearer wrong"}])
 def test_without_the_token_nothing_is_spent_and_nothing_is_told(cloud, headers):
-    for method, path in (("POST", "/api/transcribe"), ("POST", "/api/uploads"), ("GET", "/api/transcriptions/x")):
+    for method, path in GUARDED:
         answer = cloud.http.request(method, path, headers=headers)
         assert (answer.status_code, answer.json()["code"]) == (401, "unauthorized")
     assert cloud.http.get("/api/health").json()["status"] == "ok"
@@ -249,3 +258,46 @@ def test_the_functions_may_do_their_work_and_not_what_lies_beside_it(cloud):
     assert not worker.may("secretsmanager", "get_secret_value", SecretId=token_secret)
     assert not api.may("sqs", "send_message", QueueUrl=outputs["QueueUrl"], MessageBody="x")
     assert not worker.may("sqs", "delete_queue", QueueUrl=outputs["QueueUrl"])
+
+
+# Where the gateway asks for JWTs
+
+
+@pytest.fixture(scope="module")
+def issuer():
+    with Issuer.serving() as made:
+        yield made
+
+
+@pytest.fixture(scope="module")
+def jwt_cloud(tmp_path_factory, engine_process, issuer):
+    choices = {"auth": "jwt", "issuer": issuer.url, "audience": "steno, other"}
+    with deployed(tmp_path_factory.mktemp("jwt"), openai_base_url=engine_process.url, **choices) as made:
+        yield made
+
+
+def test_each_caller_with_a_jwt_has_jobs_of_its_own(jwt_cloud, issuer):
+    mine, other = issuer.header(sub="mine"), issuer.header(sub="other")
+    asked = jwt_cloud.http.post("/api/uploads", headers=mine, json={"size": 10})
+    assert asked.status_code == 201
+    where = asked.headers["Location"]
+    assert jwt_cloud.http.get(where, headers=mine).json()["status"] == "awaiting_upload"
+    for method, path in (
+        ("GET", where),
+        ("GET", f"{where}/transcript"),
+        ("POST", f"{where}/retry"),
+        ("DELETE", where),
+    ):
+        answer = jwt_cloud.http.request(method, path, headers=other)
+        assert (answer.status_code, answer.json()["code"]) == (404, "not_found"), (method, path)
+    assert jwt_cloud.http.delete(where, headers=mine).status_code == 204
+
+
+@pytest.mark.parametrize(
+    "claims", [{"aud": "elsewhere"}, {"iss": "https://elsewhere.example"}, {"exp": 1}, {"forged": True}, None]
+)
+def test_a_jwt_that_is_not_the_issuers_own_for_this_api_is_refused(jwt_cloud, issuer, claims):
+    headers = {} if claims is None else issuer.header(**{"sub": "mine", **claims})
+    for method, path in GUARDED:
+        assert jwt_cloud.http.request(method, path, headers=headers).status_code == 401
+    assert jwt_cloud.http.get("/api/health").json()["status"] == "ok"

@@ -16,7 +16,7 @@ FLOORS = [
     {"answers"},
     {"wiring"},
     {"speech", "jobs"},
-    {"ledger", "budget"},
+    {"ledger", "budget", "objects", "job"},
     {"form", "drain", "settings", "options", "audio", "scratch", "alignment", "subtitles"},
     {"transcript", "models", "payload", "frames", "loudness", "words", "reader", "numbers", "metrics"},
     {"errors"},

@@ -14,7 +14,8 @@ import pytest
 from starlette.testclient import TestClient
 
 from handler.errors import UpstreamFailed
-from handler.jobs import LEASE_SECONDS, Caller, Heard, Held, Jobs, Lost
+from handler.job import Caller, Heard
+from handler.jobs import LEASE_SECONDS, Held, Jobs, Lost
 from handler.transcript import Transcript
 from handler.worker import Worker
 from infra.engine import decode
@@ -478,10 +479,10 @@ def test_a_worker_that_stumbles_leaves_its_message_and_the_next_completes_the_jo
     message = place.about(identity)
 
     def stumble(**_):
-        place.jobs._s3.meta.events.unregister("before-call.s3.HeadObject", stumble)
+        place.jobs.objects.client.meta.events.unregister("before-call.s3.HeadObject", stumble)
         raise ConnectionResetError
 
-    place.jobs._s3.meta.events.register("before-call.s3.HeadObject", stumble)
+    place.jobs.objects.client.meta.events.register("before-call.s3.HeadObject", stumble)
     assert place.work(message) == [message["messageId"]]
     place.jobs.clock = lambda: time.time() + LEASE_SECONDS + 1
     assert place.work(message) == []
@@ -637,10 +638,10 @@ def test_a_retry_that_was_cut_off_can_be_asked_for_again(place):
     place.work(place.about(identity))
 
     def stumble(**_):
-        place.jobs._s3.meta.events.unregister("before-call.s3.CopyObject", stumble)
+        place.jobs.objects.client.meta.events.unregister("before-call.s3.CopyObject", stumble)
         raise ConnectionResetError
 
-    place.jobs._s3.meta.events.register("before-call.s3.CopyObject", stumble)
+    place.jobs.objects.client.meta.events.register("before-call.s3.CopyObject", stumble)
     address = f"/api/transcriptions/{identity}/retry"
     assert place.http.post(address).status_code == 500
     assert place.http.post(address).status_code == 202
@@ -735,7 +736,7 @@ def test_a_transcript_that_comes_after_its_job_was_deleted_is_not_kept(leased):
     jobs.delete(job.id)
     with pytest.raises(Lost):
         jobs.complete(job, Transcript("Ever tried.", "gpt-transcribe"))
-    listed = jobs._s3.list_objects_v2(Bucket="steno", Prefix=f"transcripts/{job.id}")
+    listed = jobs.objects.client.list_objects_v2(Bucket="steno", Prefix=f"transcripts/{job.id}")
     assert listed["KeyCount"] == 0
 
 

