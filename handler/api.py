@@ -13,7 +13,7 @@ from starlette.requests import ClientDisconnect
 from starlette.routing import Match
 from starlette.types import ASGIApp, Receive, Scope, Send
 
-from handler import answers, direct, documents, jobs_api
+from handler import answers, direct, documents, jobs_api, pages
 from handler.access import Called, Wired, authorize
 from handler.drain import DrainRefused
 from handler.errors import (
@@ -43,6 +43,7 @@ def create_app(settings: Settings, wiring: Wiring | None = None) -> FastAPI:
     app.include_router(_open)
     app.include_router(_closed)
     app.include_router(jobs_api.router)
+    app.include_router(pages.router)
     for error in (StenoError, HTTPException, RequestValidationError):
         app.add_exception_handler(error, _answer_error)
     app.add_exception_handler(ClientDisconnect, _answer_nobody)

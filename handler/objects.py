@@ -1,6 +1,8 @@
 """What the bucket holds: recordings that wait for a worker below `uploads/`, and transcripts below `transcripts/`."""
 
+from functools import cached_property
 from typing import Any, BinaryIO
+from urllib.parse import urlsplit
 
 from botocore.config import Config
 from botocore.exceptions import ClientError
@@ -28,6 +30,12 @@ class Objects:
             ExpiresIn=seconds,
         )
         return upload
+
+    @cached_property
+    def origin(self) -> str:
+        """Where a browser sends its recordings."""
+        where = urlsplit(self.form("uploads/", "", 1, 1)["url"])
+        return f"{where.scheme}://{where.netloc}"
 
     def put(self, key: str, recording: BinaryIO, content_type: str) -> None:
         self.client.put_object(Bucket=self._bucket, Key=key, Body=recording, ContentType=content_type)

@@ -58,11 +58,12 @@ class Target:
 
 @dataclass(frozen=True)
 class Bundle:
-    """A function's code: the modules that its entries need, and the wheels that a file names."""
+    """A function's code: the modules that its entries need, the folders they read, and the wheels that a file names."""
 
     name: str
     entries: tuple[str, ...]
     requirements: str
+    folders: tuple[str, ...] = ()
 
     def modules(self) -> list[Path]:
         """The handler's files that the entries import, at once or later."""
@@ -78,7 +79,8 @@ class Bundle:
     def fingerprint(self, target: Target) -> str:
         """The same for the same inputs, on every machine."""
         digest = hashlib.sha256(repr((target, bool(_interpreter(target)))).encode())
-        files = [*self.modules(), HANDLER / "requirements.txt", HANDLER / self.requirements, Path(__file__)]
+        read = [path for name in self.folders for path in sorted((HANDLER / name).iterdir())]
+        files = [*self.modules(), *read, HANDLER / "requirements.txt", HANDLER / self.requirements, Path(__file__)]
         for path in files:
             digest.update(path.name.encode() + b"\0" + path.read_bytes() + b"\0")
         return digest.hexdigest()
@@ -94,6 +96,8 @@ class Bundle:
         (unfinished / "handler").mkdir()
         for path in self.modules():
             shutil.copyfile(path, unfinished / "handler" / path.name)
+        for name in self.folders:
+            shutil.copytree(HANDLER / name, unfinished / "handler" / name)
         _drop_unused(unfinished)
         _compile(unfinished, target)
         for path in unfinished.rglob("*"):  # whatever this machine's umask says, Lambda's own user has to read it
@@ -108,7 +112,7 @@ class Bundle:
         return [f"{one.name}{one.specifier}" for one in wanted if not one.marker or one.marker.evaluate(environment)]
 
 
-API = Bundle("api", ("main",), "requirements.txt")
+API = Bundle("api", ("main",), "requirements.txt", ("page",))
 WORKER = Bundle("worker", ("worker", "cutter"), "requirements-worker.txt")
 
 

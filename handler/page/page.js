@@ -1,0 +1,364 @@
+// The recorder page: what is on it, and what its buttons do. It sends and records by recorder.js, and keeps by kept.js.
+
+import * as kept from "./kept.js";
+import { deleteJob, fetchTranscript, followJob, record, retryJob, transcribe } from "./recorder.js";
+
+const LANGUAGES = "ar bg ca cs da de el en es et fi fr he hi hr hu id it ja ko lt lv ms nl no pl pt ro ru sk sl sr sv th tr uk ur vi zh";
+const CLOCK_MILLISECONDS = 200;
+
+/** By its id in the document. */
+const at = (id) => document.getElementById(id);
+/** @type {{entry: object, blob: Blob | null, row: HTMLElement, progress?: object, error?: Error, ends?: AbortController}[]} */
+let items = [];
+let shown = null;
+let recording = null;
+
+// Sending and waiting
+
+async function work(item) {
+	const { entry } = item;
+	item.ends = new AbortController();
+	item.error = null;
+	const options = {
+		...access(),
+		language: entry.language || undefined,
+		responseFormat: entry.format,
+		signal: item.ends.signal,
+		onProgress(progress) {
+			item.progress = progress;
+			if (progress.phase !== "sending") keepJob(item, progress.job);
+			draw(item);
+		},
+	};
+	draw(item);
+	try {
+		const { transcript, model, job } = await (entry.job ? followJob(entry.job, options) : transcribe(item.blob, options));
+		Object.assign(entry, { transcript, model, job: job || entry.job });
+		await keep(entry);
+		await kept.dropRecording(entry).catch(() => {});
+	} catch (error) {
+		if (error.status === 401 && (await askForToken(error.detail))) return work(item);
+		if (!item.ends.signal.aborted) fail(item, error);
+	} finally {
+		item.progress = item.ends = null;
+	}
+	draw(item);
+}
+
+function fail(item, error) {
+	item.error = error;
+	if (error.job) keepJob(item, error.job);
+	if (item === shown) tell(error);
+}
+
+function keepJob({ entry }, job) {
+	if (!job || entry.job === job) return;
+	entry.job = job;
+	keep(entry);
+}
+
+/** Once more: its job, where that failed; else the recording itself. */
+async function again(item) {
+	tell();
+	if (item.entry.job) {
+		try {
+			await retryJob(item.entry.job, access());
+		} catch (error) {
+			if (!item.blob) return fail(item, error), draw(item);
+			item.entry.job = "";
+		}
+	}
+	await work(item);
+}
+
+async function cancel(item) {
+	const { job } = item.progress ?? {};
+	item.ends.abort();
+	if (job) await deleteJob(job, access()).catch(() => {});
+	item.entry.job = "";
+	if (item.blob) await keep(item.entry);
+	else await remove(item);
+}
+
+async function remove(item) {
+	item.ends?.abort();
+	try {
+		if (item.entry.job) await deleteJob(item.entry.job, access());
+	} catch (error) {
+		if (error.status !== 404) return tell(error);
+	}
+	await kept.remove(item.entry).catch(() => {});
+	items = items.filter((other) => other !== item);
+	item.row.remove();
+	show(null);
+}
+
+function add(blob, about) {
+	const entry = {
+		id: crypto.randomUUID?.() ?? String(Math.random()),
+		created: Date.now(),
+		language: at("language").value,
+		format: at("subtitles").checked ? "verbose_json" : "json",
+		job: "",
+		...about,
+	};
+	const item = list(entry, blob);
+	at("recent").querySelector("ul").prepend(item.row);
+	show(item);
+	return item;
+}
+
+/** Files stay where they are, and are kept by their jobs alone; what was recorded here is nowhere else. */
+async function keep(entry) {
+	if (!entry.recorded && !entry.job && !entry.transcript) return;
+	await kept.save(entry).catch((error) => tell(new Error(`This browser keeps nothing, so do not leave: ${error.message}`)));
+}
+
+// Recording
+
+at("record").onclick = async () => {
+	tell();
+	if (recording) return recording.stop();
+	at("record").disabled = true;
+	try {
+		await start();
+	} catch (error) {
+		tell(error);
+	}
+	at("record").disabled = false;
+};
+
+async function start() {
+	const entry = { name: `Recording of ${new Date().toLocaleString()}`, recorded: true };
+	let saving = Promise.resolve();
+	let item = null;
+	recording = await record({
+		onLevel: (level) => (at("level").value = level),
+		onChunk(chunk) {
+			item ??= add(null, { ...entry, type: chunk.type });
+			saving = saving
+				.then(async () => kept.addChunk(item.entry, await chunk.arrayBuffer()))
+				.then(() => keep(item.entry), () => keep(item.entry));
+		},
+	});
+	// A phone that falls asleep stops recording.
+	const awake = await navigator.wakeLock?.request("screen").catch(() => null);
+	const stopClock = runClock();
+	drawRecorder();
+	recording.finished
+		.catch((error) => {
+			tell(error);
+			return error.recording;
+		})
+		.then(async (blob) => {
+			recording = null;
+			stopClock();
+			awake?.release();
+			drawRecorder();
+			await saving;
+			if (!item) return;
+			item.blob = blob;
+			if (at("alert").textContent) draw(item); // a muted one waits for its owner's word
+			else work(item);
+		});
+}
+
+at("pause").onclick = () => {
+	recording.paused = !recording.paused;
+	if (recording.paused) recording.pause();
+	else recording.resume();
+	drawRecorder();
+};
+
+function runClock() {
+	let seconds = 0;
+	let last = performance.now();
+	const timer = setInterval(() => {
+		const now = performance.now();
+		if (!recording?.paused) seconds += (now - last) / 1000;
+		last = now;
+		at("clock").textContent = `${Math.floor(seconds / 60)}:${String(Math.floor(seconds % 60)).padStart(2, "0")}`;
+	}, CLOCK_MILLISECONDS);
+	return () => clearInterval(timer);
+}
+
+function drawRecorder() {
+	at("record").textContent = recording ? "Stop" : "Record";
+	at("record").setAttribute("aria-pressed", String(Boolean(recording)));
+	at("pause").textContent = recording?.paused ? "Go on" : "Pause";
+	for (const id of ["pause", "clock", "level"]) at(id).hidden = !recording;
+	if (recording) return;
+	at("clock").textContent = "0:00";
+	at("level").value = 0;
+}
+
+// Files
+
+function take(files) {
+	tell();
+	for (const file of files) work(add(file, { name: file.name, type: file.type }));
+}
+
+at("file").onchange = ({ target }) => {
+	take(target.files);
+	target.value = "";
+};
+document.ondragover = (event) => {
+	event.preventDefault();
+	at("drop").classList.add("over");
+};
+document.ondragleave = () => at("drop").classList.remove("over");
+document.ondrop = (event) => {
+	event.preventDefault();
+	at("drop").classList.remove("over");
+	take(event.dataTransfer.files);
+};
+
+// What is shown
+
+/** A new item, with its row in the list. */
+function list(entry, blob) {
+	const row = document.createElement("li");
+	const button = row.appendChild(document.createElement("button"));
+	button.append(document.createElement("span"), document.createElement("small"));
+	const item = { entry, blob, row };
+	button.onclick = () => show(item);
+	items.push(item);
+	return item;
+}
+
+function show(item) {
+	const before = shown;
+	shown = item;
+	URL.revokeObjectURL(at("sound").src);
+	at("sound").removeAttribute("src");
+	at("current").hidden = !item;
+	at("recent").hidden = !items.length;
+	if (before) draw(before);
+	if (item) draw(item);
+}
+
+function draw(item) {
+	const { entry, blob, row, progress, error, ends } = item;
+	const button = row.firstChild;
+	button.firstChild.textContent = entry.name;
+	button.lastChild.textContent = state(item);
+	button.lastChild.classList.toggle("bad", Boolean(error));
+	button.setAttribute("aria-current", String(item === shown));
+	if (item !== shown) return;
+	at("name").textContent = entry.name;
+	at("status").textContent = state(item);
+	at("transcript").textContent = entry.transcript ?? progress?.transcript ?? "";
+	at("transcript").hidden = !at("transcript").textContent;
+	drawBar("sent", progress?.phase === "sending", progress);
+	drawBar("heard", ends && progress?.phase !== "sending", progress);
+	if (blob && !at("sound").src) at("sound").src = URL.createObjectURL(blob);
+	at("sound").hidden = !blob;
+	const done = entry.transcript !== undefined;
+	for (const id of ["copy", "txt"]) at(id).hidden = !entry.transcript;
+	for (const id of ["srt", "vtt"]) at(id).hidden = !entry.transcript || !(entry.job || blob);
+	at("again").hidden = done || Boolean(ends) || !(blob || entry.job);
+	at("again").textContent = error ? "Try again" : "Send";
+	at("cancel").hidden = !ends;
+	at("delete").hidden = Boolean(ends) || (!done && !blob && !error);
+}
+
+function drawBar(id, isOn, progress) {
+	at(id).hidden = !isOn;
+	const bar = at(id).querySelector("progress");
+	if (progress?.total) Object.assign(bar, { max: progress.total, value: progress.done });
+	else bar.removeAttribute("value");
+}
+
+/** One sentence. */
+function state({ entry, blob, progress, error, ends }) {
+	if (error) return error.message;
+	if (ends && !progress) return "Starting …";
+	if (progress?.phase === "sending") return `Sending ${Math.floor((100 * progress.done) / progress.total)} %`;
+	if (progress?.phase === "queued") return "Waiting for its turn …";
+	if (progress) return progress.total ? `${progress.done} of ${progress.total} parts are heard` : "Listening …";
+	if (entry.transcript === "") return "Nobody speaks in it.";
+	if (entry.transcript) return `Transcribed by ${entry.model}`;
+	return blob ? "Not sent yet" : recording ? "Recording …" : "Not sent";
+}
+
+function tell(error = null) {
+	at("alert").textContent = error?.message ?? "";
+}
+
+// What can be done with a transcript
+
+at("copy").onclick = async () => {
+	await navigator.clipboard.writeText(shown.entry.transcript);
+	at("status").textContent = "Copied.";
+};
+at("txt").onclick = () => download(shown, "txt", shown.entry.transcript);
+for (const format of ["srt", "vtt"]) at(format).onclick = () => subtitles(shown, format).catch(tell);
+at("again").onclick = () => again(shown);
+at("cancel").onclick = () => cancel(shown);
+at("delete").onclick = () => remove(shown);
+
+async function subtitles(item, format) {
+	tell();
+	at("status").textContent = "Laying the words on the sound …";
+	const { job, language } = item.entry;
+	const made = job
+		? await fetchTranscript(job, format, access())
+		: await transcribe(item.blob, { ...access(), language: language || undefined, responseFormat: format });
+	download(item, format, made.transcript);
+	draw(item);
+}
+
+function download({ entry }, extension, text) {
+	const link = document.createElement("a");
+	link.href = URL.createObjectURL(new Blob([text], { type: "text/plain" }));
+	link.download = `${entry.name.replace(/\.\w+$/, "").replace(/[/\\:]/g, "-")}.${extension}`;
+	link.click();
+	setTimeout(() => URL.revokeObjectURL(link.href), 60_000);
+}
+
+// The token, where the server asks for one
+
+const access = () => ({ token: localStorage.getItem("token") ?? undefined });
+
+let asking = null;
+
+/** Whether one was given. */
+function askForToken() {
+	asking ??= new Promise((resolve) => {
+		at("access").onclose = () => {
+			asking = null;
+			resolve(at("access").returnValue === "given");
+		};
+		at("access").returnValue = "";
+		at("access").showModal();
+	});
+	return asking;
+}
+
+at("access").querySelector("form").onsubmit = (event) => {
+	event.preventDefault();
+	localStorage.setItem("token", at("token").value.trim());
+	at("token").value = "";
+	at("access").close("given");
+};
+
+// The beginning
+
+for (const code of LANGUAGES.split(" ")) {
+	const name = new Intl.DisplayNames(undefined, { type: "language" }).of(code);
+	at("language").append(new Option(name, code));
+}
+addEventListener("beforeunload", (event) => {
+	const only = items.some(({ entry, ends }) => ends && !entry.recorded && !entry.job);
+	if (recording || only) event.preventDefault();
+});
+
+for (const entry of await kept.entries().catch(() => [])) {
+	const item = list(entry, entry.transcript === undefined ? await kept.recording(entry) : null);
+	at("recent").querySelector("ul").append(item.row);
+	draw(item);
+	if (entry.job && entry.transcript === undefined) work(item);
+}
+show(items.find(({ entry }) => entry.transcript === undefined) ?? null);
+document.body.dataset.ready = "";

@@ -1,0 +1,216 @@
+/**
+ * Steno's client for browsers: records, and has recordings of any size transcribed.
+ *
+ *     const { transcript } = await transcribe(await (await record()).stop(), { token });
+ *
+ * Without `baseUrl`, the server is the one that this module came from. `signal` ends the waiting, but no job. Progress
+ * is in bytes while sending, then in parts, whose `total` is null at first.
+ *
+ * @typedef {"json" | "text" | "srt" | "vtt" | "verbose_json"} Format
+ * @typedef {{baseUrl?: string, token?: string, signal?: AbortSignal}} Access
+ * @typedef {{language?: string, model?: string, prompt?: string, keywords?: string[], responseFormat?: Format}} Wishes
+ * @typedef {{phase: "sending" | "queued" | "transcribing", done: number, total: number | null, transcript: string, job: string}} Progress
+ * @typedef {Access & Wishes & {onProgress?: (progress: Progress) => void}} Options
+ * @typedef {{transcript: string, model: string, job: string, segments?: object[]}} Transcription
+ */
+
+const DELAYS = [1, 2, 4, 8, 15, 30, 30, 30]; // seconds between tries
+const POLL_SECONDS = 2;
+
+/** `code` is for programs, `detail` for people; `status` is 0 where nothing answered. */
+export class StenoError extends Error {
+	status = 0;
+	job = "";
+	constructor(code = "", detail = "", more = {}) {
+		super(detail);
+		Object.assign(this, more, { name: "StenoError" });
+		this.code = code;
+		this.detail = detail;
+	}
+}
+
+/**
+ * The transcript of a recording, small or large. A lost connection is tried again for two minutes.
+ * Rejects with a StenoError or the signal's reason.
+ * @param {Blob} recording @param {Options} [options] @returns {Promise<Transcription>}
+ */
+export async function transcribe(recording, options = {}) {
+	if (!recording.size) throw new StenoError("empty_recording", "The recording is empty.");
+	const config = JSON.parse((await call("GET", "config", options)).text);
+	const most = config.upload_max_bytes ?? config.direct_max_bytes;
+	if (recording.size > most) throw new StenoError("recording_too_large", `At most ${most} bytes are taken here.`);
+	if (recording.size > config.direct_max_bytes) return upload(recording, options);
+	// A server without uploads keeps no books: a second try may be paid, too.
+	const tries = config.upload_max_bytes ? undefined : 1;
+	const answer = await call("POST", "transcribe", options, filled(wishes(options), recording), "", tries);
+	return answer.status === 202 ? followJob(JSON.parse(answer.text).id, options) : result(answer);
+}
+
+/** A job's, as it becomes. @param {string} job @param {Options} [options] @returns {Promise<Transcription>} */
+export async function followJob(job, options = {}) {
+	for (;;) {
+		const answer = await call("GET", `transcriptions/${job}`, options);
+		const { status, progress, transcript, error } = JSON.parse(answer.text);
+		if (status === "failed") throw new StenoError(error.code, error.detail, { job });
+		if (status === "completed") return fetchTranscript(job, options.responseFormat, options);
+		options.onProgress?.({ phase: status === "processing" ? "transcribing" : "queued", ...progress, transcript, job });
+		await pause(answer.retryAfter || POLL_SECONDS, options.signal);
+	}
+}
+
+/** Of a completed job. @param {string} job @param {Format} [format] @param {Access} [options] */
+export async function fetchTranscript(job, format = "json", options = {}) {
+	return result(await call("GET", `transcriptions/${job}/transcript?response_format=${format}`, options), job);
+}
+
+/** A failed one. @param {string} job @param {Access} [options] */
+export const retryJob = (job, options = {}) => call("POST", `transcriptions/${job}/retry`, options);
+
+/** Finished or not. @param {string} job @param {Access} [options] */
+export const deleteJob = (job, options = {}) => call("DELETE", `transcriptions/${job}`, options);
+
+/**
+ * From the microphone. `stop()` and `finished` give the recording, or reject with `empty_recording` or `muted` (with the
+ * `recording`). `onLevel` is told 0 to 1, ten times a second, `onChunk` each second's bytes.
+ * @param {{onLevel?: (level: number) => void, onChunk?: (chunk: Blob) => void}} [options]
+ */
+export async function record({ onLevel, onChunk } = {}) {
+	const stream = await microphone();
+	const mimeType = ["audio/webm", "audio/mp4"].find((type) => MediaRecorder.isTypeSupported(type));
+	const recorder = new MediaRecorder(stream, { mimeType, audioBitsPerSecond: 64_000 });
+	const meter = listen(stream, onLevel);
+	const chunks = [];
+	recorder.ondataavailable = ({ data }) => {
+		if (data.size) chunks.push(data), onChunk?.(data);
+	};
+	/** @type {Promise<Blob>} */
+	const finished = new Promise((resolve, reject) => {
+		recorder.onstop = () => {
+			for (const track of stream.getTracks()) track.stop();
+			meter.end();
+			const recording = new Blob(chunks, { type: recorder.mimeType || mimeType });
+			if (!recording.size) reject(new StenoError("empty_recording", "Nothing was recorded."));
+			else if (meter.heard === false) reject(new StenoError("muted", "The microphone was muted.", { recording }));
+			else resolve(recording);
+		};
+	});
+	finished.catch(() => {});
+	recorder.start(1000);
+	return {
+		finished,
+		pause: () => recorder.pause(),
+		resume: () => recorder.resume(),
+		stop: () => (recorder.state === "inactive" || recorder.stop(), finished),
+	};
+}
+
+async function microphone() {
+	if (!navigator.mediaDevices) throw new StenoError("not_supported", "Only pages that come by https can record.");
+	try {
+		return await navigator.mediaDevices.getUserMedia({ audio: { sampleRate: 48_000 } }); // or WebKitGTK records nothing
+	} catch (error) {
+		if (error.name === "NotAllowedError") throw new StenoError("microphone_denied", "Allow this page the microphone.");
+		if (error.name === "NotFoundError") throw new StenoError("no_microphone", "Connect a microphone.");
+		throw new StenoError("microphone_failed", `The microphone fails: ${error.message}`);
+	}
+}
+
+function listen(stream, onLevel) {
+	const context = new AudioContext();
+	const analyser = context.createAnalyser();
+	const samples = new Float32Array(analyser.fftSize);
+	context.createMediaStreamSource(stream).connect(analyser);
+	const timer = setInterval(() => {
+		if (context.state !== "running") return;
+		analyser.getFloatTimeDomainData(samples);
+		const power = samples.reduce((sum, sample) => sum + sample ** 2, 0) / samples.length;
+		meter.heard ||= power > 0;
+		onLevel?.(Math.min(1, Math.max(0, 1 + Math.log10(power) / 6))); // of 60 dB
+	}, 100);
+	const meter = { heard: undefined, end: () => (clearInterval(timer), context.close()) };
+	return meter;
+}
+
+async function upload(recording, options) {
+	const content_type = /^(audio|video)\//.test(recording.type) ? recording.type : "";
+	const wanted = JSON.stringify({ filename: recording.name, content_type, size: recording.size, ...wishes(options) });
+	// A form runs out in time.
+	for (let renewed = false; ; renewed = true) {
+		const { id, upload } = JSON.parse((await call("POST", "uploads", options, wanted)).text);
+		try {
+			await call("POST", upload.url, options, filled(upload.fields, recording), id);
+			return await followJob(id, options);
+		} catch (error) {
+			if (renewed || error.status !== 403) throw error;
+		}
+	}
+}
+
+function wishes({ language, model, prompt, keywords, responseFormat: response_format }) {
+	return { language, model, prompt, keywords, response_format };
+}
+
+function filled(fields, recording) {
+	const form = new FormData();
+	for (const name in fields) for (const item of [fields[name] ?? []].flat()) form.append(name, item);
+	form.append("file", recording);
+	return form;
+}
+
+function result({ text, json, model }, job = "") {
+	return { ...(json ? JSON.parse(text) : { transcript: text }), model, job };
+}
+
+/** XMLHttpRequest tells how much is sent. */
+async function call(method, path, options, body = null, job = "", tries = DELAYS.length + 1) {
+	const { baseUrl, token, signal, onProgress } = options;
+	const base = (baseUrl ?? new URL(".", import.meta.url).href).replace(/\/?$/, "/api/");
+	const url = new URL(path, base).href;
+	for (let tried = 1; ; tried++) {
+		signal?.throwIfAborted();
+		const request = new XMLHttpRequest();
+		request.open(method, url);
+		if (token && url.startsWith(base)) request.setRequestHeader("Authorization", `Bearer ${token}`);
+		if (typeof body === "string") request.setRequestHeader("Content-Type", "application/json");
+		if (body instanceof FormData) {
+			request.upload.onprogress = ({ loaded: done, total }) =>
+				onProgress?.({ phase: "sending", done, total, transcript: "", job });
+		}
+		const sent = until(signal, (done) => {
+			request.onloadend = done;
+			request.send(body);
+		});
+		await sent.catch((reason) => (request.abort(), Promise.reject(reason)));
+		const { status, responseText: text } = request;
+		const header = (name) => request.getResponseHeader(name) ?? "";
+		const json = header("Content-Type").includes("json");
+		const retryAfter = Number(header("Retry-After"));
+		if (status && status < 300) return { status, text, json, model: header("Steno-Model"), retryAfter };
+		if ((status && status !== 503) || tried >= tries) {
+			if (!status) throw new StenoError("connection_lost", "The server cannot be reached from this page.");
+			const { code = `http_${status}`, detail, message } = json ? JSON.parse(text) : inBucket(text);
+			throw new StenoError(code, detail ?? message, { status, job: header("Location").split("/").pop() });
+		}
+		await pause(retryAfter || DELAYS[tried - 1], signal);
+	}
+}
+
+const inBucket = (xml) => ({ message: /<Message>(.*?)</.exec(xml)?.[1] ?? xml });
+
+/** Or until the connection is back. */
+function pause(seconds, signal) {
+	return until(signal, (done, over) => {
+		setTimeout(done, seconds * 1000);
+		addEventListener("online", done, over);
+	});
+}
+
+/** Until `begin` calls back; its listeners end then. */
+function until(signal, begin) {
+	const over = new AbortController();
+	const waiting = new Promise((resolve, reject) => {
+		signal?.addEventListener("abort", () => reject(signal.reason), over);
+		begin(resolve, over);
+	});
+	return waiting.finally(() => over.abort());
+}

@@ -1,0 +1,237 @@
+"""Real browsers, each driven in its own language, with speech for a microphone.
+
+Chromium records from a file by itself. Firefox and WebKit record from a PulseAudio source, into which the speech is
+played meanwhile.
+"""
+
+import contextlib
+import json
+import os
+import re
+import shutil
+import subprocess
+import time
+from pathlib import Path
+
+import httpx2
+from playwright.sync_api import sync_playwright
+from websockets.sync.client import connect
+
+from infra.local_aws import free_port, wait_for
+
+WAIT_SECONDS = 60
+MINI_BROWSER = next(Path("/usr/lib").glob("*/webkit2gtk-4.1/MiniBrowser"), None)
+PREFERENCES = {
+    "media.navigator.permission.disabled": True,
+    "media.autoplay.default": 0,
+    "network.captive-portal-service.enabled": False,
+    "network.connectivity-service.enabled": False,
+    "datareporting.policy.dataSubmissionEnabled": False,
+}
+
+
+def absent(*programs):
+    """Why a browser cannot be driven here, if it cannot."""
+    missing = [name for name in programs if not shutil.which(name)]
+    return f"not installed: {', '.join(missing)}" if missing else ""
+
+
+NO_CHROMIUM = absent("chromium")
+NO_FIREFOX = absent("firefox-esr", "pulseaudio", "paplay")
+NO_WEBKIT = absent("WebKitWebDriver", "Xvfb", "dbus-run-session", "pulseaudio", "paplay")
+
+
+@contextlib.contextmanager
+def running(*command, **given):
+    """A program and all that it starts, for as long as it is needed."""
+    with subprocess.Popen(command, start_new_session=True, stdin=subprocess.DEVNULL, **given) as process:
+        try:
+            yield process
+        finally:
+            with contextlib.suppress(ProcessLookupError):
+                os.killpg(process.pid, 15)
+
+
+def until(wanted):
+    """What `wanted` gives, once it gives something."""
+    deadline = time.monotonic() + WAIT_SECONDS
+    while not (found := wanted()):
+        assert time.monotonic() < deadline, f"nothing within {WAIT_SECONDS} s"
+        time.sleep(0.1)
+    return found
+
+
+# Chromium
+
+
+@contextlib.contextmanager
+def chromium(speech=None, **context):
+    """Playwright's page; `speech` is a WAV file for the microphone, and `context` is what Playwright calls so."""
+    microphone = [
+        "--use-fake-ui-for-media-stream",
+        "--use-fake-device-for-media-stream",
+        f"--use-file-for-fake-audio-capture={speech}%noloop",
+    ]
+    with sync_playwright() as driver:
+        browser = driver.chromium.launch(
+            executable_path=shutil.which("chromium"), args=["--no-sandbox", *(microphone if speech else ())]
+        )
+        yield browser.new_context(**context).new_page()
+        browser.close()
+
+
+class Chromium:
+    """Its microphone hears the speech as soon as it is opened."""
+
+    @classmethod
+    @contextlib.contextmanager
+    def started(cls, _folder, speech):
+        with chromium(speech) as page:
+            yield cls(page)
+
+    def __init__(self, page):
+        self._page = page
+        self.open = page.goto
+
+    def run(self, expression):
+        return self._page.evaluate(expression)
+
+    def click(self, identity):
+        self._page.click(f"#{identity}")
+
+    def speak(self):
+        until(lambda: self.run("document.getElementById('clock').textContent") >= "0:11")
+
+
+# Those that hear what is played
+
+
+@contextlib.contextmanager
+def sound_server(folder):
+    """PulseAudio, with a microphone that hears what is played; the environment of who uses it."""
+    socket = folder / "sound"
+    environment = {**os.environ, "HOME": str(folder), "XDG_RUNTIME_DIR": str(folder), "PULSE_SERVER": f"unix:{socket}"}
+    modules = (
+        f"module-native-protocol-unix socket={socket} auth-anonymous=1",
+        "module-null-sink sink_name=speech",
+        "module-remap-source master=speech.monitor source_name=microphone",
+    )
+    command = ["pulseaudio", "-n", "--exit-idle-time=-1", "--use-pid-file=no"]
+    for module in modules:
+        command += ["-L", module]
+    with running(*command, env=environment, stderr=subprocess.DEVNULL):
+        listen = ["pactl", "set-default-source", "microphone"]
+        until(lambda: subprocess.run(listen, env=environment, stderr=subprocess.DEVNULL, check=False).returncode == 0)
+        yield environment
+
+
+class Listener:
+    """What Firefox and WebKit have in common."""
+
+    def __init__(self, environment, speech):
+        self._environment = environment
+        self._speech = speech
+
+    def speak(self):
+        until(lambda: self.run("document.getElementById('clock').textContent") >= "0:01")
+        subprocess.run(["paplay", "--device=speech", self._speech], env=self._environment, check=True)
+
+
+class Firefox(Listener):
+    """By WebDriver BiDi, which it speaks itself."""
+
+    @classmethod
+    @contextlib.contextmanager
+    def started(cls, folder, speech):
+        profile = folder / "profile"
+        profile.mkdir()
+        lines = (f"user_pref({json.dumps(name)}, {json.dumps(value)});" for name, value in PREFERENCES.items())
+        (profile / "user.js").write_text("\n".join(lines))
+        command = ["firefox-esr", "--headless", "--no-remote", "--remote-debugging-port=0", "--profile", str(profile)]
+        with (
+            sound_server(folder) as environment,
+            running(*command, env=environment, stderr=subprocess.PIPE, text=True) as process,
+        ):
+            told = (re.search(r"BiDi listening on (\S+)", line) for line in process.stderr)
+            address = next(found[1] for found in told if found)
+            with connect(f"{address}/session") as socket:
+                yield cls(socket, environment, speech)
+
+    def __init__(self, socket, environment, speech):
+        super().__init__(environment, speech)
+        self._socket = socket
+        self._sent = 0
+        self._ask("session.new", capabilities={})
+        self._page = self._ask("browsingContext.getTree")["contexts"][0]["context"]
+
+    def _ask(self, method, **parameters):
+        self._sent += 1
+        self._socket.send(json.dumps({"id": self._sent, "method": method, "params": parameters}))
+        while (answer := json.loads(self._socket.recv(WAIT_SECONDS))).get("id") != self._sent:
+            pass  # an event
+        assert answer["type"] == "success", answer
+        return answer["result"]
+
+    def _evaluate(self, expression):
+        target = {"context": self._page}
+        return self._ask("script.evaluate", expression=expression, target=target, awaitPromise=True)["result"]
+
+    def open(self, url):
+        self._ask("browsingContext.navigate", context=self._page, url=url, wait="complete")
+
+    def run(self, expression):
+        return self._evaluate(expression).get("value")
+
+    def click(self, identity):
+        element = {"sharedId": self._evaluate(f"document.getElementById('{identity}')")["sharedId"]}
+        move = {"type": "pointerMove", "x": 0, "y": 0, "origin": {"type": "element", "element": element}}
+        press = [{"type": kind, "button": 0} for kind in ("pointerDown", "pointerUp")]
+        pointer = {"type": "pointer", "id": "mouse", "actions": [move, *press]}
+        self._ask("input.performActions", context=self._page, actions=[pointer])
+
+
+class WebKit(Listener):
+    """WebKitGTK, by WebDriver."""
+
+    @classmethod
+    @contextlib.contextmanager
+    def started(cls, folder, speech):
+        number, port = free_port(), free_port()
+        quiet = {"stdout": subprocess.DEVNULL, "stderr": subprocess.DEVNULL}
+        with sound_server(folder) as environment, running("Xvfb", f":{number}", "-nolisten", "tcp", **quiet):
+            until(Path(f"/tmp/.X11-unix/X{number}").exists)
+            environment |= {"DISPLAY": f":{number}", "WEBKIT_DISABLE_COMPOSITING_MODE": "1"}
+            command = ["dbus-run-session", "--", "WebKitWebDriver", "--host=127.0.0.1", f"--port={port}"]
+            with (
+                running(*command, env=environment, **quiet) as process,
+                httpx2.Client(base_url=f"http://127.0.0.1:{port}", timeout=WAIT_SECONDS) as driver,
+            ):
+                wait_for(port, process, "nowhere")
+                browser = cls(driver, environment, speech)
+                yield browser
+                browser.end()
+
+    def __init__(self, driver, environment, speech):
+        super().__init__(environment, speech)
+        self._driver = driver
+        options = {"binary": str(MINI_BROWSER), "args": ["--automation", "--enable-media-stream=true"]}
+        wanted = {"capabilities": {"alwaysMatch": {"webkitgtk:browserOptions": options}}}
+        self._session = f"/session/{self._ask('/session', wanted)['sessionId']}"
+
+    def _ask(self, path, body):
+        answer = self._driver.post(path, json=body)
+        assert answer.is_success, answer.text
+        return answer.json()["value"]
+
+    def open(self, url):
+        self._ask(f"{self._session}/url", {"url": url})
+
+    def run(self, expression):
+        return self._ask(f"{self._session}/execute/sync", {"script": f"return {expression}", "args": []})
+
+    def click(self, identity):
+        found = self._ask(f"{self._session}/element", {"using": "css selector", "value": f"#{identity}"})
+        self._ask(f"{self._session}/element/{next(iter(found.values()))}/click", {})
+
+    def end(self):
+        self._driver.delete(self._session)

@@ -1,0 +1,127 @@
+"""Steno's clients: its own module from pages of other origins and from TypeScript, and OpenAI's SDK from npm."""
+
+import base64
+import contextlib
+import shutil
+import subprocess
+
+import pytest
+from playwright.sync_api import Error
+
+from tests.abroad import MODULE, TRANSCRIBE, refused, site
+from tests.browsers import NO_CHROMIUM, chromium
+from tests.conftest import NODE, serving
+from tests.recordings import ASSETS, recording
+
+WORDS = "Ever tried"
+OPENAI = """async ({ server, recording }) => {
+    const { default: OpenAI } = await import("/node_modules/openai/index.mjs");
+    const own = { apiKey: "anything", dangerouslyAllowBrowser: true, maxRetries: 0 };
+    const client = new OpenAI({ ...own, baseURL: `${server}/v1` });
+    const bytes = Uint8Array.from(atob(recording), (byte) => byte.charCodeAt(0));
+    const file = new File([bytes], "voice.webm", { type: "audio/webm" });
+    return (await client.audio.transcriptions.create({ model: "gpt-transcribe", file })).text;
+}"""
+UNDER_NODE = """
+import fs from "node:fs";
+import OpenAI from "openai";
+const [server, path] = process.argv.slice(2);
+const client = new OpenAI({ apiKey: "anything", baseURL: `${server}/v1` });
+const file = fs.createReadStream(path);
+console.log((await client.audio.transcriptions.create({ model: "gpt-transcribe", file })).text);
+"""
+TYPED = """
+import { record, transcribe, StenoError, type Progress } from "./recorder.js";
+export async function dictate(signal: AbortSignal): Promise<string> {
+    const recorder = await record({ onLevel: (level: number) => console.log(level) });
+    const seen = (progress: Progress): string => progress.phase;
+    try {
+        const options = { token: "t", onProgress: seen, signal };
+        const made = await transcribe(await recorder.stop(), { ...options, responseFormat: "srt" });
+        return made.transcript;
+    } catch (error) {
+        if (error instanceof StenoError) return `${error.code} ${error.detail} ${error.status}`;
+        throw error;
+    }
+}
+"""
+
+
+ENCODED = base64.b64encode(recording("webm")).decode()
+
+
+@pytest.fixture
+def abroad(npm, server, engine):
+    """Makes a page of another origin, which is allowed or not; the page, and the server's address."""
+    if NO_CHROMIUM:
+        pytest.skip(NO_CHROMIUM)
+    with contextlib.ExitStack() as stack:
+
+        def visit(allowed, **given):
+            own = stack.enter_context(site(npm))
+            origins = [own] if allowed else ["http://localhost:3000"]
+            place = server(openai_base_url=engine.url, allowed_origins=",".join(origins), **given)
+            page = stack.enter_context(chromium())
+            page.goto(own)
+            return page, stack.enter_context(serving(place.app))
+
+        yield visit
+
+
+@pytest.mark.parametrize(
+    ("limit", "wanted", "phases"),
+    [(26_000_000, "json", ["sending"]), (1000, "json", None), (1000, "srt", None), (26_000_000, "verbose_json", None)],
+)
+def test_an_allowed_page_of_another_origin_has_recordings_transcribed(abroad, limit, wanted, phases):
+    page, server = abroad(True, max_audio_bytes=limit)
+    given = {"module": f"{server}/recorder.js", "server": server, "recording": ENCODED}
+    told = page.evaluate(TRANSCRIBE, {**given, "options": {"responseFormat": wanted, "language": "en"}})
+    assert WORDS in told["transcript"], told
+    assert told["model"] == "gpt-transcribe"
+    assert ("-->" in told["transcript"]) == (wanted == "srt")
+    assert ("segments" in told) == (wanted == "verbose_json")
+    assert told["phases"][0] == "sending"
+    assert phases in (None, told["phases"])
+
+
+def test_a_page_that_is_not_allowed_is_told_nothing_and_nothing_is_paid_for_it(abroad, engine):
+    page, server = abroad(False)
+    given = {"module": "/recorder.js", "server": server, "recording": ENCODED, "options": {}}
+    with pytest.raises(Error, match="Failed to fetch dynamically imported module"):
+        page.evaluate(TRANSCRIBE, {**given, "module": f"{server}/recorder.js"})
+    assert refused(page, given)["code"] == "connection_lost"
+    assert engine.calls() == []
+
+
+def test_openais_sdk_transcribes_from_a_browser(abroad):
+    page, server = abroad(True)
+    assert WORDS in page.evaluate(OPENAI, {"server": server, "recording": ENCODED})
+
+
+def test_openais_sdk_transcribes_under_node(npm, server, engine):
+    program = npm / "transcribe.mjs"
+    program.write_text(UNDER_NODE)
+    with serving(server(openai_base_url=engine.url).app) as url:
+        command = [NODE / "bin" / "node", program, url, ASSETS / "beckett.wav"]
+        run = subprocess.run(command, cwd=npm, capture_output=True, text=True, check=True)
+    assert WORDS in run.stdout
+
+
+@pytest.mark.parametrize(
+    ("change", "complaint"),
+    [
+        (("", ""), ""),
+        (("await recorder.stop()", "5"), "not assignable to parameter of type 'Blob'"),
+        (('"srt"', '"docx"'), "not assignable to type 'Format"),
+        (("made.transcript", "made.words"), "'words' does not exist"),
+    ],
+)
+def test_typescript_knows_the_modules_types(npm, tmp_path, change, complaint):
+    shutil.copy(MODULE, tmp_path)
+    (tmp_path / "app.ts").write_text(TYPED.replace(*change) if complaint else TYPED)
+    compiler = npm / "node_modules" / "typescript" / "bin" / "tsc"
+    options = ["--noEmit", "--strict", "--allowJs", "--module", "esnext", "--target", "es2022", "--lib", "es2022,dom"]
+    command = [NODE / "bin" / "node", compiler, *options, "app.ts"]
+    run = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, check=False)
+    assert complaint in run.stdout
+    assert (run.returncode == 0) == (not complaint), run.stdout

@@ -1,0 +1,359 @@
+"""The recorder page as it is served, and as Chromium shows it to a person."""
+
+import contextlib
+import re
+import wave
+
+import numpy as np
+import pytest
+from playwright.sync_api import expect
+
+from handler.pages import router
+from infra.stack import OPEN_ROUTES
+from tests.browsers import NO_CHROMIUM, chromium
+from tests.conftest import ROOT, serving
+from tests.proxy import Proxy
+from tests.recordings import ASSETS, asset, long_recording, long_speech, recording
+
+FOLDER = ROOT / "handler" / "page"
+SPEECH = ASSETS / "beckett.wav"
+WORDS = "Ever tried. Ever failed."
+MUTED = """async () => {
+    const context = new AudioContext();
+    const still = new GainNode(context, { gain: 0 });
+    const target = context.createMediaStreamDestination();
+    const source = new OscillatorNode(context);
+    source.connect(still).connect(target);
+    source.start();
+    return target.stream;
+}"""
+needs_chromium = pytest.mark.skipif(bool(NO_CHROMIUM), reason=NO_CHROMIUM)
+
+
+# As it is served
+
+
+def test_every_file_of_the_page_is_served_and_open_at_the_gateway(client):
+    http = client(auth="token", access_token="t")
+    files = {f"/{path.name}" for path in FOLDER.iterdir()} - {"/index.html"} | {"/"}
+    assert {route.path for route in router.routes} == files <= set(OPEN_ROUTES)
+    for path in files:
+        answer = http.get(path)
+        assert answer.status_code == 200
+        assert answer.headers["content-type"].partition(";")[0] in ("text/html", "text/javascript", "text/css")
+        assert answer.headers["x-content-type-options"] == "nosniff"
+        again = http.get(path, headers={"If-None-Match": answer.headers["etag"]})
+        assert (again.status_code, again.content) == (304, b"")
+
+
+def test_the_page_may_run_its_own_files_and_call_its_own_server(client):
+    policy = client().get("/").headers["content-security-policy"]
+    assert "default-src 'none'" in policy
+    assert "script-src 'self';" in policy
+    assert "connect-src 'self';" in policy
+
+
+def test_the_page_may_upload_to_the_bucket(server):
+    place = server(idle=True)
+    form = place.ask().json()["upload"]["url"]
+    (bucket,) = re.findall(r"connect-src 'self' (\S+);", place.http.get("/").headers["content-security-policy"])
+    assert form.startswith(f"{bucket}/")
+
+
+def test_the_module_is_under_10_kb_and_the_whole_page_under_30():
+    sizes = {path.name: path.stat().st_size for path in FOLDER.iterdir()}
+    assert sizes["recorder.js"] < 10 * 1024
+    assert sum(sizes.values()) < 30 * 1024
+
+
+def test_nothing_of_the_page_comes_from_elsewhere_or_is_inline():
+    for path in FOLDER.iterdir():
+        assert not re.search(r"(src|href|from|url\(|import)[=( ]*[\"']?(https?:)?//", path.read_text()), path
+    html = (FOLDER / "index.html").read_text()
+    assert not re.search(r"<style|style=|\son\w+=|<script(?![^>]*src=)", html)
+
+
+# As a person sees it
+
+
+@pytest.fixture
+def site(server, engine):
+    """Makes a server with the page; its address, and the server itself."""
+    with contextlib.ExitStack() as stack:
+
+        def start(**given):
+            place = server(openai_base_url=engine.url, **given)
+            url = stack.enter_context(serving(place.app))
+            allow(place, url)
+            return url, place
+
+        yield start
+
+
+def allow(place, *origins):
+    """Pages of these origins may upload to the bucket."""
+    rule = {"AllowedOrigins": list(origins), "AllowedMethods": ["POST"], "AllowedHeaders": ["*"]}
+    place.s3.put_bucket_cors(Bucket="steno", CORSConfiguration={"CORSRules": [rule]})
+
+
+@pytest.fixture
+def page():
+    if NO_CHROMIUM:
+        pytest.skip(NO_CHROMIUM)
+    with chromium(str(SPEECH), permissions=["clipboard-read", "clipboard-write"]) as made:
+        made.faults = []
+        made.on("pageerror", lambda error: made.faults.append(str(error)))
+        yield made
+        assert made.faults == []
+
+
+def visit(page, url):
+    page.goto(url)
+    page.wait_for_selector("body[data-ready]")
+
+
+def choose(page, content, name="voice.webm"):
+    page.set_input_files("#file", {"name": name, "mimeType": "", "buffer": content})
+
+
+def read(page, text=WORDS):
+    expect(page.locator("#transcript")).to_contain_text(text, timeout=30_000)
+    expect(page.locator("#status")).to_contain_text("Transcribed by gpt-transcribe", timeout=30_000)
+
+
+def seen(page, *identities):
+    """Keeps all that is ever said at these places in `window.seen`."""
+    page.evaluate(
+        """(ids) => {
+            window.seen = [];
+            for (const id of ids) {
+                const place = document.getElementById(id);
+                const note = () => window.seen.push(place.textContent);
+                new MutationObserver(note).observe(place, { childList: true, characterData: true, subtree: true });
+            }
+        }""",
+        identities,
+    )
+
+
+def test_a_recording_of_30_mb_goes_by_the_bucket_and_says_how_far_it_is(page, site, tmp_path):
+    path = tmp_path / "meeting.wav"
+    with wave.open(str(path), "wb") as file:
+        file.setnchannels(2)
+        file.setsampwidth(2)
+        file.setframerate(48_000)
+        file.writeframes(np.repeat(long_speech(157), 2).tobytes())
+    assert path.stat().st_size > 30_000_000
+    url, place = site()
+    visit(page, url)
+    seen(page, "status", "transcript")
+    line = {"offline": False, "latency": 5, "downloadThroughput": -1, "uploadThroughput": 20_000_000}
+    page.context.new_cdp_session(page).send("Network.emulateNetworkConditions", line)
+    page.set_input_files("#file", path)
+    read(page, "the age of wisdom")
+    told = page.evaluate("window.seen")
+    sent = [int(found[1]) for text in told if (found := re.fullmatch(r"Sending (\d+) %", text))]
+    assert sent == sorted(sent)
+    assert len(set(sent)) >= 5
+    assert any(re.fullmatch(r"\d+ of \d+ parts are heard", text) for text in told)
+    assert any("the age of wisdom" in text for text in told)
+    assert [key.split("/")[0] for key in place.objects()][-1] == "transcripts"
+
+
+def test_a_connection_that_is_cut_off_is_taken_up_again_and_paid_once(page, site, engine):
+    url, _ = site()
+    with Proxy.before(url, 2_000_000) as proxy:
+        visit(page, proxy.url)
+        choose(page, long_recording("wav", 60))
+        read(page, "best of times")
+        assert proxy.left == 0
+    assert len(engine.calls()) == 1
+
+
+def test_an_upload_that_is_cut_off_is_taken_up_again(page, site):
+    url, _ = site(max_audio_bytes=1000)
+    cuts = []
+
+    def cut(route):
+        if route.request.method == "POST" and not cuts:
+            cuts.append(route.request.url)
+            route.abort("connectionreset")
+        else:
+            route.fallback()
+
+    page.route("**/steno*", cut)
+    page.route("**/steno.*/**", cut)
+    visit(page, url)
+    choose(page, recording("webm", seconds=5))
+    read(page, "Ever tried")
+    assert len(cuts) == 1
+
+
+def test_a_recording_that_cannot_be_sent_is_there_after_a_reload(page, site):
+    url, _ = site()
+    page.route("**/api/config", lambda route: route.abort())
+    visit(page, url)
+    page.click("#record")
+    expect(page.locator("#clock")).to_have_text("0:04", timeout=10_000)
+    page.click("#record")
+    expect(page.locator("#status")).to_have_text("Starting …")
+    expect(page.locator("#sound")).to_be_visible()
+    page.unroute("**/api/config")
+    visit(page, url)
+    expect(page.locator("#status")).to_have_text("Not sent yet")
+    page.click("#again")
+    read(page, "Ever tried")
+    visit(page, url)
+    page.click("#recent li button")
+    read(page, "Ever tried")
+
+
+def test_a_recording_survives_the_end_of_its_page(page, site):
+    url, _ = site()
+    visit(page, url)
+    page.click("#record")
+    expect(page.locator("#clock")).to_have_text("0:05", timeout=10_000)
+    page.goto("about:blank")
+    visit(page, url)
+    expect(page.locator("#status")).to_have_text("Not sent yet")
+    page.click("#again")
+    read(page, "Ever tried")
+
+
+def test_a_job_goes_on_without_its_page_and_is_followed_again(page, site, engine):
+    url, _ = site(max_audio_bytes=1000)
+    engine.script({"delay": 4})
+    visit(page, url)
+    choose(page, recording("mp3", seconds=7))
+    expect(page.locator("#status")).to_have_text("0 of 1 parts are heard", timeout=10_000)
+    visit(page, url)
+    read(page, "Ever tried")
+
+
+@pytest.mark.parametrize(
+    ("given", "content", "said"),
+    [
+        ({"max_upload_bytes": 2000, "max_audio_bytes": 1000}, b"RIFF" + bytes(5000), "At most 2000 bytes"),
+        ({}, b"<!doctype html><p>no sound", "a web page"),
+        ({}, b"", "The recording is empty"),
+        ({"max_audio_bytes": 1000}, b"GIF89a" + bytes(5000), "no audio or video"),
+    ],
+)
+def test_what_cannot_be_transcribed_is_refused_in_words(page, site, given, content, said):
+    url, _ = site(**given)
+    visit(page, url)
+    choose(page, content)
+    expect(page.locator("#alert")).to_contain_text(said, timeout=20_000)
+    expect(page.locator("#status")).to_contain_text(said)
+    page.click("#delete")
+    expect(page.locator("#recent li")).to_have_count(0)
+
+
+def test_the_token_is_asked_for_until_it_is_right_and_remembered(page, site):
+    url, _ = site(auth="token", access_token="open sesame")
+    visit(page, url)
+    choose(page, asset("beckett.wav"))
+    for token in ("wrong", "open sesame"):
+        expect(page.locator("#token")).to_be_focused()
+        page.keyboard.type(token)
+        page.keyboard.press("Enter")
+    read(page)
+    visit(page, url)
+    choose(page, recording("ogg"))
+    read(page, "Ever tried")
+    assert not page.locator("#access").is_visible()
+
+
+def test_a_person_who_has_no_token_can_leave_the_question(page, site):
+    url, _ = site(auth="token", access_token="open sesame")
+    visit(page, url)
+    choose(page, asset("beckett.wav"))
+    expect(page.locator("#token")).to_be_focused()
+    page.keyboard.press("Escape")
+    expect(page.locator("#alert")).to_contain_text("access token")
+
+
+@pytest.mark.parametrize("limit", [26_000_000, 1000])
+def test_a_transcript_is_copied_and_saved_in_every_format(page, site, limit, tmp_path):
+    url, _ = site(max_audio_bytes=limit)
+    visit(page, url)
+    choose(page, asset("beckett.wav"), "Krapp's tape.wav")
+    read(page)
+    page.click("#copy")
+    assert WORDS in page.evaluate("navigator.clipboard.readText()")
+    for kind, begins in (("txt", WORDS), ("srt", "1\n00:00:00,"), ("vtt", "WEBVTT")):
+        with page.expect_download() as saved:
+            page.click(f"#{kind}")
+        assert saved.value.suggested_filename == f"Krapp's tape.{kind}"
+        saved.value.save_as(tmp_path / kind)
+        assert begins in (tmp_path / kind).read_text()
+
+
+def test_what_is_cancelled_or_deleted_is_gone_from_browser_and_server(page, site, engine):
+    url, place = site(max_audio_bytes=1000)
+    engine.script({"delay": 5}, {"delay": 5})
+    before = place.objects()
+    visit(page, url)
+    choose(page, recording("flac", seconds=6))
+    expect(page.locator("#status")).to_have_text("0 of 1 parts are heard", timeout=10_000)
+    page.click("#cancel")
+    expect(page.locator("#status")).to_have_text("Not sent yet")
+    assert place.objects() == before
+    page.click("#delete")
+    expect(page.locator("#recent li")).to_have_count(0)
+    engine.script()
+    choose(page, recording("ogg", seconds=4))
+    read(page, "Ever tried")
+    assert len(place.objects()) == len(before) + 1
+    page.click("#delete")
+    expect(page.locator("#recent li")).to_have_count(0)
+    assert place.objects() == before
+    visit(page, url)
+    expect(page.locator("#recent li")).to_have_count(0)
+
+
+def test_the_level_is_shown_while_somebody_speaks(page, site):
+    url, _ = site()
+    visit(page, url)
+    page.evaluate(
+        """() => {
+            window.levels = [];
+            setInterval(() => window.levels.push(document.getElementById("level").value), 50);
+        }"""
+    )
+    page.click("#record")
+    expect(page.locator("#clock")).to_have_text("0:04", timeout=10_000)
+    assert max(page.evaluate("window.levels")) > 0.3
+
+
+def test_pausing_leaves_out_what_is_said_meanwhile(page, site):
+    url, _ = site()
+    visit(page, url)
+    page.click("#record")
+    expect(page.locator("#clock")).to_have_text("0:04", timeout=10_000)
+    page.click("#pause")
+    expect(page.locator("#pause")).to_have_text("Go on")
+    page.click("#record")
+    read(page, "Ever tried")
+    assert "Fail better" not in page.inner_text("#transcript")
+
+
+@pytest.mark.parametrize(
+    ("microphone", "said"),
+    [
+        ("() => Promise.reject(new DOMException('', 'NotAllowedError'))", "Allow this page the microphone"),
+        ("() => Promise.reject(new DOMException('', 'NotFoundError'))", "Connect a microphone"),
+        ("() => Promise.reject(new DOMException('it is busy', 'NotReadableError'))", "it is busy"),
+        # what a muted one gives
+        (MUTED, "The microphone was muted"),
+    ],
+)
+def test_a_microphone_that_fails_is_explained(page, site, microphone, said):
+    url, _ = site()
+    page.add_init_script(f"navigator.mediaDevices.getUserMedia = {microphone}")
+    visit(page, url)
+    page.click("#record")
+    if "muted" in said:
+        expect(page.locator("#clock")).to_have_text("0:02", timeout=10_000)
+        page.click("#record")
+    expect(page.locator("#alert")).to_contain_text(said)
