@@ -52,7 +52,7 @@ def main() -> None:
         settings = read_settings()
         wiring = Wiring(settings)
         server = LocalServer(wiring, address)
-        print(f"Steno   {address}  (its pages: {address}/docs)")
+        print(f"Steno   {address}  (a page to record on; for programs: {address}/docs)")
         print(f"Speech  {upstream}, as {settings.whisper_model}")
         print(f"Jobs    {aws}")
         print(f"Access  {_access(settings)}", flush=True)

@@ -37,7 +37,7 @@ async function work(item) {
 		await keep(entry);
 		await kept.dropRecording(entry).catch(() => {});
 	} catch (error) {
-		if (error.status === 401 && (await askForToken(error.detail))) return work(item);
+		if (error.status === 401 && (await askForToken())) return await work(item);
 		if (!item.ends.signal.aborted) fail(item, error);
 	} finally {
 		item.progress = item.ends = null;
@@ -47,8 +47,7 @@ async function work(item) {
 
 function fail(item, error) {
 	item.error = error;
-	if (error.job) keepJob(item, error.job);
-	if (item === shown) tell(error);
+	keepJob(item, error.job);
 }
 
 function keepJob({ entry }, job) {
@@ -118,7 +117,7 @@ async function keep(entry) {
 
 at("record").onclick = async () => {
 	tell();
-	if (recording) return recording.stop();
+	if (recording) return void recording.stop();
 	at("record").disabled = true;
 	try {
 		await start();
@@ -147,7 +146,8 @@ async function start() {
 	drawRecorder();
 	recording.finished
 		.catch((error) => {
-			tell(error);
+			if (item) item.error = error;
+			else tell(error);
 			return error.recording;
 		})
 		.then(async (blob) => {
@@ -158,7 +158,7 @@ async function start() {
 			await saving;
 			if (!item) return;
 			item.blob = blob;
-			if (at("alert").textContent) draw(item); // a muted one waits for its owner's word
+			if (item.error) draw(item); // a muted one waits for its owner's word
 			else work(item);
 		});
 }
@@ -248,10 +248,12 @@ function draw(item) {
 	if (item !== shown) return;
 	at("name").textContent = entry.name;
 	at("status").textContent = state(item);
+	at("status").classList.toggle("bad", Boolean(error));
 	at("transcript").textContent = entry.transcript ?? progress?.transcript ?? "";
 	at("transcript").hidden = !at("transcript").textContent;
-	drawBar("sent", progress?.phase === "sending", progress);
-	drawBar("heard", ends && progress?.phase !== "sending", progress);
+	const sending = isSending(progress);
+	drawBar("sent", sending, progress);
+	drawBar("heard", ends && !sending, progress);
 	if (blob && !at("sound").src) at("sound").src = URL.createObjectURL(blob);
 	at("sound").hidden = !blob;
 	const done = entry.transcript !== undefined;
@@ -265,16 +267,22 @@ function draw(item) {
 
 function drawBar(id, isOn, progress) {
 	at(id).hidden = !isOn;
+	if (!isOn) return;
+	const { done, total } = progress?.phase === "sending" && id === "heard" ? {} : (progress ?? {});
 	const bar = at(id).querySelector("progress");
-	if (progress?.total) Object.assign(bar, { max: progress.total, value: progress.done });
+	if (total) Object.assign(bar, { max: total, value: done });
 	else bar.removeAttribute("value");
+	at(id).querySelector("span").textContent = total ? `${Math.floor((100 * done) / total)} %` : "";
 }
+
+const isSending = (progress) => progress?.phase === "sending" && progress.done < progress.total;
 
 /** One sentence. */
 function state({ entry, blob, progress, error, ends }) {
 	if (error) return error.message;
 	if (ends && !progress) return "Starting …";
-	if (progress?.phase === "sending") return `Sending ${Math.floor((100 * progress.done) / progress.total)} %`;
+	if (isSending(progress)) return "Sending …";
+	if (progress?.phase === "sending") return "Sent; the words are on their way …";
 	if (progress?.phase === "queued") return "Waiting for its turn …";
 	if (progress) return progress.total ? `${progress.done} of ${progress.total} parts are heard` : "Listening …";
 	if (entry.transcript === "") return "Nobody speaks in it.";
