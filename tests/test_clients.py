@@ -7,6 +7,7 @@ import subprocess
 
 import pytest
 from playwright.sync_api import Error
+from playwright.sync_api import TimeoutError as Timeout
 
 from tests.abroad import MODULE, TRANSCRIBE, refused, site
 from tests.browsers import NO_CHROMIUM, chromium
@@ -22,6 +23,19 @@ OPENAI = """async ({ server, recording }) => {
     const file = new File([bytes], "voice.webm", { type: "audio/webm" });
     return (await client.audio.transcriptions.create({ model: "gpt-transcribe", file })).text;
 }"""
+ABORT = """async ({ server, recording, phase }) => {
+    const { transcribe } = await import("/recorder.js");
+    const ends = new AbortController();
+    const onProgress = (progress) => progress.phase === phase && ends.abort();
+    const blob = new Blob([atob(recording)]);
+    try {
+        await transcribe(blob, { baseUrl: server, signal: ends.signal, onProgress });
+    } catch (error) {
+        return error.name;
+    }
+}"""
+ALLOWED = {"Access-Control-Allow-Origin": "*", "Access-Control-Expose-Headers": "Retry-After", "Retry-After": "7"}
+UNFINISHED = {"status": "queued", "progress": {"done": 0, "total": None}, "transcript": "", "error": None}
 UNDER_NODE = """
 import fs from "node:fs";
 import OpenAI from "openai";
@@ -91,6 +105,51 @@ def test_a_page_that_is_not_allowed_is_told_nothing_and_nothing_is_paid_for_it(a
         page.evaluate(TRANSCRIBE, {**given, "module": f"{server}/recorder.js"})
     assert refused(page, given)["code"] == "connection_lost"
     assert engine.calls() == []
+
+
+def test_a_job_is_asked_for_when_the_server_says_and_no_sooner(abroad):
+    page, server = abroad(True)
+    asked = []
+    page.clock.install()
+    page.route("**/api/transcribe", lambda route: route.fulfill(status=202, json={"id": "j"}, headers=ALLOWED))
+    page.route(
+        "**/api/transcriptions/j", lambda route: asked.append(1) or route.fulfill(json=UNFINISHED, headers=ALLOWED)
+    )
+    given = {"module": "/recorder.js", "server": server, "recording": ENCODED, "options": {}}
+    page.evaluate(f"(given) => {{ ({TRANSCRIBE})(given); }}", given)
+    for polls in (1, 2, 3):
+        while len(asked) < polls:
+            page.wait_for_timeout(10)
+        page.clock.run_for(6900)
+        assert len(asked) == polls
+        page.clock.run_for(200)
+
+
+def test_a_server_that_is_busy_is_asked_again(abroad):
+    page, server = abroad(True)
+    busy = [
+        {
+            "status": 503,
+            "json": {"code": "upstream_busy", "detail": "Later."},
+            "headers": ALLOWED | {"Retry-After": "1"},
+        }
+    ]
+    page.route("**/api/transcribe", lambda route: route.fulfill(**busy.pop()) if busy else route.fallback())
+    given = {"module": "/recorder.js", "server": server, "recording": ENCODED, "options": {}}
+    assert WORDS in page.evaluate(TRANSCRIBE, given)["transcript"]
+
+
+@pytest.mark.parametrize("phase", ["sending", "queued"])
+def test_what_is_aborted_ends_at_once_with_the_reason_and_asks_no_more(abroad, phase):
+    page, server = abroad(True)
+    if phase == "queued":
+        page.route("**/api/transcribe", lambda route: route.fulfill(status=202, json={"id": "j"}, headers=ALLOWED))
+        page.route("**/api/transcriptions/j", lambda route: route.fulfill(json=UNFINISHED, headers=ALLOWED))
+    name = page.evaluate(ABORT, {"server": server, "recording": ENCODED, "phase": phase})
+    assert name == "AbortError"
+    page.clock.install()
+    with pytest.raises(Timeout), page.expect_request("**/api/**", timeout=500):
+        page.clock.run_for(60_000)
 
 
 def test_openais_sdk_transcribes_from_a_browser(abroad):
