@@ -111,13 +111,17 @@ class Recognizer:
 
     def _hear(self, recording: bytes, demuxer: str) -> Heard:
         samples = decode(recording, demuxer)
+        duration = len(samples) / SAMPLE_RATE
+        # A recording that ends in the middle of a word leaves the model listening, and the next one begins with it.
+        heard = np.concatenate([samples, np.zeros(SAMPLE_RATE, np.float32)])
         with self._lock:
-            lines = self._model.transcribe_without_streaming(samples.tolist(), SAMPLE_RATE).lines
+            lines = self._model.transcribe_without_streaming(heard.tolist(), SAMPLE_RATE).lines
         return Heard(
             tuple(
-                Line(round(line.start_time, 3), round(line.start_time + line.duration, 3), line.text) for line in lines
+                Line(round(line.start_time, 3), round(min(line.start_time + line.duration, duration), 3), line.text)
+                for line in lines
             ),
-            len(samples) / SAMPLE_RATE,
+            duration,
         )
 
 

@@ -8,6 +8,9 @@ from tests.conftest import serving
 from tests.recordings import ASSETS, recording
 from tests.test_page import choose, visit
 
+NO_MICROPHONE = """() => {
+    navigator.mediaDevices.getUserMedia = () => Promise.reject(new DOMException("", "NotFoundError"));
+}"""
 CHECK = "() => axe.run({ resultTypes: ['violations'] })"
 
 
@@ -50,7 +53,7 @@ def refused(page):
 
 
 def without_a_microphone(page):
-    page.evaluate("navigator.mediaDevices.getUserMedia = () => Promise.reject(new DOMException('', 'NotFoundError'))")
+    page.evaluate(NO_MICROPHONE)
     page.click("#record")
     expect(page.locator("#alert")).not_to_be_empty()
 

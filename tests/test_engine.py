@@ -17,6 +17,14 @@ def test_it_hears_what_is_said(engine):
     assert heard["usage"] == {"type": "duration", "seconds": 10}
 
 
+def test_what_it_hears_does_not_depend_on_what_it_heard_before(engine):
+    for seconds in (0.7, 0.9, 2.3):
+        engine.ask(recording("wav", seconds=seconds), "a.wav", model="gpt-transcribe")  # ends in the middle of a word
+        again = recording("flac", seconds=9 + seconds / 10)  # other bytes than before, or it would not listen
+        heard = engine.ask(again, "a.flac", model="gpt-transcribe").json()["text"]
+        assert heard.startswith("Ever tried. Ever failed. No matter.")
+
+
 def test_it_says_when_each_line_was_said(engine):
     heard = engine.ask(asset("beckett.wav"), "a.wav", model="whisper-1", response_format="verbose_json").json()
     starts = [segment["start"] for segment in heard["segments"]]
