@@ -24,7 +24,7 @@ router = APIRouter(include_in_schema=False)
 
 async def _answer(request: Request, wiring: Wired) -> Response:
     """A file; 304 where the browser has it already."""
-    path = _FOLDER / (request.url.path.removeprefix("/") or "index.html")
+    path = _FOLDER / (request.scope["path"].removeprefix("/") or "index.html")
     content, tag = _read(path)
     headers = {**_HEADERS, "ETag": tag}
     if path.suffix == ".html":

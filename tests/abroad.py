@@ -7,6 +7,7 @@ from starlette.responses import HTMLResponse
 from starlette.routing import Mount, Route
 from starlette.staticfiles import StaticFiles
 
+from tests.browsers import until
 from tests.conftest import ROOT, serving
 
 MODULE = ROOT / "handler" / "page" / "recorder.js"
@@ -54,9 +55,12 @@ def site(folder):
 def refused(page, given):
     """What TRANSCRIBE is told in the end, without waiting until its patience does."""
     page.clock.install()
-    page.evaluate("window.told = null")
     page.evaluate(f"(given) => {{ ({TRANSCRIBE})(given).then((told) => (window.told = told)); }}", given)
-    while not (told := page.evaluate("window.told")):
+
+    def told():
         page.clock.run_for(30_000)
+        return page.evaluate("window.told")
+
+    found = until(told)
     page.clock.resume()
-    return told
+    return found

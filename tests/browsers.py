@@ -148,12 +148,13 @@ class Firefox(Listener):
         lines = (f"user_pref({json.dumps(name)}, {json.dumps(value)});" for name, value in PREFERENCES.items())
         (profile / "user.js").write_text("\n".join(lines))
         command = ["firefox-esr", "--headless", "--no-remote", "--remote-debugging-port=0", "--profile", str(profile)]
+        log = folder / "firefox.log"
         with (
             sound_server(folder) as environment,
-            running(*command, env=environment, stderr=subprocess.PIPE, text=True) as process,
+            log.open("wb") as said,
+            running(*command, env=environment, stderr=said),
         ):
-            told = (re.search(r"BiDi listening on (\S+)", line) for line in process.stderr)
-            address = next(found[1] for found in told if found)
+            address = until(lambda: re.search(r"BiDi listening on (\S+)\n", log.read_text()))[1]
             with connect(f"{address}/session") as socket:
                 yield cls(socket, environment, speech)
 

@@ -1,19 +1,24 @@
 // What this browser keeps, so that no crash, reload or dead connection loses a recording: IndexedDB.
 // An entry is {id, name, created, language, format, job, transcript}; the bytes of its recording are in `chunks`.
 
-const opened = new Promise((resolve, reject) => {
-	const request = indexedDB.open("steno", 1);
-	request.onupgradeneeded = () => {
-		request.result.createObjectStore("entries", { keyPath: "id" });
-		request.result.createObjectStore("chunks", { autoIncrement: true }).createIndex("entry", "entry");
-	};
-	request.onsuccess = () => resolve(request.result);
-	request.onerror = () => reject(request.error);
-});
-opened.catch(() => {}); // whoever uses it is told
+let opened;
+
+/** Anew where a browser has closed it behind a page's back. */
+function open() {
+	opened ??= new Promise((resolve, reject) => {
+		const request = indexedDB.open("steno", 1);
+		request.onupgradeneeded = () => {
+			request.result.createObjectStore("entries", { keyPath: "id" });
+			request.result.createObjectStore("chunks", { autoIncrement: true }).createIndex("entry", "entry");
+		};
+		request.onsuccess = () => resolve(request.result);
+		request.onerror = () => reject(request.error);
+	}).then((database) => Object.assign(database, { onclose: () => (opened = null) }));
+	return opened;
+}
 
 async function within(mode, work) {
-	const transaction = (await opened).transaction(["entries", "chunks"], mode);
+	const transaction = (await open()).transaction(["entries", "chunks"], mode);
 	const request = work(transaction.objectStore("entries"), transaction.objectStore("chunks"));
 	return new Promise((resolve, reject) => {
 		transaction.oncomplete = () => resolve(request?.result);
@@ -36,7 +41,12 @@ export async function recording(entry) {
 	return found.length ? new Blob(found.map(({ bytes }) => bytes), { type: entry.type }) : null;
 }
 
-export const dropRecording = (entry) => within("readwrite", (_, chunks) => drop(chunks, entry));
+/** Its transcript for its recording; both or neither. */
+export const finish = (entry) =>
+	within("readwrite", (kept, chunks) => {
+		kept.put(entry);
+		drop(chunks, entry);
+	});
 
 export const remove = (entry) =>
 	within("readwrite", (kept, chunks) => {

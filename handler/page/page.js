@@ -5,6 +5,7 @@ import { deleteJob, fetchTranscript, followJob, record, retryJob, transcribe } f
 
 const LANGUAGES = "ar bg ca cs da de el en es et fi fr he hi hr hu id it ja ko lt lv ms nl no pl pt ro ru sk sl sr sv th tr uk ur vi zh";
 const CLOCK_MILLISECONDS = 200;
+const SAVING_MILLISECONDS = 5000; // beyond which the browser has given up
 
 /** By its id in the document. */
 const at = (id) => document.getElementById(id);
@@ -15,15 +16,15 @@ let recording = null;
 
 // Sending and waiting
 
-async function work(item) {
+async function work(item, retrying = false) {
 	const { entry } = item;
-	item.ends = new AbortController();
+	const ends = (item.ends = new AbortController());
 	item.error = null;
 	const options = {
 		...access(),
 		language: entry.language || undefined,
 		responseFormat: entry.format,
-		signal: item.ends.signal,
+		signal: ends.signal,
 		onProgress(progress) {
 			item.progress = progress;
 			if (progress.phase !== "sending") keepJob(item, progress.job);
@@ -32,13 +33,19 @@ async function work(item) {
 	};
 	draw(item);
 	try {
+		if (retrying && entry.job)
+			await retryJob(entry.job, options).catch((error) => {
+				if (error.code === "not_failed") return; // only its answers were lost
+				if (error.status !== 404 || !item.blob) throw error;
+				entry.job = "";
+			});
 		const { transcript, model, job } = await (entry.job ? followJob(entry.job, options) : transcribe(item.blob, options));
 		Object.assign(entry, { transcript, model, job: job || entry.job });
-		await keep(entry);
-		await kept.dropRecording(entry).catch(() => {});
+		// Where no words were heard, somebody may want to try again.
+		await (transcript ? kept.finish : kept.save)(entry).catch(unkept);
 	} catch (error) {
-		if (error.status === 401 && (await askForToken())) return await work(item);
-		if (!item.ends.signal.aborted) fail(item, error);
+		if (error.status === 401 && (await askForToken())) return await work(item, retrying);
+		if (!ends.signal.aborted) fail(item, error);
 	} finally {
 		item.progress = item.ends = null;
 	}
@@ -56,27 +63,13 @@ function keepJob({ entry }, job) {
 	keep(entry);
 }
 
-/** Once more: its job, where that failed; else the recording itself. */
-async function again(item) {
-	tell();
-	if (item.entry.job) {
-		try {
-			await retryJob(item.entry.job, access());
-		} catch (error) {
-			if (!item.blob) return fail(item, error), draw(item);
-			item.entry.job = "";
-		}
-	}
-	await work(item);
-}
-
 async function cancel(item) {
-	const { job } = item.progress ?? {};
-	item.ends.abort();
-	if (job) await deleteJob(job, access()).catch(() => {});
+	const job = item.progress?.job || item.entry.job;
 	item.entry.job = "";
-	if (item.blob) await keep(item.entry);
-	else await remove(item);
+	item.ends.abort();
+	if (job) deleteJob(job, access()).catch((error) => error.status === 404 || tell(error));
+	if (item.blob && item.entry.recorded) await keep(item.entry);
+	else await (item.blob ? kept.remove(item.entry).catch(() => {}) : remove(item));
 }
 
 async function remove(item) {
@@ -90,6 +83,7 @@ async function remove(item) {
 	items = items.filter((other) => other !== item);
 	item.row.remove();
 	show(null);
+	at("record").focus();
 }
 
 function add(blob, about) {
@@ -110,7 +104,14 @@ function add(blob, about) {
 /** Files stay where they are, and are kept by their jobs alone; what was recorded here is nowhere else. */
 async function keep(entry) {
 	if (!entry.recorded && !entry.job && !entry.transcript) return;
-	await kept.save(entry).catch((error) => tell(new Error(`This browser keeps nothing, so do not leave: ${error.message}`)));
+	await kept.save(entry).catch(unkept);
+}
+
+let losing = false;
+
+function unkept(error) {
+	losing = true;
+	tell(new Error(`This browser keeps nothing, so do not leave: ${error.message}`));
 }
 
 // Recording
@@ -125,6 +126,7 @@ at("record").onclick = async () => {
 		tell(error);
 	}
 	at("record").disabled = false;
+	at("record").focus();
 };
 
 async function start() {
@@ -134,10 +136,14 @@ async function start() {
 	recording = await record({
 		onLevel: (level) => (at("level").value = level),
 		onChunk(chunk) {
-			item ??= add(null, { ...entry, type: chunk.type });
+			if (!item) {
+				item = add(null, { ...entry, type: chunk.type });
+				navigator.locks?.request(item.entry.id, () => recording?.finished.catch(() => {}));
+			}
 			saving = saving
 				.then(async () => kept.addChunk(item.entry, await chunk.arrayBuffer()))
-				.then(() => keep(item.entry), () => keep(item.entry));
+				.catch(unkept)
+				.then(() => keep(item.entry));
 		},
 	});
 	// A phone that falls asleep stops recording.
@@ -155,7 +161,7 @@ async function start() {
 			stopClock();
 			awake?.release();
 			drawRecorder();
-			await saving;
+			await Promise.race([saving, new Promise((goOn) => setTimeout(goOn, SAVING_MILLISECONDS))]);
 			if (!item) return;
 			item.blob = blob;
 			if (item.error) draw(item); // a muted one waits for its owner's word
@@ -231,6 +237,7 @@ function show(item) {
 	const before = shown;
 	shown = item;
 	URL.revokeObjectURL(at("sound").src);
+	at("sound").pause();
 	at("sound").removeAttribute("src");
 	at("current").hidden = !item;
 	at("recent").hidden = !items.length;
@@ -256,13 +263,14 @@ function draw(item) {
 	drawBar("heard", ends && !sending, progress);
 	if (blob && !at("sound").src) at("sound").src = URL.createObjectURL(blob);
 	at("sound").hidden = !blob;
-	const done = entry.transcript !== undefined;
+	const done = Boolean(entry.transcript);
 	for (const id of ["copy", "txt"]) at(id).hidden = !entry.transcript;
 	for (const id of ["srt", "vtt"]) at(id).hidden = !entry.transcript || !(entry.job || blob);
 	at("again").hidden = done || Boolean(ends) || !(blob || entry.job);
 	at("again").textContent = error ? "Try again" : "Send";
 	at("cancel").hidden = !ends;
-	at("delete").hidden = Boolean(ends) || (!done && !blob && !error);
+	at("delete").hidden = Boolean(ends) || (recording && !done && !blob && !error);
+	if (document.activeElement.hidden) at("name").focus(); // where a button went that was just pressed
 }
 
 function drawBar(id, isOn, progress) {
@@ -297,12 +305,19 @@ function tell(error = null) {
 // What can be done with a transcript
 
 at("copy").onclick = async () => {
-	await navigator.clipboard.writeText(shown.entry.transcript);
-	at("status").textContent = "Copied.";
+	try {
+		await navigator.clipboard.writeText(shown.entry.transcript);
+		at("status").textContent = "Copied.";
+	} catch {
+		tell(new Error("This browser copies on pages that come by https only: select the text."));
+	}
 };
 at("txt").onclick = () => download(shown, "txt", shown.entry.transcript);
 for (const format of ["srt", "vtt"]) at(format).onclick = () => subtitles(shown, format).catch(tell);
-at("again").onclick = () => again(shown);
+at("again").onclick = () => {
+	tell();
+	work(shown, true);
+};
 at("cancel").onclick = () => cancel(shown);
 at("delete").onclick = () => remove(shown);
 
@@ -310,11 +325,14 @@ async function subtitles(item, format) {
 	tell();
 	at("status").textContent = "Laying the words on the sound …";
 	const { job, language } = item.entry;
-	const made = job
-		? await fetchTranscript(job, format, access())
-		: await transcribe(item.blob, { ...access(), language: language || undefined, responseFormat: format });
-	download(item, format, made.transcript);
-	draw(item);
+	try {
+		const made = job
+			? await fetchTranscript(job, format, access())
+			: await transcribe(item.blob, { ...access(), language: language || undefined, responseFormat: format });
+		download(item, format, made.transcript);
+	} finally {
+		draw(item);
+	}
 }
 
 function download({ entry }, extension, text) {
@@ -346,7 +364,7 @@ function askForToken() {
 
 at("access").querySelector("form").onsubmit = (event) => {
 	event.preventDefault();
-	localStorage.setItem("token", at("token").value.trim());
+	localStorage.setItem("token", at("token").value.replace(/[^ -~]/g, "").trim());
 	at("token").value = "";
 	at("access").close("given");
 };
@@ -358,12 +376,14 @@ for (const code of LANGUAGES.split(" ")) {
 	at("language").append(new Option(name, code));
 }
 addEventListener("beforeunload", (event) => {
-	const only = items.some(({ entry, ends }) => ends && !entry.recorded && !entry.job);
+	const only = items.some(({ entry, ends }) => entry.recorded ? losing && entry.transcript === undefined : ends && !entry.job);
 	if (recording || only) event.preventDefault();
 });
 
+const elsewhere = (await navigator.locks?.query())?.held.map(({ name }) => name);
 for (const entry of await kept.entries().catch(() => [])) {
-	const item = list(entry, entry.transcript === undefined ? await kept.recording(entry) : null);
+	if (elsewhere?.includes(entry.id)) continue; // another tab records it
+	const item = list(entry, entry.transcript ? null : await kept.recording(entry).catch(() => null));
 	at("recent").querySelector("ul").append(item.row);
 	draw(item);
 	if (entry.job && entry.transcript === undefined) work(item);

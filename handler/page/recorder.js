@@ -11,7 +11,7 @@
  * @typedef {{language?: string, model?: string, prompt?: string, keywords?: string[], responseFormat?: Format}} Wishes
  * @typedef {{phase: "sending" | "queued" | "transcribing", done: number, total: number | null, transcript: string, job: string}} Progress
  * @typedef {Access & Wishes & {onProgress?: (progress: Progress) => void}} Options
- * @typedef {{transcript: string, model: string, job: string, segments?: object[]}} Transcription
+ * @typedef {{transcript: string, model: string, job: string, segments?: any[], duration?: number}} Transcription
  */
 
 const DELAYS = [1, 2, 4, 8, 15, 30, 30, 30]; // seconds between tries
@@ -164,10 +164,9 @@ function result({ text, json, model }, job = "") {
 /** XMLHttpRequest tells how much is sent. */
 async function call(method, path, options, body = null, job = "", tries = DELAYS.length + 1) {
 	const { baseUrl, token, signal, onProgress } = options;
-	const base = (baseUrl ?? new URL(".", import.meta.url).href).replace(/\/?$/, "/api/");
+	const base = new URL(baseUrl ?? ".", import.meta.url).href.replace(/\/?$/, "/api/");
 	const url = new URL(path, base).href;
 	for (let tried = 1; ; tried++) {
-		signal?.throwIfAborted();
 		const request = new XMLHttpRequest();
 		request.open(method, url);
 		if (token && url.startsWith(base)) request.setRequestHeader("Authorization", `Bearer ${token}`);
@@ -181,15 +180,17 @@ async function call(method, path, options, body = null, job = "", tries = DELAYS
 			request.send(body);
 		});
 		await sent.catch((reason) => (request.abort(), Promise.reject(reason)));
-		const { status, responseText: text } = request;
 		const header = (name) => request.getResponseHeader(name) ?? "";
+		const { responseText: text } = request;
+		const status = header("Content-Type").includes("html") ? 0 : request.status; // a captive portal's
 		const json = header("Content-Type").includes("json");
 		const retryAfter = Number(header("Retry-After"));
 		if (status && status < 300) return { status, text, json, model: header("Steno-Model"), retryAfter };
-		if ((status && status !== 503) || tried >= tries) {
+		const passing = !status || status === 503 || (method === "GET" && [429, 502, 504].includes(status));
+		if (!passing || tried >= tries) {
 			if (!status) throw new StenoError("connection_lost", "The server cannot be reached from this page.");
 			const { code = `http_${status}`, detail, message } = json ? JSON.parse(text) : inBucket(text);
-			throw new StenoError(code, detail ?? message, { status, job: header("Location").split("/").pop() });
+			throw new StenoError(code, detail || message || code, { status, job: header("Location").split("/").pop() });
 		}
 		await pause(retryAfter || DELAYS[tried - 1], signal);
 	}
@@ -207,6 +208,7 @@ function pause(seconds, signal) {
 
 /** Until `begin` calls back; its listeners end then. */
 function until(signal, begin) {
+	signal?.throwIfAborted();
 	const over = new AbortController();
 	const waiting = new Promise((resolve, reject) => {
 		signal?.addEventListener("abort", () => reject(signal.reason), over);
