@@ -1,5 +1,6 @@
 """The recorder page as it is served, and as Chromium shows it to a person."""
 
+import base64
 import contextlib
 import re
 import wave
@@ -27,7 +28,11 @@ MUTED = """async () => {
     source.start();
     return target.stream;
 }"""
-needs_chromium = pytest.mark.skipif(bool(NO_CHROMIUM), reason=NO_CHROMIUM)
+DROP = """(recording) => {
+    const dropped = new DataTransfer();
+    dropped.items.add(new File([Uint8Array.from(atob(recording), (byte) => byte.charCodeAt(0))], "voice.webm"));
+    document.body.dispatchEvent(new DragEvent("drop", { dataTransfer: dropped, bubbles: true, cancelable: true }));
+}"""
 
 
 # As it is served
@@ -160,6 +165,27 @@ def test_a_recording_of_30_mb_goes_by_the_bucket_and_says_how_far_it_is(page, si
     assert any(re.fullmatch(r"\d+ of \d+ parts are heard", text) for text in told)
     assert any("the age of wisdom" in text for text in told)
     assert [key.split("/")[0] for key in place.objects() if key not in before] == ["transcripts"]
+
+
+def test_a_file_can_be_dropped_anywhere_and_the_language_be_chosen(page, site, engine):
+    url, _ = site()
+    visit(page, url)
+    page.select_option("#language", "en")
+    page.evaluate(DROP, base64.b64encode(recording("webm")).decode())
+    read(page, "Ever tried")
+    (call,) = engine.calls()
+    assert call["fields"]["languages[]"] == ["en"]
+
+
+def test_it_records_by_keyboard_alone(page, site):
+    url, _ = site()
+    visit(page, url)
+    page.keyboard.press("Tab")
+    page.keyboard.press("Space")
+    expect(page.locator("#clock")).to_have_text("0:03", timeout=10_000)
+    expect(page.locator("#record")).to_be_focused()
+    page.keyboard.press("Space")
+    read(page, "Ever tried")
 
 
 def test_a_connection_that_is_cut_off_is_taken_up_again_and_paid_once(page, site, engine):
