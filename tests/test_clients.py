@@ -22,6 +22,12 @@ OPENAI = """async ({ server, recording }) => {
     const file = new File([bytes], "voice.webm", { type: "audio/webm" });
     return (await client.audio.transcriptions.create({ model: "gpt-transcribe", file })).text;
 }"""
+FOLLOW = """async (server) => {
+    const { transcribe } = await import("/recorder.js");
+    window.told = 0;
+    const onProgress = ({ phase }) => phase === "queued" && window.told++;
+    await transcribe(new Blob(["voice"]), { baseUrl: server, onProgress });
+}"""
 ABORT = """async ({ server, recording, phase }) => {
     const { transcribe } = await import("/recorder.js");
     const ends = new AbortController();
@@ -120,11 +126,9 @@ def test_a_job_is_asked_for_when_the_server_says_and_no_sooner(abroad):
     page.route(
         "**/api/transcriptions/j", lambda route: asked.append(1) or route.fulfill(json=UNFINISHED, headers=ALLOWED)
     )
-    given = {"module": "/recorder.js", "server": server, "recording": ENCODED, "options": {}}
-    page.evaluate(f"(given) => {{ ({TRANSCRIBE})(given); }}", given)
+    page.evaluate(f"(given) => {{ ({FOLLOW})(given); }}", server)
     for polls in (1, 2, 3):
-        while len(asked) < polls:
-            page.wait_for_timeout(10)
+        until(lambda: page.evaluate("window.told") == polls)  # noqa: B023 - is called at once
         page.clock.run_for(6900)
         assert len(asked) == polls
         page.clock.run_for(200)
