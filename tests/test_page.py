@@ -118,6 +118,12 @@ def visit(page, url):
     page.wait_for_selector("body[data-ready]")
 
 
+def begin_recording(page, clock):
+    """Goes on until the page's clock shows so much."""
+    page.click("#record")
+    expect(page.locator("#clock")).to_have_text(clock, timeout=10_000)
+
+
 def choose(page, content, name="voice.webm"):
     page.set_input_files("#file", {"name": name, "mimeType": "", "buffer": content})
 
@@ -221,8 +227,7 @@ def test_a_recording_that_cannot_be_sent_is_there_after_a_reload(page, site):
     url, _ = site()
     page.route("**/api/config", lambda route: route.abort())
     visit(page, url)
-    page.click("#record")
-    expect(page.locator("#clock")).to_have_text("0:04", timeout=10_000)
+    begin_recording(page, "0:04")
     page.click("#record")
     expect(page.locator("#status")).to_have_text("Starting …")
     expect(page.locator("#sound")).to_be_visible()
@@ -239,8 +244,7 @@ def test_a_recording_that_cannot_be_sent_is_there_after_a_reload(page, site):
 def test_a_recording_survives_the_end_of_its_page(page, site):
     url, _ = site()
     visit(page, url)
-    page.click("#record")
-    expect(page.locator("#clock")).to_have_text("0:05", timeout=10_000)
+    begin_recording(page, "0:05")
     page.goto("about:blank")
     visit(page, url)
     expect(page.locator("#status")).to_have_text("Not sent yet")
@@ -258,8 +262,7 @@ def test_a_transcript_that_cannot_be_kept_costs_no_recording(page, site):
         };"""
     )
     visit(page, url)
-    page.click("#record")
-    expect(page.locator("#clock")).to_have_text("0:04", timeout=10_000)
+    begin_recording(page, "0:04")
     page.click("#record")
     read(page, "Ever tried")
     expect(page.locator("#alert")).to_contain_text("This browser keeps nothing")
@@ -274,8 +277,7 @@ def test_a_transcript_that_cannot_be_kept_costs_no_recording(page, site):
 def test_another_tab_leaves_a_recording_alone_while_it_is_made(page, site):
     url, _ = site()
     visit(page, url)
-    page.click("#record")
-    expect(page.locator("#clock")).to_have_text("0:03", timeout=10_000)
+    begin_recording(page, "0:03")
     other = page.context.new_page()
     visit(other, url)
     expect(other.locator("#recent li")).to_have_count(0)
@@ -287,8 +289,7 @@ def test_where_no_words_are_heard_the_recording_stays(page, site, engine):
     url, _ = site()
     engine.script({"body": {"text": "", "usage": {"type": "duration", "seconds": 3}}})
     visit(page, url)
-    page.click("#record")
-    expect(page.locator("#clock")).to_have_text("0:03", timeout=10_000)
+    begin_recording(page, "0:03")
     page.click("#record")
     expect(page.locator("#status")).to_have_text("Nobody speaks in it.", timeout=20_000)
     visit(page, url)
@@ -421,16 +422,14 @@ def test_the_level_is_shown_while_somebody_speaks(page, site):
             setInterval(() => window.levels.push(document.getElementById("level").value), 50);
         }"""
     )
-    page.click("#record")
-    expect(page.locator("#clock")).to_have_text("0:04", timeout=10_000)
+    begin_recording(page, "0:04")
     assert max(page.evaluate("window.levels")) > 0.3
 
 
 def test_pausing_leaves_out_what_is_said_meanwhile(page, site):
     url, _ = site()
     visit(page, url)
-    page.click("#record")
-    expect(page.locator("#clock")).to_have_text("0:04", timeout=10_000)
+    begin_recording(page, "0:04")
     page.click("#pause")
     expect(page.locator("#pause")).to_have_text("Go on")
     page.click("#record")

@@ -3,7 +3,7 @@
 
 let opened;
 
-/** Anew where a browser has closed it behind a page's back. */
+/** Anew where it could not be opened, or was closed behind the page's back. */
 function open() {
 	opened ??= new Promise((resolve, reject) => {
 		const request = indexedDB.open("steno", 1);
@@ -12,7 +12,10 @@ function open() {
 			request.result.createObjectStore("chunks", { autoIncrement: true }).createIndex("entry", "entry");
 		};
 		request.onsuccess = () => resolve(request.result);
-		request.onerror = () => reject(request.error);
+		request.onerror = () => {
+			opened = null;
+			reject(request.error);
+		};
 	}).then((database) => Object.assign(database, { onclose: () => (opened = null) }));
 	return opened;
 }

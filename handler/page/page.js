@@ -264,8 +264,8 @@ function draw(item) {
 	if (blob && !at("sound").src) at("sound").src = URL.createObjectURL(blob);
 	at("sound").hidden = !blob;
 	const done = Boolean(entry.transcript);
-	for (const id of ["copy", "txt"]) at(id).hidden = !entry.transcript;
-	for (const id of ["srt", "vtt"]) at(id).hidden = !entry.transcript || !(entry.job || blob);
+	for (const id of ["copy", "txt"]) at(id).hidden = !done;
+	for (const id of ["srt", "vtt"]) at(id).hidden = !done || !(entry.job || blob);
 	at("again").hidden = done || Boolean(ends) || !(blob || entry.job);
 	at("again").textContent = error ? "Try again" : "Send";
 	at("cancel").hidden = !ends;
