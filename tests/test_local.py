@@ -40,7 +40,10 @@ def started(folder=None, **environment):
         )
         try:
             yield process
-        finally:
+        finally:  # asked first, so that the local AWS has ended, and writes no more, before its folder goes
+            with contextlib.suppress(subprocess.TimeoutExpired):
+                process.terminate()
+                process.communicate(timeout=20)
             process.kill()
             process.communicate()
 
