@@ -1,11 +1,23 @@
 """The entry for HTTP: `uvicorn handler.main:app` on a machine, `handler.main.lambda_handler` on Lambda."""
 
+import gc
+
+from pydantic import BaseModel
+
+# For cold starts: nothing that imports leave is garbage, and most models, FastAPI's own of OpenAPI, are never used.
+gc.disable()
+BaseModel.model_config["defer_build"] = True
+
 from mangum import Mangum
 
 from handler.api import create_app
 from handler.settings import read_settings
 
 app = create_app(read_settings())
+app.state.wiring.prepare()
 
 # Everything Steno answers is text; what Mangum does not know as text it sends in base64.
 lambda_handler = Mangum(app, lifespan="off", text_mime_types=["text/", "application/json", "application/problem+json"])
+
+gc.freeze()
+gc.enable()

@@ -106,6 +106,11 @@ class Wiring:
             raise NotFound("This server takes no uploads: it has no bucket.")
         return self._jobs
 
+    def prepare(self) -> None:
+        """Builds what nearly every request needs: a start on Lambda has more of a processor than a request has."""
+        if self._jobs:
+            self._jobs.client  # noqa: B018 - it is built on its first use
+
     @property
     def ledger(self) -> Ledger | None:
         """None where this server has no table: then what is sent twice is paid twice."""
@@ -133,7 +138,7 @@ class Wiring:
         return boto3.client("sqs")
 
     async def speech(self) -> "Speech":
-        """In a thread the first time: importing the SDK takes as long as a fifth of a second."""
+        """In a thread the first time: the client, with all the certificates it trusts, takes a while to build."""
         if self._speech is None:
             self._speech = await anyio.to_thread.run_sync(self._build_speech)
         return self._speech

@@ -7,7 +7,10 @@ to, so that without it every cold start compiles everything anew.
 """
 
 import ast
+import gzip
 import hashlib
+import importlib.util
+import json
 import os
 import platform
 import re
@@ -28,19 +31,17 @@ MOST_GLIBC = 34  # 2.34, what Amazon Linux 2023 has
 
 # botocore describes four hundred services; these are asked, and what the SDK reads of all.
 _SERVICES = {"dynamodb", "s3", "secretsmanager", "sqs", "sts"}
-# Of OpenAI's SDK, only what transcribes is ever imported.
 _UNUSED = (
     "bin",
     "**/tests",
     "**/*.pyi",
-    "*.dist-info/RECORD",
-    "*.dist-info/INSTALLER",
-    "*.dist-info/REQUESTED",
+    "[!h]*.dist-info",  # searched whole by whoever looks for plug-ins; httpx2 and httpcore2 read their own
+    "h[!t]*.dist-info",
+    "ht*.dist-info/RECORD",
+    "ht*.dist-info/INSTALLER",
+    "ht*.dist-info/REQUESTED",
     "boto3/examples",
-    "openai/cli",
-    "openai/resources/[!_a]*",
-    "openai/resources/admin",
-    *(f"openai/types/{name}" for name in ("admin", "beta", "evals", "fine_tuning", "live", "realtime", "webhooks")),
+    "pydantic/v1",  # looked for by FastAPI, which does without
 )
 
 
@@ -141,9 +142,22 @@ def _drop_unused(folder: Path) -> None:
     for pattern in _UNUSED:
         for path in folder.glob(pattern):
             shutil.rmtree(path) if path.is_dir() else path.unlink()
-    for path in (folder / "botocore" / "data").iterdir():
+    data = folder / "botocore" / "data"
+    for path in data.iterdir():
         if path.is_dir() and path.name not in _SERVICES:
             shutil.rmtree(path)
+    for path in data.rglob("*.json.gz"):  # the zip packs them as well, and nothing has to be unpacked twice
+        path.with_suffix("").write_bytes(gzip.decompress(path.read_bytes()))
+        path.unlink()
+    _cut_endpoints(data / "endpoints.json")
+
+
+def _cut_endpoints(path: Path) -> None:
+    """Leaves the services that are asked: a client reads the whole list, which is a tenth of a cold start."""
+    listed = json.loads(path.read_text())
+    for partition in listed["partitions"]:
+        partition["services"] = {name: told for name, told in partition["services"].items() if name in _SERVICES}
+    path.write_text(json.dumps(listed))
 
 
 def _compile(folder: Path, target: Target) -> None:
@@ -175,6 +189,17 @@ def _interpreter(target: Target) -> str | None:
         *(home / ".local/share/uv/python").glob(f"cpython-{target.python}*/bin/python{target.python}"),
     ]
     return str(kept[0]) if kept else None
+
+
+def without_byte_code(folder: Path) -> list[Path]:
+    """The sources in a bundle whose byte code is missing, or is another source's, or would be checked against it."""
+    return [path for path in folder.rglob("*.py") if not _is_compiled(path)]
+
+
+def _is_compiled(path: Path) -> bool:
+    unchecked = (1).to_bytes(4, "little") + importlib.util.source_hash(path.read_bytes())  # as PEP 552 has it
+    compiled = path.parent.glob(f"__pycache__/{path.stem}.cpython-*.pyc")
+    return any(found.read_bytes()[4:16] == unchecked for found in compiled)
 
 
 def glibc_of(folder: Path) -> int:

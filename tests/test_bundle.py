@@ -3,6 +3,7 @@
 import base64
 import json
 import os
+import py_compile
 import subprocess
 import sys
 import zipfile
@@ -13,7 +14,7 @@ from pathlib import Path
 import httpx2
 import pytest
 
-from infra.bundle import API, MOST_GLIBC, ROOT, WORKER, Target, glibc_of
+from infra.bundle import API, MOST_GLIBC, ROOT, WORKER, Target, glibc_of, without_byte_code
 from infra.local_aws import free_port, wait_for
 from tests.recordings import asset, long_recording
 
@@ -69,11 +70,20 @@ def content(path):
     return path.stat().st_mode, path.read_bytes() if path.is_file() else None
 
 
-def test_byte_code_is_there_and_is_never_checked_against_its_source():
+@pytest.mark.parametrize("bundle", [API, WORKER], ids=lambda bundle: bundle.name)
+def test_byte_code_is_there_for_every_source_and_is_never_checked_against_it(bundle):
     """As Lambda's code folder cannot be written to."""
-    bundle = API.build(ROOT / ".bundles", Target.here())
-    (compiled,) = (bundle / "handler" / "__pycache__").glob("main.*.pyc")
-    assert compiled.read_bytes()[4:8] == b"\x01\0\0\0"  # by its hash, unchecked
+    assert without_byte_code(bundle.build(ROOT / ".bundles", Target.here())) == []
+
+
+def test_missing_stale_and_checked_byte_code_would_be_noticed(tmp_path):
+    modules = {name: tmp_path / f"{name}.py" for name in ("missing", "stale", "checked", "good")}
+    for path in modules.values():
+        path.write_text("1")
+    for name, mode in (("stale", "UNCHECKED_HASH"), ("checked", "CHECKED_HASH"), ("good", "UNCHECKED_HASH")):
+        py_compile.compile(modules[name], invalidation_mode=py_compile.PycInvalidationMode[mode])
+    modules["stale"].write_text("2")
+    assert {path.stem for path in without_byte_code(tmp_path)} == {"missing", "stale", "checked"}
 
 
 # Under the emulator

@@ -9,6 +9,7 @@ from tempfile import TemporaryFile
 import anyio
 import anyio.to_thread
 import httpx2
+import openai
 import pytest
 import trustme
 from anyio import wait_all_tasks_blocked
@@ -75,6 +76,24 @@ async def test_lists_go_up_as_the_upstream_reads_them():
     await send(upstream, parameters={**JSON, "keywords": ["Steno", "Ada"], "languages": ["en"]})
     assert upstream.calls[0].fields["keywords[]"] == ["Steno", "Ada"]
     assert upstream.calls[0].fields["languages[]"] == ["en"]
+
+
+@pytest.mark.parametrize(
+    "parameters",
+    [
+        {**JSON, "prompt": "Beckett", "keywords": ["Ada", "B"], "languages": ["en", "fr"], "include": ["logprobs"]},
+        {**TIMED, "language": "en", "temperature": 0.2, "timestamp_granularities": ["word", "segment"]},
+        {**JSON, "chunking_strategy": "auto", "known_speaker_names": ["A"], "known_speaker_references": ["data:,x"]},
+        {**JSON, "chunking_strategy": {"type": "server_vad", "threshold": 0.5, "silence_duration_ms": 200}},
+    ],
+)
+async def test_the_form_is_the_one_that_openais_own_sdk_sends(parameters):
+    answer = {"text": "Ever tried.", "segments": [{"start": 0, "end": 2, "text": "Ever tried."}]}
+    ours, theirs = (FalseUpstream(httpx2.Response(200, json=answer)) for _ in range(2))
+    await send(ours, parameters=parameters)
+    sdk = openai.OpenAI(api_key="sk-test-key", max_retries=0, http_client=httpx2.Client(transport=theirs))
+    sdk.audio.transcriptions.with_raw_response.create(file=("recording.webm", b"sound", "audio/webm"), **parameters)
+    assert ours.calls == theirs.calls
 
 
 async def test_the_answer_becomes_a_transcript():

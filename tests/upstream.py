@@ -1,4 +1,4 @@
-"""A false upstream under the real OpenAI client: it answers what it is told and keeps what it was sent."""
+"""A false upstream under the real client: it answers what it is told and keeps what it was sent."""
 
 import re
 from collections import deque

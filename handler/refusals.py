@@ -1,0 +1,153 @@
+"""What it means for our caller that the upstream refuses, fails, or does not answer."""
+
+import json
+import re
+import ssl
+import time
+from dataclasses import dataclass
+from email.utils import parsedate_to_datetime
+from typing import Any
+
+import httpx2
+
+from handler.errors import (
+    EmptyRecording,
+    InvalidOption,
+    RecordingTooLarge,
+    StenoError,
+    UnreadableRecording,
+    UpstreamBusy,
+    UpstreamCredentials,
+    UpstreamError,
+    UpstreamFailed,
+    UpstreamModel,
+    UpstreamQuota,
+    UpstreamTimeout,
+)
+
+BUSY_SECONDS = 5.0  # what a caller is asked to wait when the upstream names no time
+_DAY_SECONDS = 86_400.0
+
+_NEVER_BETTER = {
+    "insufficient_quota",
+    "project_spend_limit_exceeded",
+    "organization_spend_limit_exceeded",
+    "billing_hard_limit_reached",
+    "billing_not_active",
+}
+# OpenAI's error guide asks for a new try after these. Other 5xx come from gateways, behind which the work may be done.
+_UPSTREAM_SAYS_AGAIN = {408, 429, 500, 503}
+
+
+@dataclass(frozen=True)
+class _Refusal:
+    """An answer that is no success; `error` is OpenAI's, `{"message", "code", "param"}`, as far as there is one."""
+
+    status: int
+    headers: httpx2.Headers
+    error: dict[str, Any]
+
+    @property
+    def reason(self) -> str:
+        """The upstream's own words, without anything that looks like a key, and the id to ask its support with."""
+        said, request = self.error.get("message"), self.headers.get("x-request-id")
+        text = f"It answered HTTP {self.status}."
+        if isinstance(said, str) and said:
+            text = f'The speech service says: "{_clean(said)}"'
+        return f"{text} (request {request})" if request else text
+
+
+def refused(answer: httpx2.Response, body: bytes) -> StenoError:
+    """The error for an answer that is no success."""
+    refusal = _Refusal(answer.status_code, answer.headers, _told(body))
+    status, code, reason = refusal.status, str(refusal.error.get("code")), refusal.reason
+    if code in _NEVER_BETTER:
+        return UpstreamQuota(f"The speech service's account is out of credit or at its limit. {reason}")
+    if status == 404 or code == "model_not_found" or (status == 400 and refusal.error.get("param") == "model"):
+        return UpstreamModel(f"The speech service does not serve this model to this key. {reason}")
+    if status in (401, 403):
+        return UpstreamCredentials(f"The speech service does not accept the server's key. {reason}")
+    if status == 413:
+        return RecordingTooLarge(f"The recording is larger than the speech service takes. {reason}")
+    if status in (400, 415, 422):
+        return _not_taken(refusal)
+    return _failed(refusal)
+
+
+def _told(body: bytes) -> dict[str, Any]:
+    """The error in the body; empty where there is none to be read."""
+    try:
+        said = json.loads(body)
+    except (ValueError, RecursionError):
+        return {}
+    error = said.get("error", said) if isinstance(said, dict) else None
+    return error if isinstance(error, dict) else {}
+
+
+def _not_taken(refusal: _Refusal) -> StenoError:
+    param = refusal.error.get("param")
+    if refusal.error.get("code") == "audio_too_short":
+        return EmptyRecording(f"The recording is too short to hold speech. {refusal.reason}")
+    if isinstance(param, str) and param not in ("", "file"):
+        return InvalidOption(param.removesuffix("[]"), f"The speech service refused the option. {refusal.reason}")
+    return UnreadableRecording(f"The speech service could not read the recording. {refusal.reason}")
+
+
+def _failed(refusal: _Refusal) -> UpstreamError:
+    status, reason = refusal.status, refusal.reason
+    said = refusal.headers.get("x-should-retry")
+    again = said == "true" or (said != "false" and status in _UPSTREAM_SAYS_AGAIN)
+    wait = _retry_after(refusal.headers)
+    if status in (429, 503):
+        wait = BUSY_SECONDS if wait is None else wait
+        return UpstreamBusy(f"The speech service is busy. {reason}", again=again, retry_after=wait)
+    if status in (408, 504):
+        return UpstreamTimeout(f"The speech service took too long. {reason}", again=again, retry_after=wait)
+    return UpstreamFailed(f"The speech service failed. {reason}", again=again, retry_after=wait)
+
+
+def _clean(text: str) -> str:
+    text = re.sub(r"\b(sk|sess|Bearer)[-_ ][\w*.\-]{4,}", "[key]", text)
+    return " ".join(text.split())[:500]
+
+
+def _retry_after(headers: httpx2.Headers) -> float | None:
+    """Seconds, which the headers give as a number or as a date; a day at most."""
+    value = headers.get("retry-after", "")
+    if milliseconds := _number(headers.get("retry-after-ms", "")):
+        return milliseconds / 1000
+    if (seconds := _number(value)) is not None:
+        return seconds
+    try:
+        return min(max(parsedate_to_datetime(value).timestamp() - time.time(), 0), _DAY_SECONDS)
+    except ValueError:
+        return None
+
+
+def _number(text: str) -> float | None:
+    try:
+        number = float(text)
+    except ValueError:
+        return None
+    return min(number, _DAY_SECONDS) if number >= 0 else None
+
+
+def unanswered(cause: BaseException) -> UpstreamError:
+    """The error for a request that ended without a whole answer."""
+    if _is_tls(cause):
+        return UpstreamFailed("The speech service's TLS certificate could not be verified.")
+    if isinstance(cause, httpx2.ConnectError | httpx2.ConnectTimeout | httpx2.PoolTimeout):
+        return UpstreamFailed(f"The speech service cannot be reached ({_clean(str(cause))}).", again=True)
+    if isinstance(cause, httpx2.TimeoutException):
+        return too_late()
+    return UpstreamFailed("The connection to the speech service broke before its answer was complete.")
+
+
+def _is_tls(error: BaseException | None) -> bool:
+    while error is not None and not isinstance(error, ssl.SSLError):
+        error = error.__cause__ or error.__context__
+    return error is not None
+
+
+def too_late() -> UpstreamTimeout:
+    return UpstreamTimeout("The speech service did not answer in time. Send the recording again, or a shorter one.")
