@@ -20,6 +20,15 @@ def engine() -> Iterator[str]:
 
 
 @contextmanager
+def upstream(seconds: float = 0.0) -> Iterator[str]:
+    """A speech service that answers after so many seconds; its address without `/v1`."""
+    command = [sys.executable, "-m", "benchmarks.upstream", str(seconds)]
+    with subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True) as process:
+        yield process.stdout.readline().strip()  # type: ignore[union-attr] # a pipe
+        process.stdin.close()  # type: ignore[union-attr] # a pipe
+
+
+@contextmanager
 def app(upstream: str, **environment: str) -> Iterator[tuple[int, str]]:
     """Steno over `upstream`; its process id and its address."""
     with socket.create_server(("127.0.0.1", 0), backlog=1024) as listener:

@@ -1,6 +1,7 @@
 """The routes, and how their errors are answered."""
 
 import logging
+from collections.abc import Callable
 from functools import partial
 from typing import Any
 
@@ -27,7 +28,7 @@ from handler.errors import (
 from handler.form import received_form
 from handler.job import Caller, Job
 from handler.models import MODELS
-from handler.options import Options, TranscribeOptions, model_for
+from handler.options import TIMED_FORMATS, Options, TranscribeOptions, model_for
 from handler.settings import Settings
 from handler.transcript import Transcript
 from handler.wiring import Wiring
@@ -38,7 +39,13 @@ log = logging.getLogger("steno")
 def create_app(settings: Settings, wiring: Wiring | None = None) -> FastAPI:
     """The application; `wiring` replaces the clients that the settings describe."""
     wiring = wiring or Wiring(settings)
-    app = FastAPI(title="Steno", summary="Speech to text that you own.", version="0.1.0", redirect_slashes=False)
+    app = FastAPI(
+        title="Steno",
+        summary="Speech to text that you own.",
+        version="0.1.0",
+        redirect_slashes=False,
+        telemetry={"tracing": False, "metrics": False, "logs": False},  # which nothing here collects
+    )
     app.state.wiring = wiring
     app.include_router(_open)
     app.include_router(_closed)
@@ -95,7 +102,7 @@ async def transcribe(request: Request, wiring: Wired, caller: Called) -> Respons
     options, outcome = await _outcome(request, wiring, caller, TranscribeOptions)
     if isinstance(outcome, Job):
         return answers.job(outcome, "", 202)
-    return await anyio.to_thread.run_sync(answers.transcription, outcome, options.response_format)
+    return await _rendered(answers.transcription, outcome, options.response_format)
 
 
 @_closed.post("/v1/audio/transcriptions", **documents.OPENAI_TRANSCRIBE)
@@ -108,7 +115,7 @@ async def openai_transcribe(request: Request, wiring: Wired, caller: Called) -> 
             again=True,
             retry_after=answers.POLL_SECONDS,
         )
-    return await anyio.to_thread.run_sync(answers.openai_transcription, outcome, options.response_format)
+    return await _rendered(answers.openai_transcription, outcome, options.response_format)
 
 
 @_closed.get("/v1/models", responses=documents.OPENAI_MODELS)
@@ -131,6 +138,15 @@ async def _outcome(
     async with received_form(request, wiring.settings.max_audio_bytes) as form:
         options = kind.from_form(form.fields)
         return options, await direct.transcribe(wiring, form.recording, options, caller)
+
+
+async def _rendered(
+    render: Callable[[Transcript, str], Response], transcript: Transcript, response_format: str
+) -> Response:
+    """In a thread, where lines have to be laid out: for a text alone the way there would take longest of all."""
+    if response_format in TIMED_FORMATS:
+        return await anyio.to_thread.run_sync(render, transcript, response_format)
+    return render(transcript, response_format)
 
 
 async def _answer_error(request: Request, error: Exception) -> Response:

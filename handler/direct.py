@@ -59,7 +59,9 @@ async def transcribe(wiring: Wiring, file: BinaryIO, options: Options, caller: C
     model = model_for(options.model or wiring.settings.whisper_model, today)
     parameters = options.for_model(model, today)
     container = identify(file)
-    recording = _Recording(file, container, file.seek(0, 2), await anyio.to_thread.run_sync(digest_of, file))
+    has_books = wiring.ledger is not None
+    digest = await anyio.to_thread.run_sync(digest_of, file) if has_books else ""
+    recording = _Recording(file, container, file.seek(0, 2), digest)
     times = options.ask_for_times(model)  # the worker hears where the speech is
     has_sure_way = wiring.settings.bucket_name is not None and not options.beyond_jobs
     sure = SureWay(wiring, recording, options.of_job(model), caller, deadline, has_sure_way)

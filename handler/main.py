@@ -11,13 +11,19 @@ BaseModel.model_config["defer_build"] = True
 from mangum import Mangum
 
 from handler.api import create_app
+from handler.gateway import Gateway
 from handler.settings import read_settings
 
 app = create_app(read_settings())
 app.state.wiring.prepare()
 
 # Everything Steno answers is text; what Mangum does not know as text it sends in base64.
-lambda_handler = Mangum(app, lifespan="off", text_mime_types=["text/", "application/json", "application/problem+json"])
+lambda_handler = Mangum(
+    app,
+    lifespan="off",
+    custom_handlers=[Gateway],
+    text_mime_types=["text/", "application/json", "application/problem+json"],
+)
 
 gc.freeze()
 gc.enable()

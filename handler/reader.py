@@ -24,10 +24,9 @@ class Reader(io.RawIOBase):
         return self._number
 
     def readinto(self, buffer: Any) -> int:
-        data = os.pread(self._number, len(buffer), self._place)
-        buffer[: len(data)] = data
-        self._place += len(data)
-        return len(data)
+        read = os.preadv(self._number, [buffer], self._place)
+        self._place += read
+        return read
 
     def seek(self, offset: int, whence: int = os.SEEK_SET) -> int:
         begin = {os.SEEK_SET: 0, os.SEEK_CUR: self._place, os.SEEK_END: os.fstat(self._number).st_size}

@@ -1,0 +1,103 @@
+"""A warm function's time for a recording, over that of OpenAI's SDK alone with the same open file.
+
+    python -m benchmarks.warm
+
+Each in a process of its own, which answers the same events of an HTTP API again and again; the speech service answers
+at once.
+"""
+
+import base64
+import importlib
+import json
+import os
+import statistics
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Callable, Iterator
+from typing import Any
+
+import httpx2
+
+from benchmarks import processes
+from infra.bundle import ROOT
+
+SIZES = {"50 KB": 50_000, "1 MB": 1_000_000, "4 MB": 4_000_000}
+TIMES = 60
+_EVENT = ROOT / "tests" / "events" / "health.json"
+
+
+def recording(size: int) -> bytes:
+    """A WAV file of noise."""
+    header = b"RIFF\xff\xff\xff\xffWAVEfmt \x10\0\0\0\x01\0\x01\0\x80>\0\0\0}\0\0\x02\0\x10\0data\xff\xff\xff\xff"
+    return header + os.urandom(size - len(header))
+
+
+def event(size: int) -> dict[str, Any]:
+    """The gateway's event for a form with a recording of so many bytes."""
+    form = httpx2.Request("POST", "http://x", files={"file": ("recording.wav", recording(size), "audio/wav")})
+    told: dict[str, Any] = json.loads(_EVENT.read_text())
+    told["requestContext"]["http"] |= {"method": "POST", "path": "/api/transcribe"}
+    told["headers"] |= {name: form.headers[name] for name in ("content-type", "content-length")}
+    return told | {"body": base64.b64encode(form.read()).decode(), "isBase64Encoded": True}
+
+
+def calls(who: str, size: int) -> Callable[[], None]:
+    """One answer of Steno, of the tutorial's app, or, as the floor, of the SDK."""
+    if who == "floor":
+        return _bare(size)
+    module, told = {"steno": "handler.main", "naive": "benchmarks.naive"}[who], event(size)
+    function = importlib.import_module(module).lambda_handler
+
+    def answer() -> None:
+        answered = function(told, None)
+        assert answered["statusCode"] == 200, answered
+
+    return answer
+
+
+def _bare(size: int) -> Callable[[], None]:
+    from openai import OpenAI  # only here, as it would be in the other processes' memory, too
+
+    client = OpenAI()
+    file = tempfile.TemporaryFile(suffix=".wav")  # noqa: SIM115 - as long as the process lives
+    file.write(recording(size))
+
+    def call() -> None:
+        file.seek(0)
+        client.audio.transcriptions.create(model="gpt-transcribe", file=("recording.wav", file))
+
+    return call
+
+
+def medians(who: str) -> Iterator[float]:
+    """Seconds, for each of SIZES."""
+    for size in SIZES.values():
+        call, taken = calls(who, size), []
+        for _ in range(TIMES):
+            began = time.perf_counter()
+            call()
+            taken.append(time.perf_counter() - began)
+        yield statistics.median(taken)
+
+
+def main() -> None:
+    with processes.upstream() as address:
+        environment = {**os.environ, "AUTH": "open", "OPENAI_API_KEY": "offline", "OPENAI_BASE_URL": f"{address}/v1"}
+        told = {}
+        for who in ("floor", "naive", "steno"):
+            run = subprocess.run(
+                [sys.executable, "-m", "benchmarks.warm", who], env=environment, stdout=subprocess.PIPE, check=True
+            )
+            told[who] = json.loads(run.stdout.splitlines()[-1])
+    for number, size in enumerate(SIZES):
+        floor = told["floor"][number]
+        print(size, f"{floor * 1000:.1f} ms", *(f"{who} {told[who][number] / floor:.2f}" for who in told))
+
+
+if __name__ == "__main__":
+    if len(sys.argv) > 1:
+        print(json.dumps(list(medians(sys.argv[1]))))
+    else:
+        main()
