@@ -1,8 +1,11 @@
 """How long a cold start takes, beside the app that a good tutorial gives: fresh processes that import their bundles.
 
-python -m benchmarks.cold
+    python -m benchmarks.cold
+
+All are ratios to the tutorial's app when it is ready for a transcription. The floor is what Steno's libraries take.
 """
 
+import json
 import os
 import shutil
 import statistics
@@ -10,12 +13,20 @@ import subprocess
 import sys
 import tempfile
 import time
+from collections.abc import Iterator, Mapping
+from contextlib import ExitStack
+from dataclasses import dataclass
+from importlib.metadata import version
 from pathlib import Path
 
+from benchmarks import processes
+from benchmarks.row import Row, table
+from benchmarks.warm import event
 from infra.bundle import API, ROOT, Target
+from infra.local_aws import local_aws
 
-RUNS = 9
-_ENVIRONMENT = {
+RUNS = 11
+_ALONE = {
     "PATH": os.defpath,
     "AUTH": "open",
     "OPENAI_API_KEY": "offline",
@@ -23,51 +34,125 @@ _ENVIRONMENT = {
     "AWS_DEFAULT_REGION": "us-east-1",
     "AWS_ACCESS_KEY_ID": "local",
     "AWS_SECRET_ACCESS_KEY": "local",
-    "BUCKET_NAME": "steno",
-    "TABLE_NAME": "steno",
 }
+_WITH_JOBS = {"BUCKET_NAME": "steno", "TABLE_NAME": "steno"}
+_FIRST_BYTES = 50_000
+_ANSWER = "import json; assert {module}.lambda_handler(json.load(open('{event}')), None)['statusCode'] == 200; "
+_EXIT = "import os; os._exit(0)"  # an interpreter's tidy end is no part of a cold start
+
 _STENO = "import anyio, handler.main; wiring = handler.main.app.state.wiring; "
-_SPEECH, _JOBS = "anyio.run(wiring.speech); ", "wiring.jobs.objects.origin; wiring.jobs.client; "
-# What each is ready for: the program, and whether it is the tutorial's.
-CASES = {
-    "a transcription, the tutorial's": ("import naive", True),
-    "a transcription": (_STENO + _SPEECH, False),
-    "a status poll or an upload": (_STENO + _JOBS, False),
-    "both": (_STENO + _SPEECH + _JOBS, False),
-    "the page": ("import handler.main", False),
-}
+_SPEECH, _JOBS, _FORM = (
+    "anyio.run(wiring.speech); ",
+    "wiring.jobs.client; ",
+    "wiring.jobs.objects.form('k', '', 1, 1); ",
+)
+_FLOOR = "import fastapi, mangum, pydantic_settings; "
+_UPSTREAM_FLOOR = _FLOOR + "import httpx2; httpx2.Client(); "
+_AWS_FLOOR = "import boto3; session = boto3.session.Session(); session.client('dynamodb'); "
 
 
-def tutorial(folder: Path) -> Path:
+@dataclass(frozen=True)
+class Start:
+    """A way to start: the program, in which bundle, with what beside the usual environment."""
+
+    program: str
+    naive: bool = False
+    environment: Mapping[str, str] | None = None
+
+
+@dataclass(frozen=True)
+class Case:
+    what: str
+    must: float
+    stretch: float
+    steno: Start
+    naive: Start
+    floor: Start
+
+
+def cases(upstream: str, aws: Mapping[str, str], request: Path) -> Iterator[Case]:
+    near, jobs = {"OPENAI_BASE_URL": f"{upstream}/v1"}, {**_WITH_JOBS, **aws}
+    secret = {**jobs, "OPENAI_API_KEY": "", "OPENAI_SECRET_ARN": "steno"}
+    naive = Start("import naive; ", naive=True)
+    yield Case(
+        "cold start, ready for a transcription", 0.6, 0.5, Start(_STENO + _SPEECH), naive, Start(_UPSTREAM_FLOOR)
+    )
+    yield Case(
+        "cold start and first answer (50 KB)",
+        0.65,
+        0.5,
+        Start("import handler.main; " + _ANSWER.format(module="handler.main", event=request), environment=near),
+        Start("import naive; " + _ANSWER.format(module="naive", event=request), naive=True, environment=near),
+        Start(_UPSTREAM_FLOOR),
+    )
+    yield Case(
+        "cold start, secret read and presigning ready",
+        0.8,
+        0.55,
+        Start(_STENO + "wiring.openai_key.get(); " + _SPEECH + _FORM, environment=secret),
+        Start("import naive; naive.upload(); ", naive=True, environment=secret),
+        Start(_UPSTREAM_FLOOR + _AWS_FLOOR + "session.client('s3'); session.client('secretsmanager'); "),
+    )
+    yield Case(
+        "cold start of a status poll",
+        0.5,
+        0.45,
+        Start(_STENO + _JOBS, environment=jobs),
+        naive,
+        Start(_FLOOR + _AWS_FLOOR),
+    )
+    yield Case(
+        "cold start of an upload's form",
+        0.5,
+        0.45,
+        Start(_STENO + _JOBS + _FORM, environment=jobs),
+        naive,
+        Start(_FLOOR + _AWS_FLOOR + "session.client('s3'); "),
+    )
+
+
+def naive_bundle(folder: Path) -> Path:
     """The tutorial's bundle: its file and everything that pip brings, with byte code."""
-    requirements = str(ROOT / "handler" / "requirements.txt")
+    wanted = ["fastapi", "mangum", f"openai=={version('openai')}", "boto3", "python-multipart"]
     pip = [sys.executable, "-m", "pip", "--disable-pip-version-check", "--quiet", "install", "--no-compile"]
-    subprocess.run([*pip, "--target", str(folder), "-r", requirements], check=True, stderr=subprocess.DEVNULL)
+    constraints = ["-c", str(ROOT / "handler" / "requirements.txt")]
+    subprocess.run([*pip, "--target", str(folder), *constraints, *wanted], check=True, stderr=subprocess.DEVNULL)
     shutil.copy(ROOT / "benchmarks" / "naive.py", folder)
     compiling = [sys.executable, "-m", "compileall", "-q", "-j", "0", "--invalidation-mode", "unchecked-hash"]
     subprocess.run([*compiling, str(folder)], check=True)
     return folder
 
 
-def seconds(folder: Path, program: str) -> float:
-    environment = {**_ENVIRONMENT, "PYTHONPATH": str(folder)}
+def seconds(start: Start, bundles: Mapping[bool, Path]) -> float:
+    folder = bundles[start.naive]
+    environment = {**_ALONE, **(start.environment or {}), "PYTHONPATH": str(folder)}
+    command = [sys.executable, "-S", "-c", start.program + _EXIT]
     began = time.perf_counter()
-    subprocess.run([sys.executable, "-S", "-c", program], env=environment, cwd=folder, check=True)
+    subprocess.run(command, env=environment, cwd=folder, stdout=subprocess.DEVNULL, check=True)
     return time.perf_counter() - began
 
 
-def main() -> None:
-    with tempfile.TemporaryDirectory() as folder:
-        bundles = {True: tutorial(Path(folder)), False: API.build(ROOT / ".bundles", Target.here())}
-        runs: dict[str, list[float]] = {name: [] for name in CASES}
+def rows() -> Iterator[Row]:
+    with ExitStack() as stack:
+        folder = Path(stack.enter_context(tempfile.TemporaryDirectory()))
+        request = folder / "event.json"
+        request.write_text(json.dumps(event(_FIRST_BYTES)))
+        bundles = {True: naive_bundle(folder / "naive"), False: API.build(ROOT / ".bundles", Target.here())}
+        upstream = stack.enter_context(processes.upstream())
+        aws = stack.enter_context(local_aws(folder / "aws"))
+        listed = list(cases(upstream, aws, request))
+        starts = {id(start): start for case in listed for start in (case.steno, case.naive, case.floor)}
+        runs: dict[int, list[float]] = {key: [] for key in starts}
         for _ in range(RUNS):  # in turn, because machines have better and worse moments
-            for name, (program, is_tutorial) in CASES.items():
-                runs[name].append(seconds(bundles[is_tutorial], program))
-    medians = {name: statistics.median(taken) for name, taken in runs.items()}
-    first = next(iter(medians.values()))
-    for name, median in medians.items():
-        print(f"ready for {name:32} {median * 1000:5.0f} ms, {median / first:.2f} of the tutorial's")
+            for key, start in starts.items():
+                runs[key].append(seconds(start, bundles))
+    ready = statistics.median(runs[id(listed[0].naive)])
+    for case in listed:
+        steno, naive, floor = (
+            statistics.median(runs[id(start)]) / ready for start in (case.steno, case.naive, case.floor)
+        )
+        yield Row(case.what, "of the naive app's", steno, case.must, case.stretch, naive, floor)
 
 
 if __name__ == "__main__":
-    main()
+    print(table(rows()))

@@ -1,4 +1,4 @@
-"""200 recordings at once against a speech service that takes a second: Steno's own limiter, and 40 threads.
+"""200 recordings at once, to one process, over a speech service that takes a second.
 
 python -m benchmarks.concurrency
 """
@@ -7,11 +7,13 @@ import io
 import statistics
 import time
 import wave
+from collections.abc import Iterator
 
 import anyio
 import httpx2
 
 from benchmarks import processes
+from benchmarks.row import Row, table
 
 REQUESTS = 200
 RECORDING_BYTES = 200_000
@@ -69,20 +71,19 @@ async def measure(address: str) -> tuple[float, float]:
     return seconds, worst[0]
 
 
-def main() -> None:
-    medians = {}
-    with processes.engine() as upstream:
-        for threads in ("250", "40"):
-            runs = []
-            with processes.app(upstream, MAX_CONCURRENT_CALLS=threads) as (_, address):
-                for _ in range(RUNS):
-                    processes.say(upstream, REQUESTS, UPSTREAM_SECONDS)
-                    runs.append(anyio.run(measure, address))
-            medians[threads] = statistics.median(seconds for seconds, _ in runs)
-            health = max(worst for _, worst in runs)
-            print(f"{threads:>3} threads: {medians[threads]:.2f} s, health at worst {health * 1000:.0f} ms")
-    print(f"ratio: {medians['40'] / medians['250']:.2f} times sooner")
+def rows() -> Iterator[Row]:
+    seconds, health = {}, {}
+    with processes.upstream(UPSTREAM_SECONDS) as upstream:
+        for module in ("benchmarks.naive", "handler.main"):
+            with processes.app(upstream, module) as (_, address):
+                runs = [anyio.run(measure, address) for _ in range(RUNS)]
+            seconds[module] = statistics.median(wall for wall, _ in runs)
+            health[module] = statistics.median(worst for _, worst in runs) * 1000
+    steno, naive = seconds["handler.main"], seconds["benchmarks.naive"]
+    what = f"{REQUESTS} requests at once, upstream {UPSTREAM_SECONDS:.0f} s"
+    yield Row(what, "of the naive app's", steno / naive, 0.32, 0.25, 1.0, UPSTREAM_SECONDS / naive)
+    yield Row("  worst /api/health meanwhile", "ms", health["handler.main"], 200, 100, health["benchmarks.naive"])
 
 
 if __name__ == "__main__":
-    main()
+    print(table(rows()))

@@ -21,10 +21,12 @@ from typing import Any
 import httpx2
 
 from benchmarks import processes
+from benchmarks.row import Row, table
 from infra.bundle import ROOT
 
-SIZES = {"50 KB": 50_000, "1 MB": 1_000_000, "4 MB": 4_000_000}
+AIMS = {50_000: (1.8, 1.3), 1_000_000: (1.9, 1.3), 4_000_000: (2.1, 1.3)}
 TIMES = 60
+RUNS = 5
 _EVENT = ROOT / "tests" / "events" / "health.json"
 
 
@@ -72,8 +74,8 @@ def _bare(size: int) -> Callable[[], None]:
 
 
 def medians(who: str) -> Iterator[float]:
-    """Seconds, for each of SIZES."""
-    for size in SIZES.values():
+    """Seconds, for each size of AIMS."""
+    for size in AIMS:
         call, taken = calls(who, size), []
         for _ in range(TIMES):
             began = time.perf_counter()
@@ -82,22 +84,22 @@ def medians(who: str) -> Iterator[float]:
         yield statistics.median(taken)
 
 
-def main() -> None:
+def rows() -> Iterator[Row]:
+    told: dict[str, list[list[float]]] = {"floor": [], "naive": [], "steno": []}
     with processes.upstream() as address:
         environment = {**os.environ, "AUTH": "open", "OPENAI_API_KEY": "offline", "OPENAI_BASE_URL": f"{address}/v1"}
-        told = {}
-        for who in ("floor", "naive", "steno"):
-            run = subprocess.run(
-                [sys.executable, "-m", "benchmarks.warm", who], env=environment, stdout=subprocess.PIPE, check=True
-            )
-            told[who] = json.loads(run.stdout.splitlines()[-1])
-    for number, size in enumerate(SIZES):
-        floor = told["floor"][number]
-        print(size, f"{floor * 1000:.1f} ms", *(f"{who} {told[who][number] / floor:.2f}" for who in told))
+        for _ in range(RUNS):
+            for who, runs in told.items():
+                command = [sys.executable, "-m", "benchmarks.warm", who]
+                run = subprocess.run(command, env=environment, stdout=subprocess.PIPE, check=True)
+                runs.append(json.loads(run.stdout.splitlines()[-1]))
+    for number, (size, aims) in enumerate(AIMS.items()):
+        floor, naive, steno = (statistics.median(run[number] for run in runs) for runs in told.values())
+        yield Row(f"warm request of {size / 1e6:g} MB", "of the bare SDK's", steno / floor, *aims, naive / floor, 1.0)
 
 
 if __name__ == "__main__":
     if len(sys.argv) > 1:
         print(json.dumps(list(medians(sys.argv[1]))))
     else:
-        main()
+        print(table(rows()))
