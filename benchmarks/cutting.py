@@ -1,6 +1,8 @@
-"""How fast an hour and four hours are cut: audio seconds per CPU second, peak memory, and when the first part is there.
+"""How fast an hour and four hours are cut, in seconds of sound per CPU second, and with how much memory.
 
-python -m benchmarks.cutting [hours ...]
+    python -m benchmarks.cutting
+
+The floor is FFmpeg's decoder alone, which gives sound of another rate, and writes nothing.
 """
 
 import json
@@ -9,12 +11,16 @@ import resource
 import subprocess
 import sys
 import tempfile
-import time
+from collections.abc import Iterator
 from pathlib import Path
 
+from benchmarks.row import Row, table
 from benchmarks.speech import encoded
 
 LONGEST = str(12 * 3600.0)
+HOURS = (1, 4)
+AIMS = {"mp3": (700, 1500), "m4a": (700, 1500), "webm": (400, 800)}
+_DECODE = "import av, sys; [None for _ in av.open(sys.argv[1]).decode(audio=0)]"
 
 
 def peak(process: int) -> int:
@@ -24,38 +30,53 @@ def peak(process: int) -> int:
     return int(found[1]) if found else 0
 
 
-def measure(path: Path) -> tuple[float, float, float, float]:
-    """Seconds of sound, CPU seconds, seconds until the first part, and the largest resident size in MB."""
+def decoded(path: Path) -> float:
+    """CPU seconds of decoding alone."""
+    before = resource.getrusage(resource.RUSAGE_CHILDREN)
+    subprocess.run([sys.executable, "-c", _DECODE, str(path)], check=True)
+    return _cpu_since(before)
+
+
+def _cpu_since(before: resource.struct_rusage) -> float:
+    after = resource.getrusage(resource.RUSAGE_CHILDREN)
+    return after.ru_utime + after.ru_stime - before.ru_utime - before.ru_stime
+
+
+def measure(path: Path) -> tuple[float, float, float]:
+    """Seconds of sound, CPU seconds, and the largest resident size in MB."""
     with tempfile.TemporaryDirectory() as folder:
         before = resource.getrusage(resource.RUSAGE_CHILDREN)
         memory = 0
-        began = time.monotonic()
         command = [sys.executable, "-m", "handler.cutter", str(path), folder, LONGEST, "300", "12"]
         with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as process:
             assert process.stdout
             said = []
             for line in process.stdout:
-                said.append((time.monotonic() - began, json.loads(line)))
+                said.append(json.loads(line))
                 memory = max(memory, peak(process.pid))
-        after = resource.getrusage(resource.RUSAGE_CHILDREN)
-    cpu = after.ru_utime + after.ru_stime - before.ru_utime - before.ru_stime
-    return said[-1][1]["done"]["seconds"], cpu, said[0][0], memory / 1024
+    return said[-1]["done"]["seconds"], _cpu_since(before), memory / 1024
 
 
-def main() -> None:
-    hours = [float(number) for number in sys.argv[1:]] or [1.0, 4.0]
+def rows() -> Iterator[Row]:
+    highest = 0.0
     with tempfile.TemporaryDirectory() as folder:
-        for length in hours:
-            for kind in ("mp3", "m4a", "webm"):
-                path = encoded(kind, length * 3600, Path(folder))
-                seconds, cpu, first, memory = measure(path)
-                print(
-                    f"{kind:>4} {length:g} h: {seconds / cpu:5.0f} s of sound per CPU second,"
-                    f" first part after {first:.1f} s, {memory:.0f} MB at most",
-                    flush=True,
+        for hours in HOURS:
+            for kind, aims in AIMS.items():
+                path = encoded(kind, hours * 3600, Path(folder))
+                seconds, cpu, memory = measure(path)
+                floor = decoded(path)
+                highest = max(highest, memory)
+                yield Row(
+                    f"cutting {hours:g} h of {kind}",
+                    "s of sound per CPU second",
+                    seconds / cpu,
+                    *aims,
+                    floor=seconds / floor,
+                    more_is_better=True,
                 )
                 path.unlink()
+    yield Row("  its peak memory", "MB", highest, 150, 150)
 
 
 if __name__ == "__main__":
-    main()
+    print(table(rows()))

@@ -3,7 +3,7 @@
 from collections.abc import Iterable
 from dataclasses import dataclass
 
-Figures = tuple[float | None, float, float | None]
+HEAD = f"{'':58} {'Steno':>8} {'naive':>8} {'floor':>8} {'must':>8} {'stretch':>8}  unit"
 
 
 @dataclass(frozen=True)
@@ -25,17 +25,16 @@ class Row:
 
 
 def table(rows: Iterable[Row]) -> str:
-    head = f"{'':58} {'Steno':>8} {'naive':>8} {'floor':>8} {'must':>8} {'stretch':>8}  unit"
-    return "\n".join([head, *map(line, rows)])
+    return "\n".join([HEAD, *map(line, rows)])
 
 
 def line(row: Row) -> str:
     figures = (row.steno, row.naive, row.floor, row.must, row.stretch)
     mark = " " if row.holds else "!"
-    return f"{row.what:57} {mark}" + " ".join(f"{_short(figure):>8}" for figure in figures) + f"  {row.unit}"
+    return f"{row.what:57} {mark}" + " ".join(f"{short(figure):>8}" for figure in figures) + f"  {row.unit}"
 
 
-def _short(figure: float | None) -> str:
+def short(figure: float | None) -> str:
     if figure is None:
         return ""
     return f"{figure:.2f}" if abs(figure) < 10 else f"{figure:,.0f}"

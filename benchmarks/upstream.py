@@ -1,6 +1,6 @@
 """A speech service that hears the same in everything, after so many seconds: what is measured is what stands before it.
 
-    python -m benchmarks.upstream SECONDS    on a free port, whose address it prints, until its standard input ends
+python -m benchmarks.upstream SECONDS    on a free port, whose address it prints, until its standard input ends
 """
 
 import sys

@@ -27,6 +27,7 @@ from infra.bundle import ROOT
 AIMS = {50_000: (1.8, 1.3), 1_000_000: (1.9, 1.3), 4_000_000: (2.1, 1.3)}
 TIMES = 60
 RUNS = 5
+MODULES = {"steno": "handler.main", "naive": "benchmarks.naive"}
 _EVENT = ROOT / "tests" / "events" / "health.json"
 
 
@@ -49,8 +50,7 @@ def calls(who: str, size: int) -> Callable[[], None]:
     """One answer of Steno, of the tutorial's app, or, as the floor, of the SDK."""
     if who == "floor":
         return _bare(size)
-    module, told = {"steno": "handler.main", "naive": "benchmarks.naive"}[who], event(size)
-    function = importlib.import_module(module).lambda_handler
+    told, function = event(size), importlib.import_module(MODULES[who]).lambda_handler
 
     def answer() -> None:
         answered = function(told, None)

@@ -40,8 +40,8 @@ if int(av.__version__.partition(".")[0]) < 19:  # later releases read any tag
 _BROKEN = (av.FFmpegError, UnicodeDecodeError, IndexError, ValueError)
 
 _MOST_DAMAGES = 1000
-# A quarter faster than the usual ones, and one per cent larger.
-_FLAC_OPTIONS = {"max_prediction_order": "4", "max_partition_order": "4"}
+# Nearly twice as fast as the usual ones, and five per cent larger.
+_FLAC_OPTIONS = {"frame_size": "2304", "max_prediction_order": "2", "max_partition_order": "3"}
 _CHUNK_SAMPLES = 48_000
 _SLACK_SECONDS = 60.0  # what decoders may add to what packets say
 _LOOK_FRAMES = 50
