@@ -4,17 +4,19 @@ It is one request, made with httpx2: OpenAI's SDK does the same below, and to im
 endpoints, takes as long as all else that a cold start needs.
 """
 
+import asyncio
 import json
 import math
 import random
 import sys
 import time
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from io import BufferedReader
 from typing import Any, BinaryIO, Protocol
 
 import anyio
-import anyio.to_thread
+import anyio.lowlevel
 import httpx2
 
 from handler.audio import Container
@@ -31,6 +33,7 @@ from handler.refusals import BUSY_SECONDS, refused, too_late, unanswered
 from handler.transcript import Segment, Transcript
 
 _ATTEMPTS = 3
+_TURNS = 2  # of the loop for everybody else, where hundreds of recordings are to be sent at the same moment
 _FIRST_BACKOFF_SECONDS = 0.5
 _CONNECT_SECONDS = 5.0
 _NEARLY_ALL = 0.95  # of a model's longest answer
@@ -48,13 +51,14 @@ class Key(Protocol):
 
 
 class Speech:
-    """Sends recordings to the upstream, as many at once as `limiter` has tokens."""
+    """Sends recordings to the upstream, `most_at_once` of them at a time."""
 
     def __init__(
-        self, key: Key, base_url: str, limiter: anyio.CapacityLimiter, *, transport: httpx2.BaseTransport | None = None
+        self, key: Key, base_url: str, most_at_once: int, *, transport: httpx2.BaseTransport | None = None
     ) -> None:
         self._key = key
-        self._limiter = limiter
+        # Threads of its own stay when an event of Lambda's has been answered; the framework's end with each.
+        self._threads = ThreadPoolExecutor(most_at_once, "speech")
         self._http = httpx2.Client(
             base_url=base_url,
             transport=transport,
@@ -84,8 +88,10 @@ class Speech:
     async def _attempts(self, call: "_Call", attempts: int) -> Transcript:
         for attempt in range(1, attempts + 1):
             try:
+                for _ in range(_TURNS):
+                    await anyio.lowlevel.checkpoint()
                 # Given up at the deadline, the call ends by itself: its file is closed and its timeouts are the same.
-                return await anyio.to_thread.run_sync(self._send, call, limiter=self._limiter, abandon_on_cancel=True)
+                return await asyncio.get_running_loop().run_in_executor(self._threads, self._send, call)
             except UpstreamError as error:
                 wait = _wait(error, attempt)
                 if not error.again or attempt == attempts or time.monotonic() + wait >= call.deadline:

@@ -9,7 +9,6 @@ from functools import cached_property
 from threading import Lock
 from typing import TYPE_CHECKING, Any
 
-import anyio
 import anyio.to_thread
 from pydantic import SecretStr
 
@@ -95,7 +94,6 @@ class Wiring:
         self.metrics = metrics or Metrics(sys.stdout if settings.aws_lambda_function_name else None)
         self._transport = transport
         self._jobs = jobs or (Jobs(settings) if settings.bucket_name else None)
-        self._limiter = anyio.CapacityLimiter(settings.max_concurrent_calls)
         self._speech: Speech | None = None
         self._lock = Lock()
 
@@ -149,6 +147,9 @@ class Wiring:
                 from handler.speech import Speech
 
                 self._speech = Speech(
-                    self.openai_key, self.settings.openai_base_url, self._limiter, transport=self._transport
+                    self.openai_key,
+                    self.settings.openai_base_url,
+                    self.settings.max_concurrent_calls,
+                    transport=self._transport,
                 )
             return self._speech

@@ -297,13 +297,15 @@ async def test_the_limiter_admits_as_many_calls_as_the_setting_says_and_not_the_
 
 
 async def test_the_limiter_admits_no_more_calls_than_the_setting_says():
-    running, most, lock, gate = 0, 0, threading.Lock(), threading.Event()
+    running, most, lock, gate, full = 0, 0, threading.Lock(), threading.Event(), threading.Event()
 
     def count(_request):
         nonlocal running, most
         with lock:
             running += 1
             most = max(most, running)
+            if running == 2:
+                full.set()
         gate.wait(10)
         with lock:
             running -= 1
@@ -314,6 +316,7 @@ async def test_the_limiter_admits_no_more_calls_than_the_setting_says():
         for _ in range(30):
             tasks.start_soon(speech.transcribe, on_disk(b"sound"), WEBM, JSON, 20.0)
         await wait_all_tasks_blocked()
+        assert await anyio.to_thread.run_sync(full.wait, 10)
         gate.set()
     assert most == 2
 
