@@ -14,9 +14,9 @@ import os
 import resource
 import signal
 import sys
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, suppress
-from math import ceil
+from itertools import accumulate, chain, count, repeat
 from pathlib import Path
 from typing import Any, BinaryIO
 
@@ -45,6 +45,7 @@ _FLAC_OPTIONS = {"frame_size": "2304", "max_prediction_order": "2", "max_partiti
 _CHUNK_SAMPLES = 48_000
 _SLACK_SECONDS = 60.0  # what decoders may add to what packets say
 _LOOK_FRAMES = 50
+_LAST, _LESS = 8, 0.93  # an hour is heard a seventh sooner, and none of its parts is shorter than half of the longest
 _GAP_SECONDS = 0.1  # the timeline's steps are rounded to milliseconds, and recorders are late by some
 
 
@@ -121,9 +122,10 @@ class Timeline:
 class Cutter:
     """Takes samples as they are decoded and writes them into parts, cut where it is quiet."""
 
-    def __init__(self, folder: Path, part_seconds: float, search_seconds: float, timeline: Timeline) -> None:
+    def __init__(self, folder: Path, lengths: Sequence[float], search_seconds: float, timeline: Timeline) -> None:
         self._folder = folder
-        self._each = round(part_seconds * SAMPLE_RATE)
+        # They are counted from the beginning, so that early cuts do not add up to a long last part.
+        self._marks = accumulate(chain(lengths, repeat(max(lengths))))
         self._search = round(search_seconds * SAMPLE_RATE)
         self._timeline = timeline
         self._number = 0
@@ -134,8 +136,7 @@ class Cutter:
     def feed(self, samples: bytes) -> Iterator[dict[str, Any]]:
         """Yields a part whenever one is whole."""
         self._held += samples
-        # Marks are counted from the beginning, so that early cuts do not add up to a long last part.
-        first = (self._number + 1) * self._each - self._search - self._start
+        first = round(self._mark * SAMPLE_RATE) - self._search - self._start
         if self._part.samples < first:
             self._write(min(first - self._part.samples, len(self._held) // _SAMPLE_BYTES))
         if len(self._held) >= 2 * self._search * _SAMPLE_BYTES:
@@ -151,6 +152,7 @@ class Cutter:
             self._part.path.unlink(missing_ok=True)
 
     def _begin(self) -> None:
+        self._mark = next(self._marks)
         self._part = Flac(self._folder / f"{self._number:04}.flac")
         self._loudness = Loudness()
 
@@ -193,6 +195,19 @@ def seconds_of(recording: BinaryIO, longest: float) -> float:
         return float(sound * base) or max(float(last * base) - zero, 0.0)
 
 
+def lengths_of(seconds: float, most: float) -> list[float]:
+    """How long the parts of so many seconds are to be, at `most`: alike, but the last ones ever shorter.
+
+    While those are cut, the speech service hears the others: so all end at about the same time.
+    """
+    for parts in count(max(int(seconds / most), 1)):
+        alike = max(parts - _LAST, 1)
+        shares = [1.0] * alike + [_LESS**number for number in range(1, parts - alike + 1)]
+        if seconds <= most * sum(shares):
+            return [seconds * share / sum(shares) for share in shares]
+    raise AssertionError("with parts enough, none is too long")
+
+
 def _too_long(longest: float) -> Failure:
     return Failure("recording_too_large", f"The recording is longer than {longest / 3600:g} hours.")
 
@@ -202,15 +217,15 @@ def cut(
 ) -> Iterator[dict[str, Any]]:
     """Yields what is said on standard output, part by part, as soon as each is written.
 
-    The parts are all alike, about `part_seconds` long; a pause is looked for `search_seconds` from each mark.
+    The parts are about `part_seconds` long, the last ones less; a pause is looked for `search_seconds` from each mark.
     """
     seconds = seconds_of(recording, longest)
-    parts = max(ceil(seconds / (part_seconds + search_seconds)), 1)
+    known = seconds > search_seconds  # else the packets do not tell
+    lengths = lengths_of(seconds, part_seconds + search_seconds) if known else [part_seconds]
     recording.seek(0)
     with _opened(recording) as (container, stream):
         timeline = Timeline(_zero(container))
-        each = seconds / parts if seconds > search_seconds else part_seconds  # where the packets do not tell
-        cutter = Cutter(folder, each, search_seconds, timeline)
+        cutter = Cutter(folder, lengths, search_seconds, timeline)
         decoder = Decoder(timeline)
         heard = 0
         for samples in decoder.decode(container, stream):
@@ -218,9 +233,9 @@ def cut(
             if heard > (longest + _SLACK_SECONDS) * SAMPLE_RATE:
                 raise _too_long(longest)
             for part in cutter.feed(samples):
-                yield {"part": {**part, "of": parts}}
+                yield {"part": {**part, "of": len(lengths)}}
         for part in cutter.end():
-            yield {"part": {**part, "of": parts}}
+            yield {"part": {**part, "of": len(lengths)}}
     if not heard and decoder.skipped:
         raise Failure("unreadable_recording", "No packet of the recording could be decoded.")
     if not heard:

@@ -69,8 +69,8 @@ async def parts_of(
 ) -> AsyncIterator[AsyncIterator[Part]]:
     """The recording's parts, each as soon as it is written to `folder`.
 
-    `longest` are the seconds beyond which a recording is refused. The parts are all alike, of `part_seconds` or
-    less; each is cut in a pause at most `search_seconds` from its mark. Leaving early ends the process.
+    `longest` are the seconds beyond which a recording is refused. The parts are of `part_seconds` or less, the last
+    ones shorter; each is cut in a pause at most `search_seconds` from its mark. Leaving early ends the process.
     UnreadableRecording, NoAudio, EmptyRecording, RecordingTooLarge.
     """
     numbers = [str(seconds) for seconds in (longest, part_seconds, search_seconds)]

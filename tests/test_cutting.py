@@ -12,6 +12,7 @@ import anyio
 import av
 import pytest
 
+from handler.cutter import lengths_of
 from handler.cutting import Part, parts_of
 from handler.errors import EmptyRecording, NoAudio, RecordingTooLarge, UnreadableRecording, UnsupportedMedia
 from tests.recordings import DIRECT, long_recording, recording, silent_video, video
@@ -49,6 +50,15 @@ def written(tmp_path):
         return path
 
     return write
+
+
+@pytest.mark.parametrize("seconds", [1, 312, 313, 600, 3600, 43_200])
+def test_the_parts_are_as_long_as_they_may_be_but_for_the_last_and_none_is_half_as_long(seconds):
+    lengths = lengths_of(seconds, 312)
+    assert sum(lengths) == pytest.approx(seconds)
+    assert lengths == sorted(lengths, reverse=True)
+    assert 312 >= max(lengths) < 2 * min(lengths)
+    assert len(lengths) < 2 or lengths[-1] < lengths[0]
 
 
 @pytest.mark.parametrize("kind", [*DIRECT, "mp4", "aac", "avi", "mpeg-ts", "mpeg-ps", "asf"])
