@@ -17,7 +17,7 @@ _INK, _STENO, _NAIVE, _FLOOR, _BOUND = "#333333", "#2a6f97", "#c9c9c9", "#e9a23b
 
 def draw(rows: Sequence[Row], path: Path) -> None:
     """Writes a PNG. Each bar is a figure over its bound, upside down where more is better: shorter is better."""
-    figure, axes = pyplot.subplots(figsize=(9, 0.42 * len(rows) + 1.2), dpi=110)
+    figure, axes = pyplot.subplots(figsize=(9, 0.38 * len(rows) + 1), dpi=110)
     for place, row in enumerate(rows):
         for offset, value, colour in ((-0.2, row.steno, _STENO), (0.2, row.naive, _NAIVE)):
             if value is not None:
@@ -29,6 +29,9 @@ def draw(rows: Sequence[Row], path: Path) -> None:
     axes.set_yticks(range(len(rows)), [row.what.strip() for row in rows], fontsize=8, color=_INK)
     axes.set_xlim(0, _FURTHEST)
     axes.set_xticks([0, 1, 2], ["0", "the bound", "2 x"], fontsize=8, color=_INK)
+    axes.set_xlabel(
+        "the figure over its bound, or the other way round where more is better: shorter is better", fontsize=8
+    )
     axes.invert_yaxis()
     for side in ("top", "right"):
         axes.spines[side].set_visible(False)
@@ -47,4 +50,6 @@ def _share(row: Row, value: float) -> float:
 
 
 def _figures(row: Row) -> str:
-    return f"{short(row.steno)} {row.unit}" + (f" (tutorial: {short(row.naive)})" if row.naive is not None else "")
+    return f"{short(row.steno)} {row.unit}" + (
+        f" (the tutorial's: {short(row.naive)})" if row.naive is not None else ""
+    )

@@ -151,7 +151,7 @@ def rows() -> Iterator[Row]:
         steno, naive, floor = (
             statistics.median(runs[id(start)]) / ready for start in (case.steno, case.naive, case.floor)
         )
-        yield Row(case.what, "of the naive app's", steno, case.must, case.stretch, naive, floor)
+        yield Row(case.what, "of the tutorial's", steno, case.must, case.stretch, naive, floor)
 
 
 if __name__ == "__main__":

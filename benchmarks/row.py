@@ -3,7 +3,7 @@
 from collections.abc import Iterable
 from dataclasses import dataclass
 
-HEAD = f"{'':58} {'Steno':>8} {'naive':>8} {'floor':>8} {'must':>8} {'stretch':>8}  unit"
+HEAD = f"{'':58} {'Steno':>8} {'tutorial':>8} {'floor':>8} {'must':>8} {'stretch':>8}  unit"
 
 
 @dataclass(frozen=True)

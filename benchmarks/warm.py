@@ -24,6 +24,7 @@ from benchmarks import processes
 from benchmarks.row import Row, table
 from infra.bundle import ROOT
 
+NAMES = {50_000: "50 KB", 1_000_000: "1 MB", 4_000_000: "4 MB"}
 AIMS = {50_000: (1.8, 1.3), 1_000_000: (1.9, 1.3), 4_000_000: (2.1, 1.3)}
 TIMES = 60
 RUNS = 5
@@ -95,7 +96,7 @@ def rows() -> Iterator[Row]:
                 runs.append(json.loads(run.stdout.splitlines()[-1]))
     for number, (size, aims) in enumerate(AIMS.items()):
         floor, naive, steno = (statistics.median(run[number] for run in runs) for runs in told.values())
-        yield Row(f"warm request of {size / 1e6:g} MB", "of the bare SDK's", steno / floor, *aims, naive / floor, 1.0)
+        yield Row(f"warm request of {NAMES[size]}", "of the bare SDK's", steno / floor, *aims, naive / floor, 1.0)
 
 
 if __name__ == "__main__":

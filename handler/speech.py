@@ -113,6 +113,8 @@ class Speech:
             raise
 
     def _sent(self, call: "_Call", key: str) -> Transcript:
+        if not (key.isascii() and key.isprintable()):  # no header can carry it
+            raise UpstreamCredentials("The server's key has characters that no key has. Was it pasted from a text?")
         left = max(call.deadline - time.monotonic(), 0.001)
         call.sent = True
         try:

@@ -78,6 +78,14 @@ async def test_lists_go_up_as_the_upstream_reads_them():
     assert upstream.calls[0].fields["languages[]"] == ["en"]
 
 
+@pytest.mark.parametrize("key", ["sk-test\u2026", "sk-te\nst"])
+async def test_a_key_that_no_header_can_carry_is_the_owners_to_mend(key):
+    upstream = FalseUpstream()
+    with pytest.raises(UpstreamCredentials):
+        await send(upstream, openai_api_key=key)
+    assert not upstream.calls
+
+
 @pytest.mark.parametrize(
     "parameters",
     [
