@@ -10,7 +10,7 @@ from handler.worker import Worker
 from infra.local_worker import Context
 
 LEASE_SECONDS = 2
-PART_SECONDS = 15.0
+PART_SECONDS = 30.0  # with shorter ones, and speech that repeats, two parts may be the same, and are paid once
 
 
 def main() -> None:
