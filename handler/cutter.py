@@ -40,7 +40,7 @@ if int(av.__version__.partition(".")[0]) < 19:  # later releases read any tag
 _BROKEN = (av.FFmpegError, UnicodeDecodeError, IndexError, ValueError)
 
 _MOST_DAMAGES = 1000
-# Nearly twice as fast as the usual ones, and five per cent larger.
+# A third faster to write than with order 4, and three and a half per cent larger.
 _FLAC_OPTIONS = {"frame_size": "2304", "max_prediction_order": "2", "max_partition_order": "3"}
 _CHUNK_SAMPLES = 48_000
 _SLACK_SECONDS = 60.0  # what decoders may add to what packets say
