@@ -46,7 +46,7 @@ _SPEECH, _JOBS, _FORM = (
     "wiring.jobs.client; ",
     "wiring.jobs.objects.form('k', '', 1, 1); ",
 )
-_FLOOR = "import fastapi, mangum, pydantic_settings; "
+_FLOOR = "import fastapi, mangum; "
 _UPSTREAM_FLOOR = _FLOOR + "import httpx2; httpx2.Client(); "
 _AWS_FLOOR = "import boto3; session = boto3.session.Session(); session.client('dynamodb'); "
 

@@ -2,11 +2,11 @@
 
 import gc
 
+gc.disable()  # for cold starts: nothing that imports leave is garbage
+
 from pydantic import BaseModel
 
-# For cold starts: nothing that imports leave is garbage, and most models, FastAPI's own of OpenAPI, are never used.
-gc.disable()
-BaseModel.model_config["defer_build"] = True
+BaseModel.model_config["defer_build"] = True  # most models, FastAPI's own of OpenAPI, are never used
 
 from mangum import Mangum
 

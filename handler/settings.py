@@ -1,11 +1,13 @@
 """The settings: environment variables, or `.env` beside the program."""
 
+import os
 import re
-from typing import Annotated, Literal, Self
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Literal, Self
 
-from pydantic import Field, SecretStr, ValidationError, field_validator, model_validator
+from pydantic import BaseModel, ConfigDict, Field, SecretStr, ValidationError, field_validator, model_validator
 from pydantic_core import ErrorDetails
-from pydantic_settings import BaseSettings, NoDecode, SettingsConfigDict
 
 from handler.models import DEFAULT_MODEL, MODELS
 
@@ -14,17 +16,15 @@ Auth = Literal["token", "jwt", "open"]
 _ORIGIN = re.compile(r"\*|[a-z][a-z0-9+.-]*://[^/\s]+")
 
 
-class Settings(BaseSettings):
+class Settings(BaseModel):
     # An error never shows the value it is about: it may be a key.
-    model_config = SettingsConfigDict(
-        env_file=".env", extra="ignore", env_ignore_empty=True, hide_input_in_errors=True, frozen=True
-    )
+    model_config = ConfigDict(extra="ignore", hide_input_in_errors=True, frozen=True)
 
     openai_api_key: SecretStr | None = None
     openai_secret_arn: str | None = None
     openai_base_url: str = "https://api.openai.com/v1"
     whisper_model: str = DEFAULT_MODEL
-    allowed_origins: Annotated[tuple[str, ...], NoDecode] = ("http://localhost:3000",)
+    allowed_origins: tuple[str, ...] = ("http://localhost:3000",)
     auth: Auth = "open"
     access_token: SecretStr | None = None
     token_secret_arn: str | None = None
@@ -115,9 +115,19 @@ class Settings(BaseSettings):
 def read_settings() -> Settings:
     """The settings of this process, or the end of it with one sentence for each that is wrong."""
     try:
-        return Settings()
+        return Settings.model_validate(_given())
     except ValidationError as error:
         raise SystemExit("\n".join(map(_sentence, error.errors()))) from None
+
+
+def _given() -> dict[str, str]:
+    """What is set, by the settings' names; the environment goes before the file, and what is empty is not set."""
+    file: Mapping[str, str | None] = {}
+    if Path(".env").is_file():
+        from dotenv import dotenv_values  # which no function on Lambda needs
+
+        file = dotenv_values(".env")
+    return {name.lower(): value for names in (file, os.environ) for name, value in names.items() if value}
 
 
 def _sentence(error: ErrorDetails) -> str:

@@ -44,7 +44,7 @@ def anyio_backend():
 
 
 def settings(**given):
-    return Settings(_env_file=None, **{"openai_api_key": "sk-test-key", **given})
+    return Settings(**{"openai_api_key": "sk-test-key", **given})
 
 
 def app(upstream=None, today=TODAY, **given):

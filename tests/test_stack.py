@@ -79,7 +79,7 @@ def test_the_environment_of_each_function_makes_settings(template, name):
     given = template.function(name)["Environment"]["Variables"]
     assert {variable.lower() for variable in given} <= set(Settings.model_fields)
     values = {variable.lower(): value if isinstance(value, str) else "arn" for variable, value in given.items()}
-    settings = Settings(_env_file=None, aws_lambda_function_name="steno", **values)
+    settings = Settings(aws_lambda_function_name="steno", **values)
     assert settings.auth == ("token" if name == "Api" else "open")
     assert settings.max_audio_bytes == 4_500_000 or name == "Worker"
 
@@ -87,7 +87,7 @@ def test_the_environment_of_each_function_makes_settings(template, name):
 def test_each_has_time_to_tell_what_became_of_the_one_before(template):
     function = template.function("Api")["Timeout"]
     integration = template.one("AWS::ApiGatewayV2::Integration")["TimeoutInMillis"] / 1000
-    settings = Settings(_env_file=None, aws_lambda_function_name="steno", openai_api_key="k", access_token="t")
+    settings = Settings(aws_lambda_function_name="steno", openai_api_key="k", access_token="t")
     assert settings.request_deadline_seconds + 1 < function < 30
     assert function + 2 <= integration < 30  # the gateway's time runs during a cold start, too
     assert template.one("AWS::SQS::Queue", "Recordings")["VisibilityTimeout"] >= template.function("Worker")["Timeout"]
