@@ -7,7 +7,7 @@ import sys
 import pytest
 from pydantic import ValidationError
 
-from handler.settings import Settings, read_settings
+from handler.settings import read_settings
 from tests.conftest import ROOT, settings
 
 LAMBDA = {"aws_lambda_function_name": "steno-api"}
