@@ -10,7 +10,7 @@ INSTALL = $(PYTHON) -m pip --disable-pip-version-check --quiet --python $(PY) in
 CDK := aws-cdk@2.1148.1
 
 .DEFAULT_GOAL := help
-.PHONY: help run test bench lint synth bootstrap deploy destroy clean
+.PHONY: help run test soak bench lint synth bootstrap deploy destroy clean
 
 help: ## this list
 	@grep -E '^[a-z]+:.*##' $(MAKEFILE_LIST) | sed -E 's/^([a-z]+):[^#]*## /  make \1\t/' | expand -t 16
@@ -20,6 +20,9 @@ run: $(ENV).run ## set up, start Steno on http://127.0.0.1:8000 (PORT=...) and t
 
 test: $(ENV).dev lint ## set up, check and test
 	@$(PY) -m pytest
+
+soak: $(ENV).dev ## attack it for an hour and write docs/reliability.md (with="-k crash" for some)
+	@$(PY) -m pytest tests/attacks --soak $(with)
 
 bench: $(ENV).bench ## measure Steno beside a tutorial's app: a table, benchmarks/results.json and a chart
 	@$(PY) -m benchmarks

@@ -5,15 +5,25 @@ from dataclasses import asdict
 from datetime import UTC, datetime
 from http import HTTPStatus
 from math import ceil
-from typing import Any
+from typing import TYPE_CHECKING
 
 from fastapi.responses import JSONResponse, PlainTextResponse, Response
-from pydantic import BaseModel, Field
 
-from handler.errors import BudgetExhausted, InvalidOption, MethodNotAllowed, NotReady, StenoError, UpstreamError
+from handler.errors import (
+    BudgetExhausted,
+    InvalidOption,
+    MethodNotAllowed,
+    NotReady,
+    StenoError,
+    StorageUnavailable,
+    UpstreamError,
+)
 from handler.job import Job
 from handler.subtitles import srt, vtt
 from handler.transcript import Transcript
+
+if TYPE_CHECKING:
+    from handler import bodies
 
 POLL_SECONDS = 2
 
@@ -24,32 +34,22 @@ _PLAIN: dict[str, Callable[[Transcript], str]] = {
 }
 
 
-class Verbose(BaseModel):
-    """The JSON answer of `/api/transcribe`: `transcript` always, the rest with `response_format=verbose_json`."""
-
-    transcript: str
-    language: str | None = None
-    duration: float | None = Field(None, description="Seconds.")
-    segments: list[dict[str, Any]] = Field([], description="`id`, `start` and `end` in seconds, `text`, and `speaker`.")
-    no_speech: bool = False
-    model: str = ""
-
-
 def transcription(transcript: Transcript, response_format: str) -> Response:
     """The answer of `/api/transcribe`."""
     if render := _PLAIN.get(response_format):
         return PlainTextResponse(render(transcript), headers=_made_by(transcript))
     if response_format == "json":
-        return JSONResponse({"transcript": transcript.text}, headers=_made_by(transcript))
-    body = Verbose(
-        transcript=transcript.text,
-        language=transcript.language,
-        duration=transcript.duration,
-        segments=_segments(transcript),
-        no_speech=not transcript.text,
-        model=transcript.model,
-    )
-    return JSONResponse(body.model_dump(), headers=_made_by(transcript))
+        words: bodies.Transcript = {"transcript": transcript.text}
+        return JSONResponse(words, headers=_made_by(transcript))
+    body: bodies.VerboseTranscript = {
+        "transcript": transcript.text,
+        "language": transcript.language,
+        "duration": transcript.duration,
+        "segments": _segments(transcript),
+        "no_speech": not transcript.text,
+        "model": transcript.model,
+    }
+    return JSONResponse(body, headers=_made_by(transcript))
 
 
 def openai_transcription(transcript: Transcript, response_format: str) -> Response:
@@ -73,7 +73,7 @@ def openai_transcription(transcript: Transcript, response_format: str) -> Respon
 
 def job(job: Job, text: str, status: int = 200) -> Response:
     """How a job stands, with its text so far."""
-    body = {
+    body: bodies.Job = {
         "id": job.id,
         "status": job.status,
         "filename": job.filename,
@@ -105,21 +105,11 @@ def _made_by(transcript: Transcript) -> dict[str, str]:
     return {"Steno-Model": transcript.model}
 
 
-def _segments(transcript: Transcript) -> list[dict[str, Any]]:
+def _segments(transcript: Transcript) -> "list[bodies.Segment]":
     return [
         {"id": number, **{key: value for key, value in asdict(segment).items() if value is not None}}
         for number, segment in enumerate(transcript.segments)
     ]
-
-
-class Problem(BaseModel):
-    """An error, as RFC 9457 has it; `code` is one of the words in the README's table."""
-
-    type: str = "about:blank"
-    title: str
-    status: int
-    detail: str
-    code: str
 
 
 class ProblemResponse(JSONResponse):
@@ -128,13 +118,19 @@ class ProblemResponse(JSONResponse):
 
 def problem(error: StenoError) -> Response:
     status = HTTPStatus(error.status)
-    body = Problem(title=status.phrase, status=status, detail=error.detail, code=error.code)
-    return ProblemResponse(body.model_dump(), status, headers=_advice(error))
+    body: bodies.Problem = {
+        "type": "about:blank",
+        "title": status.phrase,
+        "status": status,
+        "detail": error.detail,
+        "code": error.code,
+    }
+    return ProblemResponse(body, status, headers=_advice(error))
 
 
 def openai_error(error: StenoError) -> Response:
     """OpenAI's shape; the SDKs obey `x-should-retry`, so that they never pay twice nor knock at a locked door."""
-    body = {
+    body: bodies.OpenAIErrorDetail = {
         "message": error.detail,
         "type": "invalid_request_error" if error.status < HTTPStatus.INTERNAL_SERVER_ERROR else "server_error",
         "param": error.option if isinstance(error, InvalidOption) else None,
@@ -142,7 +138,7 @@ def openai_error(error: StenoError) -> Response:
     }
     headers = _advice(error)
     if error.status >= HTTPStatus.INTERNAL_SERVER_ERROR:
-        again = isinstance(error, UpstreamError) and error.again
+        again = isinstance(error, StorageUnavailable) or (isinstance(error, UpstreamError) and error.again)
         headers["x-should-retry"] = "true" if again else "false"
     return JSONResponse({"error": body}, HTTPStatus(error.status), headers=headers)
 
@@ -153,6 +149,9 @@ def _advice(error: StenoError) -> dict[str, str]:
         headers["WWW-Authenticate"] = "Bearer"
     if isinstance(error, MethodNotAllowed):
         headers["Allow"] = error.allowed
-    if isinstance(error, UpstreamError | NotReady | BudgetExhausted) and error.retry_after is not None:
+    if (
+        isinstance(error, UpstreamError | StorageUnavailable | NotReady | BudgetExhausted)
+        and error.retry_after is not None
+    ):
         headers["Retry-After"] = str(ceil(error.retry_after))
     return headers

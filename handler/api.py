@@ -3,12 +3,13 @@
 import logging
 from collections.abc import Callable
 from functools import partial
-from typing import Any
+from typing import TYPE_CHECKING
 
 import anyio.to_thread
 from fastapi import APIRouter, Depends, FastAPI, Request, Response
 from fastapi.exceptions import RequestValidationError
 from fastapi.middleware.cors import CORSMiddleware
+from fastapi.responses import JSONResponse
 from starlette.exceptions import HTTPException
 from starlette.requests import ClientDisconnect
 from starlette.routing import Match
@@ -16,6 +17,7 @@ from starlette.types import ASGIApp, Receive, Scope, Send
 
 from handler import answers, direct, documents, jobs_api, pages
 from handler.access import Called, Wired, authorize
+from handler.aws import is_outage
 from handler.drain import DrainRefused
 from handler.errors import (
     InvalidOption,
@@ -23,6 +25,7 @@ from handler.errors import (
     MethodNotAllowed,
     NotFound,
     StenoError,
+    StorageUnavailable,
     UpstreamBusy,
 )
 from handler.form import received_form
@@ -33,17 +36,21 @@ from handler.settings import Settings
 from handler.transcript import Transcript
 from handler.wiring import Wiring
 
+if TYPE_CHECKING:
+    from handler import bodies
+
 log = logging.getLogger("steno")
 
 
 def create_app(settings: Settings, wiring: Wiring | None = None) -> FastAPI:
     """The application; `wiring` replaces the clients that the settings describe."""
     wiring = wiring or Wiring(settings)
-    app = FastAPI(
+    app = documents.Documented(
         title="Steno",
         summary="Speech to text that you own.",
         version="0.1.0",
         redirect_slashes=False,
+        generate_unique_id_function=lambda route: route.name,
         telemetry={"tracing": False, "metrics": False, "logs": False},  # which nothing here collects
     )
     app.state.wiring = wiring
@@ -72,28 +79,28 @@ _open = APIRouter(prefix="/api")
 _closed = APIRouter(dependencies=[Depends(authorize)])
 
 
-@_open.get("/health")
-async def health(wiring: Wired) -> dict[str, Any]:
+@_open.get("/health", responses=documents.HEALTH)
+async def health(wiring: Wired) -> Response:
     """Whether Steno is up, and how long its model will be."""
     model, today = MODELS[wiring.settings.whisper_model], wiring.today()
-    warning = model.warning(today)
-    return {
-        "status": "ok",
-        "model": model_for(model.name, today).name,
-        **({"shutdown_date": model.shutdown} if model.shutdown else {}),
-        **({"warning": warning} if warning else {}),
-    }
+    body: bodies.Health = {"status": "ok", "model": model_for(model.name, today).name}
+    if model.shutdown:
+        body["shutdown_date"] = str(model.shutdown)
+    if warning := model.warning(today):
+        body["warning"] = warning
+    return JSONResponse(body)
 
 
-@_open.get("/config")
-async def config(wiring: Wired) -> dict[str, Any]:
+@_open.get("/config", responses=documents.CONFIG)
+async def config(wiring: Wired) -> Response:
     """What a client needs to choose its way; `upload_max_bytes` is null where there are no uploads."""
-    return {
+    body: bodies.Config = {
         "direct_max_bytes": wiring.settings.max_audio_bytes,
         "upload_max_bytes": wiring.settings.max_upload_bytes if wiring.settings.bucket_name else None,
         "model": model_for(wiring.settings.whisper_model, wiring.today()).name,
         "auth": wiring.settings.auth,
     }
+    return JSONResponse(body)
 
 
 @_closed.post("/api/transcribe", **documents.TRANSCRIBE)
@@ -119,15 +126,22 @@ async def openai_transcribe(request: Request, wiring: Wired, caller: Called) -> 
 
 
 @_closed.get("/v1/models", responses=documents.OPENAI_MODELS)
-async def models(wiring: Wired) -> dict[str, Any]:
+async def models(wiring: Wired) -> Response:
     """The models that can be asked for, in OpenAI's shape."""
     today = wiring.today()
-    listed = [
-        {"id": model.name, "object": "model", "created": 0, "owned_by": "openai", "shutdown_date": model.shutdown}
+    listed: list[bodies.Model] = [
+        {
+            "id": model.name,
+            "object": "model",
+            "created": 0,
+            "owned_by": "openai",
+            "shutdown_date": str(model.shutdown) if model.shutdown else None,
+        }
         for model in MODELS.values()
         if not model.retired(today)
     ]
-    return {"object": "list", "data": listed}
+    body: bodies.Models = {"object": "list", "data": listed}
+    return JSONResponse(body)
 
 
 async def _outcome(
@@ -167,6 +181,8 @@ def _known(request: Request, error: Exception) -> StenoError:
         return NotFound("There is nothing at this address; /docs lists what there is.")
     if isinstance(error, RequestValidationError):
         return _invalid(error)
+    if is_outage(error):
+        return StorageUnavailable("AWS, where Steno keeps its jobs and its books, does not answer. Try again.")
     return StenoError("Steno has a bug here; its log says more.")
 
 
@@ -203,7 +219,8 @@ class AnswerBugs:
         except Exception as error:
             if scope["type"] != "http":
                 raise
-            log.exception("A bug:")
+            known = "An outage of AWS:" if is_outage(error) else "A bug:"
+            log.exception(known)
             response = await _answer_error(Request(scope), error)
             await response(scope, receive, send)
 

@@ -15,6 +15,7 @@ StenoError
 │   ├── UnreadableRecording
 │   ├── InvalidOption
 │   └── InvalidRequest
+├── StorageUnavailable          the request was fine; AWS was not
 └── UpstreamError               the request was fine; the speech service was not
     ├── UpstreamFailed
     ├── UpstreamCredentials     the owner has to give a working key
@@ -41,6 +42,14 @@ class StenoError(Exception):
     def __init__(self, detail: str) -> None:
         super().__init__(detail)
         self.detail = detail
+
+
+class StorageUnavailable(StenoError):
+    """What keeps the jobs, the books or the secrets does not answer; nothing was paid for this request."""
+
+    status = HTTPStatus.SERVICE_UNAVAILABLE
+    code = "storage_unavailable"
+    retry_after = _BUSY_SECONDS
 
 
 class Refused(StenoError):

@@ -11,12 +11,13 @@ import re
 import time
 from collections.abc import Callable
 from contextlib import suppress
-from dataclasses import asdict, dataclass, replace
+from dataclasses import asdict, dataclass, field, replace
 from functools import cached_property
 from typing import TYPE_CHECKING, Any, BinaryIO
 from uuid import uuid4
 
 from handler.audio import Container
+from handler.aws import AWS
 from handler.errors import NotFailed, NotFound, StenoError
 from handler.job import NOBODY, Caller, Heard, Job, failed, from_item, heard_from, identity_of, recording_key, to_item
 from handler.ledger import Ledger
@@ -29,7 +30,6 @@ if TYPE_CHECKING:
 
 UPLOAD_SECONDS = 15 * 60  # a role's presigned address dies with its token, too
 LEASE_SECONDS = 60
-_CONNECTIONS = 50  # as many as there are threads to use them
 MOST_ATTEMPTS = 5
 GAVE_UP = "The job was begun several times without getting anywhere; the log says more."
 _DAY = 86_400
@@ -54,28 +54,20 @@ class Jobs:
     """The jobs of one bucket and one table; `clock` tells the seconds since 1970."""
 
     settings: "Settings"
+    aws: AWS = field(default_factory=AWS)
     clock: Callable[[], float] = time.time
     upload_seconds: int = UPLOAD_SECONDS
     lease_seconds: int = LEASE_SECONDS
 
     @cached_property
-    def _session(self) -> Any:
-        import boto3  # only a function that has jobs pays for it
-
-        return boto3.session.Session()
-
-    @cached_property
     def objects(self) -> "Objects":
         from handler.objects import Objects
 
-        return Objects(self._session, str(self.settings.bucket_name), _CONNECTIONS)
+        return Objects(self.aws, str(self.settings.bucket_name))
 
     @cached_property
     def client(self) -> Any:
-        """A client that speaks Python's types; unlike the resource, it is safe in threads."""
-        from botocore.config import Config
-
-        return self._session.resource("dynamodb", config=Config(max_pool_connections=_CONNECTIONS)).meta.client
+        return self.aws.table_client()
 
     @cached_property
     def ledger(self) -> Ledger:

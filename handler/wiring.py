@@ -12,8 +12,9 @@ from typing import TYPE_CHECKING, Any
 import anyio.to_thread
 from pydantic import SecretStr
 
+from handler.aws import AWS, is_outage
 from handler.budget import Budget
-from handler.errors import NotFound, UpstreamCredentials
+from handler.errors import NotFound, StorageUnavailable, UpstreamCredentials
 from handler.jobs import Jobs
 from handler.ledger import Ledger, key_of
 from handler.metrics import Metrics
@@ -32,10 +33,11 @@ _SECRET_SECONDS = 300  # a rotated key that is refused is read at once; one that
 class Secret:
     """A secret's text: given in the settings, or read from Secrets Manager and kept for minutes."""
 
-    def __init__(self, name: str, given: SecretStr | None, arn: str | None) -> None:
+    def __init__(self, name: str, given: SecretStr | None, arn: str | None, aws: AWS) -> None:
         self._name = name
         self._given = given
         self._arn = arn
+        self._aws = aws
         self._read = ""
         self._read_at: float | None = None
         self._lock = Lock()
@@ -59,16 +61,20 @@ class Secret:
             return self._read != refused
 
     def _fetch(self) -> None:
-        import boto3  # 80 ms that only a function with a secret to read pays
         from botocore.exceptions import BotoCoreError, ClientError
 
         trouble = "it is empty; put the text itself into it"
         text = ""
         try:
-            answer = boto3.client("secretsmanager").get_secret_value(SecretId=self._arn)
+            answer = self._aws.client("secretsmanager").get_secret_value(SecretId=self._arn)
             text = answer.get("SecretString", "").strip()
         except (BotoCoreError, ClientError) as error:
             trouble = str(error)
+            if is_outage(error):
+                log.warning("The %s cannot be read right now: %s", self._name, trouble)
+                if not self._read:
+                    raise StorageUnavailable(f"The server's {self._name} cannot be read right now.") from None
+                return  # the one that is known, which most likely still holds
         if not text:
             log.error("The %s cannot be read from %s: %s", self._name, self._arn, trouble)
             raise UpstreamCredentials(f"The server's {self._name} cannot be read; its log says why.")
@@ -89,11 +95,12 @@ class Wiring:
     ) -> None:
         self.settings = settings
         self.today = today
-        self.openai_key = Secret("OpenAI key", settings.openai_api_key, settings.openai_secret_arn)
-        self.access_token = Secret("access token", settings.access_token, settings.token_secret_arn)
+        self._aws = AWS()
+        self.openai_key = Secret("OpenAI key", settings.openai_api_key, settings.openai_secret_arn, self._aws)
+        self.access_token = Secret("access token", settings.access_token, settings.token_secret_arn, self._aws)
         self.metrics = metrics or Metrics(sys.stdout if settings.aws_lambda_function_name else None)
         self._transport = transport
-        self._jobs = jobs or (Jobs(settings) if settings.bucket_name else None)
+        self._jobs = jobs or (Jobs(settings, self._aws) if settings.bucket_name else None)
         self._speech: Speech | None = None
         self._lock = Lock()
 
@@ -131,9 +138,7 @@ class Wiring:
 
     @cached_property
     def sqs(self) -> Any:
-        import boto3
-
-        return boto3.client("sqs")
+        return self._aws.client("sqs")
 
     async def speech(self) -> "Speech":
         """In a thread the first time: the client, with all the certificates it trusts, takes a while to build."""

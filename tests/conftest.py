@@ -28,7 +28,7 @@ TODAY = date(2026, 11, 21)
 
 
 def pytest_addoption(parser):
-    parser.addoption("--kills", type=int, default=3, help="at how many random moments a worker is killed")
+    parser.addoption("--soak", action="store_true", help="attack for hours, and write docs/reliability.md")
 
 
 @pytest.fixture(autouse=True)

@@ -22,15 +22,15 @@ ARN = "arn:aws:sqs:us-east-1:000000000000:steno"
 class Place:
     """One server and its worker, over what is there in AWS."""
 
-    def __init__(self, aws, upstream=None, jobs=None, today=TODAY, **given):
+    def __init__(self, aws, upstream=None, jobs=None, today=TODAY, pacing=PACING, metrics=None, **given):
         """Over a false upstream, unless the address of a real one is given."""
         chosen = settings(**aws, **given)
         transport = upstream or (None if "openai_base_url" in given else FalseUpstream())
-        self.wiring = Wiring(chosen, transport=transport, today=lambda: today, jobs=jobs)
+        self.wiring = Wiring(chosen, transport=transport, today=lambda: today, jobs=jobs, metrics=metrics)
         self.app = create_app(chosen, self.wiring)
         self.http = TestClient(self.app, raise_server_exceptions=False)
         self.jobs = self.wiring.jobs
-        self.worker = Worker(self.wiring, PACING)
+        self.worker = Worker(self.wiring, pacing)
         self.s3, self.sqs = boto3.client("s3"), boto3.client("sqs")
         self.queue = self.sqs.get_queue_url(QueueName="steno")["QueueUrl"]
 

@@ -18,7 +18,20 @@ FLOORS = [
     {"speech", "jobs"},
     {"ledger", "budget", "objects", "job"},
     {"form", "gateway", "drain", "settings", "options", "audio", "scratch", "alignment", "subtitles"},
-    {"transcript", "models", "payload", "frames", "loudness", "words", "reader", "numbers", "metrics", "refusals"},
+    {
+        "bodies",
+        "transcript",
+        "models",
+        "payload",
+        "frames",
+        "loudness",
+        "words",
+        "reader",
+        "numbers",
+        "metrics",
+        "refusals",
+    },
+    {"aws"},
     {"errors"},
 ]
 FLOOR = {module: number for number, floor in enumerate(FLOORS) for module in floor}

@@ -5,6 +5,7 @@ import boto3
 import pytest
 from moto import mock_aws
 
+from handler.aws import AWS
 from handler.errors import UpstreamCredentials
 from handler.wiring import Secret, Wiring
 from tests.conftest import app, settings
@@ -36,14 +37,14 @@ class Vault:
 
 
 def test_a_secret_is_read_on_first_use_and_then_kept(vault):
-    secret = Secret("key", None, vault.arn)
+    secret = Secret("key", None, vault.arn, AWS())
     assert secret.get() == "sk-first"
     vault.rotate("sk-second")
     assert secret.get() == "sk-first"
 
 
 def test_renewing_tells_whether_the_secret_has_changed(vault):
-    secret = Secret("key", None, vault.arn)
+    secret = Secret("key", None, vault.arn, AWS())
     secret.get()
     assert not secret.renew("sk-first")
     vault.rotate("sk-second")
@@ -53,7 +54,7 @@ def test_renewing_tells_whether_the_secret_has_changed(vault):
 
 
 def test_a_secret_given_in_the_settings_asks_nobody():
-    secret = Secret("key", settings().openai_api_key, None)
+    secret = Secret("key", settings().openai_api_key, None, AWS())
     assert secret.get() == "sk-test-key"
     assert not secret.renew("sk-test-key")
 
@@ -61,7 +62,7 @@ def test_a_secret_given_in_the_settings_asks_nobody():
 def test_an_empty_or_missing_secret_is_the_owners_to_mend_and_only_the_log_names_it(vault, caplog):
     vault.rotate(" ")
     for arn in (vault.arn, "arn:aws:secretsmanager:eu-west-1:123456789012:secret:nobody"):
-        secret = Secret("OpenAI key", None, arn)
+        secret = Secret("OpenAI key", None, arn, AWS())
         for _ in range(2):  # a failure is not kept as if it were the secret
             with pytest.raises(UpstreamCredentials, match="The server's OpenAI key cannot be read") as failure:
                 secret.get()

@@ -1,4 +1,4 @@
-"""A worker as a process of its own, for tests that kill it: `python -m tests.crashing_worker`."""
+"""A worker as a process of its own, for tests that kill it: `python -m tests.attacks.crashing_worker`."""
 
 import boto3
 

@@ -21,8 +21,8 @@ from starlette.routing import Route
 from handler.cutter import lengths_of
 from handler.cutting import SEARCH_SECONDS
 from handler.transcription import Pacing
+from tests.attacks.crashing_worker import LEASE_SECONDS, PART_SECONDS
 from tests.conftest import ROOT, serving
-from tests.crashing_worker import LEASE_SECONDS, PART_SECONDS
 from tests.place import Place
 from tests.recordings import long_recording
 from tests.upstream import heard, refused
@@ -65,7 +65,7 @@ class Process:
             "OPENAI_BASE_URL": f"{url}/v1",
             "MAX_CONCURRENT_CALLS": "4",
         }
-        command = [sys.executable, "-m", "tests.crashing_worker"]
+        command = [sys.executable, "-m", "tests.attacks.crashing_worker"]
         self._process = subprocess.Popen(command, cwd=ROOT, env={**os.environ, **environment})
 
     def kill(self):

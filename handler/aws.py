@@ -1,0 +1,83 @@
+"""AWS's clients: of one session, each built on its first use, and patient for seconds only; and when AWS itself fails."""
+
+from collections.abc import Callable
+from functools import cached_property
+from threading import Lock
+from typing import Any, TypeVar
+
+import anyio
+import anyio.to_thread
+
+_CONNECTIONS = 50  # as many as there are threads to use them
+_CONNECT_SECONDS = 2.0
+_READ_SECONDS = 4.0  # four times that, with the pauses between, is within a request's time
+_TRIES = 4
+_PAUSE_SECONDS = 2.0
+_SLOW_DOWN = {
+    "ProvisionedThroughputExceededException",
+    "RequestLimitExceeded",
+    "RequestThrottled",
+    "SlowDown",
+    "ThrottledException",
+    "Throttling",
+    "ThrottlingException",
+    "TooManyRequestsException",
+}
+
+Result = TypeVar("Result")
+
+
+class AWS:
+    """The clients of the account whose credentials the environment gives."""
+
+    def __init__(self) -> None:
+        self._lock = Lock()
+
+    @cached_property
+    def _session(self) -> Any:
+        import boto3  # 80 ms, that only a function which needs AWS pays
+
+        return boto3.session.Session()
+
+    def client(self, service: str, **config: Any) -> Any:
+        with self._lock:
+            return self._session.client(service, config=_config(**config))
+
+    def table_client(self) -> Any:
+        """A client of DynamoDB that speaks Python's types; unlike the resource, it is safe in threads."""
+        with self._lock:
+            return self._session.resource("dynamodb", config=_config()).meta.client
+
+
+def _config(**more: Any) -> Any:
+    from botocore.config import Config
+
+    usual = {
+        "max_pool_connections": _CONNECTIONS,
+        "connect_timeout": _CONNECT_SECONDS,
+        "read_timeout": _READ_SECONDS,
+        "retries": {"mode": "standard", "total_max_attempts": _TRIES},
+    }
+    return Config(**{**usual, **more})
+
+
+def is_outage(error: BaseException) -> bool:
+    """Whether AWS itself has failed: it answered 5xx, asked to slow down, or did not answer, however often it was asked."""
+    from boto3.exceptions import RetriesExceededError
+    from botocore.exceptions import ClientError, ConnectionError, HTTPClientError, IncompleteReadError
+
+    if isinstance(error, ClientError):
+        status = error.response["ResponseMetadata"]["HTTPStatusCode"]
+        return bool(status >= 500 or error.response["Error"]["Code"] in _SLOW_DOWN)
+    return isinstance(error, ConnectionError | HTTPClientError | IncompleteReadError | RetriesExceededError)
+
+
+async def outlasting(call: Callable[..., Result], *details: Any) -> Result:
+    """What the call gives, in a thread, made again until an outage is over."""
+    while True:
+        try:
+            return await anyio.to_thread.run_sync(call, *details)
+        except Exception as error:
+            if not is_outage(error):
+                raise
+        await anyio.sleep(_PAUSE_SECONDS)
