@@ -1,11 +1,10 @@
 """What is sent back: transcripts and errors, each in our own contract and in OpenAI's."""
 
 from collections.abc import Callable
-from dataclasses import asdict
 from datetime import UTC, datetime
 from http import HTTPStatus
 from math import ceil
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, cast
 
 from fastapi.responses import JSONResponse, PlainTextResponse, Response
 
@@ -84,7 +83,7 @@ def job(job: Job, text: str, status: int = 200) -> Response:
         "seconds_paid": job.seconds_paid,
         "no_speech": job.no_speech,
         "transcript": text,
-        "error": job.error,
+        "error": cast("bodies.Failure | None", job.error),
     }
     headers = {"Location": address(job.id)} if status != HTTPStatus.OK else {}
     if not job.finished:
@@ -106,10 +105,12 @@ def _made_by(transcript: Transcript) -> dict[str, str]:
 
 
 def _segments(transcript: Transcript) -> "list[bodies.Segment]":
-    return [
-        {"id": number, **{key: value for key, value in asdict(segment).items() if value is not None}}
-        for number, segment in enumerate(transcript.segments)
-    ]
+    listed: list[bodies.Segment] = []
+    for number, segment in enumerate(transcript.segments):
+        listed.append({"id": number, "start": segment.start, "end": segment.end, "text": segment.text})
+        if segment.speaker is not None:
+            listed[-1]["speaker"] = segment.speaker
+    return listed
 
 
 class ProblemResponse(JSONResponse):

@@ -1,14 +1,114 @@
-"""The parts of `/openapi.json` that FastAPI cannot see, because the routes read the raw request to refuse early."""
+"""What `/openapi.json` says beside what FastAPI sees of the routes.
 
+The routes refer to bodies and forms by name; how those look is worked out when somebody asks, not at a cold start.
+"""
+
+from functools import cache
 from typing import Any
 
+from fastapi import FastAPI
+
 from handler import errors
-from handler.answers import Problem, Verbose
 from handler.errors import StenoError
 from handler.options import Options, TranscribeOptions
 
-_TRANSCRIBING = (
+_SCHEMAS = "#/components/schemas/"
+
+
+class Documented(FastAPI):
+    """An application whose document is whole, and true of its settings."""
+
+    def openapi(self) -> dict[str, Any]:
+        document, settings = super().openapi(), self.state.wiring.settings
+        upload = document["components"]["schemas"]["Upload"]
+        upload["properties"]["size"]["maximum"] = settings.max_upload_bytes
+        document["components"]["schemas"] = _schemas() | {"Upload": upload}
+        if settings.auth == "open":
+            document["components"].pop("securitySchemes", None)
+        for operation in (operation for path in document["paths"].values() for operation in path.values()):
+            # FastAPI says so of every route with a parameter, but those in an address may be any text.
+            if "HTTPValidationError" in str(operation["responses"].get("422")):
+                del operation["responses"]["422"]
+            if settings.auth == "open":
+                operation.pop("security", None)
+        return document
+
+
+@cache
+def _schemas() -> dict[str, Any]:
+    from pydantic import TypeAdapter
+
+    from handler import bodies
+
+    _, told = TypeAdapter.json_schemas(
+        [(body, "serialization", TypeAdapter(body)) for body in bodies.ALL], ref_template=_SCHEMAS + "{model}"
+    )
+    found: dict[str, Any] = told["$defs"]
+    for schema in found.values():
+        schema.setdefault("additionalProperties", False)
+    codes = sorted({kind.code for kind in _kinds(StenoError)})
+    for name in ("Problem", "OpenAIErrorDetail", "Failure"):
+        found[name]["properties"]["code"]["enum"] = codes
+    return found | {"Form": _form(TranscribeOptions), "OpenAIForm": _form(Options)}
+
+
+def _kinds(error: type[StenoError]) -> list[type[StenoError]]:
+    return [error, *(kind for child in error.__subclasses__() for kind in _kinds(child))]
+
+
+def _form(options: type[Options]) -> dict[str, Any]:
+    """The multipart form with a recording and those options; a field that is not sent is not null."""
+    recording = {"type": "string", "format": "binary", "description": "The recording: audio or video."}
+    schema = options.model_json_schema()
+    keep_taken(schema, options)
+    for option in schema["properties"].values():
+        option.update(*(kind for kind in option.pop("anyOf", []) if kind != {"type": "null"}))
+        if option.get("default", "") is None:
+            del option["default"]
+    return {
+        "type": "object",
+        "required": ["file"],
+        "properties": {"file": recording, **schema["properties"]},
+        "additionalProperties": False,
+    }
+
+
+def keep_taken(schema: dict[str, Any], options: type[Options]) -> None:
+    """Takes out of the schema of `options` what it has from its parent only to refuse it."""
+    for option in set(Options.model_fields) - {*options.taken()}:
+        del schema["properties"][option]
+    if issubclass(options, TranscribeOptions):
+        schema["properties"]["response_format"]["enum"].remove("diarized_json")
+
+
+def _content(name: str, media_type: str = "application/json") -> dict[str, Any]:
+    return {media_type: {"schema": {"$ref": _SCHEMAS + name}}}
+
+
+def _header(description: str, kind: str = "string", *, required: bool = True) -> dict[str, Any]:
+    return {"description": description, "required": required, "schema": {"type": kind}}
+
+
+_PROBLEM, _OPENAI_ERROR = _content("Problem", "application/problem+json"), _content("OpenAIError")
+_LOCATION = {"Location": _header("The job's address.")}
+_AGAIN = {"Retry-After": _header("Seconds after which to ask again.", "integer")}
+_LATER = {"Retry-After": _header("Seconds after which to ask again, where that helps.", "integer", required=False)}
+_ADVICE = {
+    401: {"WWW-Authenticate": _header("`Bearer`.")},
+    409: _LATER,
+    429: _AGAIN,
+    502: _LATER,
+    503: _AGAIN,
+    504: _LATER,
+}
+_EVERYWHERE = (
     errors.Unauthorized,
+    errors.UpstreamCredentials,
+    errors.StorageUnavailable,
+    StenoError,
+)  # a token's secret may not be readable
+_TRANSCRIBING = (
+    errors.NotFound,
     errors.RecordingTooLarge,
     errors.UnsupportedMedia,
     errors.EmptyRecording,
@@ -17,84 +117,98 @@ _TRANSCRIBING = (
     errors.InvalidRequest,
     errors.NoAudio,
     errors.BudgetExhausted,
-    StenoError,
     errors.UpstreamFailed,
-    errors.UpstreamCredentials,
     errors.UpstreamModel,
     errors.UpstreamQuota,
     errors.UpstreamBusy,
     errors.UpstreamTimeout,
+    *_EVERYWHERE,
 )
-_OPENAI_ERROR = {
-    "type": "object",
-    "required": ["error"],
-    "properties": {
-        "error": {
-            "type": "object",
-            "required": ["message", "type", "param", "code"],
-            "properties": {
-                "message": {"type": "string"},
-                "type": {"type": "string"},
-                "param": {"type": ["string", "null"]},
-                "code": {"type": "string"},
-            },
-        }
-    },
+_JOB = (errors.NotFound, *_EVERYWHERE)
+_LINKS = {
+    name: {"operationId": name, "parameters": {"identity": "$response.body#/id"}}
+    for name in ("transcription", "transcript", "retry", "delete")
 }
-_PROBLEM_CONTENT = {"application/problem+json": {"schema": Problem.model_json_schema()}}
-_OPENAI_CONTENT = {"application/json": {"schema": _OPENAI_ERROR}}
 
 
-def _refusals(errors: tuple[type[StenoError], ...], content: dict[str, Any]) -> dict[int | str, dict[str, Any]]:
+def _refusals(
+    kinds: tuple[type[StenoError], ...], content: dict[str, Any], more: dict[str, Any] | None = None
+) -> dict[int | str, dict[str, Any]]:
+    """`more` are headers of those that are the server's."""
     codes: dict[int, list[str]] = {}
-    for error in errors:
-        codes.setdefault(int(error.status), []).append(f"`{error.code}`")
-    return {status: {"description": ", ".join(names), "content": content} for status, names in codes.items()}
+    for kind in kinds:
+        codes.setdefault(int(kind.status), []).append(f"`{kind.code}`")
+    return {
+        status: {
+            "description": ", ".join(names),
+            "headers": {**_ADVICE.get(status, {}), **((more or {}) if status >= 500 else {})},
+            "content": content,
+        }
+        for status, names in sorted(codes.items())
+    }
 
 
-def _transcript(body: dict[str, Any]) -> dict[str, Any]:
+def _problems(*kinds: type[StenoError]) -> dict[int | str, dict[str, Any]]:
+    return _refusals(kinds, _PROBLEM)
+
+
+def _openai_errors(*kinds: type[StenoError]) -> dict[int | str, dict[str, Any]]:
+    again = _header("`true` or `false`: whether OpenAI's SDKs are to send it again.")
+    return _refusals(kinds, _OPENAI_ERROR, {"x-should-retry": again})
+
+
+def _form_of(name: str) -> dict[str, Any]:
+    return {"requestBody": {"required": True, "content": _content(name, "multipart/form-data")}}
+
+
+def _transcript(*bodies: str) -> dict[str, Any]:
     return {
         "description": "What was said.",
-        "headers": {"Steno-Model": {"description": "The model that heard it.", "schema": {"type": "string"}}},
-        "content": {"application/json": {"schema": body}, "text/plain": {"schema": {"type": "string"}}},
+        "headers": {"Steno-Model": _header("The model that heard it.")},
+        "content": {
+            "application/json": {"schema": {"anyOf": [{"$ref": _SCHEMAS + body} for body in bodies]}},
+            "text/plain": {"schema": {"type": "string"}},
+        },
     }
 
 
-def _form(options: tuple[str, ...], formats: tuple[str, ...]) -> dict[str, Any]:
-    """The multipart form with a recording and those options."""
-    properties = Options.model_json_schema()["properties"]
-    properties["response_format"]["enum"] = list(formats)
-    recording = {"type": "string", "format": "binary", "description": "The recording: audio or video."}
-    schema = {
-        "type": "object",
-        "required": ["file"],
-        "properties": {"file": recording, **{name: properties[name] for name in options}},
-        "additionalProperties": False,
-    }
-    return {"requestBody": {"required": True, "content": {"multipart/form-data": {"schema": schema}}}}
+def _job(description: str, headers: dict[str, Any], body: str = "Job") -> dict[str, Any]:
+    return {"description": description, "headers": headers, "content": _content(body), "links": _LINKS}
 
 
-_FORMATS = ("json", "text", "srt", "vtt", "verbose_json")
-_TEXT = {"type": "object", "required": ["text"], "properties": {"text": {"type": "string"}}}
+_OURS = _transcript("Transcript", "VerboseTranscript")
 
+HEALTH = {200: {"description": "Steno is up.", "content": _content("Health")}, **_problems(StenoError)}
+CONFIG = {200: {"description": "What a client needs to know.", "content": _content("Config")}, **_problems(StenoError)}
 TRANSCRIBE: dict[str, Any] = {
-    "openapi_extra": _form(TranscribeOptions.taken(), _FORMATS),
+    "openapi_extra": _form_of("Form"),
     "responses": {
-        200: _transcript(Verbose.model_json_schema()),
-        202: {"description": "It takes longer than a request may: `Location` is the job's address."},
-        **_refusals(_TRANSCRIBING, _PROBLEM_CONTENT),
+        200: _OURS,
+        202: _job("It takes longer than a request may.", {**_LOCATION, **_AGAIN}),
+        **_problems(*_TRANSCRIBING),
     },
 }
 OPENAI_TRANSCRIBE: dict[str, Any] = {
-    "openapi_extra": _form(Options.taken(), (*_FORMATS, "diarized_json")),
-    "responses": {200: _transcript(_TEXT), **_refusals(_TRANSCRIBING, _OPENAI_CONTENT)},
+    "openapi_extra": _form_of("OpenAIForm"),
+    "responses": {200: _transcript("OpenAITranscript"), **_openai_errors(*_TRANSCRIBING)},
 }
-OPENAI_MODELS = _refusals((errors.Unauthorized, StenoError), _OPENAI_CONTENT)
-_JOBS = (errors.Unauthorized, errors.NotFound, errors.InvalidOption, errors.InvalidRequest, StenoError)
-JOBS = _refusals(_JOBS, _PROBLEM_CONTENT)
-UPLOADS = _refusals(
-    (errors.RecordingTooLarge, errors.UnsupportedMedia, errors.EmptyRecording, errors.BudgetExhausted, *_JOBS),
-    _PROBLEM_CONTENT,
-)
-RETRIES = _refusals((errors.NotFailed, *_JOBS), _PROBLEM_CONTENT)
-TRANSCRIPTS = _refusals((errors.NotReady, *_JOBS), _PROBLEM_CONTENT)
+OPENAI_MODELS = {
+    200: {"description": "The models.", "content": _content("Models")},
+    **_openai_errors(*_EVERYWHERE),
+}
+UPLOADS = {
+    201: _job("The form to upload the recording with.", _LOCATION, "Awaited"),
+    **_problems(
+        errors.RecordingTooLarge,
+        errors.UnsupportedMedia,
+        errors.EmptyRecording,
+        errors.InvalidOption,
+        errors.InvalidRequest,
+        errors.BudgetExhausted,
+        *_JOB,
+    ),
+}
+JOB = {200: _job("How the job stands.", _LATER), **_problems(*_JOB)}
+TRANSCRIPT = {200: _OURS, **_problems(errors.NotReady, errors.InvalidOption, *_JOB)}
+RETRY = {202: _job("The job, which begins again.", {**_LOCATION, **_LATER}), **_problems(errors.NotFailed, *_JOB)}
+DELETE = {204: {"description": "All of it is gone."}, **_problems(*_JOB)}

@@ -1,12 +1,12 @@
 """The routes of jobs: large recordings go to the bucket, and are transcribed without another call."""
 
 from dataclasses import replace
-from typing import Annotated, Literal
+from typing import TYPE_CHECKING, Annotated, Literal
 
 import anyio.to_thread
 from fastapi import APIRouter, Depends, Query, Response
 from fastapi.responses import JSONResponse
-from pydantic import Field
+from pydantic import ConfigDict, Field
 
 from handler import answers, documents
 from handler.access import Called, Wired, authorize
@@ -16,7 +16,10 @@ from handler.options import TIMED_FORMATS, TranscribeOptions, model_for
 from handler.wiring import Wiring
 from handler.words import joined_text
 
-router = APIRouter(prefix="/api", dependencies=[Depends(authorize)], responses=documents.JOBS)
+if TYPE_CHECKING:
+    from handler import bodies
+
+router = APIRouter(prefix="/api", dependencies=[Depends(authorize)])
 
 _OF_THE_FILE = {"filename", "content_type", "size"}
 _ANY_TYPE = "application/octet-stream"
@@ -25,9 +28,11 @@ _ANY_TYPE = "application/octet-stream"
 class Upload(TranscribeOptions):
     """What is going to be uploaded, and how it is to be transcribed."""
 
+    model_config = ConfigDict(json_schema_extra=documents.keep_taken)
+
     filename: str = Field("", max_length=1000)
     content_type: str = Field("", description="As the browser says it; empty where it says nothing.", max_length=200)
-    size: int = Field(description="Bytes.")
+    size: int = Field(description="Bytes.", json_schema_extra={"minimum": 1})
 
 
 @router.post("/uploads", status_code=201, responses=documents.UPLOADS)
@@ -40,9 +45,9 @@ async def create_upload(upload: Upload, wiring: Wired, caller: Called) -> Respon
     job, form = await anyio.to_thread.run_sync(
         jobs.create, upload.filename, upload.content_type or _ANY_TYPE, options, caller
     )
-    body = {
+    body: bodies.Awaited = {
         "id": job.id,
-        "status": job.status,
+        "status": "awaiting_upload",
         "upload": {"url": form["url"], "fields": form["fields"]},
         "expires_at": answers.date(job.created_at + jobs.upload_seconds),
     }
@@ -65,14 +70,14 @@ def _check(upload: Upload, wiring: Wiring) -> None:
     upload.for_model(model, today)
 
 
-@router.get("/transcriptions/{identity}")
+@router.get("/transcriptions/{identity}", responses=documents.JOB)
 async def transcription(identity: str, wiring: Wired, caller: Called) -> Response:
     """How the job stands, with the text so far."""
     job, text = await anyio.to_thread.run_sync(_read, wiring, identity, caller.owner)
     return answers.job(job, text)
 
 
-@router.get("/transcriptions/{identity}/transcript", responses=documents.TRANSCRIPTS)
+@router.get("/transcriptions/{identity}/transcript", responses=documents.TRANSCRIPT)
 async def transcript(
     identity: str,
     wiring: Wired,
@@ -91,7 +96,7 @@ async def transcript(
     return await anyio.to_thread.run_sync(answers.transcription, whole, response_format)
 
 
-@router.post("/transcriptions/{identity}/retry", status_code=202, responses=documents.RETRIES)
+@router.post("/transcriptions/{identity}/retry", status_code=202, responses=documents.RETRY)
 async def retry(identity: str, wiring: Wired, caller: Called) -> Response:
     """The same recording again, without an upload; only the parts that were not heard are sent."""
     await anyio.to_thread.run_sync(wiring.jobs.retry, identity, caller)
@@ -99,7 +104,7 @@ async def retry(identity: str, wiring: Wired, caller: Called) -> Response:
     return answers.job(job, text, 202)
 
 
-@router.delete("/transcriptions/{identity}", status_code=204)
+@router.delete("/transcriptions/{identity}", status_code=204, responses=documents.DELETE)
 async def delete(identity: str, wiring: Wired, caller: Called) -> Response:
     """Recording, parts and transcript are gone."""
     await anyio.to_thread.run_sync(wiring.jobs.delete, identity, caller.owner)

@@ -6,7 +6,7 @@ from collections.abc import Mapping, Sequence
 from datetime import date
 from typing import Annotated, Any, Literal, Self
 
-from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationError, WithJsonSchema, field_validator
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationError, WithJsonSchema, field_validator
 
 from handler.errors import InvalidOption
 from handler.models import MODELS, Model, able, serving
@@ -36,8 +36,15 @@ def _plain_keyword(text: str) -> str:
 
 _LONGEST_PROMPT = 20_000  # beyond it, no job could be stored with its options
 _MOST_KEYWORDS = 1_000
-Language = Annotated[str, BeforeValidator(_primary_language)]
-Keyword = Annotated[str, BeforeValidator(_plain_keyword)]
+ModelName = Annotated[str, Field(json_schema_extra={"enum": [*MODELS]})]
+Language = Annotated[
+    str, AfterValidator(_primary_language), Field(json_schema_extra={"pattern": rf"^\s*{_LANGUAGE.pattern}\s*$"})
+]
+Keyword = Annotated[
+    str,
+    AfterValidator(_plain_keyword),
+    Field(json_schema_extra={"maxLength": _LONGEST_KEYWORD, "pattern": r"^[^<>\r\n]*$"}),
+]
 
 
 class ServerVad(BaseModel):
@@ -60,7 +67,7 @@ class Options(BaseModel):
 
     model_config = ConfigDict(extra="forbid", frozen=True)
 
-    model: str | None = Field(None, description="One of `GET /v1/models`; without it, the server's own choice.")
+    model: ModelName | None = Field(None, description="One of `GET /v1/models`; without it, the server's own choice.")
     language: Language | None = Field(None, description="What is spoken: ISO 639-1 (`en`) or BCP 47 (`en-US`).")
     languages: list[Language] = Field([], description="Several languages that may be spoken.")
     prompt: str | None = Field(
@@ -76,7 +83,7 @@ class Options(BaseModel):
     chunking_strategy: Annotated[Literal["auto"] | ServerVad | None, WithJsonSchema(_CHUNKING_SCHEMA)] = None
     known_speaker_names: list[str] = Field([], max_length=4)
     known_speaker_references: list[str] = Field([], max_length=4)
-    stream: bool = Field(False, description="Only `false`: answers come whole.")
+    stream: bool = Field(False, description="Only `false`: answers come whole.", json_schema_extra={"const": False})
 
     @field_validator("stream")
     @classmethod
