@@ -123,7 +123,7 @@ def problem(error: StenoError) -> Response:
         "type": "about:blank",
         "title": status.phrase,
         "status": status,
-        "detail": error.detail,
+        "detail": _utf8(error.detail),
         "code": error.code,
     }
     return ProblemResponse(body, status, headers=_advice(error))
@@ -132,7 +132,7 @@ def problem(error: StenoError) -> Response:
 def openai_error(error: StenoError) -> Response:
     """OpenAI's shape; the SDKs obey `x-should-retry`, so that they never pay twice nor knock at a locked door."""
     body: bodies.OpenAIErrorDetail = {
-        "message": error.detail,
+        "message": _utf8(error.detail),
         "type": "invalid_request_error" if error.status < HTTPStatus.INTERNAL_SERVER_ERROR else "server_error",
         "param": error.option if isinstance(error, InvalidOption) else None,
         "code": error.code,
@@ -142,6 +142,11 @@ def openai_error(error: StenoError) -> Response:
         again = isinstance(error, StorageUnavailable) or (isinstance(error, UpstreamError) and error.again)
         headers["x-should-retry"] = "true" if again else "false"
     return JSONResponse({"error": body}, HTTPStatus(error.status), headers=headers)
+
+
+def _utf8(text: str) -> str:
+    """Half a character, which JSON can say but no answer can carry, as a question mark."""
+    return text.encode(errors="replace").decode()
 
 
 def _advice(error: StenoError) -> dict[str, str]:

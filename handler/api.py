@@ -177,6 +177,8 @@ def _known(request: Request, error: Exception) -> StenoError:
         return error
     if isinstance(error, HTTPException) and error.status_code == 405:
         return MethodNotAllowed(", ".join(filter(partial(_takes, request), ("DELETE", "GET", "POST"))))
+    if isinstance(error, HTTPException) and error.status_code == 400:
+        return InvalidRequest("The body cannot be read; send JSON in UTF-8, not nested too deep.")
     if isinstance(error, HTTPException):
         return NotFound("There is nothing at this address; /docs lists what there is.")
     if isinstance(error, RequestValidationError):

@@ -65,6 +65,9 @@ def _form(options: type[Options]) -> dict[str, Any]:
         option.update(*(kind for kind in option.pop("anyOf", []) if kind != {"type": "null"}))
         if option.get("default", "") is None:
             del option["default"]
+        for text in (option, option.get("items", {})):
+            if "pattern" in text:  # what is left empty was not given
+                text["pattern"] = f"^$|{text['pattern']}"
     return {
         "type": "object",
         "required": ["file"],

@@ -12,7 +12,7 @@ from starlette.requests import Request
 
 from handler.errors import InvalidRequest, RecordingTooLarge
 
-_MAX_PARTS = 256
+_MAX_PARTS = 1_100  # a thousand keywords, and what else there is
 # All fields together: the largest are samples of up to four known speakers, of ten seconds each.
 _MAX_FIELDS_BYTES = 6_000_000
 _FRAME_BYTES = 64 * 1024  # what the form's own headers may add
@@ -82,7 +82,7 @@ class _Reader:
     def begin_part(self) -> None:
         self._parts += 1
         if self._parts > _MAX_PARTS:
-            raise InvalidRequest(f"The form has more than {_MAX_PARTS} parts; send fewer `keywords`.")
+            raise InvalidRequest(f"The form has more than {_MAX_PARTS:,} parts; send fewer `keywords`.")
         self._disposition = b""
         self._text.clear()
 

@@ -81,8 +81,13 @@ def recording_key(identity: str, extension: str) -> str:
 
 def identity_of(key: str) -> str:
     """The job that a recording belongs to; empty for an object that cannot be a job's."""
-    match = re.fullmatch(r"uploads/([0-9a-f]{32})\.[a-z0-9]{1,5}", key)
-    return match[1] if match else ""
+    match = re.fullmatch(r"uploads/(.*)\.[a-z0-9]{1,5}", key)
+    return match[1] if match and is_identity(match[1]) else ""
+
+
+def is_identity(text: str) -> bool:
+    """Whether a job can be called that; no table takes a key of any length."""
+    return re.fullmatch(r"[0-9a-f]{32}", text) is not None
 
 
 def failed(job: Job, code: str, detail: str) -> Job:

@@ -19,7 +19,19 @@ from uuid import uuid4
 from handler.audio import Container
 from handler.aws import AWS
 from handler.errors import NotFailed, NotFound, StenoError
-from handler.job import NOBODY, Caller, Heard, Job, failed, from_item, heard_from, identity_of, recording_key, to_item
+from handler.job import (
+    NOBODY,
+    Caller,
+    Heard,
+    Job,
+    failed,
+    from_item,
+    heard_from,
+    identity_of,
+    is_identity,
+    recording_key,
+    to_item,
+)
 from handler.ledger import Ledger
 from handler.numbers import number
 from handler.transcript import Transcript
@@ -152,7 +164,8 @@ class Jobs:
 
     def get(self, identity: str, owner: str | None = None) -> Job:
         """The job as it stands; NotFound for one that is unknown, expired or somebody else's."""
-        item = self.client.get_item(TableName=self._name, Key=_job_key(identity), ConsistentRead=True).get("Item")
+        asked = {"TableName": self._name, "Key": _job_key(identity), "ConsistentRead": True}
+        item = self.client.get_item(**asked).get("Item") if is_identity(identity) else None
         if not item or item["expires"] < self.clock():
             raise NotFound("There is no such job, or it has expired.")
         job = from_item(item)

@@ -27,8 +27,6 @@ def _primary_language(tag: str) -> str:
 
 
 def _plain_keyword(text: str) -> str:
-    if len(text) > _LONGEST_KEYWORD:
-        raise ValueError(f"a keyword has at most {_LONGEST_KEYWORD} characters")
     if re.search(r"[<>\r\n]", text):
         raise ValueError("a keyword cannot hold <, > or a line break: OpenAI would refuse the whole request")
     return text
@@ -42,8 +40,8 @@ Language = Annotated[
 ]
 Keyword = Annotated[
     str,
+    Field(max_length=_LONGEST_KEYWORD, json_schema_extra={"pattern": r"^[^<>\r\n]*$"}),
     AfterValidator(_plain_keyword),
-    Field(json_schema_extra={"maxLength": _LONGEST_KEYWORD, "pattern": r"^[^<>\r\n]*$"}),
 ]
 
 

@@ -1,0 +1,164 @@
+"""All that /openapi.json says, held against the app by schemathesis: what it allows, forbids, and promises."""
+
+import json
+from collections import Counter
+from dataclasses import dataclass, field
+
+import httpx2
+import pytest
+import schemathesis
+from hypothesis import strategies as st
+from schemathesis.engine import events, from_schema
+from schemathesis.transport.serialization import Binary
+
+from handler.errors import StenoError
+from tests.place import Place
+from tests.recordings import recording
+from tests.upstream import heard
+
+TOKEN = "open-sesame"
+WITH_TOKEN = {"auth": {"openapi": {"HTTPBearer": {"bearer": TOKEN}}}}
+# As every model answers in every format.
+HEARD = httpx2.MockTransport(
+    lambda _request: heard("Ever tried.", duration=0.5, segments=[{"id": 0, "start": 0.1, "end": 0.4, "text": "Ever."}])
+)
+CHECKS = {
+    # No schema can say whether a model honours an option, nor whether a text is a type of sound.
+    "positive_data_acceptance": {"expected-statuses": ["2xx", "401", "404", "409", "415", "422"]},
+    "negative_data_rejection": {"expected-statuses": ["401", "404", "405", "409", "413", "415", "422"]},
+}
+OPENAI = {
+    "include-path": "/v1/audio/transcriptions",
+    # Its clients know no 202: what takes longer than the request may is 503 in the contract.
+    "checks": {"not_a_server_error": {"expected-statuses": ["2xx", "4xx", "503"]}},
+}
+
+
+def _kinds(error):
+    return [error, *(kind for child in error.__subclasses__() for kind in _kinds(child))]
+
+
+CODES = {(int(kind.status), kind.code) for kind in _kinds(StenoError)}
+
+
+@schemathesis.check
+def every_refusal_has_a_code(_context, answer, case):
+    if answer.status_code < 400:
+        return
+    told = answer.json()
+    if case.path.startswith("/v1/"):
+        told = told["error"]
+    else:
+        assert answer.headers["content-type"] == ["application/problem+json"]
+        assert told["status"] == answer.status_code
+    assert (answer.status_code, told["code"]) in CODES
+
+
+@schemathesis.check
+def what_is_allowed_is_refused_only_for_what_no_schema_can_say(_context, answer, case):
+    if case.meta and case.meta.generation.mode.is_positive and answer.status_code in (415, 422):
+        told = answer.json()
+        assert told.get("error", told)["code"] in ("invalid_option", "unsupported_media")
+
+
+def _read_as_meant(case):
+    """In a form all is text, one is a list of one, and what is empty was not given; in JSON, `false` is a number."""
+    wrong = case.meta.phase.data.description or ""
+    wrong_type = "Incorrect type" in wrong or "violates `type`" in wrong
+    if case.media_type != "multipart/form-data":
+        return wrong_type and "temperature" in wrong
+    name = wrong.partition(":")[0]
+    return wrong_type or ("more items" in wrong and set(case.body[name]) == {""})
+
+
+@dataclass
+class Outcome:
+    answered: Counter = field(default_factory=Counter)
+    failures: list[str] = field(default_factory=list)
+
+    def take(self, recorder):
+        for interaction in recorder.interactions.values():
+            self.answered[int(interaction.response.status_code)] += 1
+        for identity, checks in recorder.checks.items():
+            case = recorder.cases[identity].value
+            for check in checks:
+                if check.failure_info and not (check.name == "negative_data_rejection" and _read_as_meant(case)):
+                    told = check.failure_info
+                    self.failures.append(f"{check.name}: {told.failure.message[:500]}\n{told.code_sample[-2000:]}")
+
+    def count(self, first, last):
+        return f"{sum(times for status, times in self.answered.items() if first <= status <= last):,}"
+
+
+def attacked(app, most, **config):
+    told = {"continue-on-failure": True, "checks": CHECKS, "operations": [OPENAI], **config}
+    told["generation"] = {"max-examples": most, "deterministic": True, "database": "none"}
+    schema = schemathesis.openapi.from_asgi("/openapi.json", app, config=schemathesis.Config.from_dict(told))
+    outcome = Outcome()
+    for event in from_schema(schema).execute():
+        assert not isinstance(event, events.NonFatalError | events.FatalError), event
+        if isinstance(event, events.ScenarioFinished):
+            outcome.take(event.recorder)
+    return outcome
+
+
+@pytest.fixture
+def recordings():
+    """What schemathesis sends as a file: what is sent at once, and what becomes a job."""
+    listed = [recording(kind, seconds=0.5) for kind in ("webm", "wav", "amr")]
+    schemathesis.openapi.format("binary", st.sampled_from(listed).map(Binary))
+
+
+@pytest.mark.usefixtures("recordings")
+@pytest.mark.parametrize(
+    ("access", "config"),
+    [({}, {}), ({"auth": "token", "access_token": TOKEN}, WITH_TOKEN)],
+    ids=["open to all", "with a token"],
+)
+def test_every_answer_is_as_documented_and_every_refusal_has_a_code(server, often, tried, request, access, config):
+    app = server(HEARD, request_deadline_seconds=3, **access).app
+    outcome = attacked(app, often(5, 200), **config)
+    assert outcome.failures == []
+    assert {200, 201, 404, 405, 422} <= set(outcome.answered)
+    assert (401 in outcome.answered) is bool(access)
+    tried(
+        f"Requests made from the OpenAPI document, as it allows and as it forbids ({request.node.callspec.id})",
+        f"{sum(outcome.answered.values()):,} requests",
+        f"every answer as documented: {outcome.count(200, 299)} done, {outcome.count(400, 499)} refused with a code, "
+        f"{outcome.count(503, 503)} told to come again, {outcome.count(500, 502)} failed",
+    )
+
+
+@pytest.mark.parametrize("body", [{"language": 5}, {"language": False}, {"keywords": [1]}, {"keywords": [None]}])
+def test_an_option_of_another_type_is_refused(client, body):
+    answer = client().post("/api/uploads", json={"size": 1, **body})
+    assert (answer.status_code, answer.json()["code"]) == (422, "invalid_option")
+
+
+@pytest.mark.parametrize("identity", ["a" * 3000, "%00", "%2F", "..%2F..", "%ED%A0%80", "é" * 1500, "A" * 32, "%20"])
+@pytest.mark.parametrize(("method", "rest"), [("GET", ""), ("GET", "/transcript"), ("POST", "/retry"), ("DELETE", "")])
+def test_no_text_in_the_place_of_a_jobs_id_is_more_than_unknown(aws, identity, method, rest):
+    answer = Place(aws).http.request(method, f"/api/transcriptions/{identity}{rest}")
+    assert (answer.status_code, answer.json()["code"]) == (404, "not_found")
+
+
+@pytest.mark.parametrize(
+    "body",
+    ["", "{", "[]", "null", '"', "[" * 100_000, '{"size": NaN}', '{"size": 1e999}', '{"size": %s}' % ("9" * 5000)],
+)
+def test_no_json_is_worse_than_refused(client, body):
+    answer = client().post("/api/uploads", content=body, headers={"Content-Type": "application/json"})
+    assert answer.status_code == 422
+    assert (answer.status_code, answer.json()["code"]) in CODES
+
+
+@pytest.mark.parametrize("text", ["\0", "\ud800", "\udfff\ud800", "\U0010ffff", "\u202e", "\x1b[2J", "\r\nX: y"])
+@pytest.mark.parametrize("name", ["filename", "prompt", "keywords", "content_type", "language", "model", "unheard_of"])
+def test_no_character_breaks_an_upload(aws, name, text):
+    value = [text] if name == "keywords" else text
+    answer = Place(aws).http.post(
+        "/api/uploads",
+        content=json.dumps({"size": 1, name: value}),
+        headers={"Content-Type": "application/json"},
+    )
+    assert answer.status_code in ((415, 422) if "\ud800" in text else (201, 415, 422))  # no UTF-8 can say it
