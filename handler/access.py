@@ -1,6 +1,7 @@
 """Who may call, and whose the jobs are."""
 
 import hmac
+from ipaddress import ip_address
 from typing import Annotated, Any
 
 import anyio.to_thread
@@ -37,8 +38,22 @@ async def authorize(request: Request, wiring: Wired, bearer: Bearer) -> None:
 
 def _welcome(origin: str, request: Request, wiring: Wiring) -> bool:
     """CORS keeps a stranger's page from reading answers, but not from sending recordings that somebody pays for."""
-    allowed = wiring.settings.allowed_origins
-    return origin in allowed or "*" in allowed or origin.partition("://")[2] == request.headers.get("host")
+    settings, host = wiring.settings, request.headers.get("host", "")
+    if origin in settings.allowed_origins or "*" in settings.allowed_origins:
+        return True
+    # API Gateway answers to its own names alone.
+    ours = settings.aws_lambda_function_name is not None or _leads_here_alone(host)
+    return ours and origin in (f"http://{host}", f"https://{host}")
+
+
+def _leads_here_alone(host: str) -> bool:
+    """Whether no stranger can have a page at that host: an address, or `localhost`. A name leads where its owner says,
+    which may be here once his page is loaded (DNS rebinding)."""
+    name = host.partition("]")[0].removeprefix("[") if host.startswith("[") else host.partition(":")[0]
+    try:
+        return name == "localhost" or bool(ip_address(name))
+    except ValueError:
+        return False
 
 
 async def _caller(request: Request, wiring: Wired) -> Caller:

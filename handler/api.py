@@ -50,6 +50,8 @@ def create_app(settings: Settings, wiring: Wiring | None = None) -> FastAPI:
         summary="Speech to text that you own.",
         version="0.1.0",
         redirect_slashes=False,
+        docs_url=None,  # it is a page of ours
+        redoc_url=None,
         generate_unique_id_function=lambda route: route.name,
         telemetry={"tracing": False, "metrics": False, "logs": False},  # which nothing here collects
     )

@@ -1,7 +1,7 @@
-"""The recorder page and its modules: the files of the folder `page`, as they are."""
+"""The recorder page and its modules, and the page at /docs: the files of the folder `page`, as they are."""
 
 import hashlib
-from functools import cache
+from functools import cache, partial
 from pathlib import Path
 
 import anyio.to_thread
@@ -11,7 +11,9 @@ from handler.access import Wired
 from handler.wiring import Wiring
 
 _FOLDER = Path(__file__).parent / "page"
+_PAGES = {"": "index.html", "docs": "docs.html"}
 _TYPES = {".html": "text/html", ".js": "text/javascript", ".css": "text/css"}
+_SWAGGER = " https://cdn.jsdelivr.net/npm/swagger-ui-dist@5.35.0/"
 _HEADERS = {
     "Cache-Control": "no-cache",  # that is: ask whether it has changed
     "Permissions-Policy": "microphone=(self)",
@@ -24,17 +26,19 @@ router = APIRouter(include_in_schema=False)
 
 async def _answer(request: Request, wiring: Wired) -> Response:
     """A file; 304 where the browser has it already."""
-    path = _FOLDER / (request.scope["path"].removeprefix("/") or "index.html")
+    name = request.scope["path"].removeprefix("/")
+    path = _FOLDER / _PAGES.get(name, name)
     content, tag = _read(path)
     headers = {**_HEADERS, "ETag": tag}
     if path.suffix == ".html":
-        headers["Content-Security-Policy"] = await anyio.to_thread.run_sync(_policy, wiring)
+        policy = partial(_policy, wiring, elsewhere=_SWAGGER if name == "docs" else "")
+        headers["Content-Security-Policy"] = await anyio.to_thread.run_sync(policy)
     if request.headers.get("if-none-match") == tag:
         return Response(status_code=304, headers=headers)
     return Response(content, headers=headers, media_type=_TYPES[path.suffix])
 
 
-for _name in ("", "page.js", "recorder.js", "kept.js", "style.css"):
+for _name in (*_PAGES, "page.js", "recorder.js", "kept.js", "style.css", "docs.js"):
     router.add_api_route(f"/{_name}", _answer, methods=["GET"])
 
 
@@ -44,13 +48,14 @@ def _read(path: Path) -> tuple[bytes, str]:
     return content, f'"{hashlib.sha256(content).hexdigest()[:16]}"'
 
 
-def _policy(wiring: Wiring) -> str:
-    """The page runs nothing but its own files, and talks to this server and its bucket alone."""
+def _policy(wiring: Wiring, elsewhere: str) -> str:
+    """A page runs nothing but its own files, and what it has from `elsewhere`; it talks to this server and its bucket
+    alone."""
     bucket = f" {wiring.jobs.objects.origin}" if wiring.settings.bucket_name else ""
     rules = {
         "default-src": "'none'",
-        "script-src": "'self'",
-        "style-src": "'self'",
+        "script-src": f"'self'{elsewhere}",
+        "style-src": f"'self'{elsewhere}",
         "connect-src": f"'self'{bucket}",
         "media-src": "blob:",
         "img-src": "data:",

@@ -41,11 +41,13 @@ _UPSTREAM_SAYS_AGAIN = {408, 429, 500, 503}
 
 @dataclass(frozen=True)
 class _Refusal:
-    """An answer that is no success; `error` is OpenAI's, `{"message", "code", "param"}`, as far as there is one."""
+    """An answer that is no success to a request with this key; `error` is OpenAI's, `{"message", "code", "param"}`, as
+    far as there is one."""
 
     status: int
     headers: httpx2.Headers
     error: dict[str, Any]
+    key: str
 
     @property
     def reason(self) -> str:
@@ -53,13 +55,17 @@ class _Refusal:
         said, request = self.error.get("message"), self.headers.get("x-request-id")
         text = f"It answered HTTP {self.status}."
         if isinstance(said, str) and said:
-            text = f'The speech service says: "{_clean(said)}"'
-        return f"{text} (request {request})" if request else text
+            text = f'The speech service says: "{self._told(said)}"'
+        return f"{text} (request {self._told(request)})" if request else text
+
+    def _told(self, text: str) -> str:
+        """Without the key before it is shortened, or a part of the key would be left."""
+        return _clean(text.replace(self.key, "[key]"))
 
 
-def refused(answer: httpx2.Response, body: bytes) -> StenoError:
-    """The error for an answer that is no success."""
-    refusal = _Refusal(answer.status_code, answer.headers, _told(body))
+def refused(answer: httpx2.Response, body: bytes, key: str) -> StenoError:
+    """The error for an answer that is no success, without the key that was sent."""
+    refusal = _Refusal(answer.status_code, answer.headers, _told(body), key)
     status, code, reason = refusal.status, str(refusal.error.get("code")), refusal.reason
     if code in _NEVER_BETTER:
         return UpstreamQuota(f"The speech service's account is out of credit or at its limit. {reason}")

@@ -21,7 +21,6 @@ import httpx2
 
 from handler.audio import Container
 from handler.errors import (
-    StenoError,
     UpstreamBusy,
     UpstreamCredentials,
     UpstreamError,
@@ -102,15 +101,11 @@ class Speech:
     def _send(self, call: "_Call") -> Transcript:
         key = self._key.get()
         try:
-            try:
-                return self._sent(call, key)
-            except UpstreamCredentials:
-                if not self._key.renew(key):
-                    raise
-            return self._sent(call, self._key.get())
-        except StenoError as error:
-            error.detail = error.detail.replace(key, "[key]")
-            raise
+            return self._sent(call, key)
+        except UpstreamCredentials:
+            if not self._key.renew(key):
+                raise
+        return self._sent(call, self._key.get())
 
     def _sent(self, call: "_Call", key: str) -> Transcript:
         if not (key.isascii() and key.isprintable()):  # no header can carry it
@@ -133,7 +128,7 @@ class Speech:
         except httpx2.RequestError as error:
             raise unanswered(error) from None
         if not answer.is_success:
-            raise refused(answer, body)
+            raise refused(answer, body, key)
         return _transcript(body, call.parameters["model"], call.parameters["response_format"])
 
 

@@ -32,7 +32,8 @@ DIRECT_BYTES = 4_500_000  # what an event of 6 MB holds in base64
 TRANSCRIPT_DAYS = 30
 UNFINISHED_DAYS = 7
 _PAGE = ("/", "/page.js", "/recorder.js", "/kept.js", "/style.css")
-OPEN_ROUTES = (*_PAGE, "/docs", "/openapi.json", "/api/health", "/api/config")
+_DOCS = ("/docs", "/docs.js", "/openapi.json")
+OPEN_ROUTES = (*_PAGE, *_DOCS, "/api/health", "/api/config")
 _CLIENTS_HEADERS = [
     "authorization",
     "content-type",
