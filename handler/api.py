@@ -17,7 +17,6 @@ from starlette.types import ASGIApp, Receive, Scope, Send
 
 from handler import answers, direct, documents, jobs_api, pages
 from handler.access import Called, Wired, authorize
-from handler.aws import is_outage
 from handler.drain import DrainRefused
 from handler.errors import (
     InvalidOption,
@@ -32,6 +31,7 @@ from handler.form import received_form
 from handler.job import Caller, Job
 from handler.models import MODELS
 from handler.options import TIMED_FORMATS, Options, TranscribeOptions, model_for
+from handler.outage import is_outage
 from handler.settings import Settings
 from handler.transcript import Transcript
 from handler.wiring import Wiring

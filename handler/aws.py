@@ -1,30 +1,13 @@
-"""AWS's clients: of one session, each built on its first use, and patient for seconds only; and when AWS itself fails."""
+"""AWS's clients: of one session, each built on its first use, and patient for seconds only."""
 
-from collections.abc import Callable
 from functools import cached_property
 from threading import Lock
-from typing import Any, TypeVar
-
-import anyio
-import anyio.to_thread
+from typing import Any
 
 _CONNECTIONS = 50  # as many as there are threads to use them
 _CONNECT_SECONDS = 2.0
 _READ_SECONDS = 4.0  # four times that, with the pauses between, is within a request's time
 _TRIES = 4
-_PAUSE_SECONDS = 2.0
-_SLOW_DOWN = {
-    "ProvisionedThroughputExceededException",
-    "RequestLimitExceeded",
-    "RequestThrottled",
-    "SlowDown",
-    "ThrottledException",
-    "Throttling",
-    "ThrottlingException",
-    "TooManyRequestsException",
-}
-
-Result = TypeVar("Result")
 
 
 class AWS:
@@ -59,25 +42,3 @@ def _config(**more: Any) -> Any:
         "retries": {"mode": "standard", "total_max_attempts": _TRIES},
     }
     return Config(**{**usual, **more})
-
-
-def is_outage(error: BaseException) -> bool:
-    """Whether AWS itself has failed: it answered 5xx, asked to slow down, or did not answer, however often it was asked."""
-    from boto3.exceptions import RetriesExceededError
-    from botocore.exceptions import ClientError, ConnectionError, HTTPClientError, IncompleteReadError
-
-    if isinstance(error, ClientError):
-        status = error.response["ResponseMetadata"]["HTTPStatusCode"]
-        return bool(status >= 500 or error.response["Error"]["Code"] in _SLOW_DOWN)
-    return isinstance(error, ConnectionError | HTTPClientError | IncompleteReadError | RetriesExceededError)
-
-
-async def outlasting(call: Callable[..., Result], *details: Any) -> Result:
-    """What the call gives, in a thread, made again until an outage is over."""
-    while True:
-        try:
-            return await anyio.to_thread.run_sync(call, *details)
-        except Exception as error:
-            if not is_outage(error):
-                raise
-        await anyio.sleep(_PAUSE_SECONDS)

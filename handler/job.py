@@ -2,6 +2,7 @@
 
 import json
 import re
+import zlib
 from dataclasses import asdict, dataclass, replace
 from typing import Any
 
@@ -95,7 +96,7 @@ def failed(job: Job, code: str, detail: str) -> Job:
 
 
 def to_item(job: Job) -> dict[str, Any]:
-    stored = {**asdict(job), "options": json.dumps(job.options)}
+    stored = {**asdict(job), "options": json.dumps(job.options, ensure_ascii=False)}
     return {name: number(value) if isinstance(value, float) else value for name, value in stored.items()}
 
 
@@ -111,7 +112,11 @@ def from_item(item: dict[str, Any]) -> Job:
     return Job(**kept)
 
 
-def heard_from(stored: str) -> Heard:
-    told = json.loads(stored)
+def packed(heard: Heard) -> bytes:
+    return zlib.compress(json.dumps(asdict(heard)).encode())
+
+
+def heard_from(stored: bytes) -> Heard:
+    told = json.loads(zlib.decompress(stored))
     segments = tuple(Segment(**segment) for segment in told["segments"])
     return Heard(**{**told, "segments": segments, "entries": tuple(told["entries"])})

@@ -6,12 +6,11 @@ The table has the keys `pk` and `sk`, both strings, and a time to live in `expir
     job#ID  part#0007   what the speech service heard in its eighth part
 """
 
-import json
 import re
 import time
 from collections.abc import Callable
 from contextlib import suppress
-from dataclasses import asdict, dataclass, field, replace
+from dataclasses import dataclass, field, replace
 from functools import cached_property
 from typing import TYPE_CHECKING, Any, BinaryIO
 from uuid import uuid4
@@ -29,10 +28,11 @@ from handler.job import (
     heard_from,
     identity_of,
     is_identity,
+    packed,
     recording_key,
     to_item,
 )
-from handler.ledger import Ledger
+from handler.ledger import MOST_BYTES, Ledger
 from handler.numbers import number
 from handler.transcript import Transcript
 
@@ -66,10 +66,10 @@ class Jobs:
     """The jobs of one bucket and one table; `clock` tells the seconds since 1970."""
 
     settings: "Settings"
-    aws: AWS = field(default_factory=AWS)
     clock: Callable[[], float] = time.time
     upload_seconds: int = UPLOAD_SECONDS
     lease_seconds: int = LEASE_SECONDS
+    aws: AWS = field(default_factory=AWS)
 
     @cached_property
     def objects(self) -> "Objects":
@@ -270,11 +270,11 @@ class Jobs:
 
         Not in one transaction with the job: sixteen parts that end together would cancel each other's.
         """
-        item = {
-            **_part_key(job.id, heard.number),
-            "expires": int(self._expiry(_KEPT_UNFINISHED_DAYS)),
-            "heard": json.dumps(asdict(heard)),
-        }
+        told = packed(heard)
+        if len(told) > MOST_BYTES:
+            raise StenoError("What the speech service heard in a part is more than can be kept, or can have been said.")
+        expires = int(self._expiry(_KEPT_UNFINISHED_DAYS))
+        item = {**_part_key(job.id, heard.number), "expires": expires, "heard": told}
         self.client.put_item(TableName=self._name, Item=item)
         try:
             self._update(job, "SET attempts = :zero", {":zero": 0})
@@ -296,7 +296,7 @@ class Jobs:
         found: list[Heard] = []
         while True:
             page = self.client.query(**asked)
-            found += [heard_from(item["heard"]) for item in page["Items"]]
+            found += [heard_from(item["heard"].value) for item in page["Items"]]
             if "LastEvaluatedKey" not in page:
                 return found
             asked["ExclusiveStartKey"] = page["LastEvaluatedKey"]

@@ -17,7 +17,7 @@ from handler.numbers import number
 from handler.transcript import Transcript
 
 _KEPT_SECONDS = 86_400
-_MOST_BYTES = 380_000  # DynamoDB stores 400 KB an item
+MOST_BYTES = 380_000  # DynamoDB stores 400 KB an item
 
 
 class Taken(Exception):
@@ -96,7 +96,7 @@ class Ledger:
     def keep(self, key: str, answer: Answer) -> None:
         """Puts the answer where the next who asks finds it, if it is not larger than any table takes."""
         packed = zlib.compress(answer.transcript.to_json())
-        if len(packed) > _MOST_BYTES:
+        if len(packed) > MOST_BYTES:
             self.release(key, answer.holder, 0)
             return
         self._client.put_item(

@@ -32,8 +32,11 @@ def _plain_keyword(text: str) -> str:
     return text
 
 
-_LONGEST_PROMPT = 20_000  # beyond it, no job could be stored with its options
+# Beyond these, no job could be stored with its options.
+_LONGEST_PROMPT = 20_000
+_LONGEST_KEYWORDS = 20_000  # all together
 _MOST_KEYWORDS = 1_000
+_MOST_LANGUAGES = 100
 ModelName = Annotated[str, Field(json_schema_extra={"enum": [*MODELS]})]
 Language = Annotated[
     str, AfterValidator(_primary_language), Field(json_schema_extra={"pattern": rf"^\s*{_LANGUAGE.pattern}\s*$"})
@@ -67,7 +70,9 @@ class Options(BaseModel):
 
     model: ModelName | None = Field(None, description="One of `GET /v1/models`; without it, the server's own choice.")
     language: Language | None = Field(None, description="What is spoken: ISO 639-1 (`en`) or BCP 47 (`en-US`).")
-    languages: list[Language] = Field([], description="Several languages that may be spoken.")
+    languages: list[Language] = Field(
+        [], max_length=_MOST_LANGUAGES, description="Several languages that may be spoken."
+    )
     prompt: str | None = Field(
         None, max_length=_LONGEST_PROMPT, description="Context that helps: names, spelling, style."
     )
@@ -89,6 +94,13 @@ class Options(BaseModel):
         if stream:
             raise ValueError("Steno answers with the whole transcript; leave `stream` out")
         return stream
+
+    @field_validator("keywords")
+    @classmethod
+    def _not_too_long(cls, keywords: list[str]) -> list[str]:
+        if sum(map(len, keywords)) > _LONGEST_KEYWORDS:
+            raise ValueError(f"all keywords together have at most {_LONGEST_KEYWORDS:,} characters")
+        return keywords
 
     @field_validator("chunking_strategy", mode="before")
     @classmethod

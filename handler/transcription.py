@@ -19,6 +19,7 @@ from handler.ledger import Answer
 from handler.loudness import SAMPLE_RATE, Stretch
 from handler.models import DEFAULT_MODEL, MODELS, serving
 from handler.options import Options
+from handler.outage import outlasting
 from handler.payment import Paid, Payment, Question, digest_of
 from handler.scratch import scratch
 from handler.transcript import Transcript
@@ -164,7 +165,7 @@ class Transcription:
                     return
                 heard = await self._ask(part)
             part.path.unlink()
-            await anyio.to_thread.run_sync(self._jobs.hear, self._job, heard)
+            await outlasting(self._jobs.hear, self._job, heard)  # it has been paid for
             self._heard[part.number] = heard
             self._wiring.metrics.tell(Parts=1)
         except Exception as error:

@@ -12,12 +12,13 @@ from typing import TYPE_CHECKING, Any
 import anyio.to_thread
 from pydantic import SecretStr
 
-from handler.aws import AWS, is_outage
+from handler.aws import AWS
 from handler.budget import Budget
 from handler.errors import NotFound, StorageUnavailable, UpstreamCredentials
 from handler.jobs import Jobs
 from handler.ledger import Ledger, key_of
 from handler.metrics import Metrics
+from handler.outage import is_outage
 from handler.settings import Settings
 
 if TYPE_CHECKING:
@@ -100,7 +101,7 @@ class Wiring:
         self.access_token = Secret("access token", settings.access_token, settings.token_secret_arn, self._aws)
         self.metrics = metrics or Metrics(sys.stdout if settings.aws_lambda_function_name else None)
         self._transport = transport
-        self._jobs = jobs or (Jobs(settings, self._aws) if settings.bucket_name else None)
+        self._jobs = jobs or (Jobs(settings, aws=self._aws) if settings.bucket_name else None)
         self._speech: Speech | None = None
         self._lock = Lock()
 

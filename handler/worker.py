@@ -16,6 +16,7 @@ import anyio.to_thread
 from handler.errors import NotFound, StenoError, UpstreamBusy, UpstreamFailed, UpstreamTimeout
 from handler.job import Job, identity_of
 from handler.jobs import GAVE_UP, MOST_ATTEMPTS, Held, Lost
+from handler.outage import outlasting
 from handler.settings import read_settings
 from handler.transcription import USUAL, Pacing, Transcription
 from handler.wiring import Wiring
@@ -148,8 +149,8 @@ class Worker:
         """Renews lease and message, so that a crash is noticed within a minute and nothing else is taken for one."""
         while True:
             await anyio.sleep(self._jobs.lease_seconds / 3)
-            await anyio.to_thread.run_sync(self._jobs.renew, job)
-            await anyio.to_thread.run_sync(message.keep, self._jobs.lease_seconds)
+            await outlasting(self._jobs.renew, job)
+            await outlasting(message.keep, self._jobs.lease_seconds)
 
 
 def keys_in(body: str) -> list[str]:

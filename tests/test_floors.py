@@ -31,7 +31,7 @@ FLOORS = [
         "metrics",
         "refusals",
     },
-    {"aws"},
+    {"aws", "outage"},
     {"errors"},
 ]
 FLOOR = {module: number for number, floor in enumerate(FLOORS) for module in floor}

@@ -19,7 +19,7 @@ def tried(request):
     def note(what, times, outcome):
         made = Row(what, times, outcome, f"{request.node.path.stem}.py -k {request.node.originalname}")
         notes.append((request.node.nodeid, made))
-        print(f"\n{made.what}: {made.times}; {made.outcome}")
+        print(f"\n{made.what}: {made.times}; {made.outcome}")  # noqa: T201 - `pytest -s` shows it
 
     return note
 
@@ -29,7 +29,7 @@ _PASSED = pytest.StashKey[set]()
 
 
 @pytest.hookimpl(wrapper=True)
-def pytest_runtest_makereport(item, call):
+def pytest_runtest_makereport(item):
     report = yield
     if report.when == "call" and report.passed:
         item.config.stash.setdefault(_PASSED, set()).add(item.nodeid)

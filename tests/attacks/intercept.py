@@ -1,4 +1,4 @@
-"""A proxy that does to HTTP calls what networks and services do: passes them on, refuses, resets, stops half-way, hangs."""
+"""A proxy that does to HTTP calls what networks and services do: passes on, refuses, resets, stops half-way, hangs."""
 
 import contextlib
 import struct
