@@ -223,8 +223,10 @@ class AnswerBugs:
         except Exception as error:
             if scope["type"] != "http":
                 raise
-            known = "An outage of AWS:" if is_outage(error) else "A bug:"
-            log.exception(known)
+            if is_outage(error):
+                log.error("AWS fails: %s", error)
+            else:
+                log.exception("A bug:")
             response = await _answer_error(Request(scope), error)
             await response(scope, receive, send)
 

@@ -42,9 +42,12 @@ class Place:
     def upload(self, content, **more):
         """A job whose recording has arrived."""
         asked = self.ask(len(content), **more).json()
-        form = asked["upload"]
-        httpx2.post(form["url"], data=form["fields"], files={"file": content}).raise_for_status()
+        self.post(asked["upload"], content)
         return asked["id"]
+
+    def post(self, form, content):
+        """Sends the recording to the bucket."""
+        httpx2.post(form["url"], data=form["fields"], files={"file": content}).raise_for_status()
 
     def messages(self):
         """What is in the queue, as Lambda would hand it over."""
@@ -92,7 +95,9 @@ class Server(Place):
             while not stopped.is_set():
                 for message in self.messages():
                     if self.work(message) == []:
-                        self.sqs.delete_message(QueueUrl=self.queue, ReceiptHandle=message["receiptHandle"])
+                        # One that took longer than it was kept back has been given to another by now.
+                        with contextlib.suppress(self.sqs.exceptions.ReceiptHandleIsInvalid):
+                            self.sqs.delete_message(QueueUrl=self.queue, ReceiptHandle=message["receiptHandle"])
 
         thread = threading.Thread(target=work)
         thread.start()

@@ -3,7 +3,6 @@
 import io
 import json
 import random
-import time
 import wave
 from collections import Counter
 from concurrent.futures import ThreadPoolExecutor
@@ -14,6 +13,7 @@ import pytest
 
 from handler.metrics import Metrics
 from handler.transcription import Pacing
+from tests.attacks.callers import Caller
 from tests.attacks.faulty_upstream import FAULTS, FaultyUpstream
 from tests.place import Server
 from tests.recordings import asset
@@ -21,7 +21,6 @@ from tests.recordings import asset
 _RATE = 16_000
 _PART_SECONDS = 20
 _PACING = Pacing(part=_PART_SECONDS, pause=0.05, later=0.1, last=1, deadline=30)
-_PATIENCE_SECONDS = 600
 
 
 def _clips(count, least, most):
@@ -42,45 +41,6 @@ def _wav(pcm):
         out.setparams((1, 2, _RATE, 0, "NONE", ""))
         out.writeframes(pcm)
     return file.getvalue()
-
-
-class _Client:
-    """What a careful caller does: sends again what failed for a reason of ours, and asks until a job has ended."""
-
-    def __init__(self, server):
-        self._server = server
-        self._until = time.monotonic() + _PATIENCE_SECONDS
-        self.answers = Counter()
-
-    def words_of(self, recording):
-        """By one request, as often as it takes."""
-        while time.monotonic() < self._until:
-            answer = self._server.send(recording)
-            self.answers[answer.status_code] += 1
-            if answer.status_code == 200:
-                return answer.json()["transcript"]
-            if answer.status_code == 202:
-                return self.words_of_job(answer.json()["id"])
-            self._is_the_services_fault(answer.json())
-        raise AssertionError("it never ends")
-
-    def words_of_upload(self, recording):
-        return self.words_of_job(self._server.upload(recording))
-
-    def words_of_job(self, identity):
-        while time.monotonic() < self._until:
-            job = self._server.job(identity)
-            if job["status"] == "completed":
-                return job["transcript"]
-            if job["status"] == "failed":
-                self._is_the_services_fault(job["error"])
-                self.answers["failed"] += 1
-                self._server.http.post(f"/api/transcriptions/{identity}/retry")
-            time.sleep(0.1)
-        raise AssertionError("it never ends")
-
-    def _is_the_services_fault(self, problem):
-        assert problem["code"].startswith("upstream_"), problem
 
 
 @pytest.fixture
@@ -108,9 +68,9 @@ def test_requests_and_jobs_end_right_and_are_paid_once_though_the_service_fails_
         server.sqs.purge_queue(QueueUrl=server.queue)
         for _ in range(3):
             stack.enter_context(server.at_work())
-        client, pool = _Client(server), stack.enter_context(ThreadPoolExecutor(8))
-        direct = pool.map(client.words_of, clips)
-        uploaded = pool.map(client.words_of_upload, talks)
+        caller, pool = Caller(server, "upstream_"), stack.enter_context(ThreadPoolExecutor(8))
+        direct = pool.map(caller.words_of, clips)
+        uploaded = pool.map(caller.words_of_upload, talks)
         heard, jobs = list(direct), list(uploaded)
     truths = [_by(engine, recording) for recording in clips + talks]
     # What goes by the worker is cut anew, and heard a little differently; another's words would be all wrong.
