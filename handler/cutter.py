@@ -16,6 +16,7 @@ import signal
 import sys
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, suppress
+from io import FileIO
 from itertools import accumulate, chain, count, repeat
 from pathlib import Path
 from typing import Any, BinaryIO
@@ -28,7 +29,8 @@ from handler.loudness import SAMPLE_RATE, Loudness, quietest
 
 _SAMPLE_BYTES = 2
 _MEMORY_BYTES = 1_000_000_000  # a 96 KB wav can make FFmpeg ask for 2 GB
-_CPU_SECONDS = 600  # twelve hours take two minutes
+_CPU_SECONDS = 600  # twelve hours take two minutes, ...
+_LOOK_SECONDS = 60  # ... and to look through their packets ten seconds
 
 # Without these lists a playlist inside an upload opens other files and hosts. The recording itself is read
 # through Python, so that no protocol is needed at all.
@@ -58,6 +60,16 @@ class Failure(Exception):
         self.detail = detail
 
 
+class Recording(FileIO):
+    """The file as FFmpeg reads it, which a broken header sends to places before the file's beginning."""
+
+    def seek(self, offset: int, whence: int = os.SEEK_SET) -> int:
+        try:
+            return super().seek(offset, whence)
+        except OSError:
+            return -1
+
+
 class Flac:
     """A FLAC file of 16 kHz mono samples in the making."""
 
@@ -84,8 +96,9 @@ class Flac:
 class Timeline:
     """When each sample was heard: recorders leave gaps that the samples alone do not show."""
 
-    def __init__(self, zero: float) -> None:
+    def __init__(self, zero: float, longest: float) -> None:
         self._zero = zero
+        self._longest = longest
         self._decoded = 0.0  # seconds of sound so far
         self._frames = self._pts = self._step = 0
         self.anchors: list[tuple[int, float]] = []  # (sample, seconds), each true up to the next
@@ -104,6 +117,8 @@ class Timeline:
     def _look(self, time: float) -> None:
         # Of recordings put one behind another each begins at zero again.
         time = max(time - self._zero, self._decoded)
+        if time > self._longest:  # no gap of a recorder's, but damage, or malice
+            return
         if not self.anchors or abs(time - self._expected()) > _GAP_SECONDS:
             self.anchors.append((round(self._decoded * SAMPLE_RATE), time))
 
@@ -220,11 +235,12 @@ def cut(
     The parts are about `part_seconds` long, the last ones less; a pause is looked for `search_seconds` from each mark.
     """
     seconds = seconds_of(recording, longest)
+    resource.setrlimit(resource.RLIMIT_CPU, (_CPU_SECONDS, _CPU_SECONDS))
     known = seconds > search_seconds  # else the packets do not tell
     lengths = lengths_of(seconds, part_seconds + search_seconds) if known else [part_seconds]
     recording.seek(0)
     with _opened(recording) as (container, stream):
-        timeline = Timeline(_zero(container))
+        timeline = Timeline(_zero(container), longest)
         cutter = Cutter(folder, lengths, search_seconds, timeline)
         decoder = Decoder(timeline)
         heard = 0
@@ -270,21 +286,25 @@ class Decoder:
                     self._decoded, self._resampler = av.AudioFifo(), _resampler()
                     self._decoded.write(frame)
             if self._decoded.samples >= _CHUNK_SAMPLES:
-                yield _bytes(self._resampler.resample(self._decoded.read()))
+                yield self._resampled(self._decoded.read())
         yield from self._flushed()
 
     def _flushed(self) -> Iterator[bytes]:
         if rest := self._decoded.read():
-            yield _bytes(self._resampler.resample(rest))
-        yield _bytes(self._resampler.resample(None))
+            yield self._resampled(rest)
+        yield self._resampled(None)
+
+    def _resampled(self, frame: Any) -> bytes:
+        try:
+            pieces = self._resampler.resample(frame)
+        except _BROKEN:
+            detail = "The recording has channels or a rate that cannot be read. Export it with one or two channels."
+            raise Failure("unreadable_recording", detail) from None
+        return b"".join(memoryview(piece.planes[0])[: piece.samples * _SAMPLE_BYTES] for piece in pieces)
 
 
 def _resampler() -> Any:
     return av.AudioResampler(format="s16", layout="mono", rate=SAMPLE_RATE)
-
-
-def _bytes(pieces: Any) -> bytes:
-    return b"".join(memoryview(piece.planes[0])[: piece.samples * _SAMPLE_BYTES] for piece in pieces)
 
 
 @contextmanager
@@ -322,9 +342,9 @@ def main() -> None:
     longest, part_seconds, search_seconds = map(float, seconds)
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is for the parent, which ends this process or is gone
     resource.setrlimit(resource.RLIMIT_AS, (_MEMORY_BYTES, _MEMORY_BYTES))
-    resource.setrlimit(resource.RLIMIT_CPU, (_CPU_SECONDS, _CPU_SECONDS))
+    resource.setrlimit(resource.RLIMIT_CPU, (_LOOK_SECONDS, _CPU_SECONDS))
     try:
-        with Path(recording).open("rb") as file:
+        with Recording(recording) as file:
             for said in _cut_or_why_not(file, Path(folder), longest, part_seconds, search_seconds):
                 _say(said)
     except BrokenPipeError:  # nobody listens any more

@@ -7,9 +7,10 @@ import json
 import os
 import sys
 from collections.abc import AsyncGenerator, AsyncIterator
-from contextlib import asynccontextmanager
+from contextlib import asynccontextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
+from signal import SIGKILL
 from subprocess import DEVNULL, PIPE
 from typing import Any
 
@@ -82,7 +83,9 @@ async def parts_of(
     finally:
         await told.aclose()
         if process.returncode is None:
-            process.kill()
+            # Not by `process.kill`, which would take the exit status of one that has just ended from who waits for it.
+            with suppress(ProcessLookupError):
+                os.kill(process.pid, SIGKILL)
         with anyio.CancelScope(shield=True):
             await process.aclose()
 
@@ -92,8 +95,8 @@ async def _told(process: Any) -> AsyncGenerator[Part, None]:
     while True:
         try:
             said = json.loads(await lines.receive_until(b"\n", _LINE_BYTES))
-        except (anyio.IncompleteRead, anyio.EndOfStream):
-            # Killed, by its own limits or by a crash inside FFmpeg.
+        except (anyio.IncompleteRead, anyio.EndOfStream, anyio.DelimiterNotFound):
+            # Killed, by its own limits or by a crash inside FFmpeg; or of a part there is no end of what to say.
             raise UnreadableRecording("The recording could not be decoded within the limits.") from None
         if "done" in said:
             return

@@ -37,6 +37,7 @@ _MAKINGS: dict[str, tuple[str, str, int, dict[str, str]]] = {
     "wave64": ("w64", "pcm_s16le", 44100, {}),
 }
 DIRECT = tuple(_MAKINGS)[:6]
+KINDS = (*_MAKINGS, "amr")
 
 
 def asset(name: str) -> bytes:
