@@ -1,11 +1,14 @@
 """Who may call, and whose the jobs are."""
 
 import hmac
+import re
+from collections.abc import Callable, Coroutine
 from ipaddress import ip_address
 from typing import Annotated, Any
 
 import anyio.to_thread
-from fastapi import Depends, Request
+from fastapi import Depends, Request, Response
+from fastapi.routing import APIRoute
 from fastapi.security import HTTPAuthorizationCredentials, HTTPBearer
 
 from handler.errors import Unauthorized
@@ -19,7 +22,8 @@ async def _wiring(request: Request) -> Wiring:
 
 
 Wired = Annotated[Wiring, Depends(_wiring)]
-Bearer = Annotated[HTTPAuthorizationCredentials | None, Depends(HTTPBearer(auto_error=False))]
+_bearer = HTTPBearer(auto_error=False)
+Bearer = Annotated[HTTPAuthorizationCredentials | None, Depends(_bearer)]
 
 
 async def authorize(request: Request, wiring: Wired, bearer: Bearer) -> None:
@@ -49,11 +53,25 @@ def _welcome(origin: str, request: Request, wiring: Wiring) -> bool:
 def _leads_here_alone(host: str) -> bool:
     """Whether no stranger can have a page at that host: an address, or `localhost`. A name leads where its owner says,
     which may be here once his page is loaded (DNS rebinding)."""
-    name = host.partition("]")[0].removeprefix("[") if host.startswith("[") else host.partition(":")[0]
+    match = re.fullmatch(r"\[?([^\[\]@]+?)\]?(:[0-9]+)?", host)
+    name = match[1] if match else ""
     try:
         return name == "localhost" or bool(ip_address(name))
     except ValueError:
         return False
+
+
+class Guarded(APIRoute):
+    """Asks who is calling before anything is read: the framework itself would take a stranger's whole body first."""
+
+    def get_route_handler(self) -> Callable[[Request], Coroutine[Any, Any, Response]]:
+        handle = super().get_route_handler()
+
+        async def guarded(request: Request) -> Response:
+            await authorize(request, await _wiring(request), await _bearer(request))
+            return await handle(request)
+
+        return guarded
 
 
 async def _caller(request: Request, wiring: Wired) -> Caller:
