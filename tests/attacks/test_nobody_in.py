@@ -143,7 +143,6 @@ BROKEN = (
     b"Authorization: Bearer Open-Sesame_012345678\r9",
     b"Authorization : Bearer Open-Sesame_0123456789",
     b"Author\0ization: Bearer Open-Sesame_0123456789",
-    b"X: y\nAuthorization: Bearer Open-Sesame_0123456789",
     b"X: y\r\n\tAuthorization: Bearer Open-Sesame_0123456789",
     b"Authorization: Bearer wrong\r\nAuthorization: Bearer Open-Sesame_0123456789",
     b"Authorization: Bearer " + b"a" * 1_000_000,
@@ -252,7 +251,7 @@ def test_an_id_that_is_nearly_a_jobs_is_nobodys(server, often, tried):
     guesses = [guess for guess in near_id(identity, often) if guess != identity]
     for guess in guesses:
         got = [(answer.status_code, answer.content) for answer in answered(place.http, guess)]
-        if any(sign in guess.lower() for sign in ("%2f", "%3f", "%2e")):  # another address, or none
+        if any(sign in guess.lower() for sign in ("%2f", "%3f", "%25")):  # another address, or none
             assert all(status in (404, 405) for status, _ in got), guess[:80]
         else:
             assert got == unknown, guess[:80]
