@@ -15,7 +15,8 @@ from handler.errors import InvalidRequest, RecordingTooLarge
 _MAX_PARTS = 1_100  # a thousand keywords, and what else there is
 # All fields together: the largest are samples of up to four known speakers, of ten seconds each.
 _MAX_FIELDS_BYTES = 6_000_000
-_FRAME_BYTES = 64 * 1024  # what the form's own headers may add
+_FRAME_BYTES = 1024 * 1024  # what the form's own headers may add
+_MOST_DIGITS = 18  # Python takes no number of any length
 
 
 @dataclass
@@ -31,7 +32,7 @@ async def received_form(request: Request, max_bytes: int) -> AsyncIterator[Form]
     """The request's form, its recording at most `max_bytes` long; the temp file is gone at the end."""
     boundary = _boundary(request)
     claimed = request.headers.get("content-length", "")
-    if claimed.isdecimal() and int(claimed) > max_bytes + _MAX_FIELDS_BYTES + _FRAME_BYTES:
+    if claimed.isdecimal() and (len(claimed) > _MOST_DIGITS or int(claimed) > _most_bytes(max_bytes)):
         raise _too_large(max_bytes)
     with TemporaryFile(prefix="steno-") as file:
         form = Form(file)
@@ -55,7 +56,11 @@ async def _fill(form: Form, request: Request, boundary: bytes, max_bytes: int) -
                 "on_end": reader.end,
             },
         )
+        left = _most_bytes(max_bytes)
         async for chunk in request.stream():
+            left -= len(chunk)
+            if left < 0:  # before the form, or after it
+                raise _too_large(max_bytes)
             parser.write(chunk)
     except FormParserError as error:
         raise InvalidRequest(f"The body is no well-formed multipart form: {error}.") from None
@@ -141,6 +146,11 @@ class _Reader:
         if not self._recordings:
             raise InvalidRequest("The form has no `file`; the recording belongs there.")
         self._form.recording.seek(0)
+
+
+def _most_bytes(max_bytes: int) -> int:
+    """Of the whole form, with the greatest recording and all there may be beside it."""
+    return max_bytes + _MAX_FIELDS_BYTES + _FRAME_BYTES
 
 
 def _boundary(request: Request) -> bytes:
