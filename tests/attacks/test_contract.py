@@ -66,7 +66,7 @@ def what_is_allowed_is_refused_only_for_what_no_schema_can_say(_context, answer,
 def _is_as_allowed(case, schemas):
     """Whether nothing is wrong any more with what was to be wrong, once it is sent."""
     if case.media_type != "multipart/form-data":
-        return case.body.get("temperature") in (True, False)  # which JSON in Python takes for 1 and 0
+        return isinstance(case.body, dict) and isinstance(case.body.get("temperature"), bool)  # pydantic's 1 and 0
     schema = schemas["Form" if case.path == "/api/transcribe" else "OpenAIForm"]
     kinds = {name: option.get("type") for name, option in schema["properties"].items()}
     texts = {name: _texts(value) for name, value in {**case.body, "file": "a recording"}.items()}
@@ -145,6 +145,39 @@ def test_every_answer_is_as_documented_and_every_refusal_has_a_code(server, ofte
         f"every answer as documented: {outcome.count(200, 299)} done, {outcome.count(400, 499)} refused with a code, "
         f"{outcome.count(503, 503)} told to come again, {outcome.count(500, 502)} failed",
     )
+
+
+def test_a_job_is_as_documented_from_its_beginning_to_its_end(server):
+    place = server(HEARD, idle=True)
+    document = place.app.openapi()
+
+    def answered(status, method, path, **asked):
+        answer = place.http.request(method, path.replace("ID", identity), **asked)
+        promised = document["paths"][path.replace("ID", "{identity}")][method.lower()]["responses"][str(status)]
+        media_type = answer.headers.get("Content-Type", "").partition(";")[0]
+        assert answer.status_code == status
+        headers = promised.get("headers", {})
+        assert {name.lower() for name in headers if headers[name]["required"]} <= {*answer.headers}
+        if "content" in promised:
+            schema = {**promised["content"][media_type]["schema"], "components": document["components"]}
+            jsonschema_rs.validate(schema, answer.json() if media_type.endswith("json") else answer.text)
+
+    job, transcript = "/api/transcriptions/ID", "/api/transcriptions/ID/transcript"
+    for recorded, ends in ((recording("webm"), "completed"), (b"no recording", "failed")):
+        identity = place.ask(1000).json()["id"]
+        answered(200, "GET", job)
+        answered(409, "GET", transcript)
+        identity = place.upload(recorded)
+        answered(200, "GET", job)
+        place.work()
+        assert place.job(identity)["status"] == ends
+        answered(200, "GET", job)
+        for response_format in ("json", "text", "srt", "vtt", "verbose_json"):
+            params = {"response_format": response_format}
+            answered(200 if ends == "completed" else 409, "GET", transcript, params=params)
+        answered(202 if ends == "failed" else 409, "POST", f"{job}/retry")
+        answered(204, "DELETE", job)
+        answered(404, "GET", job)
 
 
 @pytest.mark.parametrize("body", [{"language": 5}, {"language": False}, {"keywords": [1]}, {"keywords": [None]}])
