@@ -135,7 +135,7 @@ def recordings():
 )
 def test_every_answer_is_as_documented_and_every_refusal_has_a_code(server, often, tried, request, access, config):
     app = server(HEARD, request_deadline_seconds=3, **access).app
-    outcome = attacked(app, often(5, 200), **config)
+    outcome = attacked(app, often(15, 300), **config)
     assert outcome.failures == []
     assert {200, 201, 404, 405, 422} <= set(outcome.answered)
     assert (401 in outcome.answered) is bool(access)
