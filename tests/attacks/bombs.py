@@ -233,7 +233,7 @@ def _configured(config: bytes) -> bytes:
 
 def _fragments() -> _Made:
     header = whole("fragmented mp4")[: whole("fragmented mp4").index(b"moof") - 4]
-    for flags, samples in ((0, MOST), (0, 1 << 24), (0x100, 1 << 24), (0x000, 1 << 18)):
+    for flags, samples in ((0, MOST), (0, 1 << 26), (0x100, 1 << 24), (0, 1 << 18)):
         run = atom("trun", struct.pack(">II", flags, samples))
         yield f"a fragment of {samples} samples, flags {flags:#x}", lambda run=run: header + _fragment(run)
     late = struct.pack(">IQ", 1 << 24, 1 << 62)
