@@ -3,6 +3,8 @@
 import time
 from collections import Counter
 
+import httpx2
+
 _PATIENCE_SECONDS = 900
 
 
@@ -52,3 +54,45 @@ class Caller:
     def _forgive(self, problem):
         assert problem["code"].startswith(self._forgives), problem
         self.troubles[problem["code"]] += 1
+
+
+class Remote:
+    """A server over HTTP, for a Caller; what breaks on the way is sent again."""
+
+    def __init__(self, url):
+        self.http = httpx2.Client(
+            base_url=url, timeout=60, trust_env=False, transport=_Again(httpx2.HTTPTransport(limits=_NO_POOL))
+        )
+
+    def send(self, recording, **fields):
+        return self.http.post("/api/transcribe", files={"file": recording}, data=fields)
+
+    def ask(self, size, **options):
+        return self.http.post("/api/uploads", json={"filename": "a.wav", "size": size, **options})
+
+    def post(self, form, recording):
+        self.http.post(form["url"], data=form["fields"], files={"file": recording}).raise_for_status()
+
+    def job(self, identity):
+        return self.http.get(f"/api/transcriptions/{identity}").json()
+
+
+_NO_POOL = httpx2.Limits(max_connections=None, max_keepalive_connections=0)
+
+
+class _Again(httpx2.BaseTransport):
+    """Makes a request again until there is an answer: whoever is called may be dead, and will be there again."""
+
+    def __init__(self, transport):
+        self._transport = transport
+
+    def handle_request(self, request):
+        request.read()
+        while True:
+            try:
+                answer = self._transport.handle_request(request)
+                answer.read()
+            except httpx2.TransportError:
+                time.sleep(0.2)
+            else:
+                return answer

@@ -1,170 +1,184 @@
-"""What is left of a job when its worker is killed or the speech service fails: all of it, and nothing paid twice."""
+"""Processes die at random moments, in every way: all is transcribed, and paid twice only if it was on its way."""
 
-import hashlib
-import os
+import io
 import random
-import signal
-import subprocess
-import sys
 import threading
 import time
-from collections import Counter
-from dataclasses import dataclass
+import wave
+from collections import Counter, defaultdict
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import ExitStack
 
-import anyio
-import httpx2
+import boto3
 import pytest
-from starlette.applications import Starlette
-from starlette.responses import JSONResponse
-from starlette.routing import Route
 
-from handler.cutter import lengths_of
-from handler.cutting import SEARCH_SECONDS
-from handler.transcription import Pacing
-from tests.attacks.crashing_worker import LEASE_SECONDS, PART_SECONDS
-from tests.conftest import ROOT, serving
-from tests.place import Place
-from tests.recordings import long_recording
-from tests.upstream import heard, refused
+from tests.attacks.callers import Caller, Remote
+from tests.attacks.crashing_worker import LEASE_SECONDS
+from tests.attacks.processes import Process, Service, api, worker
+from tests.conftest import serving
+from tests.recordings import asset
 
-PARTS = 20
-RECORDED_SECONDS = max(  # as few parts as the search for pauses allows
-    seconds for seconds in range(1000) if len(lengths_of(seconds, PART_SECONDS + SEARCH_SECONDS)) == PARTS
-)
-SECONDS = 15  # what the false service bills for a part
+_CALLERS = 3
+_WRITTEN_SECONDS = 1.0  # from an answer until it is in the table, on a machine that is busy
+_TALK_SECONDS = 100  # four parts
 
-
-@dataclass
-class Bill:
-    part: str
-    sent: float
-
-
-class Service:
-    """A speech service behind real HTTP, that keeps its bills."""
-
-    def __init__(self):
-        self.bills = []
-        self.app = Starlette(routes=[Route("/v1/audio/transcriptions", self.transcribe, methods=["POST"])])
-
-    async def transcribe(self, request):
-        async with request.form() as form:
-            part = hashlib.sha256(await form["file"].read()).hexdigest()
-        await anyio.sleep(random.uniform(0.05, 0.4))
-        self.bills.append(Bill(part, time.monotonic()))
-        return JSONResponse({"text": part[:8], "usage": {"type": "duration", "seconds": SECONDS}})
-
-
-class Process:
-    """A worker that may be killed."""
-
-    def __init__(self, url, folder):
-        environment = {
-            "TMPDIR": str(folder),
-            "OPENAI_API_KEY": "any",
-            "OPENAI_BASE_URL": f"{url}/v1",
-            "MAX_CONCURRENT_CALLS": "4",
-        }
-        command = [sys.executable, "-m", "tests.attacks.crashing_worker"]
-        self._process = subprocess.Popen(command, cwd=ROOT, env={**os.environ, **environment})
-
-    def kill(self):
-        self._process.send_signal(signal.SIGKILL)
-        self._process.wait()
-
-
-def until(condition, seconds=60):
-    deadline = time.monotonic() + seconds
-    while not condition():
-        assert time.monotonic() < deadline
-        time.sleep(0.02)
+WAYS = (Process.kill, Process.terminate, Process.run_out_of_memory, Process.run_out_of_disk)
 
 
 @pytest.fixture
-def place(aws, monkeypatch):
-    for name, value in aws.items():
-        monkeypatch.setenv(name.upper(), value)
-    made = Place(aws)
-    made.sqs.purge_queue(QueueUrl=made.queue)
-    made.sqs.set_queue_attributes(QueueUrl=made.queue, Attributes={"VisibilityTimeout": str(LEASE_SECONDS)})
-    yield made
-    made.sqs.set_queue_attributes(QueueUrl=made.queue, Attributes={"VisibilityTimeout": "60"})
+def queue(aws):  # noqa: ARG001 - the queue is there
+    """Gives a message again after seconds."""
+    sqs = boto3.client("sqs")
+    url = sqs.get_queue_url(QueueName="steno")["QueueUrl"]
+    sqs.purge_queue(QueueUrl=url)
+    sqs.set_queue_attributes(QueueUrl=url, Attributes={"VisibilityTimeout": str(LEASE_SECONDS)})
+    yield url
+    sqs.set_queue_attributes(QueueUrl=url, Attributes={"VisibilityTimeout": "60"})
 
 
-def pytest_generate_tests(metafunc):
-    if "moment" in metafunc.fixturenames:
-        metafunc.parametrize("moment", range(metafunc.config.getoption("--kills")))
+class Siege:
+    """What callers do while processes die, and what came of it."""
+
+    def __init__(self, server):
+        self.caller = Caller(server, "internal_error", "upstream_busy", "storage_unavailable", "upstream_timeout")
+        self.wounds = []
+        self.words = {}
+        self._over = threading.Event()
+        self._pcm = _speech()
+
+    def wound(self, process, way):
+        began = time.monotonic()
+        way(process)
+        self.wounds.append((began, time.monotonic()))
+        process.start()
+
+    def call(self, who):
+        """One recording after another, every third as large as one that is uploaded, until it is over."""
+        number = 0
+        while not self._over.is_set():
+            number += 1
+            prompt = f"{who}/{number}"
+            if number % 3:
+                self.words[prompt] = self.caller.words_of(self._recording(3), prompt=prompt)
+            else:
+                self.words[prompt] = self.caller.words_of_upload(self._recording(_TALK_SECONDS), prompt=prompt)
+
+    def end(self):
+        self._over.set()
+
+    def unexplained(self, bills):
+        """Bills for what had been billed before, though nothing had died meanwhile."""
+        return [same for same in _by_question(bills) if sum(map(self._undisturbed, same)) > 1]
+
+    def _undisturbed(self, bill):
+        return not any(began < bill.ended + _WRITTEN_SECONDS and ended > bill.began for began, ended in self.wounds)
+
+    def _recording(self, seconds):
+        start = random.randrange(len(self._pcm) // 4) * 2
+        return _wav((self._pcm[start:] + self._pcm * 4)[: seconds * 32_000])
 
 
-def test_a_job_whose_worker_is_killed_completes_and_pays_twice_for_what_was_in_flight_alone(place, moment, tmp_path):
-    """Killed at a random moment between the job's first step and its last."""
-    service = Service()
-    identity = place.upload(long_recording("ogg", RECORDED_SECONDS))
-    with serving(service.app) as url:
-        first = Process(url, tmp_path)
-        until(lambda: place.job(identity)["status"] == "processing")
-        time.sleep(random.Random(moment).uniform(0, 1.8))
-        first.kill()
-        killed = time.monotonic()
-        second = Process(url, tmp_path)
+def _by_question(bills):
+    asked = defaultdict(list)
+    for bill in bills:
+        asked[bill.prompt, bill.question].append(bill)
+    return asked.values()
+
+
+def _speech():
+    """Ten seconds of it at 16 kHz."""
+    with wave.open(io.BytesIO(asset("beckett.wav"))) as spoken:
+        return spoken.readframes(spoken.getnframes())
+
+
+def _wav(pcm):
+    file = io.BytesIO()
+    with wave.open(file, "wb") as out:
+        out.setparams((1, 2, 16_000, 0, "NONE", ""))
+        out.writeframes(pcm)
+    return file.getvalue()
+
+
+def test_every_recording_is_transcribed_and_paid_once_though_processes_die_in_every_way(
+    aws, queue, often, tried, tmp_path
+):
+    service, kills = Service(), often(8, 200)
+    chance = random.Random(kills)
+    with ExitStack() as stack:
+        upstream = stack.enter_context(serving(service.app))
+        given = {
+            **{name.upper(): value for name, value in aws.items()},
+            "OPENAI_API_KEY": "any",
+            "OPENAI_BASE_URL": f"{upstream}/v1",
+            "MAX_CONCURRENT_CALLS": "4",
+            "REQUEST_DEADLINE_SECONDS": "6",
+        }
+        front, url = stack.enter_context(api(tmp_path, **given))
+        workers = [stack.enter_context(worker(tmp_path, **given)) for _ in range(2)]
+        siege = Siege(Remote(url))
+        pool = stack.enter_context(ThreadPoolExecutor(_CALLERS))
+        calling = [pool.submit(siege.call, who) for who in range(_CALLERS)]
+        ways = Counter()
         try:
-            until(lambda: place.job(identity)["status"] == "completed")
+            for number in range(kills):
+                time.sleep(chance.uniform(0.5, 2.5))  # when it happens is what is tried
+                victim, way = chance.choice([front, *workers]), WAYS[number % len(WAYS)]
+                siege.wound(victim, way)
+                ways[way.__name__] += 1
         finally:
-            second.kill()
-    job, paid = place.job(identity), Counter(bill.part for bill in service.bills)
-    assert job["progress"] == {"done": len(paid), "total": len(paid)}
-    assert len(paid) == PARTS
-    assert [word for part in paid if (word := part[:8]) not in job["transcript"]] == []
-    for part, times in paid.items():
-        first_bill = next(bill for bill in service.bills if bill.part == part)
-        assert times == 1 or (times == 2 and abs(first_bill.sent - killed) < 1)
-    assert sum(times - 1 for times in paid.values()) <= 4
-    assert job["seconds_paid"] >= SECONDS * len(service.bills)
-    assert list(tmp_path.iterdir()) == []
+            siege.end()
+        for caller in calling:
+            caller.result()
+        _until_empty(queue)
+        siege.caller.words_of_upload(_wav(bytes(32_000)))  # a worker sweeps where another died when it begins a job
+        _until_empty(queue)
+        assert list(tmp_path.iterdir()) == []
+    known = {(bill.prompt, bill.question[:8]) for bill in service.bills}
+    assert [
+        prompt
+        for prompt, words in siege.words.items()
+        if not words or not {(prompt, word) for word in words.split()} <= known
+    ] == []
+    assert siege.unexplained(service.bills) == []
+    assert _orphans(aws) == []
+    twice = len(service.bills) - len(_by_question(service.bills))
+    tried(
+        "Processes killed at random moments, with requests and jobs running",
+        f"{kills} times: {', '.join(f'{way} {times}' for way, times in ways.items())}",
+        f"{len(siege.words)} recordings, all transcribed; {len(service.bills)} bills, {twice} of them for what was on its"
+        " way when something died, none else twice; nothing left in the bucket but transcripts",
+    )
 
 
-class Faulty(httpx2.MockTransport):
-    """Fails three times in ten, in every way; keeps what it has billed."""
-
-    def __init__(self):
-        super().__init__(self._answer)
-        self.chance = random.Random(1)
-        self.billed = Counter()
-        self.lock = threading.Lock()
-
-    def _answer(self, request):
-        content = request.read()
-        with self.lock:
-            fault = self.chance.choice(["429", "500", "reset", "garbage", "hang"]) if self.chance.random() < 0.3 else ""
-        if fault == "429":
-            return refused(429, retry_after="0.01")
-        if fault == "500":
-            return refused(500)
-        if fault == "reset":
-            raise httpx2.ReadError("reset by peer")
-        if fault == "garbage":
-            return httpx2.Response(200, text="<html>")
-        if fault == "hang":
-            threading.Event().wait(2.5)  # longer than the worker's patience
-            return httpx2.Response(200, text="too late")
-        with self.lock:
-            self.billed[hashlib.sha256(content.partition(b"\r\n")[2]).hexdigest()] += 1
-        return heard("Ever tried.")
+def _until_empty(queue):
+    """Until no message waits, and none is worked on."""
+    sqs, counts = boto3.client("sqs"), ("ApproximateNumberOfMessages", "ApproximateNumberOfMessagesNotVisible")
+    while True:
+        waiting = sqs.get_queue_attributes(QueueUrl=queue, AttributeNames=["All"])["Attributes"]
+        if not any(int(waiting[count]) for count in counts):
+            return
+        time.sleep(0.5)
 
 
-def test_twenty_jobs_complete_and_pay_once_though_the_service_fails_three_times_in_ten(aws):
-    upstream = Faulty()
-    place = Place(aws, upstream)
-    place.sqs.purge_queue(QueueUrl=place.queue)
-    place.worker._pacing = Pacing(part=20, deadline=2, pause=0.01, later=0, last=1)
-    content = long_recording("ogg", 60)
-    jobs = [place.upload(content, prompt=f"job {number}") for number in range(20)]
-    deadline = time.monotonic() + 200
-    while any(place.job(identity)["status"] in ("queued", "processing") for identity in jobs):
-        assert time.monotonic() < deadline
-        for message in place.messages():
-            assert place.work(message) == []
-            place.sqs.delete_message(QueueUrl=place.queue, ReceiptHandle=message["receiptHandle"])
-    assert [place.job(identity)["status"] for identity in jobs] == ["completed"] * 20
-    assert {place.job(identity)["transcript"].count("Ever tried.") for identity in jobs} <= {2, 3}
-    assert sum(upstream.billed.values()) == sum(place.job(identity)["progress"]["done"] for identity in jobs)
+def _orphans(aws):
+    """What no job will ever need, and no clock delete: recordings and transcripts without a job, parts beside a transcript."""
+    table = boto3.resource("dynamodb").Table(aws["table_name"])
+    items = [item for page in _pages(table) for item in page if item["pk"].startswith("job#")]
+    jobs = {item["id"]: item["status"] for item in items if item["sk"] == "job"}
+    wanted = {"uploads": {"failed", "awaiting_upload"}, "transcripts": {"completed"}}
+    stored = boto3.client("s3").list_objects_v2(Bucket=aws["bucket_name"]).get("Contents", [])
+    objects = [
+        key["Key"]
+        for key in stored
+        for kind, _, name in [key["Key"].partition("/")]
+        if jobs.get(name.partition(".")[0]) not in wanted[kind]
+    ]
+    return objects + [item["pk"] for item in items if item["sk"] != "job" and jobs.get(item["pk"][4:]) == "completed"]
+
+
+def _pages(table):
+    page = table.scan()
+    yield page["Items"]
+    while "LastEvaluatedKey" in page:
+        page = table.scan(ExclusiveStartKey=page["LastEvaluatedKey"])
+        yield page["Items"]
