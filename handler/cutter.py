@@ -31,6 +31,7 @@ _SAMPLE_BYTES = 2
 _MEMORY_BYTES = 1_000_000_000  # a 96 KB wav can make FFmpeg ask for 2 GB
 _CPU_SECONDS = 600  # twelve hours take two minutes, ...
 _LOOK_SECONDS = 60  # ... and to look through their packets ten seconds
+_MOST_CPU_SECONDS = _CPU_SECONDS + 1  # at the limit itself the process is told by a signal of its own
 
 # Without these lists a playlist inside an upload opens other files and hosts. The recording itself is read
 # through Python, so that no protocol is needed at all.
@@ -235,7 +236,7 @@ def cut(
     The parts are about `part_seconds` long, the last ones less; a pause is looked for `search_seconds` from each mark.
     """
     seconds = seconds_of(recording, longest)
-    resource.setrlimit(resource.RLIMIT_CPU, (_CPU_SECONDS, _CPU_SECONDS))
+    resource.setrlimit(resource.RLIMIT_CPU, (_CPU_SECONDS, _MOST_CPU_SECONDS))
     known = seconds > search_seconds  # else the packets do not tell
     lengths = lengths_of(seconds, part_seconds + search_seconds) if known else [part_seconds]
     recording.seek(0)
@@ -342,7 +343,7 @@ def main() -> None:
     longest, part_seconds, search_seconds = map(float, seconds)
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is for the parent, which ends this process or is gone
     resource.setrlimit(resource.RLIMIT_AS, (_MEMORY_BYTES, _MEMORY_BYTES))
-    resource.setrlimit(resource.RLIMIT_CPU, (_LOOK_SECONDS, _CPU_SECONDS))
+    resource.setrlimit(resource.RLIMIT_CPU, (_LOOK_SECONDS, _MOST_CPU_SECONDS))
     try:
         with Recording(recording) as file:
             for said in _cut_or_why_not(file, Path(folder), longest, part_seconds, search_seconds):

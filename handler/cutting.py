@@ -27,6 +27,13 @@ _LINE_BYTES = 16_000_000
 _CODE_ROOT = Path(__file__).parent.parent
 
 
+_BEYOND_LIMITS = "The recording could not be decoded within the limits."
+
+
+class CutterStopped(Exception):
+    """The process was stopped by something that is not the recording's fault."""
+
+
 @dataclass(frozen=True)
 class Part:
     """A FLAC file of 16 kHz mono sound.
@@ -95,9 +102,10 @@ async def _told(process: Any) -> AsyncGenerator[Part, None]:
     while True:
         try:
             said = json.loads(await lines.receive_until(b"\n", _LINE_BYTES))
-        except (anyio.IncompleteRead, anyio.EndOfStream, anyio.DelimiterNotFound):
-            # Killed, by its own limits or by a crash inside FFmpeg; or of a part there is no end of what to say.
-            raise UnreadableRecording("The recording could not be decoded within the limits.") from None
+        except anyio.DelimiterNotFound:  # of a part there is no end of what to say
+            raise UnreadableRecording(_BEYOND_LIMITS) from None
+        except (anyio.IncompleteRead, anyio.EndOfStream):
+            raise _ended(await process.wait()) from None
         if "done" in said:
             return
         if "failed" in said:
@@ -112,6 +120,16 @@ async def _told(process: Any) -> AsyncGenerator[Part, None]:
             told["of"],
             tuple(Stretch(*stretch) for stretch in told["speech"]),
         )
+
+
+def _ended(status: int) -> Exception:
+    """Why the process ended before it was done: a signal's negative number is its own limits, or a crash in FFmpeg.
+
+    But it kills no process: the system does, where memory is short. And where the disk is full, Python ends it.
+    """
+    if status < 0 and status != -SIGKILL:
+        return UnreadableRecording(_BEYOND_LIMITS)
+    return CutterStopped(f"The process that cuts recordings ended with status {status}.")
 
 
 def _bare_environment() -> dict[str, str]:

@@ -1,22 +1,28 @@
 """Processes die at random moments, in every way: all is transcribed, and paid twice only if it was on its way."""
 
 import io
+import os
 import random
+import resource
+import signal
 import threading
 import time
 import wave
 from collections import Counter, defaultdict
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack
+from pathlib import Path
 
 import boto3
 import pytest
 
+from handler.job import from_item
 from tests.attacks.callers import Caller, Remote
 from tests.attacks.crashing_worker import LEASE_SECONDS
 from tests.attacks.processes import Process, Service, api, worker
 from tests.conftest import serving
-from tests.recordings import asset
+from tests.place import Place
+from tests.recordings import asset, long_recording
 
 _CALLERS = 3
 _WRITTEN_SECONDS = 1.0  # from an answer until it is in the table, on a machine that is busy
@@ -145,9 +151,66 @@ def test_every_recording_is_transcribed_and_paid_once_though_processes_die_in_ev
     tried(
         "Processes killed at random moments, with requests and jobs running",
         f"{kills} times: {', '.join(f'{way} {times}' for way, times in ways.items())}",
-        f"{len(siege.words)} recordings, all transcribed; {len(service.bills)} bills, {twice} of them for what was on its"
-        " way when something died, none else twice; nothing left in the bucket but transcripts",
+        f"{len(siege.words)} recordings, all transcribed; {len(service.bills)} bills, {twice} of them for what was on"
+        " its way when something died, none else twice; nothing left in the bucket but transcripts",
     )
+
+
+@pytest.fixture
+def disk():
+    """Makes the disk as good as full: no file may grow beyond so many bytes."""
+    least, most = resource.getrlimit(resource.RLIMIT_FSIZE)
+    yield lambda amount: resource.setrlimit(resource.RLIMIT_FSIZE, (amount, most))
+    resource.setrlimit(resource.RLIMIT_FSIZE, (least, most))
+
+
+@pytest.mark.parametrize("amount", [0, 1_000, 150_000])
+def test_a_full_disk_is_no_fault_of_the_recording(aws, disk, amount):
+    place = Place(aws)
+    place.sqs.purge_queue(QueueUrl=place.queue)
+    identity = place.upload(long_recording("ogg", 15))
+    message = place.about(identity)
+    disk(amount)
+    assert place.work(message) == [message["messageId"]]
+    disk(resource.RLIM_INFINITY)
+    assert place.job(identity)["status"] == "processing"
+    _let_go(place, identity)
+    assert place.work(message) == []
+    assert place.job(identity)["status"] == "completed"
+
+
+def test_a_cutter_that_the_system_kills_for_memory_is_no_fault_of_the_recording(aws):
+    place = Place(aws)
+    place.sqs.purge_queue(QueueUrl=place.queue)
+    identity = place.upload(long_recording("ogg", 600))
+    message = place.about(identity)
+    working = threading.Thread(target=lambda: answered.append(place.work(message)))
+    answered = []
+    working.start()
+    while not (children := _children()):
+        time.sleep(0.01)
+    os.kill(children[0], signal.SIGKILL)
+    working.join()
+    assert answered == [[message["messageId"]]]
+    _let_go(place, identity)
+    assert place.work(message) == []
+    assert place.job(identity)["status"] == "completed"
+
+
+def _let_go(place, identity):
+    """As when the lease of a worker that stumbled has run out."""
+    place.jobs.release(
+        from_item(
+            boto3.resource("dynamodb").Table("steno").get_item(Key={"pk": f"job#{identity}", "sk": "job"})["Item"]
+        )
+    )
+
+
+def _children():
+    """The cutters of this process."""
+    found = Path("/proc/self/task").glob("*/children")
+    pids = [int(pid) for task in found for pid in task.read_text().split()]
+    return [pid for pid in pids if b"handler.cutter" in Path(f"/proc/{pid}/cmdline").read_bytes()]
 
 
 def _until_empty(queue):
@@ -161,7 +224,7 @@ def _until_empty(queue):
 
 
 def _orphans(aws):
-    """What no job will ever need, and no clock delete: recordings and transcripts without a job, parts beside a transcript."""
+    """What no job needs: recordings and transcripts without one, parts beside a transcript."""
     table = boto3.resource("dynamodb").Table(aws["table_name"])
     items = [item for page in _pages(table) for item in page if item["pk"].startswith("job#")]
     jobs = {item["id"]: item["status"] for item in items if item["sk"] == "job"}
