@@ -1,5 +1,6 @@
 """The entry for the queue: which job a message is about, who works on it, and how that ends."""
 
+import hashlib
 import json
 import logging
 from contextlib import suppress
@@ -25,6 +26,7 @@ log = logging.getLogger("steno")
 
 HAND_ON_SECONDS = 30.0  # what a call leaves of its time to end in order
 _LONGEST_DELAY = 900  # SQS knows no longer one
+_WAITING = "ApproximateNumberOfMessages"
 
 
 class Message:
@@ -33,6 +35,7 @@ class Message:
     def __init__(self, record: dict[str, Any], sqs: Any) -> None:
         self.id: str = record["messageId"]
         self._sqs = sqs
+        self.lined_up = "key" in json.loads(record["body"])
         self._receipt = record["receiptHandle"]
         self._queue = record["eventSourceARN"].rpartition(":")[2]
 
@@ -44,10 +47,22 @@ class Message:
                 QueueUrl=self._url, ReceiptHandle=self._receipt, VisibilityTimeout=seconds
             )
 
-    def hand_on(self, key: str, delay: float) -> None:
-        """Another message about the same recording: a message's deliveries are counted, and a long job needs many."""
-        body = json.dumps({"key": key})
-        self._sqs.send_message(QueueUrl=self._url, MessageBody=body, DelaySeconds=min(ceil(delay), _LONGEST_DELAY))
+    def hand_on(self, job: Job, delay: float = 0) -> None:
+        """Another message about the same recording: a message's deliveries are counted, and a long job needs many.
+
+        Its group is the caller's: the queue then serves callers in turn, however many recordings one of them has sent.
+        https://docs.aws.amazon.com/AWSSimpleQueueService/latest/SQSDeveloperGuide/sqs-fair-queues.html
+        """
+        self._sqs.send_message(
+            QueueUrl=self._url,
+            MessageBody=json.dumps({"key": job.key}),
+            DelaySeconds=min(ceil(delay), _LONGEST_DELAY),
+            MessageGroupId=hashlib.sha256(job.account.encode()).hexdigest(),
+        )
+
+    def others_wait(self) -> bool:
+        asked = self._sqs.get_queue_attributes(QueueUrl=self._url, AttributeNames=[_WAITING])
+        return int(asked["Attributes"][_WAITING]) > 0
 
     @cached_property
     def _url(self) -> str:
@@ -86,6 +101,8 @@ class Worker:
         """
         # From now on the message comes again within a minute, should this process die.
         await anyio.to_thread.run_sync(message.keep, self._jobs.lease_seconds)
+        if await anyio.to_thread.run_sync(self._line_up, key, message):
+            return True
         try:
             job = await anyio.to_thread.run_sync(self._jobs.take, key, uuid4().hex, message.id)
         except Held as held:
@@ -103,13 +120,25 @@ class Worker:
             return await self._ended(job, _innermost(error), message)
         return True
 
+    def _line_up(self, key: str, message: Message) -> bool:
+        """Whether the recording has been given its caller's place in the queue; the bucket's own messages have none.
+
+        Where nobody else waits, or all callers have the same token, there is no need.
+        """
+        if message.lined_up or self._wiring.settings.auth == "token" or not message.others_wait():
+            return False
+        with suppress(NotFound):
+            message.hand_on(self._jobs.get(identity_of(key)))
+            return True
+        return False
+
     async def _ended(self, job: Job, error: BaseException, message: Message) -> bool:
         """What becomes of a job that was not completed; False if its message is to come again."""
         try:
             delay = await anyio.to_thread.run_sync(self._delay, job, error)
             if delay is not None:
                 await anyio.to_thread.run_sync(self._jobs.release, job)
-                await anyio.to_thread.run_sync(message.hand_on, job.key, delay)
+                await anyio.to_thread.run_sync(message.hand_on, job, delay)
                 return True
             if isinstance(error, StenoError):
                 log.warning("Job %s failed: %s: %s", job.id, error.code, error.detail, extra={"job": job.id})

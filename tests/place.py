@@ -19,6 +19,17 @@ PACING = Pacing(part=20, pause=0.01, later=0, last=1)
 ARN = "arn:aws:sqs:us-east-1:000000000000:steno"
 
 
+class Gateway:
+    """What API Gateway tells of a caller whom its authorizer knows."""
+
+    def __init__(self, app, subject):
+        self.app = app
+        self.event = {"requestContext": {"authorizer": {"jwt": {"claims": {"sub": subject}}}}}
+
+    async def __call__(self, scope, receive, send):
+        await self.app({**scope, "aws.event": self.event}, receive, send)
+
+
 class Place:
     """One server and its worker, over what is there in AWS."""
 

@@ -20,21 +20,10 @@ from handler.transcript import Transcript
 from handler.worker import Worker
 from infra.engine import decode
 from tests.conftest import settings
-from tests.place import PACING, Place
+from tests.place import PACING, Gateway, Place
 from tests.recordings import asset, long_recording, recording, silent_video, wav
 from tests.test_loudness import SILENCES, samples
 from tests.upstream import FalseUpstream, heard, refused
-
-
-class Gateway:
-    """What API Gateway tells of a caller whom its authorizer knows."""
-
-    def __init__(self, app, subject):
-        self.app = app
-        self.event = {"requestContext": {"authorizer": {"jwt": {"claims": {"sub": subject}}}}}
-
-    async def __call__(self, scope, receive, send):
-        await self.app({**scope, "aws.event": self.event}, receive, send)
 
 
 @pytest.fixture

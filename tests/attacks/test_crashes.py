@@ -1,13 +1,11 @@
 """Processes die at random moments, in every way: all is transcribed, and paid twice only if it was on its way."""
 
-import io
 import os
 import random
 import resource
 import signal
 import threading
 import time
-import wave
 from collections import Counter, defaultdict
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack
@@ -18,11 +16,12 @@ import pytest
 
 from handler.job import from_item
 from tests.attacks.callers import Caller, Remote
+from tests.attacks.clips import clip
 from tests.attacks.crashing_worker import LEASE_SECONDS
 from tests.attacks.processes import Process, Service, api, worker
 from tests.conftest import serving
 from tests.place import Place
-from tests.recordings import asset, long_recording
+from tests.recordings import long_recording, wav
 
 _CALLERS = 3
 _WRITTEN_SECONDS = 1.0  # from an answer until it is in the table, on a machine that is busy
@@ -32,8 +31,9 @@ WAYS = (Process.kill, Process.terminate, Process.run_out_of_memory, Process.run_
 
 
 @pytest.fixture
-def queue(aws):  # noqa: ARG001 - the queue is there
-    """Gives a message again after seconds."""
+def queue(aws):
+    """Empty, as the bucket; it gives a message again after seconds."""
+    boto3.resource("s3").Bucket(aws["bucket_name"]).objects.delete()
     sqs = boto3.client("sqs")
     url = sqs.get_queue_url(QueueName="steno")["QueueUrl"]
     sqs.purge_queue(QueueUrl=url)
@@ -50,7 +50,7 @@ class Siege:
         self.wounds = []
         self.words = {}
         self._over = threading.Event()
-        self._pcm = _speech()
+        self._chance = random.Random(1)
 
     def wound(self, process, way):
         began = time.monotonic()
@@ -65,9 +65,9 @@ class Siege:
             number += 1
             prompt = f"{who}/{number}"
             if number % 3:
-                self.words[prompt] = self.caller.words_of(self._recording(3), prompt=prompt)
+                self.words[prompt] = self.caller.words_of(clip(3, self._chance), prompt=prompt)
             else:
-                self.words[prompt] = self.caller.words_of_upload(self._recording(_TALK_SECONDS), prompt=prompt)
+                self.words[prompt] = self.caller.words_of_upload(clip(_TALK_SECONDS, self._chance), prompt=prompt)
 
     def end(self):
         self._over.set()
@@ -79,30 +79,12 @@ class Siege:
     def _undisturbed(self, bill):
         return not any(began < bill.ended + _WRITTEN_SECONDS and ended > bill.began for began, ended in self.wounds)
 
-    def _recording(self, seconds):
-        start = random.randrange(len(self._pcm) // 4) * 2
-        return _wav((self._pcm[start:] + self._pcm * 4)[: seconds * 32_000])
-
 
 def _by_question(bills):
     asked = defaultdict(list)
     for bill in bills:
         asked[bill.prompt, bill.question].append(bill)
     return asked.values()
-
-
-def _speech():
-    """Ten seconds of it at 16 kHz."""
-    with wave.open(io.BytesIO(asset("beckett.wav"))) as spoken:
-        return spoken.readframes(spoken.getnframes())
-
-
-def _wav(pcm):
-    file = io.BytesIO()
-    with wave.open(file, "wb") as out:
-        out.setparams((1, 2, 16_000, 0, "NONE", ""))
-        out.writeframes(pcm)
-    return file.getvalue()
 
 
 def test_every_recording_is_transcribed_and_paid_once_though_processes_die_in_every_way(
@@ -136,7 +118,7 @@ def test_every_recording_is_transcribed_and_paid_once_though_processes_die_in_ev
         for caller in calling:
             caller.result()
         _until_empty(queue)
-        siege.caller.words_of_upload(_wav(bytes(32_000)))  # a worker sweeps where another died when it begins a job
+        siege.caller.words_of_upload(wav(bytes(32_000)))  # a worker sweeps where another died when it begins a job
         _until_empty(queue)
         assert list(tmp_path.iterdir()) == []
     known = {(bill.prompt, bill.question[:8]) for bill in service.bills}

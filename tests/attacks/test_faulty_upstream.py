@@ -3,7 +3,6 @@
 import io
 import json
 import random
-import wave
 from collections import Counter
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack
@@ -14,33 +13,11 @@ import pytest
 from handler.metrics import Metrics
 from handler.transcription import Pacing
 from tests.attacks.callers import Caller
+from tests.attacks.clips import clip
 from tests.attacks.faulty_upstream import FAULTS, FaultyUpstream
 from tests.place import Server
-from tests.recordings import asset
 
-_RATE = 16_000
-_PART_SECONDS = 20
-_PACING = Pacing(part=_PART_SECONDS, pause=0.05, later=0.1, last=1, deadline=30)
-
-
-def _clips(count, least, most):
-    """So many different stretches of speech, as 16 kHz WAV files: the engine's ear and the worker's hear the same."""
-    chance = random.Random(count)
-    with wave.open(io.BytesIO(asset("two_cities.wav"))) as spoken:
-        assert spoken.getframerate() == 48_000
-        pcm = memoryview(spoken.readframes(spoken.getnframes())).cast("h")[::3].tobytes()
-    for _ in range(count):
-        samples = round(chance.uniform(least, most) * _RATE)
-        start = chance.randrange(len(pcm) // 2)
-        yield _wav((pcm[2 * start :] + pcm)[: 2 * samples])
-
-
-def _wav(pcm):
-    file = io.BytesIO()
-    with wave.open(file, "wb") as out:
-        out.setparams((1, 2, _RATE, 0, "NONE", ""))
-        out.writeframes(pcm)
-    return file.getvalue()
+_PACING = Pacing(part=20, pause=0.05, later=0.1, last=1, deadline=30)
 
 
 @pytest.fixture
@@ -52,8 +29,9 @@ def told():
 def test_requests_and_jobs_end_right_and_are_paid_once_though_the_service_fails_three_times_in_ten(
     aws, engine, often, tried, told
 ):
-    clips, talks = list(_clips(often(30, 300), 2, 4)), list(_clips(often(3, 30), 41, 59))
-    service = FaultyUpstream(0.3)
+    service, chance = FaultyUpstream(0.3), random.Random(1)
+    clips = [clip(chance.uniform(2, 4), chance) for _ in range(often(30, 300))]
+    talks = [clip(chance.uniform(41, 59), chance) for _ in range(often(3, 30))]
     with ExitStack() as stack:
         url = stack.enter_context(service.before(engine))
         server = Server(
