@@ -35,6 +35,7 @@ _LISTS = {
 def lures(path: str, address: str) -> dict[str, list[Hostile]]:
     """What points at the file `path` and at the HTTP `address`, by how it does so."""
     targets = (
+        path.rpartition("/")[2],  # beside the recording: scripts open what is there, where they may open no whole path
         address,
         path,
         f"file:{path}",
