@@ -63,7 +63,8 @@ def _check(upload: Upload, wiring: Wiring) -> None:
     if upload.size > limit:
         raise RecordingTooLarge(f"The recording is larger than {limit:,} bytes, the most that this server takes.")
     kind = upload.content_type.partition(";")[0].strip().lower()
-    if kind and kind != _ANY_TYPE and not kind.startswith(("audio/", "video/")):
+    a_header = upload.content_type.isascii() and upload.content_type.isprintable()  # which the bucket keeps, and sends
+    if kind and kind != _ANY_TYPE and not (kind.startswith(("audio/", "video/")) and a_header):
         raise UnsupportedMedia(f"{kind[:100]} is no audio or video. Leave content_type empty if it is not known.")
     today = wiring.today()
     model = model_for(upload.model or wiring.settings.whisper_model, today)
