@@ -70,7 +70,7 @@ class FaultyUpstream:
     def _answer(self, call, fault):
         answer = call.answer_of_target()
         billed = answer.json()["usage"]["seconds"] if answer.is_success else 0
-        self.heard.append(Heard(_question(call.body), billed, arrived=fault not in _HEARD))
+        self.heard.append(Heard(question_of(*_sent(call.body)), billed, arrived=fault not in _HEARD))
         match fault:
             case "hung up":
                 call.reset()
@@ -87,6 +87,11 @@ class FaultyUpstream:
                 call.answer_with(answer)
 
 
-def _question(body):
-    """What was sent, whatever the form's boundary."""
-    return hashlib.sha256(b"".join(value for part in _PARTS.findall(body) for value in part)).hexdigest()
+def question_of(*values):
+    """The name of a recording, and of a prompt if there is one."""
+    return hashlib.sha256(b"".join(values)).hexdigest()
+
+
+def _sent(body):
+    """The recording and the prompt of a form, whatever its boundary."""
+    return (value for _, value in sorted(_PARTS.findall(body)))

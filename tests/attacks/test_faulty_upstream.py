@@ -14,7 +14,7 @@ from handler.metrics import Metrics
 from handler.transcription import Pacing
 from tests.attacks.callers import Caller
 from tests.attacks.clips import clip
-from tests.attacks.faulty_upstream import FAULTS, FaultyUpstream
+from tests.attacks.faulty_upstream import FAULTS, FaultyUpstream, question_of
 from tests.place import Server
 
 _PACING = Pacing(part=20, pause=0.05, later=0.1, last=1, deadline=30)
@@ -55,6 +55,8 @@ def test_requests_and_jobs_end_right_and_are_paid_once_though_the_service_fails_
     assert [said for said in zip(truths, heard + jobs, strict=True) if jiwer.wer(*said) > 0.5] == []
     arrived = Counter(call.question for call in service.heard if call.arrived)
     assert max(arrived.values()) == 1  # nothing whose answer came was asked again
+    billed_at_all = Counter(call.question for call in service.heard if call.seconds)
+    assert max(billed_at_all[question_of(recording)] for recording in clips) == 1  # nor, in one request, any other
     billed = sum(call.seconds for call in service.heard if call.arrived)
     assert _paid(told) == pytest.approx(billed)
     in_doubt = sum(call.seconds for call in service.heard if not call.arrived)
