@@ -196,7 +196,7 @@ def test_an_upstream_that_sends_us_elsewhere_is_not_followed(webm, tmp_path, sta
 
         door = Starlette(routes=[Route("/v1/audio/transcriptions", elsewhere, methods=["POST"])])
         with serving(door) as url:
-            chosen = settings(openai_base_url=f"{url}/v1")
+            chosen = settings(openai_base_url=f"{url}/v1", request_deadline_seconds=3)
             with TestClient(create_app(chosen, Wiring(chosen))) as http:
                 answer = http.post("/api/transcribe", files={"file": webm})
         assert (answer.status_code, answer.json()["code"]) == (502, "upstream_failed")
