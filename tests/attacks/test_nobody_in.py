@@ -258,7 +258,9 @@ def test_an_id_that_is_nearly_a_jobs_is_nobodys(server, often, tried):
     assert stored(place) == before
     assert place.job(identity)["status"] == "completed"
     tried(
-        "Ids of jobs guessed", f"{len(guesses):,} ids, {len(DOORS)} ways each", "all refused; nothing told, nothing changed"
+        "Ids of jobs guessed",
+        f"{len(guesses):,} ids, {len(DOORS)} ways each",
+        "all refused; nothing told, nothing changed",
     )
 
 
