@@ -14,9 +14,8 @@ from starlette.testclient import TestClient
 
 from infra.stack import OPEN_ROUTES
 from tests.conftest import serving
-from tests.place import Place
+from tests.place import Gateway, Place
 from tests.recordings import recording
-from tests.test_jobs import Gateway
 from tests.upstream import FalseUpstream
 
 TOKEN = "Open-Sesame_0123456789"
