@@ -46,7 +46,8 @@ def test_requests_and_jobs_end_right_and_are_paid_once_though_the_service_fails_
         server.sqs.purge_queue(QueueUrl=server.queue)
         for _ in range(3):
             stack.enter_context(server.at_work())
-        caller, pool = Caller(server, "upstream_"), stack.enter_context(ThreadPoolExecutor(8))
+        caller = Caller(server, "upstream_", "unreadable_recording", "recording_too_large")
+        pool = stack.enter_context(ThreadPoolExecutor(8))
         direct = pool.map(caller.words_of, clips)
         uploaded = pool.map(caller.words_of_upload, talks)
         heard, jobs = list(direct), list(uploaded)
@@ -72,9 +73,9 @@ def test_requests_and_jobs_end_right_and_are_paid_once_though_the_service_fails_
     assert set(met) >= set(often((), FAULTS))
 
 
-def _by(engine, clip):
+def _by(engine, recording):
     """What the engine hears when nothing fails."""
-    return engine.ask(clip, "recording.wav", model="gpt-transcribe").json()["text"]
+    return engine.ask(recording, "recording.wav", model="gpt-transcribe").json()["text"]
 
 
 def _paid(told):
