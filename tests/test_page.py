@@ -129,8 +129,8 @@ def choose(page, content, name="voice.webm"):
 
 
 def read(page, text=WORDS):
-    expect(page.locator("#transcript")).to_contain_text(text, timeout=30_000)
-    expect(page.locator("#status")).to_contain_text("Transcribed by gpt-transcribe", timeout=30_000)
+    expect(page.locator("#transcript")).to_contain_text(text, timeout=90_000)
+    expect(page.locator("#status")).to_contain_text("Transcribed by gpt-transcribe", timeout=90_000)
 
 
 def seen(page, *identities):
