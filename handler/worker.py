@@ -128,8 +128,10 @@ class Worker:
         if message.lined_up or self._wiring.settings.auth == "token" or not message.others_wait():
             return False
         with suppress(NotFound):
-            message.hand_on(self._jobs.get(identity_of(key)))
-            return True
+            job = self._jobs.get(identity_of(key))
+            if not job.finished:
+                message.hand_on(job)
+                return True
         return False
 
     async def _ended(self, job: Job, error: BaseException, message: Message) -> bool:

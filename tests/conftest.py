@@ -156,6 +156,8 @@ def aws(aws_process, monkeypatch):
     table = boto3.resource("dynamodb").Table(aws_process["TABLE_NAME"])
     for item in table.scan(ProjectionExpression="pk, sk")["Items"]:
         table.delete_item(Key=item)  # what another test has paid for is not free in this one
+    sqs = boto3.client("sqs")
+    sqs.purge_queue(QueueUrl=sqs.get_queue_url(QueueName="steno")["QueueUrl"])  # nor does what it left wait in line
     return {"bucket_name": aws_process["BUCKET_NAME"], "table_name": aws_process["TABLE_NAME"]}
 
 
