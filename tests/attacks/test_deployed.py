@@ -146,7 +146,7 @@ def forged(issuer, canary):
     ]
     for name, kind in (("HS256", hashlib.sha256), ("HS384", hashlib.sha384), ("HS512", hashlib.sha512)):
         for secret in secrets:
-            signed = lambda message, secret=secret, kind=kind: hmac.digest(secret, message, kind)  # noqa: E731
+            signed = lambda message, secret=secret, kind=kind: hmac.digest(secret, message, kind)  # noqa: E731 - of this secret
             yield token({"alg": name, "kid": KEY_ID, "typ": "JWT"}, claims, signed)
     own = rsa.generate_private_key(65537, 2048)
     own_public = json.loads(jwt.algorithms.RSAAlgorithm.to_jwk(own.public_key())) | {"kid": KEY_ID}
