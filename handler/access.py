@@ -22,11 +22,10 @@ async def _wiring(request: Request) -> Wiring:
 
 
 Wired = Annotated[Wiring, Depends(_wiring)]
-_bearer = HTTPBearer(auto_error=False)
-Bearer = Annotated[HTTPAuthorizationCredentials | None, Depends(_bearer)]
+bearer = HTTPBearer(auto_error=False)  # a closed router depends on it for the document's sake
 
 
-async def authorize(request: Request, wiring: Wired, bearer: Bearer) -> None:
+async def _authorize(request: Request, wiring: Wiring, credentials: HTTPAuthorizationCredentials | None) -> None:
     auth = wiring.settings.auth
     origin = request.headers.get("origin")
     if auth == "open" and origin and not _welcome(origin, request, wiring):
@@ -35,7 +34,7 @@ async def authorize(request: Request, wiring: Wired, bearer: Bearer) -> None:
         raise Unauthorized("Send a token of the configured issuer as `Authorization: Bearer ...`.")
     if auth == "token":
         expected = await anyio.to_thread.run_sync(wiring.access_token.get)
-        given = bearer.credentials if bearer else ""
+        given = credentials.credentials if credentials else ""
         if not given or not hmac.compare_digest(given.encode(), expected.encode()):
             raise Unauthorized("Send the server's access token as `Authorization: Bearer ...`.")
 
@@ -68,7 +67,7 @@ class Guarded(APIRoute):
         handle = super().get_route_handler()
 
         async def guarded(request: Request) -> Response:
-            await authorize(request, await _wiring(request), await _bearer(request))
+            await _authorize(request, await _wiring(request), await bearer(request))
             return await handle(request)
 
         return guarded

@@ -16,7 +16,7 @@ from starlette.routing import Match
 from starlette.types import ASGIApp, Receive, Scope, Send
 
 from handler import answers, direct, documents, jobs_api, pages
-from handler.access import Called, Wired, authorize
+from handler.access import Called, Guarded, Wired, bearer
 from handler.drain import DrainRefused
 from handler.errors import (
     InvalidOption,
@@ -78,7 +78,7 @@ def create_app(settings: Settings, wiring: Wiring | None = None) -> FastAPI:
 
 
 _open = APIRouter(prefix="/api")
-_closed = APIRouter(dependencies=[Depends(authorize)])
+_closed = APIRouter(route_class=Guarded, dependencies=[Depends(bearer)])
 
 
 @_open.get("/health", responses=documents.HEALTH)

@@ -9,7 +9,7 @@ from fastapi.responses import JSONResponse
 from pydantic import ConfigDict, Field
 
 from handler import answers, documents
-from handler.access import Called, Guarded, Wired, authorize
+from handler.access import Called, Guarded, Wired, bearer
 from handler.errors import EmptyRecording, InvalidOption, NotReady, RecordingTooLarge, UnsupportedMedia
 from handler.job import Job
 from handler.options import TIMED_FORMATS, TranscribeOptions, model_for
@@ -19,7 +19,7 @@ from handler.words import joined_text
 if TYPE_CHECKING:
     from handler import bodies
 
-router = APIRouter(prefix="/api", route_class=Guarded, dependencies=[Depends(authorize)])
+router = APIRouter(prefix="/api", route_class=Guarded, dependencies=[Depends(bearer)])
 
 _OF_THE_FILE = {"filename", "content_type", "size"}
 _ANY_TYPE = "application/octet-stream"
