@@ -7,6 +7,7 @@ to, so that without it every cold start compiles everything anew.
 """
 
 import ast
+import fcntl
 import gzip
 import hashlib
 import importlib.util
@@ -87,10 +88,14 @@ class Bundle:
         return digest.hexdigest()
 
     def build(self, folder: Path, target: Target) -> Path:
-        """Makes the bundle in a folder below `folder`, unless it is there already."""
+        """Make the bundle in a folder below `folder`, unless it is there already; return that folder."""
         place = folder / f"{self.name}-{self.fingerprint(target)[:16]}"
-        if place.exists():
-            return place
+        folder.mkdir(parents=True, exist_ok=True)
+        with (folder / f"{place.name}.lock").open("w") as lock:
+            fcntl.flock(lock, fcntl.LOCK_EX)  # another process may be building the same bundle
+            return place if place.exists() else self._build(folder, place, target)
+
+    def _build(self, folder: Path, place: Path, target: Target) -> Path:
         shutil.rmtree(unfinished := folder / f"{place.name}.unfinished", ignore_errors=True)
         unfinished.mkdir(parents=True)
         _install(self._wanted(target), unfinished, target)
