@@ -4,7 +4,7 @@ import anyio
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 _MAX_BYTES = 32 * 1024 * 1024
-_MAX_SECONDS = 5
+_MAX_SECONDS = 5.0
 
 
 class DrainRefused:
@@ -13,14 +13,15 @@ class DrainRefused:
     A client that waits for `100 Continue` has sent nothing yet and needs no draining.
     """
 
-    def __init__(self, app: ASGIApp) -> None:
+    def __init__(self, app: ASGIApp, max_seconds: float = _MAX_SECONDS) -> None:
         self._app = app
+        self._max_seconds = max_seconds
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         if scope["type"] != "http":
             await self._app(scope, receive, send)
             return
-        body = _Body(receive, waits=(b"expect", b"100-continue") in scope["headers"])
+        body = _Body(receive, self._max_seconds, waits=(b"expect", b"100-continue") in scope["headers"])
 
         async def send_drained(message: Message) -> None:
             if message["type"] == "http.response.start" and message["status"] >= 400:
@@ -31,8 +32,9 @@ class DrainRefused:
 
 
 class _Body:
-    def __init__(self, receive: Receive, *, waits: bool) -> None:
+    def __init__(self, receive: Receive, max_seconds: float, *, waits: bool) -> None:
         self._receive = receive
+        self._max_seconds = max_seconds
         self._waits = waits
         self._ended = False
 
@@ -44,6 +46,6 @@ class _Body:
 
     async def drain(self) -> None:
         left = _MAX_BYTES
-        with anyio.move_on_after(_MAX_SECONDS):
+        with anyio.move_on_after(self._max_seconds):
             while not self._ended and not self._waits and left > 0:
                 left -= len((await self.receive()).get("body", b""))

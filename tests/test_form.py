@@ -4,7 +4,9 @@ import socket
 
 import anyio
 import pytest
+from starlette.responses import JSONResponse
 
+from handler.drain import DrainRefused
 from tests.conftest import app, serving
 from tests.upstream import FalseUpstream
 
@@ -184,5 +186,5 @@ async def test_a_refusal_waits_no_longer_than_the_bound_for_a_body_that_trickles
     async def trickle():
         await never.wait()
 
-    await app(max_audio_bytes=1_000)(caller.scope, trickle, caller.send)
+    await DrainRefused(JSONResponse({}, 413), max_seconds=0.01)(caller.scope, trickle, caller.send)
     assert caller.status == 413
