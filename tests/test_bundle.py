@@ -1,49 +1,8 @@
-"""infra/bundle.py: what is deployed is small, complete and the same everywhere; under Lambda's own emulator."""
+"""infra/bundle.py: which modules are bundled, and how a bundle is checked."""
 
-import base64
-import json
-import os
 import py_compile
-import subprocess
-import sys
-import zipfile
-from contextlib import contextmanager
-from io import BytesIO
-from pathlib import Path
 
-import httpx2
-import pytest
-
-from infra.bundle import API, MOST_GLIBC, ROOT, WORKER, Target, glibc_of, without_byte_code
-from infra.local_aws import free_port, wait_for
-from tests.recordings import asset, long_recording
-
-SITE = Path(httpx2.__file__).parent.parent
-RUNTIME = ("awslambdaric", "runtime_client*.so", "simplejson", "snapshot_restore_py.py")
-EMULATOR = "samcli/local/rapid/aws-lambda-rie-x86_64"
-MOST_BYTES = {"api": 15_000_000, "worker": 50_000_000}
-
-
-@pytest.fixture(scope="session", params=[API, WORKER], ids=lambda bundle: bundle.name)
-def built(request):
-    """For AWS, as it is deployed."""
-    return request.param, request.param.build(ROOT / ".bundles", Target())
-
-
-def test_a_bundle_is_small_when_it_is_zipped(built):
-    bundle, folder = built
-    archive = BytesIO()
-    with zipfile.ZipFile(archive, "w", zipfile.ZIP_DEFLATED) as target:
-        for path in folder.rglob("*"):
-            target.write(path, path.relative_to(folder))
-    assert len(archive.getvalue()) <= MOST_BYTES[bundle.name]
-
-
-def test_no_wheel_asks_for_a_newer_system_than_lambdas(built):
-    _, folder = built
-    assert 0 < glibc_of(folder) <= MOST_GLIBC
-    machines = {path.read_bytes()[18:20] for path in folder.rglob("*.so*")}  # as their ELF headers say
-    assert machines == {(183).to_bytes(2, "little")}  # AArch64
+from infra.bundle import API, MOST_GLIBC, WORKER, glibc_of, without_byte_code
 
 
 def test_a_binary_for_a_newer_system_would_be_noticed(tmp_path):
@@ -59,23 +18,6 @@ def test_each_bundle_has_the_modules_that_its_entry_needs_and_no_others():
     assert not worker & {"main", "api", "form", "answers"}
 
 
-def test_the_same_inputs_are_the_same_bundle_wherever_it_is_built(tmp_path):
-    folders = [API.build(tmp_path / name, Target.here()) for name in ("here", "there")]
-    assert folders[0].name == folders[1].name
-    here, there = ({path.relative_to(folder): content(path) for path in folder.rglob("*")} for folder in folders)
-    assert here == there
-
-
-def content(path):
-    return path.stat().st_mode, path.read_bytes() if path.is_file() else None
-
-
-@pytest.mark.parametrize("bundle", [API, WORKER], ids=lambda bundle: bundle.name)
-def test_byte_code_is_there_for_every_source_and_is_never_checked_against_it(bundle):
-    """As Lambda's code folder cannot be written to."""
-    assert without_byte_code(bundle.build(ROOT / ".bundles", Target.here())) == []
-
-
 def test_missing_stale_and_checked_byte_code_would_be_noticed(tmp_path):
     modules = {name: tmp_path / f"{name}.py" for name in ("missing", "stale", "checked", "good")}
     for path in modules.values():
@@ -84,116 +26,3 @@ def test_missing_stale_and_checked_byte_code_would_be_noticed(tmp_path):
         py_compile.compile(modules[name], invalidation_mode=py_compile.PycInvalidationMode[mode])
     modules["stale"].write_text("2")
     assert {path.stem for path in without_byte_code(tmp_path)} == {"missing", "stale", "checked"}
-
-
-# Under the emulator
-
-
-@pytest.fixture(scope="session")
-def emulator(tmp_path_factory):
-    """The Runtime Interface Emulator, out of the wheel of AWS's own command line for such things."""
-    folder = tmp_path_factory.mktemp("emulator")
-    pip = [sys.executable, "-m", "pip", "--disable-pip-version-check", "--quiet"]
-    subprocess.run([*pip, "download", "--no-deps", "-d", str(folder), "aws-sam-cli==1.170.0"], check=True, stderr=-3)
-    (wheel,) = folder.glob("*.whl")
-    with zipfile.ZipFile(wheel) as archive:
-        binary = Path(archive.extract(EMULATOR, folder))
-    binary.chmod(0o755)
-    return binary
-
-
-@pytest.fixture(scope="session")
-def runtime(tmp_path_factory):
-    """A folder with nothing but Lambda's own Python client, for a path with nothing on it but the bundle."""
-    folder = tmp_path_factory.mktemp("runtime")
-    for pattern in RUNTIME:
-        for found in SITE.glob(pattern):
-            (folder / found.name).symlink_to(found)
-    return folder
-
-
-@contextmanager
-def invoked(emulator, runtime, bundle, entry, **environment):
-    """A function that runs its bundle, and what to call it with."""
-    folder = bundle.build(ROOT / ".bundles", Target.here())
-    port, api_port = free_port(), free_port()
-    addresses = [
-        "--runtime-interface-emulator-address",
-        f"127.0.0.1:{port}",
-        "--runtime-api-address",
-        f"127.0.0.1:{api_port}",
-    ]
-    command = [str(emulator), *addresses, sys.executable, "-S", "-m", "awslambdaric", entry]
-    given = {
-        "PATH": os.environ["PATH"],
-        "PYTHONPATH": os.pathsep.join(map(str, (runtime, folder))),
-        "AWS_LAMBDA_FUNCTION_NAME": "steno",
-        "AWS_LAMBDA_FUNCTION_TIMEOUT": "28",
-        "AWS_DEFAULT_REGION": "us-east-1",
-        **environment,
-    }
-    with subprocess.Popen(command, cwd=folder, env=given, stdout=subprocess.PIPE, stderr=subprocess.STDOUT) as process:
-        try:
-            wait_for(port, process, "its output")
-            with httpx2.Client(base_url=f"http://127.0.0.1:{port}", timeout=60) as client:
-                yield lambda event: client.post("/2015-03-31/functions/function/invocations", json=event).json()
-        finally:
-            process.kill()
-
-
-def event(name):
-    return json.loads((ROOT / "tests" / "events" / f"{name}.json").read_text())
-
-
-def carrying(recording):
-    """The event of a request with a recording in it."""
-    made = event("transcribe")
-    body = b'--b\r\nContent-Disposition: form-data; name="file"; filename="blob"\r\n\r\n' + recording + b"\r\n--b--\r\n"
-    made["headers"] |= {"content-type": "multipart/form-data; boundary=b", "content-length": str(len(body))}
-    return {**made, "body": base64.b64encode(body).decode()}
-
-
-OPEN = {"AUTH": "open", "OPENAI_API_KEY": "offline", "MAX_AUDIO_BYTES": "4500000"}
-
-
-def test_the_api_answers_under_the_emulator_with_nothing_but_its_bundle(emulator, runtime, engine):
-    with invoked(emulator, runtime, API, "handler.main.lambda_handler", OPENAI_BASE_URL=engine.url, **OPEN) as invoke:
-        assert json.loads(invoke(event("health"))["body"])["status"] == "ok"
-        answer = invoke(event("transcribe"))
-        assert (answer["statusCode"], json.loads(answer["body"])) == (200, {"transcript": "Ever tried."})
-        large = long_recording("wav", 45)[:4_400_000]
-        answer = invoke(carrying(large))
-        assert answer["statusCode"] == 200
-        assert "best of times" in json.loads(answer["body"])["transcript"]
-
-
-def test_a_service_that_hangs_is_answered_for_before_the_function_is_cut_off(emulator, runtime, engine):
-    engine.script({"delay": 4, "status": 503})
-    environment = {**OPEN, "REQUEST_DEADLINE_SECONDS": "2"}
-    with invoked(
-        emulator, runtime, API, "handler.main.lambda_handler", OPENAI_BASE_URL=engine.url, **environment
-    ) as invoke:
-        answer = invoke(event("transcribe"))
-    assert (answer["statusCode"], json.loads(answer["body"])["code"]) == (504, "upstream_timeout")
-
-
-def test_the_worker_does_a_job_under_the_emulator_with_nothing_but_its_bundle(emulator, runtime, engine, aws):
-    from tests.place import Place
-
-    place = Place(aws, openai_base_url=engine.url)
-    place.sqs.purge_queue(QueueUrl=place.queue)
-    identity = place.upload(asset("beckett.wav"), response_format="srt")
-    record = {**place.about(identity), "eventSource": "aws:sqs"}
-    names = ("AWS_ENDPOINT_URL", "AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY")
-    environment = {
-        "AWS_LAMBDA_FUNCTION_TIMEOUT": "900",
-        **{name: os.environ[name] for name in names},
-        **{name.upper(): held for name, held in aws.items()},
-    }
-    with invoked(
-        emulator, runtime, WORKER, "handler.worker.lambda_handler", OPENAI_BASE_URL=engine.url, **OPEN, **environment
-    ) as invoke:
-        assert invoke({"Records": [record]}) == {"batchItemFailures": []}
-        assert invoke(event("recording")) == {"batchItemFailures": []}  # of a job that is nobody's
-    assert place.job(identity)["transcript"].startswith("Ever tried.")
-    assert "-->" in place.transcript(identity, response_format="srt").text

@@ -1,8 +1,10 @@
 """cutting.py and cutter.py: any recording, cut into clean parts by a process that can do no harm."""
 
+import contextlib
 import hashlib
 import os
 import random
+import signal
 import struct
 import threading
 from pathlib import Path
@@ -11,9 +13,11 @@ import anyio
 import av
 import pytest
 
+from handler import cutter
 from handler.cutter import lengths_of
-from handler.cutting import Part, parts_of
+from handler.cutting import CutterStopped, Part, parts_of
 from handler.errors import EmptyRecording, NoAudio, RecordingTooLarge, UnreadableRecording, UnsupportedMedia
+from tests.attacks.canaries import canaries
 from tests.recordings import DIRECT, long_recording, recording, silent_video, video
 
 pytestmark = pytest.mark.anyio
@@ -219,6 +223,37 @@ async def test_the_process_that_opens_a_strangers_file_has_no_credentials_and_li
         assert limits.split()[3:5] == ["60", "601"]  # it may take the second only once the packets were looked through
         assert "1000000000" in limit(child, "Max address space")
     assert cutters() == []  # whoever leaves early leaves no process behind
+
+
+@pytest.mark.parametrize(
+    ("number", "failure"), [(signal.SIGKILL, CutterStopped), (signal.SIGSEGV, UnreadableRecording)]
+)
+async def test_a_crash_is_the_recordings_fault_and_being_killed_by_the_system_is_not(number, failure, tmp_path):
+    waits = tmp_path / "waits"
+    os.mkfifo(waits)
+    async with parts_of(waits, tmp_path, DAY) as parts:
+        (child,) = cutters()
+        os.kill(int(child), number)
+        with pytest.raises(failure):
+            await anext(parts)
+
+
+WHITELISTS = cutter._OPENING["container_options"]
+
+
+@pytest.mark.parametrize(
+    ("given", "opened"),
+    [({}, ["file"]), *(({option: WHITELISTS[option]}, []) for option in ("format_whitelist", "protocol_whitelist"))],
+    ids=["none", "the formats", "the protocols"],
+)
+def test_each_whitelist_alone_keeps_a_script_from_opening_another_file(given, opened, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    script = tmp_path / "recording"
+    script.write_text("ffconcat version 1.0\nfile 'secret.wav'\n")
+    with canaries(tmp_path) as canary, cutter.Recording(str(script)) as file:
+        with contextlib.suppress(av.FFmpegError):
+            av.open(file, container_options=given)
+        assert canary.knocks() == opened
 
 
 def limit(process, name):

@@ -1,81 +1,15 @@
-"""infra/local.py: what `make run` starts, shows and leaves behind."""
+"""infra/local.py: what `make run` starts and prints, and how it refuses to start."""
 
-import contextlib
 import fcntl
-import os
-import select
 import signal
 import socket
-import subprocess
-import sys
-import tempfile
-import time
-from pathlib import Path
 
 import httpx2
-import pytest
 
-from tests.conftest import ROOT
+from tests.local_run import address, first_lines, started
 from tests.recordings import asset
 
 WORDS = "Ever tried. Ever failed."
-HEAD_OF_AN_UPLOAD = (
-    b"POST /api/transcribe HTTP/1.1\r\nHost: x\r\nContent-Length: 99\r\n"
-    b"Content-Type: multipart/form-data; boundary=b\r\n\r\n--b"
-)
-
-
-@contextlib.contextmanager
-def started(folder=None, **environment):
-    """`python -m infra.local` on a free port, as `make run` starts it; its process."""
-    with contextlib.ExitStack() as stack:  # a folder without a developer's `.env`
-        folder = folder or stack.enter_context(tempfile.TemporaryDirectory())
-        process = subprocess.Popen(
-            [sys.executable, "-m", "infra.local"],
-            cwd=folder,
-            env={**os.environ, "PYTHONPATH": str(ROOT), "PORT": "0", **environment},
-            stdout=subprocess.PIPE,
-            stderr=subprocess.PIPE,
-            text=True,
-        )
-        try:
-            yield process
-        finally:  # asked first, so that the local AWS has ended, and writes no more, before its folder goes
-            with contextlib.suppress(subprocess.TimeoutExpired):
-                process.terminate()
-                process.communicate(timeout=20)
-            process.kill()
-            process.communicate()
-
-
-def first_lines(process):
-    """What it prints up to the line that says what to try."""
-    lines = []
-    for line in process.stdout:
-        lines.append(line)
-        if line.startswith("Try it"):
-            break
-    return "".join(lines)
-
-
-def children(process):
-    listed = Path(f"/proc/{process.pid}/task/{process.pid}/children").read_text().split()
-    return [int(pid) for pid in listed]
-
-
-def gone(pid):
-    """Whether the process has ended, after a while for it to do so."""
-    try:
-        handle = os.pidfd_open(pid)
-    except ProcessLookupError:
-        return True
-    ended, _, _ = select.select([handle], [], [], 10)
-    os.close(handle)
-    return bool(ended)
-
-
-def address(lines):
-    return lines.split()[1]
 
 
 def test_the_first_lines_say_what_is_where_and_show_the_samples_words():
@@ -90,101 +24,6 @@ def test_the_first_lines_say_what_is_where_and_show_the_samples_words():
         rest, _ = process.communicate(timeout=20)
         assert process.returncode == 0
         assert rest.endswith("Stopped.\n")
-
-
-def test_jobs_live_on_after_a_restart(tmp_path):
-    for ended in (False, True):
-        with started(tmp_path) as process:
-            url = address(first_lines(process))
-            if not ended:
-                recording = asset("beckett.wav")
-                asked = httpx2.post(f"{url}/api/uploads", json={"filename": "a.wav", "size": len(recording)}).json()
-                form = asked["upload"]
-                httpx2.post(form["url"], data=form["fields"], files={"file": recording}).raise_for_status()
-            deadline = time.monotonic() + 60
-            while (job := httpx2.get(f"{url}/api/transcriptions/{asked['id']}").json())["status"] != "completed":
-                assert time.monotonic() < deadline, job
-            process.send_signal(signal.SIGINT)
-            process.communicate(timeout=20)
-        assert job["transcript"].startswith(WORDS)
-    assert not list((tmp_path / ".steno").glob("tmp"))
-
-
-@pytest.mark.skipif(not hasattr(os, "pidfd_open"), reason="watches processes in ways that are Linux's")
-@pytest.mark.parametrize("end", [signal.SIGINT, signal.SIGTERM, signal.SIGKILL])
-def test_however_it_ends_no_process_and_no_temp_file_stays(end):
-    before = set(Path(tempfile.gettempdir()).glob("steno-*"))
-    with started() as process:
-        first_lines(process)
-        engine_and_aws = children(process)
-        assert len(engine_and_aws) == 2
-        process.send_signal(end)
-        process.communicate(timeout=20)
-        assert all(gone(child) for child in engine_and_aws)
-    assert set(Path(tempfile.gettempdir()).glob("steno-*")) == before
-
-
-def test_with_a_key_it_uses_the_speech_service_and_says_so(engine):
-    with started(OPENAI_API_KEY="sk-test", OPENAI_BASE_URL=engine.url) as process:
-        lines = first_lines(process)
-        assert f"by {engine.url}" in lines
-        assert "offline engine" not in lines
-        assert lines.count(WORDS) == 2  # by both ways
-    assert len(engine.calls()) == 1  # the second way finds what the first has paid for
-
-
-def test_a_token_is_asked_for_and_the_sample_has_it():
-    with started(ACCESS_TOKEN="open-sesame") as process:
-        lines = first_lines(process)
-        assert WORDS in lines
-        assert '-H "Authorization: Bearer $ACCESS_TOKEN"' in lines
-        assert "open-sesame" not in lines
-        assert httpx2.post(f"{address(lines)}/api/transcribe").status_code == 401
-
-
-def test_a_sample_that_does_not_transcribe_ends_the_start_with_the_reason(engine):
-    engine.script({"status": 401, "body": {"error": {"message": "Incorrect API key"}}})
-    with started(OPENAI_API_KEY="sk-wrong", OPENAI_BASE_URL=engine.url) as process:
-        _, errors = process.communicate(timeout=20)
-        assert process.returncode == 1
-        assert "Incorrect API key" in errors
-        assert "sk-wrong" not in errors
-
-
-def test_an_address_without_a_key_is_used_and_said(engine):
-    with started(OPENAI_BASE_URL=engine.url) as process:
-        assert f"by {engine.url}, without a key" in first_lines(process)
-    assert len(engine.calls()) == 1  # the second way finds what the first has paid for
-
-
-def test_a_proxy_does_not_stand_between_the_app_and_the_engine():
-    with started(HTTP_PROXY="http://127.0.0.1:1", http_proxy="http://127.0.0.1:1") as process:
-        assert WORDS in first_lines(process)
-
-
-def test_a_limit_below_the_sample_still_serves():
-    with started(MAX_AUDIO_BYTES="1000") as process:
-        assert "MAX_AUDIO_BYTES" in first_lines(process)
-
-
-@pytest.mark.parametrize("ignored", [False, True], ids=["in the foreground", "in a script's background"])
-def test_ctrl_c_twice_ends_even_what_a_client_never_finishes_sending(ignored):
-    """A shell's `&` starts its job with the signal ignored."""
-    before = signal.signal(signal.SIGINT, signal.SIG_IGN) if ignored else None
-    with started() as process:
-        if ignored:
-            signal.signal(signal.SIGINT, before)
-        lines = first_lines(process)
-        host, _, port = address(lines).removeprefix("http://").partition(":")
-        with socket.create_connection((host, int(port))) as stalled:
-            stalled.sendall(HEAD_OF_AN_UPLOAD)
-            httpx2.get(f"{address(lines)}/api/health")  # by now the stalled request is taken
-            process.send_signal(signal.SIGINT)
-            assert any("Ctrl-C again" in line for line in process.stdout)
-            process.send_signal(signal.SIGINT)
-            rest, errors = process.communicate(timeout=20)
-    assert rest.endswith("Stopped.\n")
-    assert "Traceback" not in errors
 
 
 def test_a_port_in_use_is_one_sentence():

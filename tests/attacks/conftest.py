@@ -1,4 +1,7 @@
-"""How often an attack is made, and where its outcome is written: a few times by `make test`, many by `make soak`."""
+"""How often an attack is made, and where its outcome is written.
+
+`make test-all` makes each a few times, `make soak` as often as docs/reliability.md says.
+"""
 
 import pytest
 

@@ -8,7 +8,7 @@ import re
 import threading
 from dataclasses import dataclass
 
-from tests.attacks.intercept import before
+from tests.intercept import before
 
 # name: status, OpenAI's code, headers. After a 502 nobody knows whether the work was done.
 _REFUSALS = {

@@ -15,10 +15,10 @@ import boto3
 import pytest
 
 from handler.job import from_item
-from tests.attacks.callers import Caller, Remote
 from tests.attacks.clips import clip
 from tests.attacks.crashing_worker import LEASE_SECONDS
 from tests.attacks.processes import Process, Service, api, worker
+from tests.callers import Caller, Remote
 from tests.conftest import serving
 from tests.place import Place
 from tests.recordings import long_recording, wav
@@ -149,7 +149,6 @@ def disk():
 @pytest.mark.parametrize("amount", [0, 1_000, 150_000])
 def test_a_full_disk_is_no_fault_of_the_recording(aws, disk, amount):
     place = Place(aws)
-    place.sqs.purge_queue(QueueUrl=place.queue)
     identity = place.upload(long_recording("ogg", 15))
     message = place.about(identity)
     disk(amount)
@@ -163,7 +162,6 @@ def test_a_full_disk_is_no_fault_of_the_recording(aws, disk, amount):
 
 def test_a_cutter_that_the_system_kills_for_memory_is_no_fault_of_the_recording(aws):
     place = Place(aws)
-    place.sqs.purge_queue(QueueUrl=place.queue)
     identity = place.upload(long_recording("ogg", 600))
     message = place.about(identity)
     working = threading.Thread(target=lambda: answered.append(place.work(message)))

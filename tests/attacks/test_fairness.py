@@ -55,7 +55,6 @@ class FairQueue:
 
 def test_one_job_is_done_soon_though_another_caller_has_sent_many(aws, often, tried, webm):
     place = Place(aws, auth="jwt", aws_lambda_function_name="steno")
-    place.sqs.purge_queue(QueueUrl=place.queue)
     many = often(20, 200)
     place.http = TestClient(Gateway(place.app, "greedy"))
     for number in range(many):

@@ -12,9 +12,9 @@ import pytest
 
 from handler.metrics import Metrics
 from handler.transcription import Pacing
-from tests.attacks.callers import Caller
 from tests.attacks.clips import clip
 from tests.attacks.faulty_upstream import FAULTS, FaultyUpstream, question_of
+from tests.callers import Caller
 from tests.place import Server
 
 _PACING = Pacing(part=20, pause=0.05, later=0.1, last=1, deadline=30)
@@ -43,7 +43,6 @@ def test_requests_and_jobs_end_right_and_are_paid_once_though_the_service_fails_
             max_concurrent_calls=6,  # the engine hears one at a time
             daily_seconds=10**6,
         )
-        server.sqs.purge_queue(QueueUrl=server.queue)
         for _ in range(3):
             stack.enter_context(server.at_work())
         caller = Caller(server, "upstream_", "unreadable_recording", "recording_too_large")

@@ -28,9 +28,9 @@ from tests.attacks.hearing import Hearing
 from tests.attacks.hostile import damages, polyglots, truncations
 from tests.attacks.lures import lures
 from tests.conftest import ROOT, uvicorn_process
+from tests.integration.test_leaks import descriptors
 from tests.place import Place
 from tests.recordings import long_recording, recording
-from tests.test_leaks import descriptors
 
 pytestmark = pytest.mark.skipif(not Path("/proc/self/task").exists(), reason="looks into /proc, which is Linux's")
 
@@ -265,7 +265,6 @@ def test_a_hostile_upload_is_a_job_that_completes_or_fails_with_its_reason(aws, 
     hearing, outcomes = Hearing(), []
     with hearing.open() as url:
         place = Place(aws, openai_base_url=url)
-        place.sqs.purge_queue(QueueUrl=place.queue)
         for first in range(0, len(corpus), 10):
             jobs = [place.upload(hostile.content or b"\0") for hostile in corpus[first : first + 10]]
             work_until_ended(place, jobs)
@@ -367,7 +366,6 @@ def test_a_decoder_that_hangs_is_ended_with_its_call_and_the_next_call_goes_on(a
     strike = Strike(len(hangs), signal.SIGSTOP)
     with Hearing(before=strike).open() as url:
         place = Place(aws, openai_base_url=url)
-        place.sqs.purge_queue(QueueUrl=place.queue)
         job = place.upload(hangs)
         work_until_ended(place, [job], ShortOfTime())
         assert strike.struck

@@ -11,10 +11,13 @@ from pathlib import Path
 
 import pytest
 
-from tests.attacks.callers import Caller, Remote
 from tests.attacks.clips import clip
 from tests.attacks.processes import Service, api, worker
+from tests.callers import Caller, Remote
 from tests.conftest import serving
+from tests.recordings import recording
+from tests.test_direct import WORDS, spent
+from tests.upstream import FalseUpstream
 
 _TALK_SECONDS = 60
 _MOST_GROWTH = 1.15  # of a process's memory, between the second quarter of the time and the last
@@ -133,3 +136,15 @@ def test_minutes_of_mixed_load_leave_memory_and_descriptors_as_they_were(steno, 
         f"none paid twice; at the end the API's memory was {api_memory:.2f} of what it had been, the worker's"
         f" {worker_memory:.2f}, descriptors {api_descriptors:.2f} and {worker_descriptors:.2f}",
     )
+
+
+def test_fifty_at_once_against_a_cap_of_ten_pay_for_ten_at_most(server):
+    upstream = FalseUpstream()
+    place = server(upstream, daily_seconds=31, request_deadline_seconds=240)
+    recordings = [recording("ogg", "two_cities.wav", 3 + number / 10) for number in range(50)]
+    with ThreadPoolExecutor(50) as pool:
+        answers = list(pool.map(place.send, recordings))
+    said = [answer.json().get("code") or answer.json().get("transcript") for answer in answers]
+    assert set(said) == {WORDS, "budget_exhausted"}
+    assert 8 <= said.count(WORDS) == len(upstream.calls) <= 10
+    assert spent(place)["all"] == 3 * len(upstream.calls) <= 31

@@ -1,7 +1,6 @@
 """Nobody in: without the token nothing is told or spent, a job's id opens nothing, nor does the host of a page."""
 
 import base64
-import hashlib
 import json
 import random
 import socket
@@ -9,37 +8,13 @@ import string
 from urllib.parse import urlsplit
 from uuid import UUID
 
-import pytest
-from starlette.testclient import TestClient
-
-from infra.stack import OPEN_ROUTES
 from tests.conftest import serving
-from tests.place import Gateway, Place
+from tests.place import Place
 from tests.recordings import recording
+from tests.test_access_control import DOORS, TOKEN, answered, callers, closed_routes, code_of
 from tests.upstream import FalseUpstream
 
-TOKEN = "Open-Sesame_0123456789"
 REFUSED = (401, "unauthorized")
-
-
-def routes_of(router):
-    for route in router.routes:
-        if hasattr(route, "original_router"):
-            yield from routes_of(route.original_router)
-        else:
-            yield from ((method, route.path) for method in route.methods)
-
-
-def closed_routes(app):
-    """Whatever the app has and the gateway does not open; an id is put where one belongs."""
-    found = {(method, path) for method, path in routes_of(app) if path not in OPEN_ROUTES}
-    assert len(found) >= 8
-    return sorted((method, path.replace("{identity}", "0" * 32)) for method, path in found)
-
-
-def code_of(answer):
-    told = answer.json()
-    return (told.get("error") or told)["code"]
 
 
 # The token
@@ -101,28 +76,6 @@ def test_a_token_that_is_nearly_right_or_comes_another_way_opens_no_route(client
     assert opened.status_code == 200
     count = len(wrong) + len(queries) * len(routes)
     tried("Tokens nearly right, or sent another way", f"{count:,} requests to {len(routes)} routes", "all 401; none in")
-
-
-BODIES = (
-    ("application/json", b'{"size": 10}'),
-    ("application/json", b"{"),
-    ("application/json", b'{"size": "x", "evil": 1}'),
-    ("application/json", b"[" * 100_000),
-    ("multipart/form-data", b"--x"),
-    ("multipart/form-data; boundary=x", b"--x\r\n"),
-    ("text/plain", b"\xff\0"),
-)
-
-
-def test_who_has_no_token_learns_nothing_of_what_was_sent(client):
-    """Not even that it is wrong: the token is asked for before a byte of the body is looked at."""
-    http = client(auth="token", access_token=TOKEN)
-    for method, path in closed_routes(http.app):
-        told = {
-            http.request(method, path, content=body, headers={"Content-Type": kind}).content for kind, body in BODIES
-        }
-        assert len(told) == 1
-        assert b"unauthorized" in told.pop()
 
 
 def exchange(url, request):
@@ -190,15 +143,6 @@ def test_who_calls_is_said_by_the_gateway_and_by_no_header_or_body(client, webm,
     tried("A gateway's word forged in headers and bodies", f"{len(forged)} forgeries, every route", "all 401; none in")
 
 
-@pytest.mark.parametrize("sub", [None, "", 0, 7, True, ["root"], {"sub": "root"}])
-def test_a_subject_that_is_no_text_is_nobody(client, sub):
-    app = client(auth="jwt", aws_lambda_function_name="steno-api").app
-    http = TestClient(Gateway(app, sub))
-    for method, path in closed_routes(app):
-        assert code_of(http.request(method, path)) == "unauthorized"
-    assert TestClient(Gateway(app, "root")).get("/v1/models").status_code == 200
-
-
 # The ids of jobs
 
 
@@ -227,13 +171,6 @@ def near_id(identity, often):
     )
     rolled = random.Random(7)
     yield from (f"{rolled.getrandbits(128):032x}" for _ in range(often(50, 3000)))
-
-
-DOORS = (("GET", ""), ("GET", "/transcript"), ("POST", "/retry"), ("DELETE", ""))
-
-
-def answered(http, identity):
-    return [http.request(method, f"/api/transcriptions/{identity}{end}") for method, end in DOORS]
 
 
 def stored(place):
@@ -272,10 +209,6 @@ def test_ids_are_never_the_same_and_say_nothing_of_each_other(server, often):
         assert len({identity[at] for identity in ids}) > 8
 
 
-def callers(app, *subjects):
-    return [TestClient(Gateway(app, subject)) for subject in subjects]
-
-
 def test_another_callers_job_looks_like_one_that_never_was(aws, tried):
     place = Place(aws, auth="jwt", aws_lambda_function_name="steno-api")
     mine, *strangers = callers(place.app, "mine", "Mine", "mine ", "min", "mine\0", "\u043cine", "mine#job", "*")
@@ -293,19 +226,6 @@ def test_another_callers_job_looks_like_one_that_never_was(aws, tried):
         f"{len(strangers)} strangers, {len(DOORS)} ways each",
         "the very answers that a job gets which never was; nothing changed",
     )
-
-
-def test_who_knows_a_recording_and_its_owner_can_name_its_job_and_gets_nothing(aws):
-    """A recording that came in one request has the hash of its owner, its bytes and its options for an id."""
-    place = Place(aws, auth="jwt", aws_lambda_function_name="steno-api", request_deadline_seconds=1)
-    content = recording("aac")  # which is always made a job of
-    mine, stranger = callers(place.app, "mine", "stranger")
-    where = mine.post("/api/transcribe", files={"file": content}).headers["Location"]
-    digest = hashlib.sha256(content).hexdigest()
-    guess = place.wiring.question("mine", digest, {"model": "gpt-transcribe"})[:32]
-    assert where == f"/api/transcriptions/{guess}"
-    assert {answer.status_code for answer in answered(stranger, guess)} == {404}
-    assert mine.get(where).status_code == 200
 
 
 # Pages from elsewhere, where no token is asked
@@ -370,12 +290,3 @@ def test_a_name_that_its_owner_leads_here_is_no_page_of_ours(client, webm, tried
     crossed = {"Origin": "http://192.168.1.5:8000", "Host": "127.0.0.1:8000"}
     assert http.post("/api/transcribe", headers=crossed, files={"file": webm}).status_code == 401
     tried("DNS rebinding against an open server", f"{2 * len(REBOUND)} names", "all refused; nothing paid")
-
-
-def test_behind_the_gateway_the_page_is_the_stacks_own_whatever_its_name(client, webm):
-    """API Gateway answers to no name but those of its own, so that none can be led there."""
-    http = client(auth="open", aws_lambda_function_name="steno-api")
-    host = "a1b2c3.execute-api.eu-west-1.amazonaws.com"
-    for origin, status in ((f"https://{host}", 200), ("https://evil.example", 401)):
-        answer = http.post("/api/transcribe", headers={"Origin": origin, "Host": host}, files={"file": webm})
-        assert answer.status_code == status

@@ -1,76 +1,16 @@
 """The form of an upload used again: good for one recording at one key, and paid for once."""
 
-import httpx2
-import pytest
-
 from tests.place import Place
 from tests.recordings import recording
-from tests.upstream import FalseUpstream, heard, refused
+from tests.test_presigned_forms import uploaded
+from tests.upstream import FalseUpstream
 
 
-@pytest.fixture
-def bare(aws):
-    """The local AWS with nothing in its bucket and its queue."""
-    place = Place(aws)
-    place.sqs.purge_queue(QueueUrl=place.queue)
-    for key in place.objects():
-        place.s3.delete_object(Bucket="steno", Key=key)
-    return aws
-
-
-def uploaded(form, content):
-    httpx2.post(form["url"], data=form["fields"], files={"file": content}).raise_for_status()
-
-
-@pytest.fixture
-def first():
-    return recording("webm")
-
-
-@pytest.fixture
-def second():
-    return recording("ogg", "endgame_nagg_nell.wav", 2)
-
-
-def test_a_form_used_again_before_the_worker_came_is_one_recording_and_one_payment(bare, first, second):
+def test_a_form_used_again_after_its_job_is_done_pays_nothing_and_leaves_nothing(aws, webm, often, tried):
     upstream = FalseUpstream()
-    place = Place(bare, upstream)
-    asked = place.ask(len(first)).json()
-    for content in (first, second, first):
-        uploaded(asked["upload"], content)
-    while records := place.messages():
-        place.work(*records)
-        for record in records:
-            place.sqs.delete_message(QueueUrl=place.queue, ReceiptHandle=record["receiptHandle"])
-    assert len(upstream.calls) == 1
-    assert place.job(asked["id"])["transcript"] == "Ever tried."
-
-
-def test_a_form_used_again_while_its_recording_is_heard_changes_nothing(bare, first, second):
-    again = []
-
-    def overwrite(_request):
-        uploaded(again[0]["upload"], second)
-        return heard("The first.")
-
-    upstream = FalseUpstream(overwrite, words="The second.")
-    place = Place(bare, upstream)
-    asked = place.ask(len(first)).json()
-    again.append(asked)
-    uploaded(asked["upload"], first)
-    place.work(place.about(asked["id"]))
-    assert place.job(asked["id"])["transcript"] == "The first."
-    place.work(place.about(asked["id"]))
-    assert place.job(asked["id"])["transcript"] == "The first."
-    assert len(upstream.calls) == 1
-    assert place.objects() == [f"transcripts/{asked['id']}.json"]
-
-
-def test_a_form_used_again_after_its_job_is_done_pays_nothing_and_leaves_nothing(bare, first, often, tried):
-    upstream = FalseUpstream()
-    place = Place(bare, upstream)
-    asked = place.ask(len(first)).json()
-    uploaded(asked["upload"], first)
+    place = Place(aws, upstream)
+    asked = place.ask(len(webm)).json()
+    uploaded(asked["upload"], webm)
     place.work(place.about(asked["id"]))
     times = often(3, 100)
     for number in range(times):
@@ -82,31 +22,3 @@ def test_a_form_used_again_after_its_job_is_done_pays_nothing_and_leaves_nothing
     tried(
         "Upload forms used again after their job was done", f"{times} times", "1 payment; nothing kept, nothing changed"
     )
-
-
-def test_a_form_used_again_after_its_job_failed_waits_for_who_asks(bare, first, second):
-    """A recording that was put in another's place costs nothing until its owner tries again."""
-    upstream = FalseUpstream(refused(401))
-    place = Place(bare, upstream)
-    asked = place.ask(len(first)).json()
-    uploaded(asked["upload"], first)
-    place.work(place.about(asked["id"]))
-    assert place.job(asked["id"])["error"]["code"] == "upstream_credentials"
-    for _ in range(3):
-        uploaded(asked["upload"], second)
-        place.work(place.about(asked["id"]))
-    assert len(upstream.calls) == 1
-    assert place.http.post(f"/api/transcriptions/{asked['id']}/retry").status_code == 202
-    place.work(place.about(asked["id"]))
-    assert place.job(asked["id"])["status"] == "completed"
-    assert len(upstream.calls) == 2
-
-
-def test_a_form_used_after_its_job_was_deleted_leaves_nothing(bare, first):
-    upstream = FalseUpstream()
-    place = Place(bare, upstream)
-    asked = place.ask(len(first)).json()
-    assert place.http.delete(f"/api/transcriptions/{asked['id']}").status_code == 204
-    uploaded(asked["upload"], first)
-    place.work(place.about(asked["id"]))
-    assert (place.objects(), upstream.calls) == ([], [])

@@ -3,7 +3,7 @@
 import jiwer
 import pytest
 
-from tests.browsers import NO_CHROMIUM, NO_FIREFOX, NO_WEBKIT, Chromium, Firefox, WebKit, until
+from tests.browsers.drivers import NO_CHROMIUM, NO_FIREFOX, NO_WEBKIT, Chromium, Firefox, WebKit, until
 from tests.conftest import serving
 from tests.recordings import ASSETS, asset
 

@@ -3,10 +3,10 @@
 import pytest
 from playwright.sync_api import expect
 
-from tests.browsers import NO_CHROMIUM, chromium
+from tests.browsers.drivers import NO_CHROMIUM, chromium
+from tests.browsers.test_page import choose, visit
 from tests.conftest import serving
 from tests.recordings import ASSETS, recording
-from tests.test_page import choose, visit
 
 NO_MICROPHONE = """() => {
     navigator.mediaDevices.getUserMedia = () => Promise.reject(new DOMException("", "NotFoundError"));

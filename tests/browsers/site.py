@@ -7,7 +7,7 @@ from starlette.responses import HTMLResponse
 from starlette.routing import Mount, Route
 from starlette.staticfiles import StaticFiles
 
-from tests.browsers import until
+from tests.browsers.drivers import until
 from tests.conftest import ROOT, serving
 
 MODULE = ROOT / "handler" / "page" / "recorder.js"

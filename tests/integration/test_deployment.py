@@ -22,10 +22,10 @@ from playwright.sync_api import expect
 
 from infra.bundle import Target
 from infra.local_aws import free_port, wait_for
-from tests.abroad import TRANSCRIBE, UPLOAD, refused, site
-from tests.browsers import NO_CHROMIUM, chromium
+from tests.browsers.drivers import NO_CHROMIUM, chromium
+from tests.browsers.site import TRANSCRIBE, UPLOAD, refused, site
 from tests.conftest import ROOT
-from tests.issuer import Issuer
+from tests.integration.issuer import Issuer
 from tests.recordings import asset, long_recording, recording
 from tests.test_stack import Template
 

@@ -8,9 +8,10 @@ import subprocess
 import pytest
 from playwright.sync_api import Error
 
-from tests.abroad import MODULE, TRANSCRIBE, refused, site
-from tests.browsers import NO_CHROMIUM, chromium, until
-from tests.conftest import NODE, serving
+from tests.browsers.conftest import NODE
+from tests.browsers.drivers import NO_CHROMIUM, chromium, until
+from tests.browsers.site import MODULE, TRANSCRIBE, refused, site
+from tests.conftest import serving
 from tests.recordings import ASSETS, recording
 
 WORDS = "Ever tried"

@@ -5,7 +5,7 @@ import random
 import threading
 from collections import Counter
 
-from tests.attacks.intercept import before
+from tests.intercept import before
 
 _JSON = {"Content_Type": "application/x-amz-json-1.0"}
 # service: what it answers to an error of its own, and to whoever asks too much.

@@ -1,0 +1,64 @@
+"""infra/bundle.py: the bundles are small, complete and the same on every machine, and hold no secret."""
+
+import zipfile
+from io import BytesIO
+
+import pytest
+
+from infra.bundle import API, MOST_GLIBC, ROOT, WORKER, Target, glibc_of, without_byte_code
+from tests.attacks.test_nothing_out import AWS_SECRET, KEY, TOKEN
+from tests.test_stack import Template
+
+MOST_BYTES = {"api": 15_000_000, "worker": 50_000_000}
+
+
+@pytest.fixture(scope="session", params=[API, WORKER], ids=lambda bundle: bundle.name)
+def built(request):
+    """For AWS, as it is deployed."""
+    return request.param, request.param.build(ROOT / ".bundles", Target())
+
+
+def test_a_bundle_is_small_when_it_is_zipped(built):
+    bundle, folder = built
+    archive = BytesIO()
+    with zipfile.ZipFile(archive, "w", zipfile.ZIP_DEFLATED) as target:
+        for path in folder.rglob("*"):
+            target.write(path, path.relative_to(folder))
+    assert len(archive.getvalue()) <= MOST_BYTES[bundle.name]
+
+
+def test_no_wheel_asks_for_a_newer_system_than_lambdas(built):
+    _, folder = built
+    assert 0 < glibc_of(folder) <= MOST_GLIBC
+    machines = {path.read_bytes()[18:20] for path in folder.rglob("*.so*")}  # as their ELF headers say
+    assert machines == {(183).to_bytes(2, "little")}  # AArch64
+
+
+def test_the_same_inputs_are_the_same_bundle_wherever_it_is_built(tmp_path):
+    folders = [API.build(tmp_path / name, Target.here()) for name in ("here", "there")]
+    assert folders[0].name == folders[1].name
+    here, there = ({path.relative_to(folder): content(path) for path in folder.rglob("*")} for folder in folders)
+    assert here == there
+
+
+def content(path):
+    return path.stat().st_mode, path.read_bytes() if path.is_file() else None
+
+
+@pytest.mark.parametrize("bundle", [API, WORKER], ids=lambda bundle: bundle.name)
+def test_byte_code_is_there_for_every_source_and_is_never_checked_against_it(bundle):
+    """As Lambda's code folder cannot be written to."""
+    assert without_byte_code(bundle.build(ROOT / ".bundles", Target.here())) == []
+
+
+def test_no_secret_is_in_the_template_or_the_bundles(tmp_path, monkeypatch):
+    """Not even where the machine that deploys has them all in its environment."""
+    for name, secret in (("OPENAI_API_KEY", KEY), ("ACCESS_TOKEN", TOKEN), ("AWS_SECRET_ACCESS_KEY", AWS_SECRET)):
+        monkeypatch.setenv(name, secret)
+    Template(tmp_path)
+    files = [path for path in tmp_path.rglob("*") if path.is_file()]
+    assert len(files) > 100
+    assert not [path for path in files if path.name.startswith(".env")]
+    for path in files:
+        content = path.read_bytes()
+        assert not any(secret.encode() in content for secret in (KEY, TOKEN, AWS_SECRET)), path
