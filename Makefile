@@ -5,12 +5,20 @@ VENV := .venv
 PY := $(VENV)/bin/python
 # A virtual environment of the interpreter that PYTHON names; naming another one builds it anew.
 ENV := $(VENV)/$(shell $(PYTHON) -c 'import sys; print("python%d.%d" % sys.version_info[:2])' 2>/dev/null || echo none)
+# uv where it is installed, because it is ten times as fast; pip otherwise.
+ifneq ($(shell command -v uv 2>/dev/null),)
+INSTALL = uv pip install --quiet --python $(PY)
+else
 INSTALL = $(PYTHON) -m pip --disable-pip-version-check --quiet --python $(PY) install
+endif
+# How many processes run the tests: auto, or a number. 0 runs them in one process, for a debugger.
+JOBS ?= auto
+PYTEST = $(PY) -m pytest -n $(JOBS)
 
 CDK := aws-cdk@2.1148.1
 
 .DEFAULT_GOAL := help
-.PHONY: help run test soak bench lint synth bootstrap deploy destroy clean
+.PHONY: help run test test-all soak bench lint synth bootstrap deploy destroy clean
 
 help: ## this list
 	@grep -E '^[a-z]+:.*##' $(MAKEFILE_LIST) | sed -E 's/^([a-z]+):[^#]*## /  make \1\t/' | expand -t 16
@@ -18,10 +26,13 @@ help: ## this list
 run: $(ENV).run ## set up, start Steno on http://127.0.0.1:8000 (PORT=...) and transcribe a sample
 	@$(PY) -m infra.local
 
-test: $(ENV).dev lint ## set up, check and test
-	@$(PY) -m pytest
+test: $(ENV).dev lint ## lint, type check, and test every behaviour once (with="-k cutter" for some)
+	@$(PYTEST) $(with)
 
-soak: $(ENV).dev ## attack it for an hour and write docs/reliability.md (with="-k crash" for some)
+test-all: $(ENV).all lint ## the same, and the deployed stack, browsers and attacks
+	@$(PYTEST) tests/test_*.py tests/integration tests/browsers tests/attacks $(with)
+
+soak: $(ENV).all ## attack it for an hour and write docs/reliability.md (with="-k crash" for some)
 	@$(PY) -m pytest tests/attacks --soak $(with)
 
 bench: $(ENV).bench ## measure Steno beside a tutorial's app: a table, benchmarks/results.json and a chart
@@ -62,6 +73,11 @@ $(ENV).run: $(ENV) handler/requirements.txt infra/requirements.txt
 $(ENV).dev: $(ENV).run requirements.txt
 	@echo "Installing what its tests need into $(VENV) ..."
 	@$(INSTALL) -r requirements.txt
+	@touch $@
+
+$(ENV).all: $(ENV).dev tests/requirements.txt
+	@echo "Installing what the other tests need into $(VENV) ..."
+	@$(INSTALL) -r tests/requirements.txt
 	@touch $@
 
 $(ENV).bench: $(ENV).dev benchmarks/requirements.txt
