@@ -21,7 +21,7 @@ CDK := aws-cdk@2.1148.1
 .PHONY: help run test test-all soak bench lint synth bootstrap deploy destroy clean
 
 help: ## this list
-	@grep -E '^[a-z]+:.*##' $(MAKEFILE_LIST) | sed -E 's/^([a-z]+):[^#]*## /  make \1\t/' | expand -t 16
+	@awk -F ':[^#]*## ' '/^[a-z-]+:.*## / {printf "  make %-10s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
 
 run: $(ENV).run ## set up, start Steno on http://127.0.0.1:8000 (PORT=...) and transcribe a sample
 	@$(PY) -m infra.local
