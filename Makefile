@@ -5,9 +5,9 @@ VENV := .venv
 PY := $(VENV)/bin/python
 # A virtual environment of the interpreter that PYTHON names; naming another one builds it anew.
 ENV := $(VENV)/$(shell $(PYTHON) -c 'import sys; print("python%d.%d" % sys.version_info[:2])' 2>/dev/null || echo none)
-# uv where it is installed, because it is ten times as fast; pip otherwise.
+# uv where it is installed, because it is ten times as fast; pip otherwise. Both use the system's certificates.
 ifneq ($(shell command -v uv 2>/dev/null),)
-INSTALL = uv pip install --quiet --python $(PY)
+INSTALL = UV_SYSTEM_CERTS=1 uv pip install --quiet --python $(PY)
 else
 INSTALL = $(PYTHON) -m pip --disable-pip-version-check --quiet --python $(PY) install
 endif
