@@ -109,7 +109,7 @@ async def _told(process: Any) -> AsyncGenerator[Part, None]:
         if "done" in said:
             return
         if "failed" in said:
-            raise error_of(**said["failed"])
+            raise error_of(said["failed"]["code"], said["failed"]["detail"])
         told = said["part"]
         yield Part(
             told["number"],

@@ -7,7 +7,8 @@ from dataclasses import asdict, dataclass, replace
 from typing import Any
 
 from handler.numbers import number
-from handler.transcript import Segment
+from handler.stored import known_fields
+from handler.transcript import Segment, stored_segments
 
 
 @dataclass(frozen=True)
@@ -101,7 +102,7 @@ def to_item(job: Job) -> dict[str, Any]:
 
 
 def from_item(item: dict[str, Any]) -> Job:
-    kept = {name: item[name] for name in Job.__dataclass_fields__ if name in item}
+    kept = known_fields(Job, item)
     kept |= {"options": json.loads(kept["options"]), "entries": tuple(kept["entries"])}
     for name in ("created_at", "lease_until", "seconds_paid", "duration"):
         if kept.get(name) is not None:
@@ -109,6 +110,8 @@ def from_item(item: dict[str, Any]) -> Job:
     for name in ("done", "total", "attempts"):
         if kept.get(name) is not None:
             kept[name] = int(kept[name])
+    if error := kept.get("error"):
+        kept["error"] = {"code": error["code"], "detail": error["detail"]}
     return Job(**kept)
 
 
@@ -118,5 +121,5 @@ def packed(heard: Heard) -> bytes:
 
 def heard_from(stored: bytes) -> Heard:
     told = json.loads(zlib.decompress(stored))
-    segments = tuple(Segment(**segment) for segment in told["segments"])
-    return Heard(**{**told, "segments": segments, "entries": tuple(told["entries"])})
+    lists = {"segments": stored_segments(told["segments"]), "entries": tuple(told["entries"])}
+    return Heard(**{**known_fields(Heard, told), **lists})

@@ -1,8 +1,11 @@
 """What was said: a transcript, and its timed segments."""
 
 import json
+from collections.abc import Iterable, Mapping
 from dataclasses import asdict, dataclass, field
 from typing import Any, Self
+
+from handler.stored import known_fields
 
 
 @dataclass(frozen=True)
@@ -40,4 +43,9 @@ class Transcript:
     @classmethod
     def from_json(cls, stored: bytes) -> Self:
         told = json.loads(stored)
-        return cls(**{**told, "segments": tuple(Segment(**segment) for segment in told["segments"])})
+        return cls(**{**known_fields(cls, told), "segments": stored_segments(told["segments"])})
+
+
+def stored_segments(stored: Iterable[Mapping[str, Any]]) -> tuple[Segment, ...]:
+    """Return the segments in the form in which they are kept with a transcript or with a part."""
+    return tuple(Segment(**known_fields(Segment, segment)) for segment in stored)

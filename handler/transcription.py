@@ -80,7 +80,8 @@ class Transcription:
         today = wiring.today()
         model = serving(job.options.get("model") or wiring.settings.whisper_model, today) or MODELS[DEFAULT_MODEL]
         self._model = model.name
-        options = Options.model_validate(job.options)
+        # A newer version of the API may have stored an option that this worker does not have.
+        options = Options.model_validate(job.options, extra="ignore")
         self._times_asked = options.ask_for_times(model)
         self._untimed: Transcript | None = None
         # Times are always asked for where the model gives them, so that any format can be fetched later.

@@ -1,0 +1,13 @@
+"""What is read back from storage: during a deployment, it may come from a version that stores more fields."""
+
+from collections.abc import Mapping
+from dataclasses import fields
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from _typeshed import DataclassInstance
+
+
+def known_fields(kind: "type[DataclassInstance]", stored: Mapping[str, Any]) -> dict[str, Any]:
+    """Return the fields of the dataclass `kind` that are in `stored`, without those that it does not have."""
+    return {field.name: stored[field.name] for field in fields(kind) if field.name in stored}
