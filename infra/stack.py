@@ -75,6 +75,7 @@ class Steno(Stack):
     def __init__(self, scope: Construct, name: str, bundles: Bundles, choices: Choices, **props: Any) -> None:
         super().__init__(scope, name, description="Speech to text that you own", **props)
         self._choices = choices
+        # The names of the constructs that hold data are pinned by test_stack.py: do not rename them.
         self.openai_key, self.access_token = self._secrets()
         self.queue, self.dead_letters = self._queues()
         self.gateway = self._gateway()

@@ -264,3 +264,20 @@ def test_what_would_be_open_or_half_closed_is_refused(context, reason):
     with pytest.raises(SystemExit, match=reason):
         Choices.of(App(context=context).node)
     Choices.of(App(context={"auth": "open", "daily_seconds": "3600"}).node)
+
+
+# CloudFormation replaces a resource whose logical id has changed: the next deployment would start
+# with an empty bucket, table and queue, and with secrets that hold no key and another token.
+LOGICAL_IDS = {
+    "Bucket83908E77": "AWS::S3::Bucket",
+    "TableCD117FA1": "AWS::DynamoDB::Table",
+    "OpenAIKeyDF28CBE2": "AWS::SecretsManager::Secret",
+    "AccessToken4AAD9E79": "AWS::SecretsManager::Secret",
+    "RecordingsA3BDCC51": "AWS::SQS::Queue",
+    "DeadLettersBBF8BAAB": "AWS::SQS::Queue",
+}
+
+
+def test_the_resources_that_hold_data_keep_their_logical_ids(template):
+    resources = template.json["Resources"]
+    assert {name: resources.get(name, {}).get("Type") for name in LOGICAL_IDS} == LOGICAL_IDS
