@@ -1,5 +1,7 @@
 """What the bucket holds: recordings that wait for a worker below `uploads/`, and transcripts below `transcripts/`."""
 
+from collections.abc import Iterator
+from contextlib import contextmanager
 from functools import cached_property
 from typing import Any, BinaryIO
 from urllib.parse import urlsplit
@@ -45,7 +47,8 @@ class Objects:
     def announce(self, key: str) -> None:
         """Has the bucket tell the queue of a recording as it did the first time, and begins its days anew."""
         source = {"Bucket": self._bucket, "Key": key}
-        self.client.copy(source, self._bucket, key, ExtraArgs={"MetadataDirective": "REPLACE"})
+        with _not_found("The recording is gone."):
+            self.client.copy(source, self._bucket, key, ExtraArgs={"MetadataDirective": "REPLACE"})
 
     def has(self, key: str) -> bool:
         try:
@@ -58,16 +61,14 @@ class Objects:
 
     def fetch(self, key: str, target: Any) -> None:
         """The recording's bytes, into the open file `target`; NotFound if they are gone."""
-        try:
+        with _not_found("The recording is gone."):
             self.client.download_fileobj(self._bucket, key, target)
-        except ClientError as error:
-            if _is_gone(error):
-                raise NotFound("The recording is gone.") from None
-            raise
 
     def transcript(self, identity: str) -> Transcript:
-        stored = self.client.get_object(Bucket=self._bucket, Key=_transcript_key(identity))["Body"].read()
-        return Transcript.from_json(stored)
+        """Return a stored transcript; NotFound if it was deleted, also after its job was read."""
+        with _not_found("The transcript is gone: its job was deleted, or has expired."):
+            answer = self.client.get_object(Bucket=self._bucket, Key=_transcript_key(identity))
+        return Transcript.from_json(answer["Body"].read())
 
     def put_transcript(self, identity: str, transcript: Transcript) -> None:
         self.client.put_object(Bucket=self._bucket, Key=_transcript_key(identity), Body=transcript.to_json())
@@ -81,6 +82,17 @@ class Objects:
 
 def _transcript_key(identity: str) -> str:
     return f"transcripts/{identity}.json"
+
+
+@contextmanager
+def _not_found(detail: str) -> Iterator[None]:
+    """Raises NotFound where S3 answers that there is no such object."""
+    try:
+        yield
+    except ClientError as error:
+        if _is_gone(error):
+            raise NotFound(detail) from None
+        raise
 
 
 def _is_gone(error: ClientError) -> bool:

@@ -70,3 +70,45 @@ def test_a_job_of_a_later_version_is_worked_on_and_read(aws, table):
     add_an_unknown_field_to_everything(place, table)
     assert place.job(identity)["transcript"] == "Ever tried."
     assert place.transcript(identity).json() == {"transcript": "Ever tried."}
+
+
+def delete_before(place, operation, identity):
+    """Deletes a job just before an operation of S3, as a request from another tab may."""
+    events = place.jobs.objects.client.meta.events
+
+    def delete(**_):
+        events.unregister(f"before-call.s3.{operation}", delete)
+        place.jobs.delete(identity)
+
+    events.register(f"before-call.s3.{operation}", delete)
+
+
+@pytest.mark.parametrize("path", ["", "/transcript"])
+def test_a_transcript_that_is_deleted_while_it_is_read_is_not_found(aws, path):
+    place = Place(aws)
+    identity = place.upload(recording("webm"))
+    place.work(place.about(identity))
+    delete_before(place, "GetObject", identity)
+    answer = place.http.get(f"/api/transcriptions/{identity}{path}")
+    assert (answer.status_code, answer.json()["code"]) == (404, "not_found")
+
+
+def test_a_recording_that_is_deleted_while_its_job_is_retried_is_not_found(aws):
+    place = Place(aws)
+    identity = place.upload(b"<html>" * 100)
+    place.work(place.about(identity))
+    delete_before(place, "CopyObject", identity)
+    answer = place.http.post(f"/api/transcriptions/{identity}/retry")
+    assert (answer.status_code, answer.json()["code"]) == (404, "not_found")
+
+
+def test_a_transcript_that_is_deleted_while_a_request_waits_for_it_is_not_found(server):
+    place = server()
+
+    def delete(params, **_):
+        if params["Key"].startswith("transcripts/"):
+            place.s3.delete_object(Bucket="steno", Key=params["Key"])
+
+    place.jobs.objects.client.meta.events.register("provide-client-params.s3.GetObject", delete)
+    answer = place.send(recording("aac"))
+    assert (answer.status_code, answer.json()["code"]) == (404, "not_found")
