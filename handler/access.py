@@ -11,6 +11,7 @@ from fastapi import Depends, Request, Response
 from fastapi.routing import APIRoute
 from fastapi.security import HTTPAuthorizationCredentials, HTTPBearer
 
+from handler.deadline import deadline_of
 from handler.errors import Unauthorized
 from handler.job import Caller
 from handler.wiring import Wiring
@@ -67,7 +68,11 @@ class Guarded(APIRoute):
         handle = super().get_route_handler()
 
         async def guarded(request: Request) -> Response:
-            await _authorize(request, await _wiring(request), await bearer(request))
+            wiring = await _wiring(request)
+            # First, because the token may have to be read from Secrets Manager.
+            seconds = wiring.settings.request_deadline_seconds
+            request.state.deadline = deadline_of(request.scope, seconds)
+            await _authorize(request, wiring, await bearer(request))
             return await handle(request)
 
         return guarded

@@ -153,7 +153,8 @@ async def _outcome(
         raise InvalidRequest("Options belong in the form, beside `file`, not in the address.")
     async with received_form(request, wiring.settings.max_audio_bytes) as form:
         options = kind.from_form(form.fields)
-        return options, await direct.transcribe(wiring, form.recording, options, caller)
+        deadline = request.state.deadline
+        return options, await direct.transcribe(wiring, form.recording, options, caller, deadline)
 
 
 async def _rendered(

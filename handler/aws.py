@@ -1,5 +1,6 @@
 """AWS's clients: of one session, each built on its first use, and patient for seconds only."""
 
+from dataclasses import dataclass
 from functools import cached_property
 from threading import Lock
 from typing import Any
@@ -8,6 +9,20 @@ _CONNECTIONS = 50  # as many as there are threads to use them
 _CONNECT_SECONDS = 2.0
 _READ_SECONDS = 4.0  # four times that, with the pauses between, is within a request's time
 _TRIES = 4
+
+
+@dataclass(frozen=True)
+class S3Limits:
+    """How long S3 is waited for: seconds for the answer to one try, and the number of tries."""
+
+    read_seconds: float
+    tries: int
+
+
+# A request can become a job as late as 5.75 s before Lambda ends the API's function: two tries, with
+# the pause of at most a second between them, have to fit in.
+API_S3 = S3Limits(read_seconds=2.0, tries=2)
+WORKER_S3 = S3Limits(read_seconds=20.0, tries=4)  # S3 takes a while to confirm what is large
 
 
 class AWS:
@@ -21,6 +36,10 @@ class AWS:
         import boto3  # 80 ms, that only a function which needs AWS pays
 
         return boto3.session.Session()
+
+    def s3(self, limits: S3Limits, **config: Any) -> Any:
+        retries = {"mode": "standard", "total_max_attempts": limits.tries}
+        return self.client("s3", read_timeout=limits.read_seconds, retries=retries, **config)
 
     def client(self, service: str, **config: Any) -> Any:
         with self._lock:

@@ -52,9 +52,10 @@ class _Recording:
         return min(self.usual_seconds * _MOST_TYPICAL, _LONGEST_SECONDS)
 
 
-async def transcribe(wiring: Wiring, file: BinaryIO, options: Options, caller: Caller) -> Transcript | Job:
-    """The transcript; or its job, where it takes longer than the request may."""
-    deadline = time.monotonic() + wiring.settings.request_deadline_seconds
+async def transcribe(
+    wiring: Wiring, file: BinaryIO, options: Options, caller: Caller, deadline: float
+) -> Transcript | Job:
+    """Return the transcript, or its job if that is not finished at the deadline (`time.monotonic`)."""
     today = wiring.today()
     model = model_for(options.model or wiring.settings.whisper_model, today)
     parameters = options.for_model(model, today)
@@ -65,7 +66,7 @@ async def transcribe(wiring: Wiring, file: BinaryIO, options: Options, caller: C
     times = options.ask_for_times(model)  # the worker hears where the speech is
     has_sure_way = wiring.settings.bucket_name is not None and not options.beyond_jobs
     sure = SureWay(wiring, recording, options.of_job(model), caller, deadline, has_sure_way)
-    if sure.is_open and (times or not container.direct or _takes_too_long(recording, wiring)):
+    if sure.is_open and (times or not container.direct or _takes_too_long(recording, deadline)):
         return await sure.outcome()
     if times:
         raise _without_times(options, model, today, wiring.settings.bucket_name is not None)
@@ -73,6 +74,12 @@ async def transcribe(wiring: Wiring, file: BinaryIO, options: Options, caller: C
         raise UnsupportedMedia(
             f"The recording is {container.name}, which the speech service does not take."
             " Send WebM, MP4, Ogg, WAV, MP3 or FLAC."
+        )
+    if time.monotonic() >= deadline:
+        raise UpstreamTimeout(
+            "The request took too long to arrive: no time is left to transcribe the recording. Nothing was"
+            " billed. Send a shorter recording, or one in a compressed format.",
+            again=True,
         )
     question = Question(file, container, parameters, recording.digest, recording.usual_seconds, recording.most_seconds)
     payment = Payment(wiring, caller, uuid4().hex)
@@ -101,9 +108,9 @@ def _without_times(options: Options, model: Model, today: date, has_bucket: bool
     )
 
 
-def _takes_too_long(recording: _Recording, wiring: Wiring) -> bool:
+def _takes_too_long(recording: _Recording, deadline: float) -> bool:
     expected = _START_SECONDS + recording.usual_seconds / _SPEED
-    return expected > wiring.settings.request_deadline_seconds * _DIRECT_SHARE
+    return expected > (deadline - time.monotonic()) * _DIRECT_SHARE
 
 
 @dataclass(frozen=True)

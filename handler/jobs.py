@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Any, BinaryIO
 from uuid import uuid4
 
 from handler.audio import Container
-from handler.aws import AWS
+from handler.aws import API_S3, AWS, S3Limits
 from handler.errors import NotFailed, NotFound, StenoError
 from handler.job import (
     NOBODY,
@@ -70,12 +70,13 @@ class Jobs:
     upload_seconds: int = UPLOAD_SECONDS
     lease_seconds: int = LEASE_SECONDS
     aws: AWS = field(default_factory=AWS)
+    s3_limits: S3Limits = API_S3
 
     @cached_property
     def objects(self) -> "Objects":
         from handler.objects import Objects
 
-        return Objects(self.aws, str(self.settings.bucket_name))
+        return Objects(self.aws, str(self.settings.bucket_name), self.s3_limits)
 
     @cached_property
     def client(self) -> Any:

@@ -8,21 +8,19 @@ from urllib.parse import urlsplit
 
 from botocore.exceptions import ClientError
 
-from handler.aws import AWS
+from handler.aws import AWS, S3Limits
 from handler.errors import NotFound
 from handler.transcript import Transcript
-
-_READ_SECONDS = 20.0  # what is large takes S3 a while to confirm
 
 
 class Objects:
     """The objects of one bucket."""
 
-    def __init__(self, aws: AWS, bucket: str) -> None:
+    def __init__(self, aws: AWS, bucket: str, limits: S3Limits) -> None:
         self._bucket = bucket
         # The bucket's own address: the global one redirects to other regions, which no browser follows with a form.
         virtual = {"addressing_style": "virtual"}
-        self.client = aws.client("s3", signature_version="s3v4", s3=virtual, read_timeout=_READ_SECONDS)
+        self.client = aws.s3(limits, signature_version="s3v4", s3=virtual)
 
     def form(self, key: str, content_type: str, most_bytes: int, seconds: int) -> dict[str, Any]:
         """A presigned POST for one recording, good for so many seconds: `url` and `fields`."""

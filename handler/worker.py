@@ -14,9 +14,10 @@ from uuid import uuid4
 import anyio
 import anyio.to_thread
 
+from handler.aws import WORKER_S3
 from handler.errors import NotFound, StenoError, UpstreamBusy, UpstreamFailed, UpstreamTimeout
 from handler.job import Job, identity_of
-from handler.jobs import GAVE_UP, MOST_ATTEMPTS, Held, Lost
+from handler.jobs import GAVE_UP, MOST_ATTEMPTS, Held, Jobs, Lost
 from handler.outage import outlasting
 from handler.settings import read_settings
 from handler.transcription import USUAL, Pacing, Transcription
@@ -206,7 +207,8 @@ def _innermost(error: BaseException) -> BaseException:
 
 @cache
 def _worker() -> Worker:
-    return Worker(Wiring(read_settings()))
+    settings = read_settings()
+    return Worker(Wiring(settings, jobs=Jobs(settings, s3_limits=WORKER_S3)))
 
 
 def lambda_handler(event: dict[str, Any], context: Any) -> dict[str, Any]:

@@ -29,7 +29,9 @@ from moonshine_voice.utils import get_assets_path
 from uvicorn.config import LOGGING_CONFIG
 
 from handler.api import create_app
+from handler.aws import WORKER_S3
 from handler.errors import StenoError
+from handler.jobs import Jobs
 from handler.settings import Settings, read_settings
 from handler.wiring import Wiring
 from infra.local_aws import local_aws
@@ -56,7 +58,8 @@ def main() -> None:
         print(f"Speech  {upstream}, as {settings.whisper_model}")
         print(f"Jobs    {aws}")
         print(f"Access  {_access(settings)}", flush=True)
-        with working(Wiring(settings)), suppress(KeyboardInterrupt):  # uvicorn's way to say why it has ended
+        work = Wiring(settings, jobs=Jobs(settings, s3_limits=WORKER_S3))
+        with working(work), suppress(KeyboardInterrupt):  # uvicorn's way to say why it has ended
             server.run(sockets=[listener])
     if server.trouble:
         sys.exit(server.trouble)

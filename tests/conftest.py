@@ -17,6 +17,7 @@ from starlette.testclient import TestClient
 from xdist.scheduler import LoadScopeScheduling
 
 from handler.api import create_app
+from handler.aws import WORKER_S3
 from handler.jobs import Jobs
 from handler.settings import Settings
 from handler.wiring import Wiring
@@ -256,7 +257,7 @@ def fragile(aws, aws_process, monkeypatch):
     with contextlib.ExitStack() as stack:
 
         def start(faulty, upstream, **given):
-            jobs = Jobs(settings(**aws), lease_seconds=SHORT_LEASE_SECONDS)
+            jobs = Jobs(settings(**aws), lease_seconds=SHORT_LEASE_SECONDS, s3_limits=WORKER_S3)
             server = Server(aws, upstream, jobs=jobs, **{"request_deadline_seconds": 10, **given})
             _set_visibility(server, SHORT_LEASE_SECONDS)
             stack.callback(_set_visibility, server, LEASE_SECONDS)
