@@ -52,6 +52,10 @@ AVI = Container("AVI", "avi", "video/x-msvideo", direct=False)
 MPEG_TS = Container("MPEG transport stream", "ts", "video/mp2t", direct=False)
 MPEG_PS = Container("MPEG program stream", "mpg", "video/mpeg", direct=False)
 WAVE64 = Container("Wave64", "w64", "audio/x-w64", direct=False)
+AC3 = Container("AC-3", "ac3", "audio/ac3", direct=False)
+WAVPACK = Container("WavPack", "wv", "audio/x-wavpack", direct=False)
+AU = Container("Sun AU", "au", "audio/basic", direct=False)
+TTA = Container("True Audio", "tta", "audio/x-tta", direct=False)
 
 _MAGIC = (
     (re.compile(rb"\x1aE\xdf\xa3"), WEBM),
@@ -68,6 +72,13 @@ _MAGIC = (
     (re.compile(rb"\x47.{187}\x47.{187}\x47", re.DOTALL), MPEG_TS),
     (re.compile(rb".{4}\x47.{191}\x47.{191}\x47", re.DOTALL), MPEG_TS),
     (re.compile(rb"ADIF"), AAC),
+    # ATSC A/52, 5.3.1 and annex E: the first two bytes occur in any file, so the frame size of AC-3 and
+    # the version of AC-3 and E-AC-3 have to be valid as well.
+    (re.compile(rb"\x0b\x77..[\x00-\x25\x40-\x65\x80-\xa5][\x00-\x57]", re.DOTALL), AC3),
+    (re.compile(rb"\x0b\x77...[\x58-\x87]", re.DOTALL), AC3),
+    (re.compile(rb"wvpk"), WAVPACK),
+    (re.compile(rb"\.snd"), AU),
+    (re.compile(rb"TTA1"), TTA),
 )
 _FRAMED = {"mp3": MP3, "adts": AAC}
 _HOLDS_MEDIA = {

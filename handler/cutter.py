@@ -36,6 +36,7 @@ _MOST_CPU_SECONDS = _CPU_SECONDS + 1  # at the limit itself the process is told 
 # Without these lists a playlist inside an upload opens other files and hosts. The recording itself is read
 # through Python, so that no protocol is needed at all.
 _FORMATS = "wav,w64,mp3,mov,mp4,m4a,3gp,3g2,mj2,matroska,webm,ogg,flac,aac,aiff,caf,amr,asf,avi,mpegts,mpeg"
+_FORMATS += ",ac3,eac3,wv,au,tta"
 _OPENING: dict[str, Any] = {"container_options": {"format_whitelist": _FORMATS, "protocol_whitelist": ""}}
 if int(av.__version__.partition(".")[0]) < 19:  # later releases read any tag
     _OPENING["metadata_errors"] = "ignore"

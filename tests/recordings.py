@@ -35,6 +35,11 @@ _MAKINGS: dict[str, tuple[str, str, int, dict[str, str]]] = {
     "mpeg-ts": ("mpegts", "aac", 44100, {}),
     "mpeg-ps": ("mpeg", "mp2", 44100, {}),
     "wave64": ("w64", "pcm_s16le", 44100, {}),
+    "ac-3": ("ac3", "ac3", 48000, {}),
+    "e-ac-3": ("eac3", "eac3", 48000, {}),
+    "wavpack": ("wv", "wavpack", 44100, {}),
+    "au": ("au", "pcm_s16be", 44100, {}),
+    "tta": ("tta", "tta", 44100, {}),
 }
 DIRECT = tuple(_MAKINGS)[:6]
 KINDS = (*_MAKINGS, "amr")

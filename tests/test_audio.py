@@ -46,6 +46,11 @@ def test_what_the_upstream_takes_gets_its_canonical_name_and_type(kind, filename
         ("mpeg-ts", "MPEG transport stream"),
         ("mpeg-ps", "MPEG program stream"),
         ("wave64", "Wave64"),
+        ("ac-3", "AC-3"),
+        ("e-ac-3", "AC-3"),
+        ("wavpack", "WavPack"),
+        ("au", "Sun AU"),
+        ("tta", "True Audio"),
     ],
 )
 def test_what_the_upstream_does_not_take_is_recognised_all_the_same(kind, name):
@@ -141,6 +146,8 @@ def test_the_file_is_left_at_its_beginning():
         b"\xff\xfe<\0h\0t\0m\0l\0>\0",
         b"RIFF\x24\0\0\0WEBPVP8 " + bytes(100),
         b"\xff\xfb",
+        b"\x0b\x77",
+        b"\x0b\x77\0\0\x26\x40" + bytes(100),  # no frame of AC-3 has such a size
         b"x",
         b"Get free money now, and other words in a text that is longer than that",
         bytes(100_000),

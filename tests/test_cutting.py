@@ -64,7 +64,7 @@ def test_the_parts_are_as_long_as_they_may_be_but_for_the_last_and_none_is_half_
     assert len(lengths) < 2 or lengths[-1] < lengths[0]
 
 
-@pytest.mark.parametrize("kind", [*DIRECT, "mp4", "aac", "avi", "mpeg-ts", "mpeg-ps", "asf"])
+@pytest.mark.parametrize("kind", [*DIRECT, "mp4", "aac", "avi", "mpeg-ts", "mpeg-ps", "asf", "ac-3", "tta"])
 async def test_joined_parts_equal_the_uncut_decode_bit_for_bit(kind, written, tmp_path):
     path = written(long_recording(kind, 60))
     parts = await cut(path, tmp_path / "parts", **SHORT)
@@ -78,7 +78,11 @@ async def test_joined_parts_equal_the_uncut_decode_bit_for_bit(kind, written, tm
 
 
 @pytest.mark.parametrize(
-    "kind", ["mp4", "mov", "3gp", "mp3 with ID3", "aac", "amr", "avi", "caf", "aiff", "wave64", "mp2"]
+    "kind",
+    [
+        *("mp4", "mov", "3gp", "mp3 with ID3", "aac", "amr", "avi", "caf", "aiff", "wave64", "mp2"),
+        *("ac-3", "e-ac-3", "wavpack", "au", "tta"),
+    ],
 )
 async def test_everything_that_is_recognised_can_be_cut(kind, written, tmp_path):
     path = written(recording(kind))
