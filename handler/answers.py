@@ -77,7 +77,7 @@ def job(job: Job, text: str, status: int = 200) -> Response:
         "status": job.status,
         "filename": job.filename,
         "created_at": date(job.created_at),
-        "progress": {"done": job.done, "total": job.total},
+        "progress": _progress(job),
         "duration": job.duration,
         "model": job.model,
         "seconds_paid": job.seconds_paid,
@@ -89,6 +89,13 @@ def job(job: Job, text: str, status: int = 200) -> Response:
     if not job.finished:
         headers["Retry-After"] = str(POLL_SECONDS)
     return JSONResponse(body, status, headers=headers)
+
+
+def _progress(job: Job) -> "bodies.Progress":
+    if job.status == "completed":  # of a job that the ledger answered, no part was ever cut
+        total = job.total or 1
+        return {"done": total, "total": total}
+    return {"done": job.done, "total": job.total}
 
 
 def address(identity: str) -> str:
