@@ -21,6 +21,7 @@ from handler.drain import DrainRefused
 from handler.errors import (
     InvalidOption,
     InvalidRequest,
+    JobFailed,
     MethodNotAllowed,
     NotFound,
     StenoError,
@@ -168,7 +169,8 @@ async def _rendered(
 
 async def _answer_error(request: Request, error: Exception) -> Response:
     known = _known(request, error)
-    request.app.state.wiring.metrics.tell(known.code, Failures=1)
+    if not isinstance(known, JobFailed):  # which was counted when the job failed
+        request.app.state.wiring.metrics.tell(known.code, Failures=1)
     if known.status >= 500:
         log.warning("%s: %s", known.code, known.detail)
     in_openai_shape = request.url.path.startswith("/v1/")

@@ -15,6 +15,7 @@ StenoError
 │   ├── UnreadableRecording
 │   ├── InvalidOption
 │   └── InvalidRequest
+├── JobFailed                   the job has to be retried
 ├── StorageUnavailable          the request was fine; AWS was not
 └── UpstreamError               the request was fine; the speech service was not
     ├── UpstreamFailed
@@ -50,6 +51,17 @@ class StorageUnavailable(StenoError):
     status = HTTPStatus.SERVICE_UNAVAILABLE
     code = "storage_unavailable"
     retry_after = _BUSY_SECONDS
+
+
+class JobFailed(StenoError):
+    """A job has no transcript because it failed; `code` is that of the error that ended it."""
+
+    status = HTTPStatus.CONFLICT
+
+    def __init__(self, job: str, code: str, detail: str) -> None:
+        super().__init__(f"The job failed, so it has no transcript. {detail}")
+        self.job = job
+        self.code = code
 
 
 class Refused(StenoError):

@@ -10,7 +10,14 @@ from pydantic import ConfigDict, Field
 
 from handler import answers, documents
 from handler.access import Called, Guarded, Wired, bearer
-from handler.errors import EmptyRecording, InvalidOption, NotReady, RecordingTooLarge, UnsupportedMedia
+from handler.errors import (
+    EmptyRecording,
+    InvalidOption,
+    JobFailed,
+    NotReady,
+    RecordingTooLarge,
+    UnsupportedMedia,
+)
 from handler.job import Job
 from handler.options import TIMED_FORMATS, TranscribeOptions, model_for
 from handler.wiring import Wiring
@@ -88,7 +95,7 @@ async def transcript(
     """The whole transcript, in any format that the model's times allow."""
     job = await anyio.to_thread.run_sync(wiring.jobs.get, identity, caller.owner)
     if job.status == "failed":
-        raise NotReady(f"The job has failed, so that there is no transcript. {(job.error or {}).get('detail', '')}")
+        raise JobFailed(job.id, **(job.error or {"code": JobFailed.code, "detail": ""}))
     if job.status != "completed":
         raise NotReady("The job is not finished yet.", answers.POLL_SECONDS)
     whole = await anyio.to_thread.run_sync(wiring.jobs.transcript, job)

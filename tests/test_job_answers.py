@@ -1,8 +1,14 @@
-"""answers.py: what the routes of jobs answer."""
+"""answers.py and errors.py: what the routes of jobs answer."""
 
+import json
+from io import StringIO
+
+import pytest
+
+from handler.metrics import Metrics
 from tests.place import Place
 from tests.recordings import recording
-from tests.upstream import FalseUpstream
+from tests.upstream import FalseUpstream, refused
 
 
 def test_a_job_that_the_ledger_answers_is_one_part_of_one(aws):
@@ -14,3 +20,28 @@ def test_a_job_that_the_ledger_answers_is_one_part_of_one(aws):
         job = place.job(identity)
         assert (job["status"], job["progress"]) == ("completed", {"done": 1, "total": 1})
     assert len(upstream.calls) == 1
+
+
+@pytest.mark.parametrize(
+    ("content", "reply", "code"),
+    [
+        (b"<html>" * 100, None, "unsupported_media"),
+        (recording("webm"), refused(429, "insufficient_quota"), "upstream_quota"),
+        (recording("webm"), refused(401), "upstream_credentials"),
+    ],
+)
+def test_the_transcript_of_a_failed_job_is_refused_with_the_jobs_own_error(aws, content, reply, code):
+    out = StringIO()
+    place = Place(aws, FalseUpstream(*([reply] if reply else [])), metrics=Metrics(out))
+    identity = place.upload(content)
+    waiting = place.transcript(identity)
+    assert (waiting.status_code, waiting.json()["code"]) == (409, "not_ready")
+    assert waiting.headers["Retry-After"]
+    place.work(place.about(identity))
+    answer, error = place.transcript(identity), place.job(identity)["error"]
+    assert (answer.status_code, answer.json()["code"]) == (409, error["code"]) == (409, code)
+    assert answer.json()["detail"] == f"The job failed, so it has no transcript. {error['detail']}"
+    assert "Retry-After" not in answer.headers  # it would never help
+    assert answer.headers["Location"] == f"/api/transcriptions/{identity}"
+    told = [json.loads(line).get("Code") for line in out.getvalue().splitlines()]
+    assert told.count(code) == 1  # by the worker, and not again for each request
