@@ -27,7 +27,7 @@ if TYPE_CHECKING:
 POLL_SECONDS = 2
 
 _PLAIN: dict[str, Callable[[Transcript], str]] = {
-    "text": lambda transcript: transcript.text,
+    "text": lambda transcript: f"{transcript.text}\n",  # as OpenAI's text ends
     "srt": lambda transcript: srt(transcript.segments),
     "vtt": lambda transcript: vtt(transcript.segments),
 }

@@ -28,9 +28,10 @@ def test_json_is_the_transcript_and_nothing_else(client, webm):
     assert answer.headers["Steno-Model"] == "gpt-transcribe"
 
 
-def test_text_is_the_words(client, webm):
-    answer = client().post(JSON_ROUTE, files={"file": webm}, data={"response_format": "text"})
-    assert answer.text == "Ever tried."
+@pytest.mark.parametrize("route", [JSON_ROUTE, OPENAI_ROUTE])
+def test_text_is_the_words_and_a_newline(client, webm, route):
+    answer = client().post(route, files={"file": webm}, data={"response_format": "text"})
+    assert answer.text == "Ever tried.\n"
     assert answer.headers["content-type"] == "text/plain; charset=utf-8"
     assert answer.headers["Steno-Model"] == "gpt-transcribe"
 

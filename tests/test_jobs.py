@@ -323,7 +323,7 @@ def test_times_are_those_of_the_whole_recording_in_every_format(aws):
     for name in ("srt", "vtt"):
         text = place.transcript(identity, response_format=name).text
         assert [cue.start / 1000 for cue in pysubs2.SSAFile.from_string(text, name)] == pytest.approx(starts, abs=0.001)
-    assert place.transcript(identity, response_format="text").text == "Ever tried. Ever tried. Ever tried."
+    assert place.transcript(identity, response_format="text").text == "Ever tried. Ever tried. Ever tried.\n"
 
 
 def test_a_format_that_is_none_is_refused(place):
