@@ -28,6 +28,7 @@ from handler.errors import (
     StorageUnavailable,
     UpstreamBusy,
 )
+from handler.field_errors import remedy
 from handler.form import received_form
 from handler.job import Caller, Job
 from handler.models import MODELS
@@ -207,10 +208,7 @@ def _invalid(error: RequestValidationError) -> StenoError:
     if len(first["loc"]) == 1:
         return InvalidRequest("Send a JSON object, with the header `Content-Type: application/json`.")
     name = str(first["loc"][1])
-    said = (
-        "there is no such field" if first["type"] == "extra_forbidden" else first["msg"].removeprefix("Value error, ")
-    )
-    reason = f"`{name[:100]}`: {said}."
+    reason = f"`{name[:100]}`: {remedy(first)}."
     return InvalidOption(name, reason) if name in Options.model_fields else InvalidRequest(reason)
 
 

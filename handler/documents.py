@@ -80,8 +80,6 @@ def keep_taken(schema: dict[str, Any], options: type[Options]) -> None:
     """Takes out of the schema of `options` what it has from its parent only to refuse it."""
     for option in set(Options.model_fields) - {*options.taken()}:
         del schema["properties"][option]
-    if issubclass(options, TranscribeOptions):
-        schema["properties"]["response_format"]["enum"].remove("diarized_json")
 
 
 def _content(name: str, media_type: str = "application/json") -> dict[str, Any]:

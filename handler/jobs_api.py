@@ -1,7 +1,7 @@
 """The routes of jobs: large recordings go to the bucket, and are transcribed without another call."""
 
 from dataclasses import replace
-from typing import TYPE_CHECKING, Annotated, Literal
+from typing import TYPE_CHECKING, Annotated
 
 import anyio.to_thread
 from fastapi import APIRouter, Depends, Query, Response
@@ -19,7 +19,7 @@ from handler.errors import (
     UnsupportedMedia,
 )
 from handler.job import Job
-from handler.options import TIMED_FORMATS, TranscribeOptions, model_for
+from handler.options import TIMED_FORMATS, Format, TranscribeOptions, model_for
 from handler.wiring import Wiring
 from handler.words import joined_text
 
@@ -90,7 +90,7 @@ async def transcript(
     identity: str,
     wiring: Wired,
     caller: Called,
-    response_format: Annotated[Literal["json", "text", "srt", "vtt", "verbose_json"], Query()] = "json",
+    response_format: Annotated[Format, Query()] = "json",
 ) -> Response:
     """The whole transcript, in any format that the model's times allow."""
     job = await anyio.to_thread.run_sync(wiring.jobs.get, identity, caller.owner)

@@ -6,12 +6,24 @@ from collections.abc import Mapping, Sequence
 from datetime import date
 from typing import Annotated, Any, Literal, Self
 
-from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationError, WithJsonSchema, field_validator
+from pydantic import (
+    AfterValidator,
+    BaseModel,
+    ConfigDict,
+    Field,
+    ValidationError,
+    ValidatorFunctionWrapHandler,
+    WithJsonSchema,
+    field_validator,
+)
 
 from handler.errors import InvalidOption
+from handler.field_errors import remedy
 from handler.models import MODELS, Model, able, serving
 
 TIMED_FORMATS = ("srt", "vtt", "verbose_json")
+Format = Literal["json", "text", "srt", "vtt", "verbose_json"]
+OpenAIFormat = Literal[Format, "diarized_json"]
 
 _LONGEST_KEYWORD = 100
 _LANGUAGE = re.compile(r"([A-Za-z]{2,3})([-_][A-Za-z0-9]+)*")
@@ -79,7 +91,7 @@ class Options(BaseModel):
     keywords: list[Keyword] = Field(
         [], max_length=_MOST_KEYWORDS, description="Words to expect; repeat the field for each."
     )
-    response_format: Literal["json", "text", "srt", "vtt", "verbose_json", "diarized_json"] = "json"
+    response_format: OpenAIFormat = "json"
     temperature: float | None = Field(None, ge=0, le=1, allow_inf_nan=False)
     include: list[Literal["logprobs"]] = []
     timestamp_granularities: list[Literal["word", "segment"]] = []
@@ -102,17 +114,14 @@ class Options(BaseModel):
             raise ValueError(f"all keywords together have at most {_LONGEST_KEYWORDS:,} characters")
         return keywords
 
-    @field_validator("chunking_strategy", mode="before")
+    @field_validator("chunking_strategy", mode="wrap")
     @classmethod
-    def _from_json(cls, strategy: object) -> object:
-        if not isinstance(strategy, str) or strategy == "auto":
-            return strategy
-        if not strategy.startswith("{"):
-            raise ValueError("give `auto`, or OpenAI's `server_vad` object as JSON")
+    def _from_json(cls, strategy: object, validate: ValidatorFunctionWrapHandler) -> object:
         try:
-            return json.loads(strategy)
-        except RecursionError:
-            raise ValueError("it is nested too deep") from None
+            as_json = isinstance(strategy, str) and strategy.startswith("{")
+            return validate(json.loads(str(strategy)) if as_json else strategy)
+        except (ValueError, RecursionError):
+            raise ValueError("give `auto`, or OpenAI's `server_vad` object as JSON") from None
 
     @property
     def beyond_jobs(self) -> list[str]:
@@ -227,13 +236,15 @@ class Options(BaseModel):
 class TranscribeOptions(Options):
     """Those of `/api/transcribe`, whose answer has no place for what the others ask for."""
 
+    response_format: Format = "json"
+
     @classmethod
     def taken(cls) -> tuple[str, ...]:
         return tuple(option for option in _OF_JOBS if option not in ("languages", "stream"))
 
-    @field_validator("response_format")
+    @field_validator("response_format", mode="before")
     @classmethod
-    def _has_a_place(cls, response_format: str) -> str:
+    def _has_a_place(cls, response_format: object) -> object:
         if response_format == "diarized_json":
             raise ValueError("diarized_json is for /v1/audio/transcriptions; here, verbose_json tells the speakers")
         return response_format
@@ -269,4 +280,4 @@ def _put(given: dict[str, Any], field: str, values: list[str]) -> None:
 def _invalid(error: ValidationError) -> InvalidOption:
     first = error.errors()[0]
     option = str(first["loc"][0])
-    return InvalidOption(option, f"`{option}`: {first['msg'].removeprefix('Value error, ')}.")
+    return InvalidOption(option, f"`{option}`: {remedy(first)}.")
