@@ -175,7 +175,8 @@ def test_what_is_stored_is_private_encrypted_and_forgotten_in_time(template):
     (to_queue,) = bucket["NotificationConfiguration"]["QueueConfigurations"]
     assert to_queue["Filter"]["S3Key"]["Rules"] == [{"Name": "prefix", "Value": "uploads/"}]
     assert table["TimeToLiveSpecification"] == {"AttributeName": "expires", "Enabled": True}
-    assert table["PointInTimeRecoverySpecification"] == {"PointInTimeRecoveryEnabled": True}
+    recovery = {"PointInTimeRecoveryEnabled": True, "RecoveryPeriodInDays": 1}
+    assert table["PointInTimeRecoverySpecification"] == recovery  # 35 days by default
     refusals = [
         statement
         for kind in ("AWS::S3::BucketPolicy", "AWS::SQS::QueuePolicy")
