@@ -314,7 +314,16 @@ class Steno(Stack):
         self.gateway.add_routes(path="/{proxy+}", methods=methods, integration=integration, authorizer=authorizer)
 
     def _stage(self) -> http.HttpStage:
-        log = logs.LogGroup(self, "AccessLog", retention=_KEPT_LOGS, removal_policy=RemovalPolicy.DESTROY)
+        log = logs.LogGroup(
+            self,
+            "AccessLog",
+            # Under another prefix, each group adds an entry to the account's policy for log delivery, and
+            # deployments fail where its 5,120 characters are full.
+            # https://docs.aws.amazon.com/AmazonCloudWatch/latest/logs/AWS-logs-infrastructure-CWL.html
+            log_group_name=f"/aws/vendedlogs/steno/{self.stack_name}",
+            retention=_KEPT_LOGS,
+            removal_policy=RemovalPolicy.DESTROY,
+        )
         return http.HttpStage(
             self,
             "Stage",

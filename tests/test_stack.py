@@ -17,7 +17,7 @@ from handler.transcription import USUAL
 from handler.worker import HAND_ON_SECONDS
 from infra.app import app
 from infra.choices import Choices
-from infra.stack import OPEN_ROUTES, Bundles
+from infra.stack import OPEN_ROUTES, Bundles, Steno
 
 OBJECTS = {"uploads": "/uploads/*", "transcripts": "/transcripts/*"}
 
@@ -282,3 +282,22 @@ LOGICAL_IDS = {
 def test_the_resources_that_hold_data_keep_their_logical_ids(template):
     resources = template.json["Resources"]
     assert {name: resources.get(name, {}).get("Type") for name in LOGICAL_IDS} == LOGICAL_IDS
+
+
+def test_the_access_log_of_each_stack_is_under_the_prefix_for_log_delivery(template, tmp_path):
+    def access_log(resources):
+        (group,) = (held for name, held in resources.items() if name.startswith("AccessLog"))
+        return group["Properties"]["LogGroupName"]
+
+    (tmp_path / "code").mkdir()
+    (tmp_path / "code" / "code.py").touch()
+    made = App(outdir=str(tmp_path / "out"))
+    Steno(made, "Another", Bundles(tmp_path / "code", tmp_path / "code"), Choices())
+    another = json.loads((Path(made.synth().directory) / "Another.template.json").read_text())
+    assert access_log(template.json["Resources"]) == "/aws/vendedlogs/steno/Steno"
+    assert access_log(another["Resources"]) == "/aws/vendedlogs/steno/Another"
+
+
+@pytest.mark.parametrize("name", ["SetOpenAIKey", "ReadAccessToken", "StopWorker"])
+def test_a_command_of_the_outputs_names_the_region(template, name):
+    assert "aws --region AWS::Region " in plain(template.json["Outputs"][name]["Value"])
