@@ -336,18 +336,19 @@ class Steno(Stack):
 
     def _outputs(self) -> None:
         key, token = self.openai_key.secret_arn, self.access_token.secret_arn
+        aws = f"aws --region {self.region}"  # the reader's own configuration may name another region, or none
         for name, value in {
             "Url": self.stage.url,
             # Asked for, so that it is in no shell's history.
-            "SetOpenAIKey": 'read -rs KEY && printf %s "$KEY" | aws secretsmanager put-secret-value'
+            "SetOpenAIKey": f'read -rs KEY && printf %s "$KEY" | {aws} secretsmanager put-secret-value'
             f" --secret-id {key} --secret-string file:///dev/stdin",
-            "ReadAccessToken": "aws secretsmanager get-secret-value --query SecretString --output text"
+            "ReadAccessToken": f"{aws} secretsmanager get-secret-value --query SecretString --output text"
             f" --secret-id {token}",
             "BucketName": self.bucket.bucket_name,
             "TableName": self.table.table_name,
             "QueueUrl": self.queue.queue_url,
             "RedriveDeadLetters": "aws sqs start-message-move-task --source-arn " + self.dead_letters.queue_arn,
-            "StopWorker": f"aws lambda update-event-source-mapping --no-enabled --uuid {self.mapping}",
+            "StopWorker": f"{aws} lambda update-event-source-mapping --no-enabled --uuid {self.mapping}",
             "ApiFunction": self.api.function_name,
             "WorkerFunction": self.worker.function_name,
         }.items():
