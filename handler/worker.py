@@ -1,14 +1,10 @@
 """The entry for the queue: which job a message is about, who works on it, and how that ends."""
 
-import hashlib
-import json
 import logging
 from contextlib import suppress
-from functools import cache, cached_property
-from math import ceil
+from functools import cache
 from time import monotonic
 from typing import Any
-from urllib.parse import unquote_plus
 from uuid import uuid4
 
 import anyio
@@ -18,6 +14,7 @@ from handler.aws import WORKER_S3
 from handler.errors import NotFound, StenoError, UpstreamBusy, UpstreamFailed, UpstreamTimeout
 from handler.job import Job, identity_of
 from handler.jobs import GAVE_UP, MOST_ATTEMPTS, Held, Jobs, Lost
+from handler.messages import Message, keys_in
 from handler.outage import outlasting
 from handler.settings import read_settings
 from handler.transcription import USUAL, Pacing, Transcription
@@ -26,48 +23,6 @@ from handler.wiring import Wiring
 log = logging.getLogger("steno")
 
 HAND_ON_SECONDS = 30.0  # what a call leaves of its time to end in order
-_LONGEST_DELAY = 900  # SQS knows no longer one
-_WAITING = "ApproximateNumberOfMessages"
-
-
-class Message:
-    """A message of the queue, kept from other workers for as long as its job is worked on."""
-
-    def __init__(self, record: dict[str, Any], sqs: Any) -> None:
-        self.id: str = record["messageId"]
-        self._sqs = sqs
-        self.lined_up = "key" in json.loads(record["body"])
-        self._receipt = record["receiptHandle"]
-        self._queue = record["eventSourceARN"].rpartition(":")[2]
-
-    def keep(self, seconds: int) -> None:
-        known = self._sqs.exceptions
-        # One that is not in the queue any more cannot be kept; the job's lease is what counts.
-        with suppress(known.MessageNotInflight, known.ReceiptHandleIsInvalid):
-            self._sqs.change_message_visibility(
-                QueueUrl=self._url, ReceiptHandle=self._receipt, VisibilityTimeout=seconds
-            )
-
-    def hand_on(self, job: Job, delay: float = 0) -> None:
-        """Another message about the same recording: a message's deliveries are counted, and a long job needs many.
-
-        Its group is the caller's: the queue then serves callers in turn, however many recordings one of them has sent.
-        https://docs.aws.amazon.com/AWSSimpleQueueService/latest/SQSDeveloperGuide/sqs-fair-queues.html
-        """
-        self._sqs.send_message(
-            QueueUrl=self._url,
-            MessageBody=json.dumps({"key": job.key}),
-            DelaySeconds=min(ceil(delay), _LONGEST_DELAY),
-            MessageGroupId=hashlib.sha256(job.account.encode()).hexdigest(),
-        )
-
-    def others_wait(self) -> bool:
-        asked = self._sqs.get_queue_attributes(QueueUrl=self._url, AttributeNames=[_WAITING])
-        return int(asked["Attributes"][_WAITING]) > 0
-
-    @cached_property
-    def _url(self) -> str:
-        return str(self._sqs.get_queue_url(QueueName=self._queue)["QueueUrl"])
 
 
 class Worker:
@@ -126,7 +81,7 @@ class Worker:
 
         Where nobody else waits, or all callers have the same token, there is no need.
         """
-        if message.lined_up or self._wiring.settings.auth == "token" or not message.others_wait():
+        if not message.is_from_bucket or self._wiring.settings.auth == "token" or not message.others_wait():
             return False
         with suppress(NotFound):
             job = self._jobs.get(identity_of(key))
@@ -183,19 +138,6 @@ class Worker:
             await anyio.sleep(self._jobs.lease_seconds / 3)
             await outlasting(self._jobs.renew, job)
             await outlasting(message.keep, self._jobs.lease_seconds)
-
-
-def keys_in(body: str) -> list[str]:
-    """The recordings that a message is about: a notification of the bucket, or a worker's own word that there is more.
-
-    None for the test that S3 sends when the notification is made, and for objects that cannot be a job's.
-    """
-    told = json.loads(body)
-    if "key" in told:
-        keys = [told["key"]]
-    else:
-        keys = [unquote_plus(record["s3"]["object"]["key"]) for record in told.get("Records", [])]
-    return [key for key in keys if identity_of(key)]
 
 
 def _innermost(error: BaseException) -> BaseException:
