@@ -13,7 +13,7 @@ from fastapi.security import HTTPAuthorizationCredentials, HTTPBearer
 
 from handler.deadline import deadline_of
 from handler.errors import Unauthorized
-from handler.job import Caller
+from handler.job import SHARED_ACCOUNT, Caller
 from handler.wiring import Wiring
 
 
@@ -81,7 +81,7 @@ class Guarded(APIRoute):
 async def _caller(request: Request, wiring: Wired) -> Caller:
     owner = subject(request) or ""
     address = request.client.host if request.client else ""
-    return Caller(owner, owner or ("token" if wiring.settings.auth == "token" else address))
+    return Caller(owner, owner or (SHARED_ACCOUNT if wiring.settings.auth == "token" else address))
 
 
 Called = Annotated[Caller, Depends(_caller)]

@@ -20,6 +20,12 @@ class Caller:
 
 
 NOBODY = Caller()
+SHARED_ACCOUNT = "token"  # the account of all callers if they share one token
+
+
+def has_shared_account(job: "Job") -> bool:
+    """Whether all callers have this job's account. A caller with an owner's name does not, whatever that name is."""
+    return not job.owner and job.account == SHARED_ACCOUNT
 
 
 @dataclass(frozen=True)
@@ -27,7 +33,8 @@ class Job:
     """`status` is awaiting_upload, queued, processing, completed or failed; times are seconds since 1970.
 
     `done` and `seconds_paid` are written when the job ends; until then, its parts tell. `attempts` counts the workers
-    that have taken the job since a part was last heard; `message` is what the holder of the lease was told of it by.
+    that have taken the job since a part was last heard; `message` is the one that the last of them was given, empty
+    where none has taken it since it was created or retried.
     `retry` says that a failed job is to be begun again; `entries` are what the ledger keeps of it.
     """
 

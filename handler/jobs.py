@@ -149,12 +149,13 @@ class Jobs:
                 TableName=self._name,
                 Key=_job_key(job.id),
                 UpdateExpression="SET retry = :true, attempts = :zero, lease_until = :zero, expires = :expires,"
-                " account = :account",
+                " account = :account, message = :none",
                 ConditionExpression="#status = :failed OR (attempts >= :most AND lease_until < :now)",
                 ExpressionAttributeNames={"#status": "status"},
                 ExpressionAttributeValues={
                     ":true": True,
                     ":zero": 0,
+                    ":none": "",
                     ":expires": int(self._expiry(_KEPT_UNFINISHED_DAYS)),
                     ":account": account,
                     ":failed": "failed",

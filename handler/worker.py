@@ -12,7 +12,7 @@ import anyio.to_thread
 
 from handler.aws import WORKER_S3
 from handler.errors import NotFound, StenoError, UpstreamBusy, UpstreamFailed, UpstreamTimeout
-from handler.job import Job, identity_of
+from handler.job import Job, has_shared_account, identity_of
 from handler.jobs import GAVE_UP, MOST_ATTEMPTS, Held, Jobs, Lost
 from handler.messages import Message, keys_in
 from handler.outage import outlasting
@@ -61,9 +61,9 @@ class Worker:
             return True
         try:
             job = await anyio.to_thread.run_sync(self._jobs.take, key, uuid4().hex, message.id)
-        except Held as held:
-            # Another message for the same recording is worked on, and comes again if that fails.
-            return held.message != message.id
+        except Held:
+            # The worker that has the job may die. Only a finished job needs no message any more.
+            return False
         except NotFound as nothing:
             log.info("The recording %s is left alone: %s", key, nothing.detail)
             await anyio.to_thread.run_sync(self._jobs.tidy, key)
@@ -77,15 +77,17 @@ class Worker:
         return True
 
     def _line_up(self, key: str, message: Message) -> bool:
-        """Whether the recording has been given its caller's place in the queue; the bucket's own messages have none.
+        """Whether the message was replaced by one in its caller's group: those of the bucket have none.
 
-        Where nobody else waits, or all callers have the same token, there is no need.
+        Not if the job was ever leased. The queue may deliver the message of a running job a second time,
+        and a replacement would not be recognised as that job's message when its worker dies.
         """
-        if not message.is_from_bucket or self._wiring.settings.auth == "token" or not message.others_wait():
+        if not message.is_from_bucket:
             return False
         with suppress(NotFound):
             job = self._jobs.get(identity_of(key))
-            if not job.finished:
+            never_leased = not job.message and not job.finished
+            if never_leased and not has_shared_account(job) and message.others_wait():
                 message.hand_on(job)
                 return True
         return False

@@ -169,13 +169,17 @@ def test_the_message_of_a_worker_that_may_have_died_comes_again_later(place):
     assert place.work(message) == [message["messageId"]]
 
 
-def test_a_second_message_about_a_job_that_is_worked_on_is_done_with(aws):
+def test_a_second_message_about_a_job_that_is_worked_on_comes_again_in_case_the_worker_dies(aws):
     upstream = FalseUpstream()
     place = Place(aws, upstream)
     identity = place.upload(recording("webm"))
     place.jobs.take(f"uploads/{identity}.webm", "another worker", "another message")
-    assert place.work(place.about(identity)) == []
+    message = place.about(identity)
+    assert place.work(message) == [message["messageId"]]
     assert upstream.calls == []
+    place.jobs.clock = lambda: time.time() + LEASE_SECONDS + 1
+    assert place.work(message) == []
+    assert place.job(identity)["status"] == "completed"
 
 
 def test_a_message_comes_again_within_a_minute_of_a_crash_however_soon(aws):
@@ -833,3 +837,59 @@ def test_a_form_from_an_allowed_page_may_be_read_by_it(place):
     preflight = {"Origin": "http://localhost:3000", "Access-Control-Request-Method": "POST"}
     allowed = httpx2.options(form["url"], headers=preflight)
     assert allowed.headers["access-control-allow-origin"] in ("http://localhost:3000", "*")
+
+
+# Delivered twice, lost, or given up by the queue
+
+
+def other_recording_waits(place):
+    """Another caller's upload, whose message is in the queue."""
+    place.upload(recording("mp3"))
+
+
+def messages_about(place, identity):
+    return [record for record in place.messages() if identity in record["body"]]
+
+
+def test_a_job_survives_its_worker_though_its_message_was_delivered_twice_while_others_waited(place):
+    identity = place.upload(recording("webm"))
+    message = place.about(identity)
+    place.jobs.take(f"uploads/{identity}.webm", "a worker that will die", message["messageId"])
+    other_recording_waits(place)
+    assert place.work(message) == [message["messageId"]]
+    assert messages_about(place, identity) == []  # the message was not replaced
+    place.jobs.clock = lambda: time.time() + LEASE_SECONDS + 1
+    assert place.work(message) == []
+    assert place.job(identity)["status"] == "completed"
+
+
+def test_a_job_that_was_retried_is_given_its_callers_place_in_the_queue(place):
+    identity = place.upload(b"<html>" * 100)
+    assert place.work(place.about(identity)) == []
+    assert place.http.post(f"/api/transcriptions/{identity}/retry").status_code == 202
+    message = place.about(identity)
+    other_recording_waits(place)
+    assert place.work(message) == []
+    (replacement,) = messages_about(place, identity)
+    assert json.loads(replacement["body"]) == {"key": f"uploads/{identity}.webm"}
+
+
+def test_jobs_with_the_shared_token_are_not_requeued_by_a_worker_that_nobody_calls(aws):
+    place = Place(aws, auth="token", access_token="t")
+    place.http.headers["authorization"] = "Bearer t"
+    identity = place.upload(recording("webm"))
+    message = place.about(identity)
+    other_recording_waits(place)
+    place.worker = Place(aws, auth="open").worker  # as on AWS
+    assert place.work(message) == []
+    assert place.job(identity)["status"] == "completed"
+
+
+def test_a_caller_named_token_is_still_one_of_many(aws):
+    place = Place(aws, auth="jwt", aws_lambda_function_name="api")
+    place.http = TestClient(Gateway(place.app, "token"))
+    identity = place.upload(recording("webm"))
+    message = place.about(identity)
+    other_recording_waits(place)
+    assert place.work(message) == []
+    assert len(messages_about(place, identity)) == 1
