@@ -250,6 +250,14 @@ class Jobs:
         """For the next worker to take at once."""
         self._update(job, "SET lease_until = :zero, lease = :none", {":zero": 0, ":none": ""})
 
+    def give_back(self, job: Job) -> None:
+        """Releases the job as if it had not been taken: an outage of AWS is not an attempt."""
+        self._update(
+            job,
+            "SET lease_until = :zero, lease = :none ADD attempts :less",
+            {":zero": 0, ":none": "", ":less": -1},
+        )
+
     def tidy(self, key: str) -> None:
         """Deletes a recording that no job needs: its job was deleted before it arrived, or has its transcript."""
         identity = identity_of(key)

@@ -1,4 +1,4 @@
-"""Messages of the queue: which recordings one is about, how long it is kept back, and the next one
+"""Messages of the queue: which recordings one is about, when it is delivered again, and the next one
 about the same job."""
 
 import hashlib
@@ -15,12 +15,17 @@ LONGEST_DELAY_SECONDS = 900  # of SQS, for a new message
 _WAITING = "ApproximateNumberOfMessages"
 
 
+class Senseless(ValueError):
+    """A message that neither the bucket nor a worker can have sent."""
+
+
 class Message:
     """A delivered message. The queue keeps it from other workers for as long as its job is worked on."""
 
     def __init__(self, record: dict[str, Any], sqs: Any) -> None:
         self.id: str = record["messageId"]
         self.body: str = record["body"]
+        self.deliveries = int(record.get("attributes", {}).get("ApproximateReceiveCount", 1))
         self._sqs = sqs
         self._receipt = record["receiptHandle"]
         self._queue = record["eventSourceARN"].rpartition(":")[2]
@@ -37,6 +42,11 @@ class Message:
             self._sqs.change_message_visibility(
                 QueueUrl=self._url, ReceiptHandle=self._receipt, VisibilityTimeout=seconds
             )
+
+    def back_off(self, first: int) -> None:
+        """Makes the queue deliver it again after `first` seconds, twice as many each time, 900 at most."""
+        doublings = min(self.deliveries - 1, LONGEST_DELAY_SECONDS.bit_length())
+        self.keep(min(first << doublings, LONGEST_DELAY_SECONDS))
 
     def hand_on(self, job: Job, delay: float = 0) -> None:
         """Sends another message about the same recording: the deliveries of one message are limited,
@@ -65,12 +75,15 @@ def keys_in(body: str) -> list[str]:
     """Return the recordings that a message is about, whether the bucket or a worker sent it.
 
     None for the test event that S3 sends when the notification is configured, and for objects that
-    cannot be a job's.
+    cannot be a job's. Senseless for everything else.
     """
-    content = json.loads(body)
-    if "key" in content:
-        keys = [content["key"]]
-    else:
-        records = content.get("Records", [])
-        keys = [unquote_plus(record["s3"]["object"]["key"]) for record in records]
-    return [key for key in keys if identity_of(key)]
+    try:
+        content = json.loads(body)
+        if "key" in content:
+            keys = [content["key"]]
+        else:
+            records = content.get("Records", [])
+            keys = [unquote_plus(record["s3"]["object"]["key"]) for record in records]
+        return [key for key in keys if identity_of(key)]
+    except (ValueError, TypeError, KeyError, AttributeError) as error:
+        raise Senseless(body[:1000]) from error

@@ -6,6 +6,8 @@ from typing import Any, TypeVar
 import anyio
 import anyio.to_thread
 
+from handler.errors import StorageUnavailable
+
 _PAUSE_SECONDS = 2.0
 _SLOW_DOWN = {
     "ProvisionedThroughputExceededException",
@@ -26,6 +28,8 @@ def is_outage(error: BaseException) -> bool:
     from boto3.exceptions import RetriesExceededError
     from botocore import exceptions as known
 
+    if isinstance(error, StorageUnavailable):
+        return True
     if isinstance(error, known.ClientError):
         status = error.response["ResponseMetadata"]["HTTPStatusCode"]
         return bool(status >= 500 or error.response["Error"]["Code"] in _SLOW_DOWN)

@@ -14,8 +14,8 @@ from handler.aws import WORKER_S3
 from handler.errors import NotFound, StenoError, UpstreamBusy, UpstreamFailed, UpstreamTimeout
 from handler.job import Job, has_shared_account, identity_of
 from handler.jobs import GAVE_UP, MOST_ATTEMPTS, Held, Jobs, Lost
-from handler.messages import Message, keys_in
-from handler.outage import outlasting
+from handler.messages import Message, Senseless, keys_in
+from handler.outage import is_outage, outlasting
 from handler.settings import read_settings
 from handler.transcription import USUAL, Pacing, Transcription
 from handler.wiring import Wiring
@@ -23,6 +23,9 @@ from handler.wiring import Wiring
 log = logging.getLogger("steno")
 
 HAND_ON_SECONDS = 30.0  # what a call leaves of its time to end in order
+# The queue gives a message up after 200 deliveries (infra/stack.py), which last for two days in an outage of AWS.
+# One that makes no sense is given up within about half an hour. Each delivery takes a few milliseconds.
+_SENSELESS_SECONDS = 10
 
 
 class Worker:
@@ -38,17 +41,28 @@ class Worker:
         failures = []
         for record in event["Records"]:
             until = monotonic() + context.get_remaining_time_in_millis() / 1000 - HAND_ON_SECONDS
-            try:
-                done = [
-                    anyio.run(self.work, key, until, Message(record, self._wiring.sqs))
-                    for key in keys_in(record["body"])
-                ]
-            except Exception:
-                log.exception("A message cannot be worked on: %s", record["body"][:1000])
-                done = [False]
-            if not all(done):
+            if not self._is_done(Message(record, self._wiring.sqs), until):
                 failures.append({"itemIdentifier": record["messageId"]})
         return {"batchItemFailures": failures}
+
+    def _is_done(self, message: Message, until: float) -> bool:
+        try:
+            done = [anyio.run(self.work, key, until, message) for key in keys_in(message.body)]
+            return all(done)
+        except Exception as error:
+            if is_outage(error):
+                log.warning("AWS does not respond. Message %s comes again later: %s", message.id, error)
+            else:
+                log.exception("A message cannot be worked on: %s", message.body[:1000])
+            with suppress(Exception):  # then the queue's own visibility timeout applies
+                self._keep_back(message, error)
+        return False
+
+    def _keep_back(self, message: Message, error: Exception) -> None:
+        if is_outage(error):
+            message.back_off(self._jobs.lease_seconds)
+        elif isinstance(error, Senseless):
+            message.keep(_SENSELESS_SECONDS)
 
     async def work(self, key: str, until: float, message: Message) -> bool:
         """Does the job of the recording `key` until `until` (of the monotonic clock).
@@ -61,8 +75,10 @@ class Worker:
             return True
         try:
             job = await anyio.to_thread.run_sync(self._jobs.take, key, uuid4().hex, message.id)
-        except Held:
+        except Held as held:
             # The worker that has the job may die. Only a finished job needs no message any more.
+            if held.message != message.id:
+                await anyio.to_thread.run_sync(message.back_off, self._jobs.lease_seconds)
             return False
         except NotFound as nothing:
             log.info("The recording %s is left alone: %s", key, nothing.detail)
@@ -95,6 +111,9 @@ class Worker:
     async def _ended(self, job: Job, error: BaseException, message: Message) -> bool:
         """What becomes of a job that was not completed; False if its message is to come again."""
         try:
+            if is_outage(error):
+                await anyio.to_thread.run_sync(self._jobs.give_back, job)
+                raise error
             delay = await anyio.to_thread.run_sync(self._delay, job, error)
             if delay is not None:
                 await anyio.to_thread.run_sync(self._jobs.release, job)

@@ -28,6 +28,10 @@ from infra.watching import Watching
 # 25 s on Lambda), the function, the gateway.
 API_TIMEOUT, GATEWAY_TIMEOUT = Duration.seconds(27), Duration.seconds(29)
 WORKER_TIMEOUT = Duration.minutes(15)
+# An outage of AWS must not empty the queue into the dead letters: with the worker's back-off, this many deliveries
+# last for two days. A job that gets nowhere ends by itself after five attempts, and a message that makes no sense
+# is delivered every ten seconds (handler/worker.py), so that it is with the dead letters after half an hour.
+MOST_DELIVERIES = 200
 DIRECT_BYTES = 4_500_000  # what an event of 6 MB holds in base64
 TRANSCRIPT_DAYS = 30
 UNFINISHED_DAYS = 7
@@ -116,8 +120,7 @@ class Steno(Stack):
             retention_period=Duration.days(14),  # longer than the bucket keeps what it tells of
             # Lambda asks for no less than the function's; the worker shortens it to its lease.
             visibility_timeout=WORKER_TIMEOUT,
-            # A job is given up after five attempts that got nowhere; the sixth delivery says so.
-            dead_letter_queue=sqs.DeadLetterQueue(max_receive_count=10, queue=dead),
+            dead_letter_queue=sqs.DeadLetterQueue(max_receive_count=MOST_DELIVERIES, queue=dead),
             **secured,
         )
         # The account, not the bucket: that one cannot be made before its queue lets it speak.

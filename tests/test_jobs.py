@@ -11,6 +11,7 @@ import boto3
 import httpx2
 import pysubs2
 import pytest
+from botocore.exceptions import EndpointConnectionError
 from starlette.testclient import TestClient
 
 from handler.errors import UpstreamFailed
@@ -851,6 +852,28 @@ def messages_about(place, identity):
     return [record for record in place.messages() if identity in record["body"]]
 
 
+def fails_as_in_an_outage(service, operation, place):
+    """Makes one of the worker's calls fail as when AWS does not answer; the function ends that."""
+    clients = {"s3": place.jobs.objects.client, "dynamodb": place.jobs.client, "sqs": place.wiring.sqs}
+    events, name = clients[service].meta.events, f"before-call.{service}.{operation}"
+
+    def fail(**_):
+        raise EndpointConnectionError(endpoint_url="https://aws.example")
+
+    events.register(name, fail)
+    return lambda: events.unregister(name, fail)
+
+
+def kept_back(place):
+    """The seconds for which messages are kept back, as they are set."""
+    seconds = []
+    place.wiring.sqs.meta.events.register(
+        "provide-client-params.sqs.ChangeMessageVisibility",
+        lambda params, **_: seconds.append(params["VisibilityTimeout"]),
+    )
+    return seconds
+
+
 def test_a_job_survives_its_worker_though_its_message_was_delivered_twice_while_others_waited(place):
     identity = place.upload(recording("webm"))
     message = place.about(identity)
@@ -893,3 +916,54 @@ def test_a_caller_named_token_is_still_one_of_many(aws):
     other_recording_waits(place)
     assert place.work(message) == []
     assert len(messages_about(place, identity)) == 1
+
+
+# Outages of AWS
+
+
+@pytest.mark.parametrize(("deliveries", "seconds"), [(1, 60), (4, 480), (200, 900)])
+@pytest.mark.parametrize(("service", "operation"), [("dynamodb", "UpdateItem"), ("s3", "GetObject")])
+def test_in_an_outage_a_message_is_kept_back_longer_each_time(place, service, operation, deliveries, seconds):
+    identity = place.upload(recording("webm"))
+    message = place.about(identity) | {"attributes": {"ApproximateReceiveCount": str(deliveries)}}
+    fails_as_in_an_outage(service, operation, place)
+    kept = kept_back(place)
+    assert place.work(message) == [message["messageId"]]
+    assert kept[-1] == seconds
+
+
+def test_an_outage_costs_a_job_none_of_its_attempts(place):
+    identity = place.upload(recording("webm"))
+    message = place.about(identity)
+    ends = fails_as_in_an_outage("s3", "GetObject", place)
+    for _ in range(7):
+        assert place.work(message) == [message["messageId"]]
+        assert place.job(identity)["status"] == "processing"
+    ends()
+    assert place.work(message) == []
+    assert place.job(identity)["status"] == "completed"
+
+
+def test_a_key_that_cannot_be_read_in_an_outage_does_not_end_a_job(aws):
+    place = Place(aws, openai_api_key=None, openai_secret_arn="steno")
+    identity = place.upload(recording("webm"))
+    message = place.about(identity)
+
+    def fail(**_):
+        raise EndpointConnectionError(endpoint_url="https://aws.example")
+
+    events = place.wiring._aws._session.events
+    events.register("before-call.secretsmanager.GetSecretValue", fail)
+    assert place.work(message) == [message["messageId"]]
+    assert place.job(identity)["status"] == "processing"
+    events.unregister("before-call.secretsmanager.GetSecretValue", fail)
+    assert place.work(message) == []
+    assert place.job(identity)["status"] == "completed"
+
+
+def test_a_message_that_makes_no_sense_is_delivered_again_within_seconds(place):
+    """So that its two hundred deliveries end within the hour, and not after two days."""
+    kept = kept_back(place)
+    message = place.message("hello")
+    assert place.work(message) == [message["messageId"]]
+    assert kept == [10]
