@@ -34,7 +34,8 @@ class Job:
 
     `done` and `seconds_paid` are written when the job ends; until then, its parts tell. `attempts` counts the workers
     that have taken the job since a part was last heard; `message` is the one that the last of them was given, empty
-    where none has taken it since it was created or retried.
+    where none has taken it since it was created or retried. `idle_since` is when a worker last released the job, or
+    when it was retried.
     `retry` says that a failed job is to be begun again; `entries` are what the ledger keeps of it.
     """
 
@@ -56,6 +57,7 @@ class Job:
     lease: str = ""
     lease_until: float = 0.0
     message: str = ""
+    idle_since: float = 0.0
     attempts: int = 0
     retry: bool = False
     entries: tuple[str, ...] = ()
@@ -111,7 +113,7 @@ def to_item(job: Job) -> dict[str, Any]:
 def from_item(item: dict[str, Any]) -> Job:
     kept = known_fields(Job, item)
     kept |= {"options": json.loads(kept["options"]), "entries": tuple(kept["entries"])}
-    for name in ("created_at", "lease_until", "seconds_paid", "duration"):
+    for name in ("created_at", "lease_until", "idle_since", "seconds_paid", "duration"):
         if kept.get(name) is not None:
             kept[name] = float(kept[name])
     for name in ("done", "total", "attempts"):

@@ -34,6 +34,7 @@ from handler.job import (
 )
 from handler.ledger import MOST_BYTES, Ledger
 from handler.numbers import number
+from handler.stalled import unless_stalled
 from handler.transcript import Transcript
 
 if TYPE_CHECKING:
@@ -42,8 +43,6 @@ if TYPE_CHECKING:
 
 UPLOAD_SECONDS = 15 * 60  # a role's presigned address dies with its token, too
 LEASE_SECONDS = 60
-MOST_ATTEMPTS = 5
-GAVE_UP = "The job was begun several times without getting anywhere; the log says more."
 _DAY = 86_400
 _UPLOADING_SECONDS = 2 * 3600  # a form that was in time may take that long to arrive
 _KEPT_UNFINISHED_DAYS = 7  # as long as the bucket keeps a recording that was not finished
@@ -143,14 +142,15 @@ class Jobs:
         return self.get(identity)
 
     def _begin_again(self, job: Job, account: str) -> None:
-        """Leaves the job to the next worker; it may be in a worker's hands again by now, and is left there then."""
+        """Leaves a failed job to the next worker. One that was taken since it was read keeps its worker."""
         with suppress(self.client.exceptions.ConditionalCheckFailedException):
             self.client.update_item(
                 TableName=self._name,
                 Key=_job_key(job.id),
                 UpdateExpression="SET retry = :true, attempts = :zero, lease_until = :zero, expires = :expires,"
-                " account = :account, message = :none",
-                ConditionExpression="#status = :failed OR (attempts >= :most AND lease_until < :now)",
+                " account = :account, message = :none, idle_since = :now",
+                ConditionExpression="lease = :lease"
+                " AND (#status = :failed OR (#status <> :completed AND lease_until < :now))",
                 ExpressionAttributeNames={"#status": "status"},
                 ExpressionAttributeValues={
                     ":true": True,
@@ -158,8 +158,9 @@ class Jobs:
                     ":none": "",
                     ":expires": int(self._expiry(_KEPT_UNFINISHED_DAYS)),
                     ":account": account,
+                    ":lease": job.lease,
                     ":failed": "failed",
-                    ":most": MOST_ATTEMPTS,
+                    ":completed": "completed",
                     ":now": number(self.clock()),
                 },
             )
@@ -177,15 +178,14 @@ class Jobs:
 
     def _as_it_reads(self, job: Job) -> Job:
         """What nobody writes down: that a recording has arrived or never will, and that no worker comes any more."""
-        if job.status == "awaiting_upload" and self.objects.has(job.key):
-            return replace(job, status="queued")
-        if job.status == "awaiting_upload" and self.clock() > job.created_at + self.upload_seconds + _UPLOADING_SECONDS:
-            return failed(job, "invalid_request", "The recording was not uploaded in time; ask for a new upload.")
-        if job.status == "processing" and job.attempts >= MOST_ATTEMPTS and job.lease_until < self.clock():
-            return failed(job, StenoError.code, GAVE_UP)
-        if job.retry and job.status != "completed":
-            return replace(job, status="queued", error=None)
-        return job
+        now = self.clock()
+        if job.status == "awaiting_upload" and not self.objects.has(job.key):
+            if now > job.created_at + self.upload_seconds + _UPLOADING_SECONDS:
+                return failed(job, "invalid_request", "The recording was not uploaded in time; ask for a new upload.")
+            return job
+        if job.status == "awaiting_upload" or (job.retry and job.status != "completed"):
+            job = replace(job, status="queued", error=None)
+        return unless_stalled(job, now)
 
     def transcript(self, job: Job) -> Transcript:
         """The whole transcript of a completed job."""
@@ -248,15 +248,15 @@ class Jobs:
 
     def release(self, job: Job) -> None:
         """For the next worker to take at once."""
-        self._update(job, "SET lease_until = :zero, lease = :none", {":zero": 0, ":none": ""})
+        self._let_go(job)
 
     def give_back(self, job: Job) -> None:
         """Releases the job as if it had not been taken: an outage of AWS is not an attempt."""
-        self._update(
-            job,
-            "SET lease_until = :zero, lease = :none ADD attempts :less",
-            {":zero": 0, ":none": "", ":less": -1},
-        )
+        self._let_go(job, " ADD attempts :less", {":less": -1})
+
+    def _let_go(self, job: Job, more: str = "", values: dict[str, Any] | None = None) -> None:
+        usual = {":zero": 0, ":none": "", ":now": number(self.clock())}
+        self._update(job, f"SET lease_until = :zero, lease = :none, idle_since = :now{more}", usual | (values or {}))
 
     def tidy(self, key: str) -> None:
         """Deletes a recording that no job needs: its job was deleted before it arrived, or has its transcript."""

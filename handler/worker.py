@@ -17,6 +17,7 @@ from handler.jobs import GAVE_UP, MOST_ATTEMPTS, Held, Jobs, Lost
 from handler.messages import Message, Senseless, keys_in
 from handler.outage import is_outage, outlasting
 from handler.settings import read_settings
+from handler.stalled import GAVE_UP, MOST_ATTEMPTS
 from handler.transcription import USUAL, Pacing, Transcription
 from handler.wiring import Wiring
 

@@ -14,7 +14,7 @@ import pytest
 from botocore.exceptions import EndpointConnectionError
 from starlette.testclient import TestClient
 
-from handler.errors import UpstreamFailed
+from handler.errors import NotFailed, UpstreamFailed
 from handler.job import Caller, Heard
 from handler.jobs import LEASE_SECONDS, Held, Jobs, Lost
 from handler.transcript import Transcript
@@ -916,6 +916,73 @@ def test_a_caller_named_token_is_still_one_of_many(aws):
     other_recording_waits(place)
     assert place.work(message) == []
     assert len(messages_about(place, identity)) == 1
+
+
+def test_a_job_whose_worker_vanished_with_its_message_fails_and_can_be_retried(aws, clock):
+    place = Place(aws, jobs=Jobs(settings(**aws), clock))
+    identity = place.upload(recording("webm"))
+    place.jobs.take(f"uploads/{identity}.webm", "a worker that dies", place.about(identity)["messageId"])
+    clock.now += LEASE_SECONDS + 2690
+    assert place.job(identity)["status"] == "processing"
+    clock.now += 20
+    job = place.job(identity)
+    assert (job["status"], job["error"]["code"]) == ("failed", "internal_error")
+    assert "retry" in job["error"]["detail"].lower()
+    answer = place.http.post(f"/api/transcriptions/{identity}/retry")
+    assert (answer.status_code, answer.json()["status"]) == (202, "queued")
+    assert place.work(place.about(identity)) == []
+    assert place.job(identity)["status"] == "completed"
+
+
+def test_a_job_that_was_handed_on_fails_if_no_worker_comes_and_not_while_its_message_is_delayed(leased, clock):
+    jobs, job = leased
+    clock.now += 86_400  # it has been worked on for long
+    jobs.release(job)
+    clock.now += 2690
+    assert jobs.get(job.id).status == "processing"
+    clock.now += 20
+    assert jobs.get(job.id).status == "failed"
+    assert jobs.take(job.key, "late", "2").status == "processing"  # whose message had waited in a long queue
+    assert jobs.get(job.id).status == "processing"
+
+
+def test_a_queued_job_waits_for_a_worker_for_a_day_before_it_fails(aws, clock):
+    place = Place(aws, jobs=Jobs(settings(**aws), clock))
+    identity = place.upload(recording("webm"))
+    place.messages()  # and its message is lost
+    clock.now += 86_390
+    assert place.job(identity)["status"] == "queued"
+    clock.now += 20
+    assert place.job(identity)["error"]["code"] == "internal_error"
+    assert place.http.post(f"/api/transcriptions/{identity}/retry").status_code == 202
+    assert place.job(identity)["status"] == "queued"
+    place.messages()  # and lost again
+    clock.now += 86_410
+    assert place.job(identity)["status"] == "failed"
+    assert place.http.post(f"/api/transcriptions/{identity}/retry").status_code == 202
+    assert place.work(place.about(identity)) == []
+    assert place.job(identity)["status"] == "completed"
+
+
+def test_a_retry_leaves_a_stalled_job_to_the_worker_that_came_at_last(leased, clock):
+    jobs, job = leased
+    clock.now += LEASE_SECONDS + 2710
+    stalled = jobs.get(job.id)
+    assert stalled.status == "failed"
+    late = jobs.take(job.key, "late", "2")
+    jobs._begin_again(stalled, "")
+    with pytest.raises(Held):
+        jobs.take(job.key, "third", "3")
+    jobs.complete(late, Transcript("Ever tried.", "gpt-transcribe"))
+    assert jobs.get(job.id).status == "completed"
+
+
+def test_a_job_that_is_worked_on_cannot_be_retried_however_old_it_is(leased, clock):
+    jobs, job = leased
+    clock.now += 86_400
+    jobs.renew(job)
+    with pytest.raises(NotFailed):
+        jobs.retry(job.id, Caller())
 
 
 # Outages of AWS
