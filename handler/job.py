@@ -35,7 +35,7 @@ class Job:
     `done` and `seconds_paid` are written when the job ends; until then, its parts tell. `attempts` counts the workers
     that have taken the job since a part was last heard; `message` is the one that the last of them was given, empty
     where none has taken it since it was created or retried. `idle_since` is when a worker last released the job, or
-    when it was retried.
+    when it was retried; `hand_overs` counts the messages that workers have sent about it since then.
     `retry` says that a failed job is to be begun again; `entries` are what the ledger keeps of it.
     """
 
@@ -59,6 +59,7 @@ class Job:
     message: str = ""
     idle_since: float = 0.0
     attempts: int = 0
+    hand_overs: int = 0
     retry: bool = False
     entries: tuple[str, ...] = ()
 
@@ -116,7 +117,7 @@ def from_item(item: dict[str, Any]) -> Job:
     for name in ("created_at", "lease_until", "idle_since", "seconds_paid", "duration"):
         if kept.get(name) is not None:
             kept[name] = float(kept[name])
-    for name in ("done", "total", "attempts"):
+    for name in ("done", "total", "attempts", "hand_overs"):
         if kept.get(name) is not None:
             kept[name] = int(kept[name])
     if error := kept.get("error"):

@@ -147,8 +147,8 @@ class Jobs:
             self.client.update_item(
                 TableName=self._name,
                 Key=_job_key(job.id),
-                UpdateExpression="SET retry = :true, attempts = :zero, lease_until = :zero, expires = :expires,"
-                " account = :account, message = :none, idle_since = :now",
+                UpdateExpression="SET retry = :true, attempts = :zero, hand_overs = :zero, lease_until = :zero,"
+                " expires = :expires, account = :account, message = :none, idle_since = :now",
                 ConditionExpression="lease = :lease"
                 " AND (#status = :failed OR (#status <> :completed AND lease_until < :now))",
                 ExpressionAttributeNames={"#status": "status"},
@@ -247,8 +247,8 @@ class Jobs:
         self._update(job, "SET lease_until = :until", {":until": number(self.clock() + self.lease_seconds)})
 
     def release(self, job: Job) -> None:
-        """For the next worker to take at once."""
-        self._let_go(job)
+        """For the worker that gets the next message, which the caller sends."""
+        self._let_go(job, " ADD hand_overs :one", {":one": 1})
 
     def give_back(self, job: Job) -> None:
         """Releases the job as if it had not been taken: an outage of AWS is not an attempt."""

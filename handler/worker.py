@@ -27,6 +27,13 @@ HAND_ON_SECONDS = 30.0  # what a call leaves of its time to end in order
 # The queue gives a message up after 200 deliveries (infra/stack.py), which last for two days in an outage of AWS.
 # One that makes no sense is given up within about half an hour. Each delivery takes a few milliseconds.
 _SENSELESS_SECONDS = 10
+# Lambda's own detection of recursive loops is off for the worker (infra/stack.py): it would end a long job after 16
+# messages. The longest recording, of twelve hours, was modelled to need 93 in a slow hour of the speech service.
+MOST_HAND_OVERS = 300
+_ENDLESS = (
+    f"The job was handed on {MOST_HAND_OVERS} times and is still not finished."
+    " Retry it; parts that were transcribed are not billed again."
+)
 
 
 class Worker:
@@ -116,6 +123,8 @@ class Worker:
                 await anyio.to_thread.run_sync(self._jobs.give_back, job)
                 raise error
             delay = await anyio.to_thread.run_sync(self._delay, job, error)
+            if delay is not None and job.hand_overs >= MOST_HAND_OVERS:
+                delay, error = None, StenoError(_ENDLESS)
             if delay is not None:
                 await anyio.to_thread.run_sync(self._jobs.release, job)
                 await anyio.to_thread.run_sync(message.hand_on, job, delay)

@@ -223,6 +223,8 @@ class Steno(Stack):
             memory_size=1769,  # a whole processor
             ephemeral_storage_size=Size.gibibytes(4),  # the largest upload, and the parts of the longest
             environment={"AUTH": "open"},  # nobody calls it
+            # It sends messages to its own queue; how many about one job, it limits itself (MOST_HAND_OVERS).
+            recursive_loop=lambda_.RecursiveLoop.ALLOW,
         )
         self._allow(function, self.openai_key.secret_arn, "secretsmanager:GetSecretValue")
         self._allow(function, self._objects("uploads"), "s3:GetObject", "s3:DeleteObject")

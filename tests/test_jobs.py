@@ -985,6 +985,27 @@ def test_a_job_that_is_worked_on_cannot_be_retried_however_old_it_is(leased, clo
         jobs.retry(job.id, Caller())
 
 
+# Handed on without end
+
+
+def test_a_job_is_handed_on_a_limited_number_of_times_and_a_retry_begins_anew(place):
+    identity = place.upload(recording("webm"))
+    job = {"pk": f"job#{identity}", "sk": "job"}
+    table = boto3.resource("dynamodb").Table("steno")
+    table.update_item(Key=job, UpdateExpression="SET hand_overs = :n", ExpressionAttributeValues={":n": 299})
+    assert place.work(place.about(identity), context=TimeIsUp()) == []
+    assert place.job(identity)["status"] == "processing"
+    assert place.work(place.about(identity), context=TimeIsUp()) == []
+    failed = place.job(identity)
+    assert (failed["status"], failed["error"]["code"]) == ("failed", "internal_error")
+    assert "300" in failed["error"]["detail"]
+    assert messages_about(place, identity) == []
+    place.http.post(f"/api/transcriptions/{identity}/retry")
+    assert place.work(place.about(identity), context=TimeIsUp()) == []
+    assert place.work(place.about(identity)) == []
+    assert place.job(identity)["status"] == "completed"
+
+
 # Outages of AWS
 
 

@@ -14,7 +14,7 @@ from aws_cdk import App
 
 from handler.settings import Settings
 from handler.transcription import USUAL
-from handler.worker import HAND_ON_SECONDS
+from handler.worker import HAND_ON_SECONDS, MOST_HAND_OVERS
 from infra.app import app
 from infra.choices import Choices
 from infra.stack import OPEN_ROUTES, Bundles, Steno
@@ -198,6 +198,13 @@ def test_the_worker_works_on_so_many_recordings_at_once_and_gives_none_up_silent
     assert all(alarm["AlarmActions"] for alarm in alarms)
     watched = {"ApproximateNumberOfMessagesVisible", "ApproximateAgeOfOldestMessage", "5xx", "Duration", "SecondsPaid"}
     assert watched <= {alarm["MetricName"] for alarm in alarms}
+
+
+def test_lambda_does_not_end_a_long_job_as_a_recursive_loop(template):
+    allowed = {name for name, function in template.all("AWS::Lambda::Function").items() if "RecursiveLoop" in function}
+    assert [name.rstrip("0123456789ABCDEF") for name in allowed] == ["Worker"]
+    assert template.function("Worker")["RecursiveLoop"] == "Allow"
+    assert 100 < MOST_HAND_OVERS < 1000  # the worker's own limit
 
 
 def test_alarms_may_be_told_to_the_topic_that_they_are_for(template):
