@@ -119,7 +119,7 @@ class Bundle:
 
 
 API = Bundle("api", ("main",), "requirements.txt", ("page",))
-WORKER = Bundle("worker", ("worker", "cutter"), "requirements-worker.txt")
+WORKER = Bundle("worker", ("worker", "cutter", "dead_letters"), "requirements-worker.txt")
 
 
 def _imports(path: Path) -> Iterator[str]:

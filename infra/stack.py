@@ -87,6 +87,7 @@ class Steno(Stack):
         self.table = self._table()
         self.api = self._api(bundles.api)
         self.worker = self._worker(bundles.worker)
+        self._dead_letter_consumer(bundles.worker)
         self._routes()
         self.stage = self._stage()
         Watching(self, self.stage, self.worker, (self.queue, self.dead_letters), choices)
@@ -113,7 +114,13 @@ class Steno(Stack):
             "encryption": sqs.QueueEncryption.SQS_MANAGED,
             "enforce_ssl": True,
         }
-        dead = sqs.Queue(self, "DeadLetters", retention_period=Duration.days(14), **secured)
+        dead = sqs.Queue(
+            self,
+            "DeadLetters",
+            retention_period=Duration.days(14),
+            visibility_timeout=Duration.minutes(6),  # six times the function's, as AWS recommends
+            **secured,
+        )
         queue = sqs.Queue(
             self,
             "Recordings",
@@ -237,6 +244,21 @@ class Steno(Stack):
         self.mapping = source.event_source_mapping_id
         return function
 
+    def _dead_letter_consumer(self, code: Path) -> None:
+        """Fails the jobs of dead letters. A function of its own, for the worker's may be what is broken."""
+        function = self._function(
+            "DeadLetterConsumer",
+            code,
+            "handler.dead_letters.lambda_handler",
+            timeout=Duration.minutes(1),
+            memory_size=512,
+            environment={"AUTH": "open"},  # nobody calls it
+        )
+        self._allow(function, self._objects("uploads"), "s3:GetObject", "s3:DeleteObject")
+        function.add_event_source(
+            SqsEventSource(self.dead_letters, batch_size=1, max_concurrency=2, report_batch_item_failures=True)
+        )
+
     def _function(
         self, name: str, code: Path, entry: str, environment: dict[str, str], **props: Any
     ) -> lambda_.Function:
@@ -352,7 +374,6 @@ class Steno(Stack):
             "BucketName": self.bucket.bucket_name,
             "TableName": self.table.table_name,
             "QueueUrl": self.queue.queue_url,
-            "RedriveDeadLetters": "aws sqs start-message-move-task --source-arn " + self.dead_letters.queue_arn,
             "StopWorker": f"{aws} lambda update-event-source-mapping --no-enabled --uuid {self.mapping}",
             "ApiFunction": self.api.function_name,
             "WorkerFunction": self.worker.function_name,

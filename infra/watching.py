@@ -50,9 +50,16 @@ class Watching(Construct):
         if choices.alarm_email:
             self.topic.add_subscription(EmailSubscription(choices.alarm_email))
         waiting = queue.metric_approximate_age_of_oldest_message(statistic="Maximum")
-        dead = dead_letters.metric_approximate_number_of_messages_visible(statistic="Maximum")
+        # Received, not visible: their consumer empties the queue within seconds. SQS does not count what it moves there
+        # as sent.
+        dead = dead_letters.metric_number_of_messages_received(statistic="Sum")
         longest = worker.metric_duration(statistic="Maximum")
-        self._alarm("DeadLetters", dead, 0, "A recording could not be worked on: look at it, and redrive it.")
+        self._alarm(
+            "DeadLetters",
+            dead,
+            0,
+            "A message was given up; the log of DeadLetterConsumer names the job, which can be retried.",
+        )
         self._alarm("Waiting", waiting, _OLDEST.to_seconds(), "Recordings wait: too few workers, or none that gets on.")
         # For a quarter of an hour: a recording that is still being worked on is a 503 to OpenAI's SDKs, a few times.
         self._alarm("ServerErrors", stage.metric_server_error(statistic="Sum"), 5, "The API fails.", periods=3)
@@ -95,7 +102,7 @@ class Watching(Construct):
             "Queues": [
                 queue.metric_approximate_number_of_messages_visible(),
                 queue.metric_approximate_age_of_oldest_message(),
-                dead_letters.metric_approximate_number_of_messages_visible(),
+                dead_letters.metric_number_of_messages_received(),
             ],
         }
         for title, metrics in graphs.items():

@@ -79,14 +79,14 @@ def template(tmp_path_factory, bundles):
     return Template(tmp_path_factory.mktemp("cdk"), bundles=bundles)
 
 
-@pytest.mark.parametrize("name", ["Api", "Worker"])
+@pytest.mark.parametrize("name", ["Api", "Worker", "DeadLetterConsumer"])
 def test_the_environment_of_each_function_makes_settings(template, name):
     given = template.function(name)["Environment"]["Variables"]
     assert {variable.lower() for variable in given} <= set(Settings.model_fields)
     values = {variable.lower(): value if isinstance(value, str) else "arn" for variable, value in given.items()}
     settings = Settings(aws_lambda_function_name="steno", **values)
     assert settings.auth == ("token" if name == "Api" else "open")
-    assert settings.max_audio_bytes == 4_500_000 or name == "Worker"
+    assert settings.max_audio_bytes == 4_500_000 or name != "Api"
 
 
 def test_each_has_time_to_tell_what_became_of_the_one_before(template):
@@ -109,6 +109,7 @@ def test_each_has_time_to_tell_what_became_of_the_one_before(template):
                 ("s3:PutObject", OBJECTS["uploads"]),
                 ("s3:AbortMultipartUpload", OBJECTS["uploads"]),
                 ("secretsmanager:GetSecretValue", "AccessToken"),
+                ("secretsmanager:GetSecretValue", "OpenAIKey"),
             },
         ),
         (
@@ -120,15 +121,24 @@ def test_each_has_time_to_tell_what_became_of_the_one_before(template):
                 *(("sqs:" + action, "Recordings") for action in ("SendMessage", "ReceiveMessage", "DeleteMessage")),
                 *(("sqs:" + action, "Recordings") for action in ("ChangeMessageVisibility", "GetQueueUrl")),
                 ("sqs:GetQueueAttributes", "Recordings"),
+                ("secretsmanager:GetSecretValue", "OpenAIKey"),
+            },
+        ),
+        (
+            "DeadLetterConsumer",
+            {
+                ("s3:GetObject", OBJECTS["uploads"]),
+                ("s3:DeleteObject", OBJECTS["uploads"]),
+                *(("sqs:" + action, "DeadLetters") for action in ("ReceiveMessage", "DeleteMessage", "GetQueueUrl")),
+                *(("sqs:" + action, "DeadLetters") for action in ("ChangeMessageVisibility", "GetQueueAttributes")),
             },
         ),
     ],
 )
 def test_each_function_may_do_what_its_code_does_and_nothing_else(template, name, allowed):
-    both = {
+    all_of_them = {
         *(("dynamodb:" + action, "Table") for action in ("GetItem", "PutItem", "UpdateItem", "DeleteItem", "Query")),
         ("s3:ListBucket", "Bucket"),
-        ("secretsmanager:GetSecretValue", "OpenAIKey"),
         ("logs:CreateLogStream", f"{name}Log"),
         ("logs:PutLogEvents", f"{name}Log"),
         ("xray:PutTraceSegments", "*"),
@@ -136,7 +146,7 @@ def test_each_function_may_do_what_its_code_does_and_nothing_else(template, name
     }
     names = {resource: resource.rstrip("0123456789ABCDEF") for _, resource in template.allowed(name)}
     found = {(action, short(resource)) for action, resource in template.allowed(name)}
-    assert found == allowed | both, names
+    assert found == allowed | all_of_them, names
 
 
 def short(resource):
@@ -145,7 +155,8 @@ def short(resource):
     return slash + rest if slash else next((name for name in _NAMES if head.startswith(name)), head)
 
 
-_NAMES = ("AccessToken", "OpenAIKey", "Recordings", "Table", "Bucket", "ApiLog", "WorkerLog")
+_QUEUES, _LOGS = ("Recordings", "DeadLetters"), ("ApiLog", "WorkerLog", "DeadLetterConsumerLog")
+_NAMES = ("AccessToken", "OpenAIKey", "Table", "Bucket", *_QUEUES, *_LOGS)
 
 
 def test_the_gateway_is_throttled_logged_and_open_to_the_configured_pages_alone(template):
@@ -189,15 +200,29 @@ def test_what_is_stored_is_private_encrypted_and_forgotten_in_time(template):
 
 
 def test_the_worker_works_on_so_many_recordings_at_once_and_gives_none_up_silently(template):
-    mapping = template.one("AWS::Lambda::EventSourceMapping")
+    mapping = template.one("AWS::Lambda::EventSourceMapping", "Worker")
     assert (mapping["BatchSize"], mapping["ScalingConfig"]) == (1, {"MaximumConcurrency": 5})
     assert mapping["FunctionResponseTypes"] == ["ReportBatchItemFailures"]
     queue = template.one("AWS::SQS::Queue", "Recordings")
     assert queue["RedrivePolicy"]["maxReceiveCount"] == 200
     alarms = template.all("AWS::CloudWatch::Alarm").values()
     assert all(alarm["AlarmActions"] for alarm in alarms)
-    watched = {"ApproximateNumberOfMessagesVisible", "ApproximateAgeOfOldestMessage", "5xx", "Duration", "SecondsPaid"}
+    watched = {"NumberOfMessagesReceived", "ApproximateAgeOfOldestMessage", "5xx", "Duration", "SecondsPaid"}
     assert watched <= {alarm["MetricName"] for alarm in alarms}
+
+
+def test_dead_letters_are_consumed_and_an_alarm_notices_those_that_were(template):
+    mapping = template.one("AWS::Lambda::EventSourceMapping", "DeadLetterConsumer")
+    queue, consumer = (template.one("AWS::SQS::Queue", "DeadLetters"), template.function("DeadLetterConsumer"))
+    assert plain(mapping["EventSourceArn"]).startswith("DeadLetters")
+    assert mapping["FunctionResponseTypes"] == ["ReportBatchItemFailures"]
+    assert mapping["ScalingConfig"] == {"MaximumConcurrency": 2}  # the API needs the others
+    assert queue["VisibilityTimeout"] >= 6 * consumer["Timeout"]
+    assert consumer["Code"] == template.function("Worker")["Code"]
+    alarms = template.all("AWS::CloudWatch::Alarm").values()
+    (alarm,) = (alarm for alarm in alarms if alarm["MetricName"] == "NumberOfMessagesReceived")
+    assert plain(alarm["Dimensions"][0]["Value"]).startswith("DeadLetters")
+    assert (alarm["Statistic"], alarm["Threshold"]) == ("Sum", 0)
 
 
 def test_lambda_does_not_end_a_long_job_as_a_recursive_loop(template):
@@ -222,7 +247,7 @@ def test_a_worker_that_hands_its_job_on_in_time_is_no_alarm(template):
 
 
 def test_every_function_keeps_its_log_for_a_month_as_json_and_is_traced(template):
-    for name in ("Api", "Worker"):
+    for name in ("Api", "Worker", "DeadLetterConsumer"):
         function = template.function(name)
         assert function["LoggingConfig"]["LogFormat"] == "JSON"
         assert function["TracingConfig"] == {"Mode": "Active"}
@@ -233,9 +258,7 @@ def test_every_function_keeps_its_log_for_a_month_as_json_and_is_traced(template
 def test_the_secret_for_the_key_waits_for_it_and_the_token_is_generated(template):
     assert "GenerateSecretString" not in template.one("AWS::SecretsManager::Secret", "OpenAIKey")
     assert template.one("AWS::SecretsManager::Secret", "AccessToken")["GenerateSecretString"]["PasswordLength"] == 43
-    assert {"Url", "SetOpenAIKey", "ReadAccessToken", "BucketName", "RedriveDeadLetters"} <= set(
-        template.json["Outputs"]
-    )
+    assert {"Url", "SetOpenAIKey", "ReadAccessToken", "BucketName", "StopWorker"} <= set(template.json["Outputs"])
 
 
 def test_jwts_are_asked_for_on_every_route_but_the_open_ones(tmp_path, bundles):
