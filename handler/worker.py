@@ -13,7 +13,7 @@ import anyio.to_thread
 from handler.aws import WORKER_S3
 from handler.errors import NotFound, StenoError, UpstreamBusy, UpstreamFailed, UpstreamTimeout
 from handler.job import Job, has_shared_account, identity_of
-from handler.jobs import GAVE_UP, MOST_ATTEMPTS, Held, Jobs, Lost
+from handler.jobs import Held, Jobs, Lost
 from handler.messages import Message, Senseless, keys_in
 from handler.outage import is_outage, outlasting
 from handler.settings import read_settings
