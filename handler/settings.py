@@ -5,15 +5,17 @@ import re
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Literal, Self
+from urllib.parse import urlsplit
 
 from pydantic import BaseModel, ConfigDict, Field, SecretStr, ValidationError, field_validator, model_validator
-from pydantic_core import ErrorDetails
+from pydantic_core import ErrorDetails, Url
 
 from handler.models import DEFAULT_MODEL, MODELS
 
 Auth = Literal["token", "jwt", "open"]
 
 _ORIGIN = re.compile(r"\*|[a-z][a-z0-9+.-]*://[^/\s]+")
+_BASE_URL = re.compile(r"https?://[^ /?#\\]+(/[^ ?#]*)?")
 
 
 class Settings(BaseModel):
@@ -62,7 +64,7 @@ class Settings(BaseModel):
     @field_validator("openai_base_url")
     @classmethod
     def _real_url(cls, url: str) -> str:
-        if not url.startswith(("http://", "https://")):
+        if not _is_address(url):
             raise ValueError("OPENAI_BASE_URL must be an address like https://api.openai.com/v1.")
         return url
 
@@ -128,6 +130,18 @@ def _given() -> dict[str, str]:
 
         file = dotenv_values(".env")
     return {name.lower(): value for names in (file, os.environ) for name, value in names.items() if value}
+
+
+def _is_address(url: str) -> bool:
+    """Whether a request can be sent to it: `http` or `https`, a host, and no query or fragment."""
+    if not (url.isascii() and url.isprintable() and _BASE_URL.fullmatch(url)):
+        return False
+    try:
+        host, written = Url(url).host or "", urlsplit(url).hostname
+    except ValueError:  # a wrong host or port
+        return False
+    # `Url` rewrites some hosts, such as 1.2.3.04, that the HTTP client refuses.
+    return host == written or host.startswith("[")
 
 
 def _sentence(error: ErrorDetails) -> str:

@@ -4,7 +4,10 @@ import os
 import subprocess
 import sys
 
+import httpx2
 import pytest
+from hypothesis import example, given
+from hypothesis import strategies as st
 from pydantic import ValidationError
 
 from handler.settings import read_settings
@@ -106,3 +109,54 @@ def test_a_file_named_env_gives_settings_and_the_environment_overrules_it(monkey
     chosen = read_settings()
     assert chosen.whisper_model == "whisper-1"
     assert chosen.openai_api_key.get_secret_value() == "sk-environment"
+
+
+@pytest.mark.parametrize(
+    "url",
+    [
+        "http://host:port/v1",
+        "http://host:99999/v1",
+        "http://1.2.3.999/v1",
+        "http://[::1/v1",
+        "http://[::g]/v1",
+        "http://",
+        "http:///v1",
+        "http://:8000/v1",
+        "http:/host/v1",
+        "http://a host/v1",
+        "http://host/v1\n",
+        "http://höst/v1",
+        "ftp://host/v1",
+        "https://host/v1?api-version=1",
+        "https://host/v1#part",
+    ],
+)
+def test_an_upstream_address_that_no_request_can_be_sent_to_is_refused_at_the_start(url):
+    with pytest.raises(ValidationError, match="OPENAI_BASE_URL must be an address like") as refusal:
+        settings(openai_base_url=url)
+    assert len(refusal.value.errors()) == 1
+
+
+@pytest.mark.parametrize(
+    "url",
+    [
+        "https://api.openai.com/v1",
+        "http://localhost:9000",
+        "http://localhost:9000/",
+        "http://[::1]:8000/v1",
+        "https://my_server.internal/openai/deployments/a~b/v1/",
+        "https://name:word@host/v1",
+    ],
+)
+def test_an_upstream_address_may_have_a_port_a_path_and_a_password(url):
+    assert settings(openai_base_url=url).openai_base_url == url
+
+
+@given(st.builds("http{}".format, st.text(alphabet='s:/@[]?#.%-_\\ "09aéö\t\x7f', max_size=20)))
+@example("http://0.0.0.00/")
+def test_every_upstream_address_that_is_taken_is_one_to_the_http_client_too(url):
+    try:
+        taken = settings(openai_base_url=url).openai_base_url
+    except ValidationError:
+        return
+    assert httpx2.URL(taken).host
