@@ -1,12 +1,16 @@
 """wiring.py: secrets are read on first use, kept, and read again when the upstream refuses them."""
 
+import threading
+from concurrent.futures import ThreadPoolExecutor
+
 import anyio
 import boto3
 import pytest
+from botocore.awsrequest import AWSResponse
 from moto import mock_aws
 
 from handler.aws import AWS
-from handler.errors import UpstreamCredentials
+from handler.errors import StorageUnavailable, UpstreamCredentials
 from handler.wiring import Secret, Wiring
 from tests.conftest import app, settings
 from tests.upstream import FalseUpstream, refused
@@ -113,3 +117,113 @@ async def test_the_client_is_built_once_however_many_ask_first():
         for _ in range(20):
             tasks.start_soon(ask)
     assert len(set(map(id, built))) == 1
+
+
+# When Secrets Manager does not answer
+
+
+class Interrupted(AWS):
+    """AWS in this process, where Secrets Manager answers 503 while it is `out`, once `gate` is open."""
+
+    def __init__(self):
+        super().__init__()
+        self.out = False
+        self.gate = threading.Event()
+        self.asked = threading.Semaphore(0)
+        self.reads = 0
+
+    def client(self, service, **config):
+        client = super().client(service, **config, retries={"total_max_attempts": 1})
+        client.meta.events.register_first("before-send.secretsmanager", self._answer)
+        return client
+
+    def _answer(self, request, **_):
+        self.reads += 1
+        self.asked.release()
+        if not self.out:
+            return None
+        self.gate.wait(10)
+        return AWSResponse(request.url, 503, {}, Body(b"{}"))
+
+
+class Body:
+    def __init__(self, content):
+        self._content = content
+
+    def stream(self, **_):
+        yield self._content
+
+
+class Now:
+    def __init__(self):
+        self.seconds = 1000.0
+
+    def __call__(self):
+        return self.seconds
+
+
+def test_a_known_secret_that_cannot_be_read_again_is_used_and_is_asked_for_again_after_30_seconds(vault):
+    aws, now = Interrupted(), Now()
+    aws.gate.set()
+    secret = Secret("key", None, vault.arn, aws, now)
+    assert secret.get() == "sk-first"
+    vault.rotate("sk-second")
+    aws.out = True
+    for seconds, reads in ((301, 2), (29, 2), (2, 3)):
+        now.seconds += seconds
+        assert [secret.get(), secret.get()] == ["sk-first"] * 2
+        assert aws.reads == reads
+    aws.out = False
+    now.seconds += 31
+    assert secret.get() == "sk-second"
+    now.seconds += 299
+    secret.get()
+    assert aws.reads == 4
+
+
+def test_nobody_waits_for_another_callers_read_of_a_secret_that_is_known(vault):
+    aws, now = Interrupted(), Now()
+    secret = Secret("key", None, vault.arn, aws, now)
+    secret.get()
+    aws.asked.acquire()
+    aws.out, now.seconds = True, now.seconds + 301
+    with ThreadPoolExecutor(5) as pool:
+        reader = pool.submit(secret.get)
+        assert aws.asked.acquire(timeout=10)
+        try:
+            others = [pool.submit(secret.get) for _ in range(4)]
+            assert [other.result(timeout=10) for other in others] == ["sk-first"] * 4
+            assert not reader.done()
+        finally:
+            aws.gate.set()
+    assert (reader.result(), aws.reads) == ("sk-first", 2)
+
+
+def test_callers_that_wait_for_the_first_read_share_its_failure(vault):
+    aws, together = Interrupted(), threading.Barrier(5)
+    aws.out = True
+    secret = Secret("key", None, vault.arn, aws)
+
+    def ask():
+        together.wait(10)
+        secret.get()
+
+    with ThreadPoolExecutor(5) as pool:
+        asked = [pool.submit(ask) for _ in range(5)]
+        assert aws.asked.acquire(timeout=10)
+        aws.gate.set()
+    assert {type(one.exception()) for one in asked} == {StorageUnavailable}
+    assert aws.reads < 5  # one after another, they would be 5
+    aws.out = False
+    assert secret.get() == "sk-first"
+
+
+def test_a_secret_that_is_taken_away_is_not_used_any_more(vault):
+    now = Now()
+    secret = Secret("access token", None, vault.arn, AWS(), now)
+    secret.get()
+    vault.rotate(" ")
+    now.seconds += 301
+    for _ in range(2):
+        with pytest.raises(UpstreamCredentials):
+            secret.get()
