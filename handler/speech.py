@@ -11,8 +11,8 @@ import random
 import sys
 import time
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass
 from io import BufferedReader
+from threading import Lock
 from typing import Any, BinaryIO, Protocol
 
 import anyio
@@ -80,9 +80,15 @@ class Speech:
             with anyio.fail_after(seconds):
                 return await self._attempts(call, attempts)
         except TimeoutError:
-            if call.sent:
+            if call.give_up():
                 raise too_late() from None
-            raise UpstreamBusy("Too many recordings are waiting here.", again=True, retry_after=BUSY_SECONDS) from None
+            raise UpstreamBusy(
+                "The server had no time left to send the recording. Send it again.",
+                again=True,
+                retry_after=BUSY_SECONDS,
+            ) from None
+        finally:
+            call.give_up()
 
     async def _attempts(self, call: "_Call", attempts: int) -> Transcript:
         for attempt in range(1, attempts + 1):
@@ -92,6 +98,8 @@ class Speech:
                 # Given up at the deadline, the call ends by itself: its file is closed and its timeouts are the same.
                 return await asyncio.get_running_loop().run_in_executor(self._threads, self._send, call)
             except UpstreamError as error:
+                if error.again:
+                    call.not_billed()
                 wait = _wait(error, attempt)
                 if not error.again or attempt == attempts or time.monotonic() + wait >= call.deadline:
                     raise
@@ -103,6 +111,7 @@ class Speech:
         try:
             return self._sent(call, key)
         except UpstreamCredentials:
+            call.not_billed()
             if not self._key.renew(key):
                 raise
         return self._sent(call, self._key.get())
@@ -110,8 +119,7 @@ class Speech:
     def _sent(self, call: "_Call", key: str) -> Transcript:
         if not (key.isascii() and key.isprintable()):  # no header can carry it
             raise UpstreamCredentials("The server's key has characters that no key has. Was it pasted from a text?")
-        left = max(call.deadline - time.monotonic(), 0.001)
-        call.sent = True
+        left = call.begin()
         try:
             with (
                 BufferedReader(Reader(call.recording)) as recording,
@@ -132,15 +140,36 @@ class Speech:
         return _transcript(body, call.parameters["model"], call.parameters["response_format"])
 
 
-@dataclass
 class _Call:
-    """One recording on its way; `sent` once anything may have reached the upstream."""
+    """One recording on its way. Its thread asks before it sends, so that nothing is sent once the call is given up."""
 
-    recording: BinaryIO
-    container: Container
-    parameters: dict[str, Any]
-    deadline: float
-    sent: bool = False
+    def __init__(self, recording: BinaryIO, container: Container, parameters: dict[str, Any], deadline: float) -> None:
+        self.recording = recording
+        self.container = container
+        self.parameters = parameters
+        self.deadline = deadline
+        self._given_up = False
+        self._may_be_billed = False
+        self._lock = Lock()
+
+    def begin(self) -> float:
+        """Return the seconds that are left for a request; TimeoutError if none may be sent any more."""
+        with self._lock:
+            left = self.deadline - time.monotonic()
+            if self._given_up or left <= 0:
+                raise TimeoutError
+            self._may_be_billed = True
+            return left
+
+    def not_billed(self) -> None:
+        """Note that the request that was sent has ended, and cannot have been billed."""
+        self._may_be_billed = False
+
+    def give_up(self) -> bool:
+        """End the call. Return whether a request that may be billed has been sent."""
+        with self._lock:
+            self._given_up = True
+            return self._may_be_billed
 
 
 def _fields(parameters: dict[str, Any]) -> dict[str, str | list[str]]:

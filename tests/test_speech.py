@@ -27,6 +27,7 @@ from handler.errors import (
     UpstreamQuota,
     UpstreamTimeout,
 )
+from handler.speech import Speech
 from handler.transcript import Segment
 from handler.wiring import Wiring
 from tests.conftest import settings
@@ -358,6 +359,53 @@ async def test_a_call_that_hangs_is_given_up_at_the_deadline():
         await send(httpx2.MockTransport(hang), seconds=0.1)
     assert not ended.is_set()
     given_up.set()
+
+
+class SlowKey:
+    """A key whose reading, or whose reading again, ends when the test says so."""
+
+    def __init__(self, slow):
+        self._slow = slow
+        self.read = threading.Event()
+        self.asked = threading.Event()
+
+    def get(self):
+        if self._slow == "get":
+            self._wait()
+        return "sk-test-key"
+
+    def renew(self, _refused):
+        self._wait()
+        return True
+
+    def _wait(self):
+        self.asked.set()
+        self.read.wait(10)
+
+
+@pytest.mark.parametrize(("slow", "calls"), [("get", 0), ("renew", 1)])
+@pytest.mark.parametrize("ended", ["at its deadline", "by its caller"])
+async def test_a_call_that_was_given_up_while_its_key_was_read_sends_nothing_afterwards(slow, calls, ended):
+    upstream, key = FalseUpstream(refused(401, "invalid_api_key")), SlowKey(slow)
+    if slow == "get":
+        upstream.replies.clear()
+    speech = Speech(key, "http://upstream/v1", 1, transport=upstream)
+    waits = 0.05 if ended == "at its deadline" else 20
+    with anyio.CancelScope() as scope:
+        async with anyio.create_task_group() as tasks:
+            tasks.start_soon(expect_busy, speech, waits)
+            assert await anyio.to_thread.run_sync(key.asked.wait, 10)
+            if ended == "by its caller":
+                scope.cancel()
+    key.read.set()
+    assert (await speech.transcribe(on_disk(b"sound"), WEBM, JSON, 20.0)).text == "Ever tried."  # by the same thread
+    assert len(upstream.calls) == calls + 1
+
+
+async def expect_busy(speech, seconds):
+    with pytest.raises(UpstreamBusy, match="no time left") as failure:
+        await speech.transcribe(on_disk(b"sound"), WEBM, JSON, seconds)
+    assert failure.value.again
 
 
 async def test_the_upstream_is_given_no_longer_than_the_deadline():
