@@ -10,7 +10,6 @@ import math
 import random
 import sys
 import time
-from concurrent.futures import ThreadPoolExecutor
 from io import BufferedReader
 from threading import Lock
 from typing import Any, BinaryIO, Protocol
@@ -20,6 +19,7 @@ import anyio.lowlevel
 import httpx2
 
 from handler.audio import Container
+from handler.daemon_threads import DaemonThreads
 from handler.errors import (
     UpstreamBusy,
     UpstreamCredentials,
@@ -57,7 +57,7 @@ class Speech:
     ) -> None:
         self._key = key
         # Threads of its own stay when an event of Lambda's has been answered; the framework's end with each.
-        self._threads = ThreadPoolExecutor(most_at_once, "speech")
+        self._threads = DaemonThreads(most_at_once, "speech")
         self._http = httpx2.Client(
             base_url=base_url,
             transport=transport,

@@ -20,6 +20,7 @@ FLOORS = [
     {"form", "gateway", "drain", "settings", "options", "audio", "scratch", "alignment", "subtitles"},
     {
         "bodies",
+        "daemon_threads",
         "transcript",
         "models",
         "payload",
