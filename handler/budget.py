@@ -1,13 +1,19 @@
 """The seconds of sound that may be paid for in a day (UTC), by each caller and by all together.
 
-spent#2026-11-21  all | caller#HASH   seconds
+spent#2026-11-21  all | caller#HASH   seconds, and the ids of the reservations in it that are not settled
+
+AWS's client sends a write again whose response was lost. The ids make each write count once. A
+reservation that is never settled, because its process died, counts as spent: what it was made for
+may have been billed. Its id stays in the item of that day.
 """
 
 import hashlib
 import time
 from collections.abc import Callable
-from dataclasses import dataclass
+from contextlib import suppress
+from dataclasses import dataclass, replace
 from datetime import UTC, datetime
+from secrets import token_hex
 from typing import Any
 
 from handler.errors import BudgetExhausted
@@ -15,12 +21,14 @@ from handler.numbers import number
 
 _DAY = 86_400
 _KEPT_SECONDS = 7 * _DAY
+_AGAIN = "They are there again at 00:00 UTC."
 
 
 @dataclass(frozen=True)
 class Reservation:
     """`seconds` of the day `day` that nobody else can spend, in the accounts `accounts`."""
 
+    id: str
     day: str
     accounts: tuple[str, ...]
     seconds: float
@@ -45,58 +53,92 @@ class Budget:
 
     def reserve(self, caller: str, seconds: float) -> Reservation:
         """BudgetExhausted where so many seconds are not left today."""
-        day, taken = self._today(), []
+        reservation, taken = Reservation(token_hex(8), self._today(), (), seconds), []
         try:
             for account, cap in self._caps(caller):
-                self._take(day, account, seconds, cap)
-                taken.append(account)
-        except Exception:
-            self.settle(Reservation(day, tuple(taken), seconds), 0)
+                taken.append(account)  # before it is: the response may be lost
+                self._take(reservation, account, cap)
+        except Exception as error:
+            if isinstance(error, BudgetExhausted):
+                taken.pop()
+            self.settle(replace(reservation, accounts=tuple(taken)), 0)
             raise
-        return Reservation(day, tuple(taken), seconds)
+        return replace(reservation, accounts=tuple(taken))
 
     def settle(self, reservation: Reservation, seconds: float) -> None:
-        """What was reserved becomes what was spent."""
+        """What was reserved becomes what was spent; to settle a reservation again changes nothing."""
         for account in reservation.accounts:
-            self._add(reservation.day, account, seconds - reservation.seconds)
+            with suppress(self._client.exceptions.ConditionalCheckFailedException):
+                self._update(
+                    reservation,
+                    account,
+                    "DELETE unsettled :ids ADD seconds :seconds",
+                    "contains(unsettled, :id)",
+                    {":seconds": number(seconds - reservation.seconds)},
+                )
 
     def check(self, caller: str) -> None:
         """BudgetExhausted where nothing is left today."""
-        self.settle(self.reserve(caller, 0.001), 0)
+        for account, cap in self._caps(caller):
+            if self._item(self._today(), account).get("seconds", 0) >= cap:
+                raise BudgetExhausted(f"{_whose(account)} {cap:g} seconds of sound a day are spent. {_AGAIN}")
 
     def _caps(self, caller: str) -> list[tuple[str, float]]:
         name = hashlib.sha256(caller.encode()).hexdigest()[:32]
         caps = (f"caller#{name}", self._each), ("all", self._everyone)
         return [(account, cap) for account, cap in caps if cap is not None]
 
-    def _take(self, day: str, account: str, seconds: float, cap: float) -> None:
-        whose = "This server's" if account == "all" else "Your"
+    def _take(self, reservation: Reservation, account: str, cap: float) -> None:
+        seconds = reservation.seconds
         if seconds > cap:
             raise BudgetExhausted(
-                f"{whose} {cap:g} seconds of sound a day are less than the {seconds:.0f} that are asked for at once."
+                f"{_whose(account)} {cap:g} seconds of sound a day are less than the {seconds:.0f}"
+                " that are asked for at once."
             )
         try:
-            self._add(day, account, seconds, most=cap - seconds)
+            self._update(
+                reservation,
+                account,
+                "ADD seconds :seconds, unsettled :ids",
+                "NOT contains(unsettled, :id) AND (attribute_not_exists(seconds) OR seconds <= :most)",
+                {":seconds": number(seconds), ":most": number(cap - seconds)},
+            )
         except self._client.exceptions.ConditionalCheckFailedException:
+            if reservation.id in self._item(reservation.day, account).get("unsettled", ()):
+                return  # by the same write, whose response was lost
             raise BudgetExhausted(
-                f"Of {whose.lower()} {cap:g} seconds of sound a day fewer than {seconds:.0f} are left."
-                " They are there again at 00:00 UTC."
+                f"Of {_whose(account).lower()} {cap:g} seconds of sound a day fewer than {seconds:.0f} are left."
+                f" {_AGAIN}"
             ) from None
 
-    def _add(self, day: str, account: str, seconds: float, most: float | None = None) -> None:
-        """Counts the seconds, unless there are more than `most` already."""
-        values = {":seconds": number(seconds), ":expires": int(self._clock() + _KEPT_SECONDS)}
-        condition = {}
-        if most is not None:
-            values[":most"] = number(most)
-            condition["ConditionExpression"] = "attribute_not_exists(seconds) OR seconds <= :most"
+    def _update(
+        self, reservation: Reservation, account: str, change: str, condition: str, values: dict[str, Any]
+    ) -> None:
         self._client.update_item(
             TableName=self._table,
-            Key={"pk": f"spent#{day}", "sk": account},
-            UpdateExpression="SET expires = :expires ADD seconds :seconds",
-            ExpressionAttributeValues=values,
-            **condition,
+            Key=_key(reservation.day, account),
+            UpdateExpression=f"SET expires = :expires {change}",
+            ConditionExpression=condition,
+            ExpressionAttributeValues={
+                ":id": reservation.id,
+                ":ids": {reservation.id},
+                ":expires": int(self._clock() + _KEPT_SECONDS),
+                **values,
+            },
         )
+
+    def _item(self, day: str, account: str) -> dict[str, Any]:
+        found = self._client.get_item(TableName=self._table, Key=_key(day, account), ConsistentRead=True)
+        item: dict[str, Any] = found.get("Item", {})
+        return item
 
     def _today(self) -> str:
         return datetime.fromtimestamp(self._clock(), UTC).date().isoformat()
+
+
+def _key(day: str, account: str) -> dict[str, str]:
+    return {"pk": f"spent#{day}", "sk": account}
+
+
+def _whose(account: str) -> str:
+    return "This server's" if account == "all" else "Your"
