@@ -31,8 +31,8 @@ from handler.errors import (
 from handler.field_errors import remedy
 from handler.form import received_form
 from handler.job import Caller, Job
-from handler.models import MODELS
-from handler.options import TIMED_FORMATS, Options, TranscribeOptions, model_for
+from handler.models import MODELS, is_openai, named
+from handler.options import TIMED_FORMATS, Options, TranscribeOptions
 from handler.outage import is_outage
 from handler.settings import Settings
 from handler.transcript import Transcript
@@ -74,7 +74,8 @@ def create_app(settings: Settings, wiring: Wiring | None = None) -> FastAPI:
         allow_headers=["*"],  # OpenAI's SDK sends a dozen of its own
         expose_headers=["Location", "Retry-After", "Steno-Model", "x-should-retry"],
     )
-    if warning := MODELS[settings.whisper_model].warning(wiring.today()):
+    model = named(settings.whisper_model, settings.openai_base_url)
+    if model and (warning := model.warning(wiring.today())):
         log.warning(warning)
     return app
 
@@ -86,11 +87,11 @@ _closed = APIRouter(route_class=Guarded, dependencies=[Depends(bearer)])
 @_open.get("/health", responses=documents.HEALTH)
 async def health(wiring: Wired) -> Response:
     """Whether Steno is up, and how long its model will be."""
-    model, today = MODELS[wiring.settings.whisper_model], wiring.today()
-    body: bodies.Health = {"status": "ok", "model": model_for(model.name, today).name}
-    if model.shutdown:
+    body: bodies.Health = {"status": "ok", "model": wiring.model_for(None).name}
+    model = named(wiring.settings.whisper_model, wiring.settings.openai_base_url)
+    if model and model.shutdown:
         body["shutdown_date"] = str(model.shutdown)
-    if warning := model.warning(today):
+    if model and (warning := model.warning(wiring.today())):
         body["warning"] = warning
     return JSONResponse(body)
 
@@ -101,7 +102,7 @@ async def config(wiring: Wired) -> Response:
     body: bodies.Config = {
         "direct_max_bytes": wiring.settings.max_audio_bytes,
         "upload_max_bytes": wiring.settings.max_upload_bytes if wiring.settings.bucket_name else None,
-        "model": model_for(wiring.settings.whisper_model, wiring.today()).name,
+        "model": wiring.model_for(None).name,
         "auth": wiring.settings.auth,
     }
     return JSONResponse(body)
@@ -131,17 +132,19 @@ async def openai_transcribe(request: Request, wiring: Wired, caller: Called) -> 
 
 @_closed.get("/v1/models", responses=documents.OPENAI_MODELS)
 async def models(wiring: Wired) -> Response:
-    """The models that can be asked for, in OpenAI's shape."""
+    """The models that can be asked for, in OpenAI's shape; of another upstream, the server's own choice."""
     today = wiring.today()
+    at_openai = is_openai(wiring.settings.openai_base_url)
+    known = MODELS.values() if at_openai else [wiring.model_for(None)]
     listed: list[bodies.Model] = [
         {
             "id": model.name,
             "object": "model",
             "created": 0,
-            "owned_by": "openai",
+            "owned_by": "openai" if at_openai else "upstream",
             "shutdown_date": str(model.shutdown) if model.shutdown else None,
         }
-        for model in MODELS.values()
+        for model in known
         if not model.retired(today)
     ]
     body: bodies.Models = {"object": "list", "data": listed}

@@ -22,7 +22,7 @@ from handler.errors import (
 )
 from handler.job import Caller, Job
 from handler.models import Model, able
-from handler.options import Options, model_for
+from handler.options import Options
 from handler.payment import InDoubt, Payment, Question, digest_of
 from handler.transcript import Transcript
 from handler.wiring import Wiring
@@ -57,7 +57,7 @@ async def transcribe(
 ) -> Transcript | Job:
     """Return the transcript, or its job if that is not finished at the deadline (`time.monotonic`)."""
     today = wiring.today()
-    model = model_for(options.model or wiring.settings.whisper_model, today)
+    model = wiring.model_for(options.model)
     parameters = options.for_model(model, today)
     container = identify(file)
     has_books = wiring.ledger is not None
@@ -101,10 +101,11 @@ def _without_times(options: Options, model: Model, today: date, has_bucket: bool
     hindrances = [f"not beside {beyond}"] if beyond else []
     hindrances += [] if has_bucket else ["only where it has a bucket, which this server has not"]
     reason = ", and ".join(hindrances)
+    others = f" {able('timed_format', today, elsewhere=model.elsewhere)}" if model.known else ""
     return InvalidOption(
         "response_format",
         f"{model.name} gives no times, and response_format={options.response_format} needs them."
-        f" Steno adds them, but {reason}. {able('timed_format', today)}",
+        f" Steno adds them, but {reason}.{others}",
     )
 
 

@@ -10,6 +10,7 @@ from fastapi import FastAPI
 
 from handler import errors
 from handler.errors import StenoError
+from handler.models import MODEL_NAME, is_openai
 from handler.options import Options, TranscribeOptions
 
 _SCHEMAS = "#/components/schemas/"
@@ -22,7 +23,11 @@ class Documented(FastAPI):
         document, settings = super().openapi(), self.state.wiring.settings
         upload = document["components"]["schemas"]["Upload"]
         upload["properties"]["size"]["maximum"] = settings.max_upload_bytes
-        document["components"]["schemas"] = _schemas() | {"Upload": upload}
+        forms = {"Form": _form(TranscribeOptions), "OpenAIForm": _form(Options), "Upload": upload}
+        if not is_openai(settings.openai_base_url):
+            for form in forms.values():
+                _allow_any_model(form["properties"]["model"])
+        document["components"]["schemas"] = _schemas() | forms
         if settings.auth == "open":
             document["components"].pop("securitySchemes", None)
         for operation in (operation for path in document["paths"].values() for operation in path.values()):
@@ -49,7 +54,15 @@ def _schemas() -> dict[str, Any]:
     codes = sorted({kind.code for kind in _kinds(StenoError)})
     for name in ("Problem", "OpenAIErrorDetail", "Failure"):
         found[name]["properties"]["code"]["enum"] = codes
-    return found | {"Form": _form(TranscribeOptions), "OpenAIForm": _form(Options)}
+    return found
+
+
+def _allow_any_model(option: dict[str, Any]) -> None:
+    """Another upstream than OpenAI may have any model."""
+    option["description"] = "The name of any of the upstream's models; without it, the server's own choice."
+    for kind in (option, *option.get("anyOf", ())):
+        if kind.pop("enum", None):
+            kind["pattern"] = f"^({MODEL_NAME.pattern})?$"
 
 
 def _kinds(error: type[StenoError]) -> list[type[StenoError]]:

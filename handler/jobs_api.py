@@ -19,7 +19,7 @@ from handler.errors import (
     UnsupportedMedia,
 )
 from handler.job import Job
-from handler.options import TIMED_FORMATS, Format, TranscribeOptions, model_for
+from handler.options import TIMED_FORMATS, Format, TranscribeOptions
 from handler.wiring import Wiring
 from handler.words import joined_text
 
@@ -73,9 +73,7 @@ def _check(upload: Upload, wiring: Wiring) -> None:
     a_header = upload.content_type.isascii() and upload.content_type.isprintable()  # which the bucket keeps, and sends
     if kind and kind != _ANY_TYPE and not (kind.startswith(("audio/", "video/")) and a_header):
         raise UnsupportedMedia(f"{kind[:100]} is no audio or video. Leave content_type empty if it is not known.")
-    today = wiring.today()
-    model = model_for(upload.model or wiring.settings.whisper_model, today)
-    upload.for_model(model, today)
+    upload.for_model(wiring.model_for(upload.model), wiring.today())
 
 
 @router.get("/transcriptions/{identity}", responses=documents.JOB)

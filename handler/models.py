@@ -1,25 +1,33 @@
-"""What each of OpenAI's transcription models can do, and until when.
+"""What each transcription model can do, and until when.
 
 The table is OpenAI's documentation as of November 2026. Where it is silent about an option, the option
-counts as not honoured: the upstream answers 200 to what it ignores.
+counts as not honoured: the upstream answers 200 to what it ignores. The dates are OpenAI's own: at another
+host a model keeps its name for ever, and a name that is not in the table is passed on, with the options
+that every server with OpenAI's route takes.
 """
 
-from dataclasses import dataclass
+import re
+from dataclasses import dataclass, replace
 from datetime import date, timedelta
+from urllib.parse import urlsplit
 
+OPENAI_URL = "https://api.openai.com/v1"
 DEFAULT_MODEL = "gpt-transcribe"
+MODEL_NAME = re.compile(r"[!-~]{1,200}")  # what a header can carry
 WARN_BEFORE = timedelta(days=180)
 
 
 @dataclass(frozen=True)
 class Model:
     """`timed_format` is the upstream's `response_format` that carries the segments' times, if any does; `most_tokens`
-    those beyond which an answer ends without a word about it."""
+    those beyond which an answer ends without a word about it. `known` models are in the table; `elsewhere` is
+    another host than OpenAI's."""
 
     name: str
     timed_format: str | None = None
     several_languages: bool = False
     prompt: bool = True
+    temperature: bool = True
     keywords: bool = False
     speakers: bool = False
     logprobs: bool = False
@@ -27,6 +35,8 @@ class Model:
     word_times: bool = False
     most_tokens: int | None = 2_000
     shutdown: date | None = None
+    known: bool = True
+    elsewhere: bool = False
 
     def retired(self, today: date) -> bool:
         return self.shutdown is not None and today >= self.shutdown
@@ -62,13 +72,30 @@ MODELS = {
 }
 
 
-def serving(name: str, today: date) -> Model | None:
-    """The model that answers for `name`: itself, the default once it is retired, none if nobody knows it."""
+def is_openai(base_url: str) -> bool:
+    """Whether the address is OpenAI's own, in any region, such as https://eu.api.openai.com/v1."""
+    host = (urlsplit(base_url).hostname or "").removesuffix(".")
+    return host == "api.openai.com" or host.endswith(".api.openai.com")
+
+
+def named(name: str, base_url: str) -> Model | None:
+    """Return the model with that name at the upstream; None if OpenAI has none. Other hosts may have any."""
     model = MODELS.get(name)
+    if is_openai(base_url):
+        return model
+    if model:
+        return replace(model, shutdown=None, elsewhere=True)
+    return Model(name, temperature=False, most_tokens=None, known=False, elsewhere=True)
+
+
+def serving(name: str, today: date, base_url: str = OPENAI_URL) -> Model | None:
+    """The model that answers for `name`: itself, the default once it is retired, none if nobody knows it."""
+    model = named(name, base_url)
     return MODELS[DEFAULT_MODEL] if model and model.retired(today) else model
 
 
-def able(ability: str, today: date) -> str:
+def able(ability: str, today: date, *, elsewhere: bool = False) -> str:
     """The names of the living models that have `ability` (an attribute of Model), for an error's text."""
-    names = [model.name for model in MODELS.values() if getattr(model, ability) and not model.retired(today)]
+    living = [model for model in MODELS.values() if elsewhere or not model.retired(today)]
+    names = [model.name for model in living if getattr(model, ability)]
     return f"Ask for {' or '.join(names)} instead." if names else "No model can any more."

@@ -19,7 +19,7 @@ from pydantic import (
 
 from handler.errors import InvalidOption
 from handler.field_errors import remedy
-from handler.models import MODELS, Model, able, serving
+from handler.models import MODEL_NAME, MODELS, OPENAI_URL, Model, able, serving
 
 TIMED_FORMATS = ("srt", "vtt", "verbose_json")
 Format = Literal["json", "text", "srt", "vtt", "verbose_json"]
@@ -44,12 +44,18 @@ def _plain_keyword(text: str) -> str:
     return text
 
 
+def _plain_name(text: str) -> str:
+    if text and not MODEL_NAME.fullmatch(text):
+        raise ValueError("a model's name has at most 200 characters, all of them printable ASCII without spaces")
+    return text
+
+
 # Beyond these, no job could be stored with its options.
 _LONGEST_PROMPT = 20_000
 _LONGEST_KEYWORDS = 20_000  # all together
 _MOST_KEYWORDS = 1_000
 _MOST_LANGUAGES = 100
-ModelName = Annotated[str, Field(json_schema_extra={"enum": [*MODELS]})]
+ModelName = Annotated[str, AfterValidator(_plain_name), Field(json_schema_extra={"enum": [*MODELS]})]
 Language = Annotated[
     str, AfterValidator(_primary_language), Field(json_schema_extra={"pattern": rf"^\s*{_LANGUAGE.pattern}\s*$"})
 ]
@@ -194,16 +200,16 @@ class Options(BaseModel):
         for option, ability in (
             ("prompt", "prompt"),
             ("keywords", "keywords"),
+            ("temperature", "temperature"),
             ("include", "logprobs"),
             ("chunking_strategy", "chunking"),
             ("known_speaker_names", "speakers"),
             ("known_speaker_references", "speakers"),
         ):
-            if getattr(self, option) and not getattr(model, ability):
-                raise InvalidOption(option, f"{model.name} does not honour `{option}`. {able(ability, today)}")
+            if getattr(self, option) not in (None, "", []) and not getattr(model, ability):
+                raise _unable(option, f"does not honour `{option}`", model, ability, today)
         if self._word_times and not model.word_times:
-            reason = f"{model.name} does not tell when words were said. {able('word_times', today)}"
-            raise InvalidOption("timestamp_granularities", reason)
+            raise _unable("timestamp_granularities", "does not tell when words were said", model, "word_times", today)
         for option, response_format in (("timestamp_granularities", "verbose_json"), ("include", "json")):
             if getattr(self, option) and self.response_format != response_format:
                 raise InvalidOption(option, f"`{option}` needs response_format={response_format}.")
@@ -211,9 +217,7 @@ class Options(BaseModel):
     def _upstream_format(self, model: Model, today: date) -> str:
         """Texts and subtitles are rendered here, so the upstream is only ever asked for a body that tells more."""
         if self.response_format == "diarized_json" and not model.speakers:
-            raise InvalidOption(
-                "response_format", f"{model.name} does not tell speakers apart. {able('speakers', today)}"
-            )
+            raise _unable("response_format", "does not tell speakers apart", model, "speakers", today)
         if self.response_format == "diarized_json":
             return "diarized_json"
         if self.response_format not in TIMED_FORMATS:
@@ -227,9 +231,7 @@ class Options(BaseModel):
         if model.several_languages:
             return {"languages": spoken}
         if len(spoken) > 1:
-            raise InvalidOption(
-                "languages", f"{model.name} takes one language only. {able('several_languages', today)}"
-            )
+            raise _unable("languages", "takes one language only", model, "several_languages", today)
         return {"language": spoken[0]}
 
 
@@ -253,12 +255,22 @@ class TranscribeOptions(Options):
 _REPEATABLE = {name for name, field in Options.model_fields.items() if field.default == []}
 
 
-def model_for(name: str, today: date) -> Model:
-    """The model that answers for `name`; InvalidOption if nobody knows it."""
-    model = serving(name, today)
+def model_for(name: str, today: date, base_url: str = OPENAI_URL) -> Model:
+    """The model that answers for `name` at the upstream; InvalidOption if nobody knows it."""
+    model = serving(name, today, base_url)
     if model is None:
         raise InvalidOption("model", f"There is no model `{name[:100]}`. There are: {', '.join(MODELS)}.")
     return model
+
+
+def _unable(option: str, reason: str, model: Model, ability: str, today: date) -> InvalidOption:
+    if not model.known:
+        return InvalidOption(
+            option,
+            f"`{option}` cannot be passed on as it is given: Steno does not know what {model.name} can do,"
+            " and sends `language`, `prompt` and response_format=json alone.",
+        )
+    return InvalidOption(option, f"{model.name} {reason}. {able(ability, today, elsewhere=model.elsewhere)}")
 
 
 def _put(given: dict[str, Any], field: str, values: list[str]) -> None:

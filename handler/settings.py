@@ -7,10 +7,19 @@ from pathlib import Path
 from typing import Literal, Self
 from urllib.parse import urlsplit
 
-from pydantic import BaseModel, ConfigDict, Field, SecretStr, ValidationError, field_validator, model_validator
+from pydantic import (
+    BaseModel,
+    ConfigDict,
+    Field,
+    SecretStr,
+    ValidationError,
+    ValidationInfo,
+    field_validator,
+    model_validator,
+)
 from pydantic_core import ErrorDetails, Url
 
-from handler.models import DEFAULT_MODEL, MODELS
+from handler.models import DEFAULT_MODEL, MODEL_NAME, MODELS, OPENAI_URL, is_openai
 
 Auth = Literal["token", "jwt", "open"]
 
@@ -24,7 +33,7 @@ class Settings(BaseModel):
 
     openai_api_key: SecretStr | None = None
     openai_secret_arn: str | None = None
-    openai_base_url: str = "https://api.openai.com/v1"
+    openai_base_url: str = OPENAI_URL
     whisper_model: str = DEFAULT_MODEL
     allowed_origins: tuple[str, ...] = ("http://localhost:3000",)
     auth: Auth = "open"
@@ -70,9 +79,12 @@ class Settings(BaseModel):
 
     @field_validator("whisper_model")
     @classmethod
-    def _known_model(cls, name: str) -> str:
-        if name not in MODELS:
+    def _known_model(cls, name: str, info: ValidationInfo) -> str:
+        """Another host than OpenAI's may have any model."""
+        if name not in MODELS and is_openai(info.data.get("openai_base_url", OPENAI_URL)):
             raise ValueError(f"WHISPER_MODEL must be one of {', '.join(MODELS)}.")
+        if not MODEL_NAME.fullmatch(name):
+            raise ValueError("WHISPER_MODEL must be a model's name: printable ASCII without spaces.")
         return name
 
     @field_validator("allowed_origins", mode="before")

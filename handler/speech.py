@@ -217,6 +217,7 @@ def _read_answer(answer: dict[str, Any], model: str, answer_format: str) -> Tran
         raise ValueError("times were asked for and none came")
     usage = answer.get("usage") or {}
     languages = [heard["code"] for heard in answer.get("languages") or ()]
+    most_tokens = MODELS[model].most_tokens if model in MODELS else None
     return Transcript(
         text=text,
         model=model,
@@ -224,7 +225,7 @@ def _read_answer(answer: dict[str, Any], model: str, answer_format: str) -> Tran
         language=answer.get("language") or next(iter(languages), None),
         duration=answer.get("duration") or _billed(usage),
         seconds_billed=_billed(usage),
-        cut_off=(usage.get("output_tokens") or _tokens(text)) > _NEARLY_ALL * (MODELS[model].most_tokens or math.inf),
+        cut_off=(usage.get("output_tokens") or _tokens(text)) > _NEARLY_ALL * (most_tokens or math.inf),
         answer=answer,
         answer_format=answer_format,
     )

@@ -78,7 +78,8 @@ class Transcription:
         self._heard: dict[int, Heard] = {}
         self._stopped: Exception | None = None
         today = wiring.today()
-        model = serving(job.options.get("model") or wiring.settings.whisper_model, today) or MODELS[DEFAULT_MODEL]
+        name = job.options.get("model") or wiring.settings.whisper_model
+        model = serving(name, today, wiring.settings.openai_base_url) or MODELS[DEFAULT_MODEL]
         self._model = model.name
         # A newer version of the API may have stored an option that this worker does not have.
         options = Options.model_validate(job.options, extra="ignore")

@@ -19,6 +19,8 @@ from handler.errors import NotFound, StorageUnavailable, UpstreamCredentials
 from handler.jobs import Jobs
 from handler.ledger import Ledger, key_of
 from handler.metrics import Metrics
+from handler.models import Model
+from handler.options import model_for
 from handler.outage import is_outage
 from handler.settings import Settings
 
@@ -138,6 +140,10 @@ class Wiring:
         if self._jobs is None:
             raise NotFound("This server takes no uploads: it has no bucket.")
         return self._jobs
+
+    def model_for(self, name: str | None) -> Model:
+        """The model that answers today for `name`, or for the server's own choice; InvalidOption if nobody knows it."""
+        return model_for(name or self.settings.whisper_model, self.today(), self.settings.openai_base_url)
 
     def prepare(self) -> None:
         """Builds what nearly every request needs: a start on Lambda has more of a processor than a request has."""
