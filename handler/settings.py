@@ -1,23 +1,13 @@
-"""The settings: environment variables, or `.env` beside the program."""
+"""The settings: environment variables, or `.env` in the working directory."""
 
 import os
 import re
-from collections.abc import Mapping
-from pathlib import Path
-from typing import Literal, Self
+from typing import Annotated, Literal, Self
 from urllib.parse import urlsplit
 
-from pydantic import (
-    BaseModel,
-    ConfigDict,
-    Field,
-    SecretStr,
-    ValidationError,
-    ValidationInfo,
-    field_validator,
-    model_validator,
-)
+from pydantic import Field, SecretStr, ValidationError, ValidationInfo, field_validator, model_validator
 from pydantic_core import ErrorDetails, Url
+from pydantic_settings import BaseSettings, NoDecode, SettingsConfigDict
 
 from handler.models import DEFAULT_MODEL, MODEL_NAME, MODELS, OPENAI_URL, is_openai
 
@@ -27,15 +17,15 @@ _ORIGIN = re.compile(r"\*|[a-z][a-z0-9+.-]*://[^/\s]+")
 _BASE_URL = re.compile(r"https?://[^ /?#\\]+(/[^ ?#]*)?")
 
 
-class Settings(BaseModel):
-    # An error never shows the value it is about: it may be a key.
-    model_config = ConfigDict(extra="ignore", hide_input_in_errors=True, frozen=True)
+class Settings(BaseSettings):
+    # An error never shows the value it is about: it may be a key. What is empty is not set.
+    model_config = SettingsConfigDict(extra="ignore", env_ignore_empty=True, hide_input_in_errors=True, frozen=True)
 
     openai_api_key: SecretStr | None = None
     openai_secret_arn: str | None = None
     openai_base_url: str = OPENAI_URL
     whisper_model: str = DEFAULT_MODEL
-    allowed_origins: tuple[str, ...] = ("http://localhost:3000",)
+    allowed_origins: Annotated[tuple[str, ...], NoDecode] = ("http://localhost:3000",)
     auth: Auth = "open"
     access_token: SecretStr | None = None
     token_secret_arn: str | None = None
@@ -127,21 +117,12 @@ class Settings(BaseModel):
 
 
 def read_settings() -> Settings:
-    """The settings of this process, or the end of it with one sentence for each that is wrong."""
+    """Return this process's settings, or end it with one sentence for each that is wrong. Lambda has no `.env`."""
     try:
-        return Settings.model_validate(_given())
+        file = None if os.environ.get("AWS_LAMBDA_FUNCTION_NAME") else ".env"
+        return Settings(_env_file=file)  # type: ignore[call-arg] # BaseSettings takes it, which mypy cannot see
     except ValidationError as error:
         raise SystemExit("\n".join(map(_sentence, error.errors()))) from None
-
-
-def _given() -> dict[str, str]:
-    """What is set, by the settings' names; the environment goes before the file, and what is empty is not set."""
-    file: Mapping[str, str | None] = {}
-    if Path(".env").is_file():
-        from dotenv import dotenv_values  # which no function on Lambda needs
-
-        file = dotenv_values(".env")
-    return {name.lower(): value for names in (file, os.environ) for name, value in names.items() if value}
 
 
 def _is_address(url: str) -> bool:

@@ -102,7 +102,8 @@ def anyio_backend():
 
 
 def settings(**given):
-    return Settings(**{"openai_api_key": "sk-test-key", **given})
+    """Settings as they are given; those of the local AWS in the environment are for other processes."""
+    return Settings(**{"openai_api_key": "sk-test-key", "bucket_name": None, "table_name": None, **given})
 
 
 def app(upstream=None, today=TODAY, **given):

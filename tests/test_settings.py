@@ -111,6 +111,23 @@ def test_a_file_named_env_gives_settings_and_the_environment_overrules_it(monkey
     assert chosen.openai_api_key.get_secret_value() == "sk-environment"
 
 
+def test_on_lambda_no_file_named_env_is_read(monkeypatch, tmp_path):
+    (tmp_path / ".env").write_text("OPENAI_API_KEY=sk-file\nWHISPER_MODEL=whisper-1\nAUTH=open\n")
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("AWS_LAMBDA_FUNCTION_NAME", "steno-api")
+    with pytest.raises(SystemExit, match="No OpenAI key"):
+        read_settings()
+    monkeypatch.setenv("OPENAI_API_KEY", "sk-environment")
+    monkeypatch.setenv("ACCESS_TOKEN", "t")
+    assert (read_settings().whisper_model, read_settings().auth) == ("gpt-transcribe", "token")
+
+
+def test_the_environment_gives_a_list_as_it_is_written_and_names_in_any_case(monkeypatch):
+    monkeypatch.setenv("openai_api_key", "sk-environment")
+    monkeypatch.setenv("ALLOWED_ORIGINS", "https://a.example,https://b.example/")
+    assert read_settings().allowed_origins == ("https://a.example", "https://b.example")
+
+
 @pytest.mark.parametrize(
     "url",
     [
