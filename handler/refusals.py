@@ -1,12 +1,11 @@
 """What it means for our caller that the upstream refuses, fails, or does not answer."""
 
-import json
 import re
 import ssl
 import time
 from dataclasses import dataclass
 from email.utils import parsedate_to_datetime
-from typing import Any
+from typing import TYPE_CHECKING
 
 import httpx2
 
@@ -25,6 +24,9 @@ from handler.errors import (
     UpstreamTimeout,
 )
 
+if TYPE_CHECKING:
+    import openai
+
 BUSY_SECONDS = 5.0  # what a caller is asked to wait when the upstream names no time
 _DAY_SECONDS = 86_400.0
 
@@ -41,19 +43,17 @@ _UPSTREAM_SAYS_AGAIN = {408, 429, 500, 503}
 
 @dataclass(frozen=True)
 class _Refusal:
-    """An answer that is no success to a request with this key; `error` is OpenAI's, `{"message", "code", "param"}`, as
-    far as there is one."""
+    """An answer that is no success to a request with this key."""
 
-    status: int
-    headers: httpx2.Headers
-    error: dict[str, Any]
+    error: "openai.APIStatusError"
     key: str
 
     @property
     def reason(self) -> str:
         """The upstream's own words, without anything that looks like a key, and the id to ask its support with."""
-        said, request = self.error.get("message"), self.headers.get("x-request-id")
-        text = f"It answered HTTP {self.status}."
+        body, request = self.error.body, self.error.request_id
+        said = body.get("message") if isinstance(body, dict) else None
+        text = f"It answered HTTP {self.error.status_code}."
         if isinstance(said, str) and said:
             text = f'The speech service says: "{self._told(said)}"'
         return f"{text} (request {self._told(request)})" if request else text
@@ -63,13 +63,13 @@ class _Refusal:
         return _clean(text.replace(self.key, "[key]"))
 
 
-def refused(answer: httpx2.Response, body: bytes, key: str) -> StenoError:
+def refused(error: "openai.APIStatusError", key: str) -> StenoError:
     """The error for an answer that is no success, without the key that was sent."""
-    refusal = _Refusal(answer.status_code, answer.headers, _told(body), key)
-    status, code, reason = refusal.status, str(refusal.error.get("code")), refusal.reason
+    refusal = _Refusal(error, key)
+    status, code, reason = error.status_code, error.code, refusal.reason
     if code in _NEVER_BETTER:
         return UpstreamQuota(f"The speech service's account is out of credit or at its limit. {reason}")
-    if status == 404 or code == "model_not_found" or (status == 400 and refusal.error.get("param") == "model"):
+    if status == 404 or code == "model_not_found" or (status == 400 and error.param == "model"):
         return UpstreamModel(f"The speech service does not serve this model to this key. {reason}")
     if status in (401, 403):
         return UpstreamCredentials(f"The speech service does not accept the server's key. {reason}")
@@ -80,19 +80,9 @@ def refused(answer: httpx2.Response, body: bytes, key: str) -> StenoError:
     return _failed(refusal)
 
 
-def _told(body: bytes) -> dict[str, Any]:
-    """The error in the body; empty where there is none to be read."""
-    try:
-        said = json.loads(body)
-    except (ValueError, RecursionError):
-        return {}
-    error = said.get("error", said) if isinstance(said, dict) else None
-    return error if isinstance(error, dict) else {}
-
-
 def _not_taken(refusal: _Refusal) -> StenoError:
-    param = refusal.error.get("param")
-    if refusal.error.get("code") == "audio_too_short":
+    param = refusal.error.param
+    if refusal.error.code == "audio_too_short":
         return EmptyRecording(f"The recording is too short to hold speech. {refusal.reason}")
     if isinstance(param, str) and param not in ("", "file"):
         return InvalidOption(param.removesuffix("[]"), f"The speech service refused the option. {refusal.reason}")
@@ -100,10 +90,10 @@ def _not_taken(refusal: _Refusal) -> StenoError:
 
 
 def _failed(refusal: _Refusal) -> UpstreamError:
-    status, reason = refusal.status, refusal.reason
-    said = refusal.headers.get("x-should-retry")
+    status, reason, headers = refusal.error.status_code, refusal.reason, refusal.error.response.headers
+    said = headers.get("x-should-retry")
     again = said == "true" or (said != "false" and status in _UPSTREAM_SAYS_AGAIN)
-    wait = _retry_after(refusal.headers)
+    wait = _retry_after(headers)
     if status in (429, 503):
         wait = BUSY_SECONDS if wait is None else wait
         return UpstreamBusy(f"The speech service is busy. {reason}", again=again, retry_after=wait)

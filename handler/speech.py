@@ -1,7 +1,6 @@
-"""OpenAI's transcription endpoint: a file in, a Transcript out. The only module that knows OpenAI.
+"""OpenAI's transcription endpoint: a file in, a Transcript out.
 
-It is one request, made with httpx2: OpenAI's SDK does the same below, and to import it, with the types of all the other
-endpoints, takes as long as all else that a cold start needs.
+OpenAI's SDK makes the request and reads the answer. Attempts, deadlines, and what may have been billed are here.
 """
 
 import asyncio
@@ -12,11 +11,10 @@ import sys
 import time
 from io import BufferedReader
 from threading import Lock
-from typing import Any, BinaryIO, Protocol
+from typing import TYPE_CHECKING, Any, BinaryIO, Protocol
 
 import anyio
 import anyio.lowlevel
-import httpx2
 
 from handler.audio import Container
 from handler.daemon_threads import DaemonThreads
@@ -27,19 +25,21 @@ from handler.errors import (
     UpstreamFailed,
 )
 from handler.models import MODELS
+from handler.openai_client import Client, HTTPClient
 from handler.reader import Reader
-from handler.refusals import BUSY_SECONDS, refused, too_late, unanswered
+from handler.refusals import BUSY_SECONDS, too_late
 from handler.transcript import Segment, Transcript
+
+if TYPE_CHECKING:
+    import httpx2
 
 _ATTEMPTS = 3
 _TURNS = 2  # of the loop for everybody else, where hundreds of recordings are to be sent at the same moment
 _FIRST_BACKOFF_SECONDS = 0.5
-_CONNECT_SECONDS = 5.0
 _NEARLY_ALL = 0.95  # of a model's longest answer
 _TOKENS_PER_SECOND = 10  # of sound
 _TOKENS_PER_LETTER = ((0x80, 0.25), (0x2E80, 0.4), (sys.maxunicode + 1, 1.0))  # Latin, most scripts, Chinese characters
 _LATEST_SECONDS = 1e6
-_MAX_ANSWER_BYTES = 32_000_000  # ten hours of speech as verbose_json
 
 
 class Key(Protocol):
@@ -53,17 +53,14 @@ class Speech:
     """Sends recordings to the upstream, `most_at_once` of them at a time."""
 
     def __init__(
-        self, key: Key, base_url: str, most_at_once: int, *, transport: httpx2.BaseTransport | None = None
+        self, key: Key, base_url: str, most_at_once: int, *, transport: "httpx2.BaseTransport | None" = None
     ) -> None:
         self._key = key
         # Threads of its own stay when an event of Lambda's has been answered; the framework's end with each.
         self._threads = DaemonThreads(most_at_once, "speech")
-        self._http = httpx2.Client(
-            base_url=base_url,
-            transport=transport,
-            # A kept connection may have died unseen, and what is sent into it may or may not have been billed.
-            limits=httpx2.Limits(max_connections=None, max_keepalive_connections=0),
-        )
+        self._base_url = base_url
+        self._http = HTTPClient(transport)
+        self._client: Client | None = None
 
     async def transcribe(
         self,
@@ -119,25 +116,18 @@ class Speech:
     def _sent(self, call: "_Call", key: str) -> Transcript:
         if not (key.isascii() and key.isprintable()):  # no header can carry it
             raise UpstreamCredentials("The server's key has characters that no key has. Was it pasted from a text?")
+        client = self._client_with(key)
         left = call.begin()
-        try:
-            with (
-                BufferedReader(Reader(call.recording)) as recording,
-                self._http.stream(
-                    "POST",
-                    "audio/transcriptions",
-                    headers={"Authorization": f"Bearer {key}"},
-                    data=_fields(call.parameters),
-                    files={"file": (call.container.filename, recording, call.container.media_type)},
-                    timeout=httpx2.Timeout(left, connect=min(left, _CONNECT_SECONDS)),
-                ) as answer,
-            ):
-                body = _body(answer, call.deadline)
-        except httpx2.RequestError as error:
-            raise unanswered(error) from None
-        if not answer.is_success:
-            raise refused(answer, body, key)
+        with BufferedReader(Reader(call.recording)) as recording:
+            file = call.container.filename, recording, call.container.media_type
+            body = client.transcription(file, call.parameters, left)
         return _transcript(body, call.parameters["model"], call.parameters["response_format"])
+
+    def _client_with(self, key: str) -> Client:
+        client = self._client
+        if client is None or client.api_key != key:
+            client = self._client = Client(key, self._base_url, self._http)
+        return client
 
 
 class _Call:
@@ -170,31 +160,6 @@ class _Call:
         with self._lock:
             self._given_up = True
             return self._may_be_billed
-
-
-def _fields(parameters: dict[str, Any]) -> dict[str, str | list[str]]:
-    """The parameters as the form's fields, written as OpenAI's SDKs do: `languages[]`, `chunking_strategy[type]`."""
-    fields: dict[str, str | list[str]] = {}
-    for name, value in parameters.items():
-        if isinstance(value, list):
-            fields[f"{name}[]"] = value
-        elif isinstance(value, dict):
-            fields |= {f"{name}[{key}]": str(inner) for key, inner in value.items()}
-        else:
-            fields[name] = str(value)
-    return fields
-
-
-def _body(answer: httpx2.Response, deadline: float) -> bytes:
-    """The answer's body, until its call's deadline: a read timeout alone never ends one that drips."""
-    body = bytearray()
-    for chunk in answer.iter_bytes():
-        body += chunk
-        if time.monotonic() > deadline:
-            raise too_late()
-        if len(body) > _MAX_ANSWER_BYTES:
-            raise UpstreamFailed("The speech service's answer is too long to be a transcript.")
-    return bytes(body)
 
 
 def _wait(error: UpstreamError, attempt: int) -> float:
