@@ -81,7 +81,8 @@ def rows() -> Iterator[Row]:
             health[module] = statistics.median(worst for _, worst in runs) * 1000
     steno, naive = seconds["handler.main"], seconds["benchmarks.naive"]
     what = f"{REQUESTS} requests at once, upstream {UPSTREAM_SECONDS:.0f} s"
-    yield Row(what, "of the tutorial's", steno / naive, 0.32, 0.25, 1.0, UPSTREAM_SECONDS / naive)
+    # The SDK builds each request in Python, on the one core that also receives the others.
+    yield Row(what, "of the tutorial's", steno / naive, 0.38, 0.25, 1.0, UPSTREAM_SECONDS / naive)
     yield Row("  worst /api/health meanwhile", "ms", health["handler.main"], 200, 100, health["benchmarks.naive"])
 
 
