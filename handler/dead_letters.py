@@ -14,7 +14,7 @@ from handler.wiring import Wiring
 log = logging.getLogger("steno")
 
 _DEAD = (
-    "The job was given up: the server could not finish it for a long time. Retry it; parts that were"
+    "The server tried to process this job many times without success. Retry it: parts that were"
     " transcribed are not billed again. If it fails again, see the log of the worker."
 )
 
@@ -42,7 +42,10 @@ class DeadLetters:
         return all(settled)
 
     def _fail(self, key: str, message: str) -> bool:
-        """Fails the job of the recording `key`, unless it is finished. False while a worker has it."""
+        """Fails the job of the recording `key`, unless it is finished.
+
+        False while a worker has it: the letter comes again, in case that worker dies.
+        """
         error = StenoError(_DEAD)
         try:
             job = self._jobs.take(key, uuid4().hex, message)
@@ -62,5 +65,5 @@ def _dead_letters() -> DeadLetters:
     return DeadLetters(Wiring(read_settings()))
 
 
-def lambda_handler(event: dict[str, Any], context: Any) -> dict[str, Any]:  # noqa: ARG001 - Lambda's signature
+def lambda_handler(event: dict[str, Any], _context: Any) -> dict[str, Any]:
     return _dead_letters().handle(event)

@@ -24,7 +24,7 @@ SHARED_ACCOUNT = "token"  # the account of all callers if they share one token
 
 
 def has_shared_account(job: "Job") -> bool:
-    """Whether all callers have this job's account. A caller with an owner's name does not, whatever that name is."""
+    """Whether the account of the job is that of all callers. A named caller never has it."""
     return not job.owner and job.account == SHARED_ACCOUNT
 
 
@@ -33,9 +33,10 @@ class Job:
     """`status` is awaiting_upload, queued, processing, completed or failed; times are seconds since 1970.
 
     `done` and `seconds_paid` are written when the job ends; until then, its parts tell. `attempts` counts the workers
-    that have taken the job since a part was last heard; `message` is the one that the last of them was given, empty
-    where none has taken it since it was created or retried. `idle_since` is when a worker last released the job, or
-    when it was retried; `hand_overs` counts the messages that workers have sent about it since then.
+    that have taken the job since a part was last heard; `message` is the one that the last of them
+    was given, empty if none has taken the job since it was created or retried. `hand_overs` counts
+    the messages that workers have sent about the job since then. `idle_since` is when a worker last
+    released the job, or when it was retried.
     `retry` says that a failed job is to be begun again; `entries` are what the ledger keeps of it.
     """
 

@@ -142,13 +142,14 @@ class Jobs:
         return self.get(identity)
 
     def _begin_again(self, job: Job, account: str) -> None:
-        """Leaves a failed job to the next worker. One that was taken since it was read keeps its worker."""
+        """Leaves a failed job to the next worker, unless one has taken it since `job` was read."""
         with suppress(self.client.exceptions.ConditionalCheckFailedException):
             self.client.update_item(
                 TableName=self._name,
                 Key=_job_key(job.id),
-                UpdateExpression="SET retry = :true, attempts = :zero, hand_overs = :zero, lease_until = :zero,"
-                " expires = :expires, account = :account, message = :none, idle_since = :now",
+                UpdateExpression="SET retry = :true, attempts = :zero, hand_overs = :zero,"
+                " lease_until = :zero, expires = :expires, account = :account, message = :none,"
+                " idle_since = :now",
                 ConditionExpression="lease = :lease"
                 " AND (#status = :failed OR (#status <> :completed AND lease_until < :now))",
                 ExpressionAttributeNames={"#status": "status"},
@@ -256,7 +257,8 @@ class Jobs:
 
     def _let_go(self, job: Job, more: str = "", values: dict[str, Any] | None = None) -> None:
         usual = {":zero": 0, ":none": "", ":now": number(self.clock())}
-        self._update(job, f"SET lease_until = :zero, lease = :none, idle_since = :now{more}", usual | (values or {}))
+        expression = f"SET lease_until = :zero, lease = :none, idle_since = :now{more}"
+        self._update(job, expression, usual | (values or {}))
 
     def tidy(self, key: str) -> None:
         """Deletes a recording that no job needs: its job was deleted before it arrived, or has its transcript."""

@@ -1,5 +1,5 @@
-"""Messages of the queue: which recordings one is about, when it is delivered again, and the next one
-about the same job."""
+"""Messages of the queue: which recordings one is about, when it is delivered again, and how another
+one about the same job is sent."""
 
 import hashlib
 import json
@@ -20,7 +20,7 @@ class Senseless(ValueError):
 
 
 class Message:
-    """A delivered message. The queue keeps it from other workers for as long as its job is worked on."""
+    """A delivered message, which the queue keeps from other workers while its job is worked on."""
 
     def __init__(self, record: dict[str, Any], sqs: Any) -> None:
         self.id: str = record["messageId"]
@@ -44,13 +44,13 @@ class Message:
             )
 
     def back_off(self, first: int) -> None:
-        """Makes the queue deliver it again after `first` seconds, twice as many each time, 900 at most."""
+        """Makes the queue deliver it again after `first` seconds, doubled each time, up to 900."""
         doublings = min(self.deliveries - 1, LONGEST_DELAY_SECONDS.bit_length())
         self.keep(min(first << doublings, LONGEST_DELAY_SECONDS))
 
     def hand_on(self, job: Job, delay: float = 0) -> None:
-        """Sends another message about the same recording: the deliveries of one message are limited,
-        and a long job needs many.
+        """Sends another message about the same recording, because the deliveries of one message are
+        limited and a long job needs many.
 
         Its group is the caller, so that the queue serves callers in turn.
         https://docs.aws.amazon.com/AWSSimpleQueueService/latest/SQSDeveloperGuide/sqs-fair-queues.html

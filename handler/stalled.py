@@ -1,4 +1,4 @@
-"""Jobs that no worker will finish any more. Nothing records that: it is worked out when a job is read."""
+"""Jobs that no worker will finish any more: computed when a job is read, and not stored."""
 
 from handler.errors import StenoError
 from handler.job import Job, failed
@@ -6,15 +6,17 @@ from handler.job import Job, failed
 MOST_ATTEMPTS = 5
 GAVE_UP = "The job was begun several times without getting anywhere; the log says more."
 
-# Between two leases of a running job, its message may be delayed for 900 seconds; delivered to a worker that dies
-# before it shortens the queue's visibility timeout, of 900 seconds too; and then wait for a free worker, all of which
-# may have just begun a run of 900 seconds. If more messages wait than there are workers, it may take longer still:
-# then the job reads as failed for a while, but the worker that gets its message completes it all the same.
+# After a lease, the message of a running job may be delayed for 900 seconds, the most that SQS
+# allows. Then a worker may get it and die before it shortens the queue's visibility timeout:
+# another 900 seconds. Then all workers may have begun a run of 900 seconds. In a queue with more
+# messages than workers it can take longer. The job reads as failed for a while then, but the
+# worker that gets its message completes it.
 _IDLE_SECONDS = 900 + 900 + 900
-_STOPPED = "The job has made no progress for a while. Retry it; parts that were transcribed are not billed again."
+_STOPPED = "The job has made no progress for a while. Retry it: finished parts are not billed again."
 
-# In a long queue a job may wait for hours, and longer if the owner has stopped the workers. The message of a job that
-# nobody has begun is lost only if S3 did not send it: the consumer of dead letters fails all others.
+# A job may wait for hours in a long queue, and for longer if the owner has stopped the workers.
+# So it does not fail early. Its message can only be lost if S3 did not send it; if the queue gave
+# it up, the consumer of dead letters fails the job.
 _QUEUED_SECONDS = 86_400
 _NEVER_BEGUN = "No worker has begun the job within a day. Retry it."
 

@@ -24,15 +24,17 @@ from handler.wiring import Wiring
 log = logging.getLogger("steno")
 
 HAND_ON_SECONDS = 30.0  # what a call leaves of its time to end in order
-# The queue gives a message up after 200 deliveries (infra/stack.py), which last for two days in an outage of AWS.
-# One that makes no sense is given up within about half an hour. Each delivery takes a few milliseconds.
+# A job that gets nowhere fails after five attempts, but nothing else limits a message that makes no
+# sense: the queue gives it up after 200 deliveries (infra/stack.py), which is after about half an
+# hour with this pause. Each of them takes a few milliseconds.
 _SENSELESS_SECONDS = 10
-# Lambda's own detection of recursive loops is off for the worker (infra/stack.py): it would end a long job after 16
-# messages. The longest recording, of twelve hours, was modelled to need 93 in a slow hour of the speech service.
+# Lambda's own detection of recursive loops is off for the worker (infra/stack.py), because it
+# would end a long job after 16 messages. The longest recording, of twelve hours, needs 93 by a
+# model of a slow speech service. Three times as many cost at most $7 of Lambda.
 MOST_HAND_OVERS = 300
 _ENDLESS = (
     f"The job was handed on {MOST_HAND_OVERS} times and is still not finished."
-    " Retry it; parts that were transcribed are not billed again."
+    " Retry it: finished parts are not billed again."
 )
 
 
@@ -59,7 +61,7 @@ class Worker:
             return all(done)
         except Exception as error:
             if is_outage(error):
-                log.warning("AWS does not respond. Message %s comes again later: %s", message.id, error)
+                log.warning("AWS does not respond; a message comes again later: %s", error)
             else:
                 log.exception("A message cannot be worked on: %s", message.body[:1000])
             with suppress(Exception):  # then the queue's own visibility timeout applies
@@ -101,10 +103,10 @@ class Worker:
         return True
 
     def _line_up(self, key: str, message: Message) -> bool:
-        """Whether the message was replaced by one in its caller's group: those of the bucket have none.
+        """Whether the message was replaced by one in its caller's group; the bucket's have none.
 
-        Not if the job was ever leased. The queue may deliver the message of a running job a second time,
-        and a replacement would not be recognised as that job's message when its worker dies.
+        Not if the job was ever leased: the queue may deliver the message of a running job again,
+        and that message must stay in the queue in case the worker dies.
         """
         if not message.is_from_bucket:
             return False

@@ -28,9 +28,7 @@ from infra.watching import Watching
 # 25 s on Lambda), the function, the gateway.
 API_TIMEOUT, GATEWAY_TIMEOUT = Duration.seconds(27), Duration.seconds(29)
 WORKER_TIMEOUT = Duration.minutes(15)
-# An outage of AWS must not empty the queue into the dead letters: with the worker's back-off, this many deliveries
-# last for two days. A job that gets nowhere ends by itself after five attempts, and a message that makes no sense
-# is delivered every ten seconds (handler/worker.py), so that it is with the dead letters after half an hour.
+# With the worker's back-off (messages.py), they last for two days of an outage of AWS.
 MOST_DELIVERIES = 200
 DIRECT_BYTES = 4_500_000  # what an event of 6 MB holds in base64
 TRANSCRIPT_DAYS = 30
@@ -117,8 +115,8 @@ class Steno(Stack):
         dead = sqs.Queue(
             self,
             "DeadLetters",
-            retention_period=Duration.days(14),
             visibility_timeout=Duration.minutes(6),  # six times the function's, as AWS recommends
+            retention_period=Duration.days(14),
             **secured,
         )
         queue = sqs.Queue(
@@ -230,8 +228,7 @@ class Steno(Stack):
             memory_size=1769,  # a whole processor
             ephemeral_storage_size=Size.gibibytes(4),  # the largest upload, and the parts of the longest
             environment={"AUTH": "open"},  # nobody calls it
-            # It sends messages to its own queue; how many about one job, it limits itself (MOST_HAND_OVERS).
-            recursive_loop=lambda_.RecursiveLoop.ALLOW,
+            recursive_loop=lambda_.RecursiveLoop.ALLOW,  # it has a limit of its own: MOST_HAND_OVERS
         )
         self._allow(function, self.openai_key.secret_arn, "secretsmanager:GetSecretValue")
         self._allow(function, self._objects("uploads"), "s3:GetObject", "s3:DeleteObject")
@@ -245,7 +242,7 @@ class Steno(Stack):
         return function
 
     def _dead_letter_consumer(self, code: Path) -> None:
-        """Fails the jobs of dead letters. A function of its own, for the worker's may be what is broken."""
+        """Fails the jobs of dead letters; of its own, as the worker may be overloaded."""
         function = self._function(
             "DeadLetterConsumer",
             code,
@@ -255,9 +252,13 @@ class Steno(Stack):
             environment={"AUTH": "open"},  # nobody calls it
         )
         self._allow(function, self._objects("uploads"), "s3:GetObject", "s3:DeleteObject")
-        function.add_event_source(
-            SqsEventSource(self.dead_letters, batch_size=1, max_concurrency=2, report_batch_item_failures=True)
+        source = SqsEventSource(
+            self.dead_letters,
+            batch_size=1,
+            max_concurrency=2,
+            report_batch_item_failures=True,
         )
+        function.add_event_source(source)
 
     def _function(
         self, name: str, code: Path, entry: str, environment: dict[str, str], **props: Any

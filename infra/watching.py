@@ -50,15 +50,15 @@ class Watching(Construct):
         if choices.alarm_email:
             self.topic.add_subscription(EmailSubscription(choices.alarm_email))
         waiting = queue.metric_approximate_age_of_oldest_message(statistic="Maximum")
-        # Received, not visible: their consumer empties the queue within seconds. SQS does not count what it moves there
-        # as sent.
+        # Not the visible ones, because their consumer deletes them within seconds; and not the sent
+        # ones, because SQS does not count the messages that it moves itself.
         dead = dead_letters.metric_number_of_messages_received(statistic="Sum")
         longest = worker.metric_duration(statistic="Maximum")
         self._alarm(
             "DeadLetters",
             dead,
             0,
-            "A message was given up; the log of DeadLetterConsumer names the job, which can be retried.",
+            "A job was given up: see the log of DeadLetterConsumer, and retry it.",
         )
         self._alarm("Waiting", waiting, _OLDEST.to_seconds(), "Recordings wait: too few workers, or none that gets on.")
         # For a quarter of an hour: a recording that is still being worked on is a 503 to OpenAI's SDKs, a few times.

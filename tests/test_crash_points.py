@@ -1,9 +1,9 @@
-"""A worker dies between every two of its writes, and another one gets its message: no recording is lost, no job is
-stuck, and nothing is billed twice but the request that was in flight.
+"""A worker dies between every two of its writes, and another one gets its message: no recording is
+lost, no job is stuck, and nothing is billed twice but the request that was in flight.
 
-Every write has a name. In each test one worker dies just before a write, or after the last one; a death just after a
-write leaves the same behind as one just before the next, and is tried as well with `--soak`. Another test compares the
-names with the writes of a run without a crash, so that none can be left out.
+Every write has a name. In each test one worker dies just before a write, or after the last one. A
+death just after a write leaves the same state as one just before the next; `--soak` tries both.
+Another test compares the names with the writes of a run without a crash, so that none is left out.
 """
 
 import threading
@@ -31,8 +31,8 @@ from tests.upstream import heard, refused
 
 NAME = ARN.rpartition(":")[2]
 SPEECH = asset("beckett.wav")[44:] * 3
-RECORDINGS = {1: wav(SPEECH[: 32_000 * 2]), 2: wav(SPEECH[: 32_000 * 26])}  # by their number of parts
-SHORT_PARTS = replace(PACING, part=13)  # a recording that is shorter than its search for a pause has one part
+RECORDINGS = {1: wav(SPEECH[: 32_000 * 2]), 2: wav(SPEECH[: 32_000 * 26])}  # by number of parts
+SHORT_PARTS = replace(PACING, part=13)  # the shortest of which the 26 seconds make two
 
 BEGINNING = ("shorten the visibility", "take the job")
 COURSES = {
@@ -158,7 +158,7 @@ class TimeIsUp:
 
 
 class World:
-    """A bucket, a queue, a table and an upstream, and the workers that use them one after another."""
+    """A bucket, a queue, a table, an upstream, and the workers that use them in turn."""
 
     def __init__(self):
         self.s3, self.sqs = boto3.client("s3"), boto3.client("sqs")
@@ -166,15 +166,20 @@ class World:
         self._create_bucket()
         self.table = boto3.resource("dynamodb").create_table(
             TableName=NAME,
-            KeySchema=[{"AttributeName": "pk", "KeyType": "HASH"}, {"AttributeName": "sk", "KeyType": "RANGE"}],
+            KeySchema=[
+                {"AttributeName": "pk", "KeyType": "HASH"},
+                {"AttributeName": "sk", "KeyType": "RANGE"},
+            ],
             AttributeDefinitions=[{"AttributeName": name, "AttributeType": "S"} for name in ("pk", "sk")],
             BillingMode="PAY_PER_REQUEST",
         )
         self.now = 1_800_000_000.0
-        chosen = settings(bucket_name=NAME, table_name=NAME, daily_seconds=10**9, max_concurrent_calls=1)
+        names = {"bucket_name": NAME, "table_name": NAME}
+        chosen = settings(**names, daily_seconds=10**9, max_concurrent_calls=1)
         self.caller = Jobs(chosen, lambda: self.now)
         jobs = Jobs(chosen, lambda: self.now)
-        self.wiring = Wiring(chosen, transport=httpx2.MockTransport(self._answer), today=lambda: TODAY, jobs=jobs)
+        upstream = httpx2.MockTransport(self._answer)
+        self.wiring = Wiring(chosen, transport=upstream, today=lambda: TODAY, jobs=jobs)
         for client in (jobs.client, jobs.objects.client, self.wiring.sqs):
             self._watch(client.meta.events)
         self.life, self.refuses, self.is_out = Life(), False, False
@@ -182,7 +187,8 @@ class World:
 
     def _create_bucket(self):
         self.s3.create_bucket(Bucket=NAME)
-        arn = self.sqs.get_queue_attributes(QueueUrl=self.queue, AttributeNames=["QueueArn"])["Attributes"]["QueueArn"]
+        asked = {"QueueUrl": self.queue, "AttributeNames": ["QueueArn"]}
+        arn = self.sqs.get_queue_attributes(**asked)["Attributes"]["QueueArn"]
         uploads = {"Key": {"FilterRules": [{"Name": "prefix", "Value": "uploads/"}]}}
         notified = {"QueueArn": arn, "Events": ["s3:ObjectCreated:*"], "Filter": uploads}
         self.s3.put_bucket_notification_configuration(
@@ -223,8 +229,11 @@ class World:
         return self.answered[sum(write.startswith("keep the answer") for write in writes) :]
 
     def deliver(self, life, handle, context=None):
-        """Gives a message of the queue to a worker, whose life is `life`, and deletes it if that is done with it.
-        Otherwise it is delivered again at once, but after the end of the worker's lease. False without a message."""
+        """Gives a message of the queue to a worker with this life, and deletes it if that succeeds.
+
+        Otherwise it is delivered again at once, but after the end of the lease. False if there is
+        no message.
+        """
         found = self.sqs.receive_message(QueueUrl=self.queue, MaxNumberOfMessages=1).get("Messages")
         if not found:
             return False

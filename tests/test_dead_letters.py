@@ -60,7 +60,8 @@ def test_a_letter_about_a_completed_job_changes_nothing_and_leaves_no_recording(
     identity = place.upload(recording("webm"))
     message = place.about(identity)
     assert place.work(message) == []
-    place.s3.put_object(Bucket="steno", Key=f"uploads/{identity}.webm", Body=b"x")  # as a crash leaves it
+    left_by_a_crash = f"uploads/{identity}.webm"
+    place.s3.put_object(Bucket="steno", Key=left_by_a_crash, Body=b"x")
     assert is_given_up(place, message)
     assert place.job(identity)["status"] == "completed"
     assert [key for key in place.objects() if identity in key] == [f"transcripts/{identity}.json"]
