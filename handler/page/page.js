@@ -1,7 +1,7 @@
 // The recorder page: what is on it, and what its buttons do. It sends and records by recorder.js, and keeps by kept.js.
 
 import * as kept from "./kept.js";
-import { deleteJob, fetchTranscript, followJob, record, retryJob, transcribe } from "./recorder.js";
+import { deleteJob, followJob, record, retryJob, transcribe } from "./recorder.js";
 
 const LANGUAGES = "ar bg ca cs da de el en es et fi fr he hi hr hu id it ja ko lt lv ms nl no pl pt ro ru sk sl sr sv th tr uk ur vi zh";
 const CLOCK_MILLISECONDS = 200;
@@ -9,21 +9,25 @@ const SAVING_MILLISECONDS = 5000; // beyond which the browser has given up
 
 /** By its id in the document. */
 const at = (id) => document.getElementById(id);
-/** @type {{entry: object, blob: Blob | null, row: HTMLElement, progress?: object, error?: Error, ends?: AbortController}[]} */
+/**
+ * @type {{entry: object, blob: Blob | null, row: HTMLElement, progress?: object,
+ *   error?: Error, ends?: AbortController}[]}
+ */
 let items = [];
 let shown = null;
 let recording = null;
 
 // Sending and waiting
 
-async function work(item, retrying = false) {
-	const { entry } = item;
+/** Runs an action with the item's progress, Cancel button and error; whether it succeeded. */
+async function run(item, action) {
 	const ends = (item.ends = new AbortController());
 	item.error = null;
 	const options = {
 		...access(),
-		language: entry.language || undefined,
-		responseFormat: entry.format,
+		language: item.entry.language || undefined,
+		responseFormat: item.entry.format,
+		asJob: item.entry.format !== "json",
 		signal: ends.signal,
 		onProgress(progress) {
 			item.progress = progress;
@@ -33,23 +37,37 @@ async function work(item, retrying = false) {
 	};
 	draw(item);
 	try {
-		if (retrying && entry.job)
-			await retryJob(entry.job, options).catch((error) => {
-				if (error.code === "not_failed") return; // only its answers were lost
-				if (error.status !== 404 || !item.blob) throw error;
-				entry.job = "";
-			});
-		const { transcript, model, job } = await (entry.job ? followJob(entry.job, options) : transcribe(item.blob, options));
-		Object.assign(entry, { transcript, model, job: job || entry.job });
-		// Where no words were heard, somebody may want to try again.
-		await (transcript ? kept.finish : kept.save)(entry).catch(unkept);
+		await action(options);
+		return true;
 	} catch (error) {
-		if (error.status === 401 && (await askForToken())) return await work(item, retrying);
+		if (error.status === 401 && (await askForToken())) return await run(item, action);
 		if (!ends.signal.aborted) fail(item, error);
+		return false;
 	} finally {
 		item.progress = item.ends = null;
+		draw(item);
 	}
-	draw(item);
+}
+
+async function work(item, retrying = false) {
+	const { entry } = item;
+	await run(item, async (options) => {
+		const { transcript, model, job, segments } = await transcription(item, options, retrying);
+		Object.assign(entry, { transcript, model }, job ? { job } : { segments });
+		// Where no words were heard, somebody may want to try again.
+		await (transcript ? kept.finish : kept.save)(entry).catch(unkept);
+	});
+}
+
+/** By the entry's job, or by a new one. */
+async function transcription({ entry, blob }, options, retrying) {
+	if (retrying && entry.job)
+		await retryJob(entry.job, options).catch((error) => {
+			if (error.code === "not_failed") return; // only its answers were lost
+			if (error.status !== 404 || !blob) throw error;
+			entry.job = "";
+		});
+	return entry.job ? followJob(entry.job, options) : transcribe(blob, options);
 }
 
 function fail(item, error) {
@@ -64,12 +82,14 @@ function keepJob({ entry }, job) {
 }
 
 async function cancel(item) {
-	const job = item.progress?.job || item.entry.job;
-	item.entry.job = "";
-	item.ends.abort();
+	const { entry, blob, progress, ends } = item;
+	const isDone = Boolean(entry.transcript); // only its subtitles are being made
+	const job = progress?.job || (isDone ? "" : entry.job);
+	if (job) entry.job = "";
+	ends.abort();
 	if (job) deleteJob(job, access()).catch((error) => error.status === 404 || tell(error));
-	if (item.blob && item.entry.recorded) await keep(item.entry);
-	else await (item.blob ? kept.remove(item.entry).catch(() => {}) : remove(item));
+	if (isDone || (blob && entry.recorded)) await keep(entry);
+	else await (blob ? kept.remove(entry).catch(() => {}) : remove(item));
 }
 
 async function remove(item) {
@@ -265,7 +285,8 @@ function draw(item) {
 	at("sound").hidden = !blob;
 	const done = Boolean(entry.transcript);
 	for (const id of ["copy", "txt"]) at(id).hidden = !done;
-	for (const id of ["srt", "vtt"]) at(id).hidden = !done || !(entry.job || blob);
+	const canHaveTimes = done && !ends && (entry.job || entry.segments || blob);
+	for (const id of ["srt", "vtt"]) at(id).hidden = !canHaveTimes;
 	at("again").hidden = done || Boolean(ends) || !(blob || entry.job);
 	at("again").textContent = error ? "Try again" : "Send";
 	at("cancel").hidden = !ends;
@@ -313,7 +334,7 @@ at("copy").onclick = async () => {
 	}
 };
 at("txt").onclick = () => download(shown, "txt", shown.entry.transcript);
-for (const format of ["srt", "vtt"]) at(format).onclick = () => subtitles(shown, format).catch(tell);
+for (const format of ["srt", "vtt"]) at(format).onclick = () => subtitles(shown, format);
 at("again").onclick = () => {
 	tell();
 	work(shown, true);
@@ -321,18 +342,48 @@ at("again").onclick = () => {
 at("cancel").onclick = () => cancel(shown);
 at("delete").onclick = () => remove(shown);
 
+/** Saves subtitles. Without times, asks first, as the recording is transcribed once more. */
 async function subtitles(item, format) {
+	const { entry, blob } = item;
+	if (item.ends) return;
 	tell();
-	at("status").textContent = "Laying the words on the sound …";
-	const { job, language } = item.entry;
-	try {
-		const made = job
-			? await fetchTranscript(job, format, access())
-			: await transcribe(item.blob, { ...access(), language: language || undefined, responseFormat: format });
-		download(item, format, made.transcript);
-	} finally {
+	let text = null;
+	const fromJob = async (options) => {
+		const made = await followJob(entry.job, { ...options, responseFormat: format });
+		text = made.transcript;
+	};
+	const again = async (options) => {
+		const { job, segments } = await transcription(item, options, true);
+		Object.assign(entry, job ? { job } : { segments });
+		await keep(entry);
+		if (job) await fromJob(options);
+		else text = written(segments, format);
+	};
+	if (entry.job && !(await run(item, fromJob))) {
+		const isGone = item.error?.status === 404;
+		if (isGone) entry.job = "";
 		draw(item);
+		if (!item.error?.job && !(isGone && (blob || entry.segments))) return;
 	}
+	if (text === null && entry.segments) text = written(entry.segments, format);
+	if (text === null && (await ask(at("billing")))) {
+		entry.format = "verbose_json";
+		await run(item, again);
+	}
+	if (text !== null) download(item, format, text);
+}
+
+/** The segments as SRT or WebVTT, for servers that keep no jobs. */
+function written(segments, format) {
+	const clock = (seconds) => new Date(seconds * 1000).toISOString().slice(11, 23);
+	const escape = (text) => text.replace(/&/g, "&amp;").replace(/</g, "&lt;").replace(/>/g, "&gt;");
+	const cues = segments.map(({ start, end, text }, number) => {
+		const times = `${clock(start)} --> ${clock(end)}`;
+		const line = text.replace(/\s+/g, " ").trim();
+		if (format === "vtt") return `${times}\n${escape(line)}\n`;
+		return `${number + 1}\n${times.replaceAll(".", ",")}\n${line}\n`;
+	});
+	return (format === "vtt" ? "WEBVTT\n\n" : "") + cues.join("\n");
 }
 
 function download({ entry }, extension, text) {
@@ -343,22 +394,27 @@ function download({ entry }, extension, text) {
 	setTimeout(() => URL.revokeObjectURL(link.href), 60_000);
 }
 
-// The token, where the server asks for one
+// What a person is asked
+
+/** Whether the dialog was answered, and not left. */
+function ask(dialog) {
+	dialog.returnValue = "";
+	dialog.showModal();
+	return new Promise((resolve) => {
+		dialog.onclose = () => resolve(Boolean(dialog.returnValue));
+	});
+}
+
+at("pay").onclick = () => at("billing").close("yes");
+at("refuse").onclick = () => at("billing").close();
 
 const access = () => ({ token: localStorage.getItem("token") ?? undefined });
 
 let asking = null;
 
-/** Whether one was given. */
+/** Whether one was given; all who need it wait for the same answer. */
 function askForToken() {
-	asking ??= new Promise((resolve) => {
-		at("access").onclose = () => {
-			asking = null;
-			resolve(at("access").returnValue === "given");
-		};
-		at("access").returnValue = "";
-		at("access").showModal();
-	});
+	asking ??= ask(at("access")).finally(() => (asking = null));
 	return asking;
 }
 

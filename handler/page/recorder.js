@@ -1,23 +1,24 @@
 /**
- * Steno's client for browsers: records, and has recordings of any size transcribed.
+ * Steno's client for browsers: records, and transcribes recordings of any size.
  *
  *     const { transcript } = await transcribe(await (await record()).stop(), { token });
  *
- * Without `baseUrl`, the server is the one that this module came from. `signal` ends the waiting, but no job. Progress
- * is in bytes while sending, then in parts, whose `total` is null at first.
+ * `baseUrl` is the server; by default, the one that served this module. `signal` ends the waiting, but no job. `asJob`
+ * uploads small recordings, too: jobs keep every format. Progress is in bytes while sending, then in parts, whose
+ * `total` is null at first.
  *
  * @typedef {"json" | "text" | "srt" | "vtt" | "verbose_json"} Format
  * @typedef {{baseUrl?: string, token?: string, signal?: AbortSignal}} Access
  * @typedef {{language?: string, model?: string, prompt?: string, keywords?: string[], responseFormat?: Format}} Wishes
  * @typedef {{phase: "sending" | "queued" | "transcribing", done: number, total: number | null, transcript: string, job: string}} Progress
- * @typedef {Access & Wishes & {onProgress?: (progress: Progress) => void}} Options
+ * @typedef {Access & Wishes & {asJob?: boolean, onProgress?: (progress: Progress) => void}} Options
  * @typedef {{transcript: string, model: string, job: string, segments?: any[], duration?: number}} Transcription
  */
 
 const DELAYS = [1, 2, 4, 8, 15, 30, 30, 30]; // seconds between tries
 const POLL_SECONDS = 2;
 
-/** `code` is for programs, `detail` for people; `status` is 0 where nothing answered. */
+/** `code` is for programs, `detail` for people; `status` is 0 if no server answered. */
 export class StenoError extends Error {
 	status = 0;
 	job = "";
@@ -30,31 +31,31 @@ export class StenoError extends Error {
 }
 
 /**
- * The transcript of a recording, small or large. A lost connection is tried again for two minutes.
- * Rejects with a StenoError or the signal's reason.
+ * The transcript of a recording, small or large. A lost connection is retried for two minutes.
+ * Rejects with StenoError or the signal's reason.
  * @param {Blob} recording @param {Options} [options] @returns {Promise<Transcription>}
  */
 export async function transcribe(recording, options = {}) {
 	if (!recording.size) throw new StenoError("empty_recording", "The recording is empty.");
-	const config = JSON.parse((await call("GET", "config", options)).text);
-	const most = config.upload_max_bytes ?? config.direct_max_bytes;
+	const { direct_max_bytes: direct, upload_max_bytes: uploads } = (await call("GET", "config", options)).data;
+	const most = uploads ?? direct;
 	if (recording.size > most) throw new StenoError("recording_too_large", `At most ${most} bytes are taken here.`);
-	if (recording.size > config.direct_max_bytes) return upload(recording, options);
-	// A server without uploads keeps no books: a second try may be paid, too.
-	const tries = config.upload_max_bytes ? undefined : 1;
+	if (recording.size > direct || (options.asJob && uploads)) return upload(recording, options);
+	// Without uploads there is no ledger: a retry may be billed.
+	const tries = uploads ? undefined : 1;
 	const answer = await call("POST", "transcribe", options, filled(wishes(options), recording), "", tries);
-	return answer.status === 202 ? followJob(JSON.parse(answer.text).id, options) : result(answer);
+	return answer.status === 202 ? followJob(answer.data.id, options) : result(answer);
 }
 
-/** A job's, as it becomes. @param {string} job @param {Options} [options] @returns {Promise<Transcription>} */
+/** Of a job, when it ends. @param {string} job @param {Options} [options] @returns {Promise<Transcription>} */
 export async function followJob(job, options = {}) {
 	for (;;) {
-		const answer = await call("GET", `transcriptions/${job}`, options);
-		const { status, progress, transcript, error } = JSON.parse(answer.text);
+		const { data, retryAfter } = await call("GET", `transcriptions/${job}`, options);
+		const { status, progress, transcript, error } = data;
 		if (status === "failed") throw new StenoError(error.code, error.detail, { job });
 		if (status === "completed") return fetchTranscript(job, options.responseFormat, options);
 		options.onProgress?.({ phase: status === "processing" ? "transcribing" : "queued", ...progress, transcript, job });
-		await pause(answer.retryAfter || POLL_SECONDS, options.signal);
+		await pause(retryAfter || POLL_SECONDS, options.signal);
 	}
 }
 
@@ -71,7 +72,7 @@ export const deleteJob = (job, options = {}) => call("DELETE", `transcriptions/$
 
 /**
  * From the microphone. `stop()` and `finished` give the recording, or reject with `empty_recording` or `muted` (with the
- * `recording`). `onLevel` is told 0 to 1, ten times a second, `onChunk` each second's bytes.
+ * `recording`). `onLevel` gets 0 to 1 ten times a second, `onChunk` each second's bytes.
  * @param {{onLevel?: (level: number) => void, onChunk?: (chunk: Blob) => void}} [options]
  */
 export async function record({ onLevel, onChunk } = {}) {
@@ -83,16 +84,13 @@ export async function record({ onLevel, onChunk } = {}) {
 	recorder.ondataavailable = ({ data }) => {
 		if (data.size) chunks.push(data), onChunk?.(data);
 	};
-	/** @type {Promise<Blob>} */
-	const finished = new Promise((resolve, reject) => {
-		recorder.onstop = () => {
-			for (const track of stream.getTracks()) track.stop();
-			meter.end();
-			const recording = new Blob(chunks, { type: recorder.mimeType || mimeType });
-			if (!recording.size) reject(new StenoError("empty_recording", "Nothing was recorded."));
-			else if (meter.heard === false) reject(new StenoError("muted", "The microphone was muted.", { recording }));
-			else resolve(recording);
-		};
+	const finished = new Promise((stopped) => (recorder.onstop = stopped)).then(() => {
+		for (const track of stream.getTracks()) track.stop();
+		meter.end();
+		const recording = new Blob(chunks, { type: recorder.mimeType || mimeType });
+		if (!recording.size) throw new StenoError("empty_recording", "Nothing was recorded.");
+		if (meter.heard === false) throw new StenoError("muted", "The microphone was muted.", { recording });
+		return recording;
 	});
 	finished.catch(() => {});
 	recorder.start(1000);
@@ -108,10 +106,12 @@ async function microphone() {
 	if (!navigator.mediaDevices) throw new StenoError("not_supported", "Only pages that come by https can record.");
 	try {
 		return await navigator.mediaDevices.getUserMedia({ audio: { sampleRate: 48_000 } }); // or WebKitGTK records nothing
-	} catch (error) {
-		if (error.name === "NotAllowedError") throw new StenoError("microphone_denied", "Allow this page the microphone.");
-		if (error.name === "NotFoundError") throw new StenoError("no_microphone", "Connect a microphone.");
-		throw new StenoError("microphone_failed", `The microphone fails: ${error.message}`);
+	} catch ({ name, message }) {
+		const known = {
+			NotAllowedError: ["microphone_denied", "Allow this page the microphone."],
+			NotFoundError: ["no_microphone", "Connect a microphone."],
+		};
+		throw new StenoError(...(known[name] ?? ["microphone_failed", `The microphone fails: ${message}`]));
 	}
 }
 
@@ -136,7 +136,7 @@ async function upload(recording, options) {
 	const wanted = JSON.stringify({ filename: recording.name, content_type, size: recording.size, ...wishes(options) });
 	// A form runs out in time.
 	for (let renewed = false; ; renewed = true) {
-		const { id, upload } = JSON.parse((await call("POST", "uploads", options, wanted)).text);
+		const { id, upload } = (await call("POST", "uploads", options, wanted)).data;
 		try {
 			await call("POST", upload.url, options, filled(upload.fields, recording), id);
 			return await followJob(id, options);
@@ -157,46 +157,44 @@ function filled(fields, recording) {
 	return form;
 }
 
-function result({ text, json, model }, job = "") {
-	return { ...(json ? JSON.parse(text) : { transcript: text }), model, job };
+function result({ text, data, model }, job = "") {
+	return { ...(data ?? { transcript: text }), model, job };
 }
 
 /** XMLHttpRequest tells how much is sent. */
 async function call(method, path, options, body = null, job = "", tries = DELAYS.length + 1) {
-	const { baseUrl, token, signal, onProgress } = options;
-	const base = new URL(baseUrl ?? ".", import.meta.url).href.replace(/\/?$/, "/api/");
+	const { token, signal } = options;
+	const base = new URL(options.baseUrl ?? ".", import.meta.url).href.replace(/\/?$/, "/api/");
 	const url = new URL(path, base).href;
+	const tell = (phase, done, total) => options.onProgress?.({ phase, done, total, transcript: "", job });
 	for (let tried = 1; ; tried++) {
 		const request = new XMLHttpRequest();
 		request.open(method, url);
 		if (token && url.startsWith(base)) request.setRequestHeader("Authorization", `Bearer ${token}`);
 		if (typeof body === "string") request.setRequestHeader("Content-Type", "application/json");
-		if (body instanceof FormData) {
-			request.upload.onprogress = ({ loaded: done, total }) =>
-				onProgress?.({ phase: "sending", done, total, transcript: "", job });
-		}
+		else if (body) request.upload.onprogress = ({ loaded, total }) => tell("sending", loaded, total);
 		const sent = until(signal, (done) => {
 			request.onloadend = done;
 			request.send(body);
 		});
 		await sent.catch((reason) => (request.abort(), Promise.reject(reason)));
 		const header = (name) => request.getResponseHeader(name) ?? "";
-		const { responseText: text } = request;
-		const status = header("Content-Type").includes("html") ? 0 : request.status; // a captive portal's
-		const json = header("Content-Type").includes("json");
+		const text = request.responseText;
+		const type = header("Content-Type");
+		const status = type.includes("html") ? 0 : request.status; // a captive portal's
+		const parse = () => (type.includes("json") ? JSON.parse(text) : null);
 		const retryAfter = Number(header("Retry-After"));
-		if (status && status < 300) return { status, text, json, model: header("Steno-Model"), retryAfter };
-		const passing = !status || status === 503 || (method === "GET" && [429, 502, 504].includes(status));
+		if (status && status < 300) return { status, text, data: parse(), model: header("Steno-Model"), retryAfter };
+		const passing = [0, 503].includes(status) || (method === "GET" && [429, 502, 504].includes(status));
 		if (!passing || tried >= tries) {
 			if (!status) throw new StenoError("connection_lost", "The server cannot be reached from this page.");
-			const { code = `http_${status}`, detail, message } = json ? JSON.parse(text) : inBucket(text);
+			const fromBucket = { message: /<Message>(.*?)</.exec(text)?.[1] ?? text };
+			const { code = `http_${status}`, detail, message } = parse() ?? fromBucket;
 			throw new StenoError(code, detail || message || code, { status, job: header("Location").split("/").pop() });
 		}
 		await pause(retryAfter || DELAYS[tried - 1], signal);
 	}
 }
-
-const inBucket = (xml) => ({ message: /<Message>(.*?)</.exec(xml)?.[1] ?? xml });
 
 /** Or until the connection is back. */
 function pause(seconds, signal) {

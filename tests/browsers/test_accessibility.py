@@ -64,9 +64,25 @@ def asked_for_a_token(page):
     expect(page.locator("#token")).to_be_focused()
 
 
+def asked_about_the_bill(page):
+    transcribed(page)
+    page.click("#srt")
+    expect(page.locator("#refuse")).to_be_focused()
+
+
 @pytest.mark.parametrize(
     "state",
-    [begun, recording_now, paused, sending, transcribed, refused, without_a_microphone, asked_for_a_token],
+    [
+        begun,
+        recording_now,
+        paused,
+        sending,
+        transcribed,
+        refused,
+        without_a_microphone,
+        asked_for_a_token,
+        asked_about_the_bill,
+    ],
     ids=lambda one: one.__name__,
 )
 def test_axe_finds_nothing_serious(page, state, server, engine, npm):

@@ -5,6 +5,7 @@ import contextlib
 import shutil
 import subprocess
 
+import httpx2
 import pytest
 from playwright.sync_api import Error
 
@@ -56,7 +57,7 @@ export async function dictate(signal: AbortSignal): Promise<string> {
     const recorder = await record({ onLevel: (level: number) => console.log(level) });
     const seen = (progress: Progress): string => progress.phase;
     try {
-        const options = { token: "t", onProgress: seen, signal };
+        const options = { token: "t", onProgress: seen, signal, asJob: true };
         const made = await transcribe(await recorder.stop(), { ...options, responseFormat: "srt" });
         return made.transcript;
     } catch (error) {
@@ -102,6 +103,16 @@ def test_an_allowed_page_of_another_origin_has_recordings_transcribed(abroad, li
     assert ("segments" in told) == (wanted == "verbose_json")
     assert told["phases"][0] == "sending"
     assert phases in (None, told["phases"])
+
+
+def test_a_small_recording_can_be_sent_as_a_job_which_keeps_every_format(abroad, engine):
+    page, server = abroad(True)
+    given = {"module": "/recorder.js", "server": server, "recording": ENCODED}
+    told = page.evaluate(TRANSCRIBE, {**given, "options": {"asJob": True}})
+    assert WORDS in told["transcript"]
+    transcript = f"{server}/api/transcriptions/{told['job']}/transcript?response_format=srt"
+    assert "-->" in httpx2.get(transcript).text
+    assert len(engine.calls()) == 1
 
 
 def test_a_page_that_is_not_allowed_is_told_nothing_and_nothing_is_paid_for_it(abroad, engine):

@@ -11,8 +11,9 @@ from playwright.sync_api import expect
 
 from tests.browsers.drivers import NO_CHROMIUM, chromium, until
 from tests.browsers.proxy import Proxy
-from tests.conftest import ROOT, serving
+from tests.conftest import ROOT, app, serving
 from tests.recordings import ASSETS, asset, long_recording, long_speech, recording
+from tests.upstream import FalseUpstream, heard
 
 FOLDER = ROOT / "handler" / "page"
 SPEECH = ASSETS / "beckett.wav"
@@ -343,6 +344,8 @@ def test_a_transcript_is_copied_and_saved_in_every_format(page, site, limit, tmp
     for kind, begins in (("txt", WORDS), ("srt", "1\n00:00:00,"), ("vtt", "WEBVTT")):
         with page.expect_download() as saved:
             page.click(f"#{kind}")
+            if kind == "srt" and limit > 1000:  # sent in one request, so there are no times yet
+                page.click("#pay")
         assert saved.value.suggested_filename == f"Krapp's tape.{kind}"
         saved.value.save_as(tmp_path / kind)
         assert begins in (tmp_path / kind).read_text()
@@ -417,3 +420,176 @@ def test_a_microphone_that_fails_is_explained(page, site, microphone, said):
         expect(page.locator("#again")).to_be_visible()
     else:
         expect(page.locator("#alert")).to_contain_text(said)
+
+
+# Subtitles, and who is asked before they cost something
+
+BILLED = "may be billed again"
+LINES = [
+    {"start": 0, "end": 1.5, "text": " Ever <tried>. "},
+    {"start": 3661.25, "end": 3662, "text": "Ever failed."},
+]
+SUBTITLES = {
+    "srt": """\
+1
+00:00:00,000 --> 00:00:01,500
+Ever <tried>.
+
+2
+01:01:01,250 --> 01:01:02,000
+Ever failed.
+""",
+    "vtt": """\
+WEBVTT
+
+00:00:00.000 --> 00:00:01.500
+Ever &lt;tried&gt;.
+
+01:01:01.250 --> 01:01:02.000
+Ever failed.
+""",
+}
+CONFIG = {"direct_max_bytes": 1_000_000, "upload_max_bytes": 1_000_000_000}
+JOB = {"status": "processing", "progress": {"done": 1, "total": 3}, "transcript": "", "error": None}
+SILENT = "There is no sound in the video."
+FAILED = {**JOB, "status": "failed", "error": {"code": "no_audio", "detail": SILENT}}
+POLL_ONCE = {"Retry-After": "1000"}
+
+
+@pytest.fixture
+def bare():
+    """Makes a server without a bucket over a false upstream; its address."""
+    with contextlib.ExitStack() as stack:
+        yield lambda upstream=None, **given: stack.enter_context(serving(app(upstream, **given)))
+
+
+def save(page, kind, *, pay=None):
+    """The text of the saved subtitles; `pay` is how the question about the bill is answered."""
+    with page.expect_download() as saved:
+        page.click(f"#{kind}")
+        if pay:
+            pay()
+    return saved.value.path().read_text()
+
+
+def answer_as_a_job(page, job):
+    """Answers uploads with the job `j`, as it stands; returns the methods of requests about it."""
+    asked = []
+
+    def answer(route):
+        asked.append(route.request.method)
+        if route.request.method == "GET":
+            route.fulfill(json=job, headers=POLL_ONCE)
+        else:
+            route.fulfill(status=204)
+
+    upload = {"id": "j", "upload": {"url": "/bucket", "fields": {}}}
+    page.route("**/api/config", lambda route: route.fulfill(json=CONFIG))
+    page.route("**/api/uploads", lambda route: route.fulfill(status=201, json=upload))
+    page.route("**/bucket", lambda route: route.fulfill(status=204))
+    page.route("**/api/transcriptions/j", answer)
+    return asked
+
+
+def test_subtitles_are_billed_again_only_after_a_yes_and_only_once(page, site, engine):
+    url, _ = site()
+    usage = {"type": "duration", "seconds": 130}
+    engine.script({"body": {"text": WORDS, "usage": usage}, "times": 50})
+    visit(page, url)
+    choose(page, long_recording("mp3", 130))
+    read(page)
+    assert len(engine.calls()) == 1
+    for refuse in (lambda: page.click("#refuse"), lambda: page.keyboard.press("Escape")):
+        page.click("#srt")
+        expect(page.locator("#billing")).to_contain_text(BILLED)
+        refuse()
+        expect(page.locator("#billing")).not_to_be_visible()
+        expect(page.locator("#status")).to_contain_text("Transcribed by")
+    assert engine.calls() == []
+
+    def yes_twice():
+        page.evaluate("for (const _ of [1, 2]) document.getElementById('pay').click()")
+
+    sent = []
+    page.on("request", lambda request: sent.append(request.url.rpartition("/")[2]))
+    assert "-->" in save(page, "srt", pay=yes_twice)
+    assert len(engine.calls()) > 1  # for parts of a minute
+    assert sent.count("uploads") == 1
+    for kind in ("vtt", "srt"):
+        assert "-->" in save(page, kind)
+    assert engine.calls() == []
+
+
+def test_subtitles_cost_nothing_if_the_times_are_there_also_after_a_reload(page, site, engine):
+    url, _ = site()
+    visit(page, url)
+    page.check("#subtitles")
+    choose(page, recording("webm"))
+    read(page, "Ever tried")
+    assert len(engine.calls()) == 1
+    assert "-->" in save(page, "srt")
+    visit(page, url)
+    page.click("#recent li button")
+    assert "-->" in save(page, "vtt")
+    assert engine.calls() == []
+
+
+@pytest.mark.parametrize("wanted_at_once", [True, False])
+def test_subtitles_of_a_server_without_jobs_are_billed_once(page, bare, wanted_at_once):
+    answer = heard("Ever tried.", segments=LINES, language="en", duration=3662)
+    upstream = FalseUpstream(answer, answer, answer)
+    visit(page, bare(upstream, whisper_model="whisper-1"))
+    page.set_checked("#subtitles", wanted_at_once)
+    choose(page, recording("webm"))
+    expect(page.locator("#status")).to_have_text("Transcribed by whisper-1")
+    pay = None if wanted_at_once else lambda: page.click("#pay")
+    assert save(page, "srt", pay=pay) == SUBTITLES["srt"]
+    assert save(page, "vtt") == SUBTITLES["vtt"]
+    assert len(upstream.calls) == (1 if wanted_at_once else 2)
+
+
+def test_subtitles_show_their_progress_and_can_be_cancelled(page, bare):
+    visit(page, bare())
+    choose(page, recording("webm"))
+    expect(page.locator("#status")).to_contain_text("Transcribed by")
+    asked = answer_as_a_job(page, JOB)
+    page.click("#srt")
+    page.click("#pay")
+    expect(page.locator("#status")).to_have_text("1 of 3 parts are heard")
+    expect(page.locator("#heard")).to_contain_text("33 %")
+    expect(page.locator("#srt")).not_to_be_visible()
+    with page.expect_request(lambda request: request.method == "DELETE"):
+        page.click("#cancel")
+    expect(page.locator("#status")).to_contain_text("Transcribed by")
+    expect(page.locator("#transcript")).to_have_text("Ever tried.")
+    page.click("#srt")
+    expect(page.locator("#billing")).to_be_visible()
+    assert asked == ["GET", "DELETE"]
+
+
+def test_subtitles_that_fail_say_why_and_leave_the_transcript(page, bare):
+    visit(page, bare())
+    choose(page, recording("webm"))
+    expect(page.locator("#status")).to_contain_text("Transcribed by")
+    answer_as_a_job(page, FAILED)
+    page.click("#srt")
+    page.click("#pay")
+    expect(page.locator("#status")).to_have_text(SILENT)
+    expect(page.locator("#transcript")).to_have_text("Ever tried.")
+    page.click("#srt")
+    expect(page.locator("#billing")).to_be_visible()
+
+
+def test_subtitles_of_a_job_that_has_expired_ask_before_they_are_billed_again(page, bare):
+    visit(page, bare())
+    gone = {"code": "not_found", "detail": "There is no such job, or it has expired."}
+    text = {"transcript": "Ever tried."}
+    asked = answer_as_a_job(page, {**JOB, "status": "completed"})
+    page.route("**/transcript?*", lambda route: route.fulfill(json=text))
+    choose(page, recording("webm") * 100)
+    expect(page.locator("#transcript")).to_have_text("Ever tried.")
+    page.unroute_all()
+    page.route("**/api/transcriptions/j", lambda route: route.fulfill(status=404, json=gone))
+    page.click("#srt")
+    expect(page.locator("#billing")).to_be_visible()
+    assert asked == ["GET"]
