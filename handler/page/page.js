@@ -6,11 +6,18 @@ import { deleteJob, followJob, record, retryJob, transcribe } from "./recorder.j
 const LANGUAGES = "ar bg ca cs da de el en es et fi fr he hi hr hu id it ja ko lt lv ms nl no pl pt ro ru sk sl sr sv th tr uk ur vi zh";
 const CLOCK_MILLISECONDS = 200;
 const SAVING_MILLISECONDS = 5000; // beyond which the browser has given up
+// Instead of details that are written for programmers, by the error's code.
+const IN_WORDS = {
+	unsupported_media:
+		"This file is not a recording that this server can read. Perhaps it is a document," +
+		" a picture or a web page, with no audio or video in it." +
+		" Choose an MP3, M4A, WAV, WebM, Ogg or FLAC file.",
+};
 
 /** By its id in the document. */
 const at = (id) => document.getElementById(id);
 /**
- * @type {{entry: object, blob: Blob | null, row: HTMLElement, progress?: object,
+ * @type {{entry: object, blob: Blob | null, row: HTMLElement, progress?: object, offline?: boolean,
  *   error?: Error, ends?: AbortController}[]}
  */
 let items = [];
@@ -30,8 +37,9 @@ async function run(item, action) {
 		asJob: item.entry.format !== "json",
 		signal: ends.signal,
 		onProgress(progress) {
-			item.progress = progress;
-			if (progress.phase !== "sending") keepJob(item, progress.job);
+			item.offline = progress.phase === "offline";
+			if (!item.offline) item.progress = progress;
+			if (!item.offline && progress.phase !== "sending") keepJob(item, progress.job);
 			draw(item);
 		},
 	};
@@ -44,13 +52,17 @@ async function run(item, action) {
 		if (!ends.signal.aborted) fail(item, error);
 		return false;
 	} finally {
-		item.progress = item.ends = null;
+		item.progress = item.offline = item.ends = null;
 		draw(item);
 	}
 }
 
 async function work(item, retrying = false) {
 	const { entry } = item;
+	if (entry.failed) {
+		entry.failed = "";
+		keep(entry);
+	}
 	await run(item, async (options) => {
 		const { transcript, model, job, segments } = await transcription(item, options, retrying);
 		Object.assign(entry, { transcript, model }, job ? { job } : { segments });
@@ -71,9 +83,15 @@ async function transcription({ entry, blob }, options, retrying) {
 }
 
 function fail(item, error) {
+	const { entry } = item;
 	item.error = error;
-	keepJob(item, error.job);
+	entry.job = error.job || entry.job;
+	const isFinal = error.job || error.status === 404; // the next visit would get it again
+	if (isFinal && entry.transcript === undefined) entry.failed = inWords(error);
+	keep(entry);
 }
+
+const inWords = (error) => IN_WORDS[error.code] ?? error.message;
 
 function keepJob({ entry }, job) {
 	if (!job || entry.job === job) return;
@@ -194,6 +212,7 @@ at("pause").onclick = () => {
 	if (recording.paused) recording.pause();
 	else recording.resume();
 	drawRecorder();
+	items.forEach(draw);
 };
 
 function runClock() {
@@ -266,7 +285,7 @@ function show(item) {
 }
 
 function draw(item) {
-	const { entry, blob, row, progress, error, ends } = item;
+	const { entry, blob, row, progress, offline, error, ends } = item;
 	const button = row.firstChild;
 	button.firstChild.textContent = entry.name;
 	button.lastChild.textContent = state(item);
@@ -279,8 +298,8 @@ function draw(item) {
 	at("transcript").textContent = entry.transcript ?? progress?.transcript ?? "";
 	at("transcript").hidden = !at("transcript").textContent;
 	const sending = isSending(progress);
-	drawBar("sent", sending, progress);
-	drawBar("heard", ends && !sending, progress);
+	drawBar("sent", sending && !offline, progress);
+	drawBar("heard", ends && !sending && !offline, progress);
 	if (blob && !at("sound").src) at("sound").src = URL.createObjectURL(blob);
 	at("sound").hidden = !blob;
 	const done = Boolean(entry.transcript);
@@ -307,8 +326,11 @@ function drawBar(id, isOn, progress) {
 const isSending = (progress) => progress?.phase === "sending" && progress.done < progress.total;
 
 /** One sentence. */
-function state({ entry, blob, progress, error, ends }) {
-	if (error) return error.message;
+function state({ entry, blob, progress, offline, error, ends }) {
+	if (error) return inWords(error);
+	const isKept = entry.recorded && !entry.transcript && !losing;
+	if (offline && isKept) return "No connection. Retrying; the recording is kept in this browser.";
+	if (offline) return "No connection. Retrying …";
 	if (ends && !progress) return "Starting …";
 	if (isSending(progress)) return "Sending …";
 	if (progress?.phase === "sending") return "Sent; the words are on their way …";
@@ -316,7 +338,8 @@ function state({ entry, blob, progress, error, ends }) {
 	if (progress) return progress.total ? `${progress.done} of ${progress.total} parts are heard` : "Listening …";
 	if (entry.transcript === "") return "Nobody speaks in it.";
 	if (entry.transcript) return `Transcribed by ${entry.model}`;
-	return blob ? "Not sent yet" : recording ? "Recording …" : "Not sent";
+	if (blob || !recording) return blob ? "Not sent yet" : "Not sent";
+	return recording.paused ? "Paused" : "Recording …";
 }
 
 function tell(error = null) {
@@ -436,13 +459,15 @@ addEventListener("beforeunload", (event) => {
 	if (recording || only) event.preventDefault();
 });
 
+const isUnfinished = ({ entry }) => entry.transcript === undefined && !entry.failed;
 const elsewhere = (await navigator.locks?.query())?.held.map(({ name }) => name);
 for (const entry of await kept.entries().catch(() => [])) {
 	if (elsewhere?.includes(entry.id)) continue; // another tab records it
 	const item = list(entry, entry.transcript ? null : await kept.recording(entry).catch(() => null));
+	if (entry.failed) item.error = new Error(entry.failed);
 	at("recent").querySelector("ul").append(item.row);
 	draw(item);
-	if (entry.job && entry.transcript === undefined) work(item);
+	if (isUnfinished(item) && entry.job) work(item);
 }
-show(items.find(({ entry }) => entry.transcript === undefined) ?? null);
+show(items.find(isUnfinished) ?? null);
 document.body.dataset.ready = "";

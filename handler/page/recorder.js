@@ -10,7 +10,7 @@
  * @typedef {"json" | "text" | "srt" | "vtt" | "verbose_json"} Format
  * @typedef {{baseUrl?: string, token?: string, signal?: AbortSignal}} Access
  * @typedef {{language?: string, model?: string, prompt?: string, keywords?: string[], responseFormat?: Format}} Wishes
- * @typedef {{phase: "sending" | "queued" | "transcribing", done: number, total: number | null, transcript: string, job: string}} Progress
+ * @typedef {{phase: "sending" | "queued" | "transcribing" | "offline", done: number, total: number | null, transcript: string, job: string}} Progress
  * @typedef {Access & Wishes & {asJob?: boolean, onProgress?: (progress: Progress) => void}} Options
  * @typedef {{transcript: string, model: string, job: string, segments?: any[], duration?: number}} Transcription
  */
@@ -166,7 +166,7 @@ async function call(method, path, options, body = null, job = "", tries = DELAYS
 	const { token, signal } = options;
 	const base = new URL(options.baseUrl ?? ".", import.meta.url).href.replace(/\/?$/, "/api/");
 	const url = new URL(path, base).href;
-	const tell = (phase, done, total) => options.onProgress?.({ phase, done, total, transcript: "", job });
+	const tell = (phase, done, total = null) => options.onProgress?.({ phase, done, total, transcript: "", job });
 	for (let tried = 1; ; tried++) {
 		const request = new XMLHttpRequest();
 		request.open(method, url);
@@ -192,6 +192,7 @@ async function call(method, path, options, body = null, job = "", tries = DELAYS
 			const { code = `http_${status}`, detail, message } = parse() ?? fromBucket;
 			throw new StenoError(code, detail || message || code, { status, job: header("Location").split("/").pop() });
 		}
+		if (!status) tell("offline", 0);
 		await pause(retryAfter || DELAYS[tried - 1], signal);
 	}
 }

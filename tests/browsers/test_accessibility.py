@@ -70,6 +70,12 @@ def asked_about_the_bill(page):
     expect(page.locator("#refuse")).to_be_focused()
 
 
+def without_a_connection(page):
+    page.route("**/api/config", lambda route: route.abort())
+    choose(page, recording("webm"))
+    expect(page.locator("#status")).to_contain_text("No connection")
+
+
 @pytest.mark.parametrize(
     "state",
     [
@@ -82,6 +88,7 @@ def asked_about_the_bill(page):
         without_a_microphone,
         asked_for_a_token,
         asked_about_the_bill,
+        without_a_connection,
     ],
     ids=lambda one: one.__name__,
 )

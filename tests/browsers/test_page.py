@@ -18,6 +18,8 @@ from tests.upstream import FalseUpstream, heard
 FOLDER = ROOT / "handler" / "page"
 SPEECH = ASSETS / "beckett.wav"
 WORDS = "Ever tried. Ever failed."
+OFFLINE = "No connection. Retrying …"
+OFFLINE_AND_KEPT = "No connection. Retrying; the recording is kept in this browser."
 MUTED = """async () => {
     const context = new AudioContext();
     const still = new GainNode(context, { gain: 0 });
@@ -188,7 +190,7 @@ def test_a_recording_that_cannot_be_sent_is_there_after_a_reload(page, site):
     visit(page, url)
     begin_recording(page, "0:04")
     page.click("#record")
-    expect(page.locator("#status")).to_have_text("Starting …")
+    expect(page.locator("#status")).to_have_text(OFFLINE_AND_KEPT)
     expect(page.locator("#sound")).to_be_visible()
     page.unroute("**/api/config")
     visit(page, url)
@@ -593,3 +595,74 @@ def test_subtitles_of_a_job_that_has_expired_ask_before_they_are_billed_again(pa
     page.click("#srt")
     expect(page.locator("#billing")).to_be_visible()
     assert asked == ["GET"]
+
+
+# Plain words for what goes wrong
+
+
+def test_an_error_is_red_in_the_card_as_in_the_list(page, bare):
+    visit(page, bare())
+    choose(page, b"")
+    expect(page.locator("#status")).to_contain_text("The recording is empty")
+    red = "rgb(179, 18, 29)"
+    expect(page.locator("#status")).to_have_css("color", red)
+    expect(page.locator("#recent small")).to_have_css("color", red)
+
+
+def test_a_lost_connection_is_named_and_does_not_look_like_progress(page, bare):
+    visit(page, bare())
+    page.route("**/api/config", lambda route: route.abort())
+    choose(page, recording("webm"))
+    expect(page.locator("#status")).to_have_text(OFFLINE)
+    expect(page.locator("#sent")).not_to_be_visible()
+    expect(page.locator("#heard")).not_to_be_visible()
+    page.unroute("**/api/config")
+    page.evaluate("dispatchEvent(new Event('online'))")
+    expect(page.locator("#status")).to_contain_text("Transcribed by")
+
+
+def test_several_files_can_be_chosen_at_once(page, bare):
+    visit(page, bare())
+    file = {"mimeType": "", "buffer": recording("webm")}
+    page.set_input_files("#file", [{"name": "one.webm", **file}, {"name": "two.webm", **file}])
+    expect(page.locator("#recent li", has_text="Transcribed by")).to_have_count(2)
+
+
+@pytest.mark.parametrize("content", [b"%PDF-1.7\n% only text\n", b"%PDF-1.7\n\x00\x01\x02\n"])
+def test_a_document_is_refused_in_a_sentence_for_people(page, bare, content):
+    visit(page, bare())
+    choose(page, content, "report.pdf")
+    expect(page.locator("#status")).to_contain_text("This file is not a recording")
+    for technical in ("curl", "Steno", "Blob", "bytes"):
+        assert technical not in page.inner_text("#status")
+
+
+def test_an_upload_that_has_failed_stays_in_the_list_until_it_is_opened(page, bare):
+    url = bare()
+    visit(page, url)
+    asked = answer_as_a_job(page, FAILED)
+    choose(page, recording("webm") * 100)
+    expect(page.locator("#status")).to_have_text(SILENT)
+    for _ in range(2):
+        visit(page, url)
+        expect(page.locator("#current")).not_to_be_visible()
+        expect(page.locator("#recent small")).to_have_text(SILENT)
+    assert asked == ["GET"]
+    page.click("#recent li button")
+    expect(page.locator("#status")).to_have_text(SILENT)
+    page.route("**/j/retry", lambda route: route.fulfill(status=202, json=JOB))
+    page.route("**/transcriptions/j", lambda route: route.fulfill(json=JOB, headers=POLL_ONCE))
+    page.click("#again")
+    expect(page.locator("#status")).to_have_text("1 of 3 parts are heard")
+    visit(page, url)
+    expect(page.locator("#status")).to_have_text("1 of 3 parts are heard")
+
+
+def test_a_paused_recording_is_called_paused(page, bare):
+    visit(page, bare())
+    begin_recording(page, "0:01")
+    states = (page.locator("#status"), page.locator("#recent small"))
+    for state in ("Paused", "Recording …", "Paused"):
+        page.click("#pause")
+        for place in states:
+            expect(place).to_have_text(state)
