@@ -1,0 +1,165 @@
+"""The recorder page at every width: nothing scrolls sideways or is cut off, all can be tapped."""
+
+import pytest
+from playwright.sync_api import expect
+
+from tests.browsers import NO_CHROMIUM, chromium
+from tests.conftest import app, serving
+from tests.recordings import ASSETS, recording
+from tests.test_page import begin_recording, choose, visit
+from tests.upstream import FalseUpstream
+
+WIDTHS = (320, 360, 390, 414, 768, 1024, 1440, 1920)
+HEIGHT = 700
+LONG_WORD = "Donaudampfschifffahrtsgesellschaft" * 6
+LONG_NAME = f"{LONG_WORD}.webm"
+PROGRESS = {"done": 3, "total": 12}
+JOB = {"status": "processing", "progress": PROGRESS, "transcript": LONG_WORD, "error": None}
+POLL_ONCE = {"Retry-After": "1000"}
+REFUSED = {"code": "unauthorized"}
+NO_MICROPHONE = f"""() => {{
+    const refuse = () => Promise.reject(new DOMException("{LONG_WORD}", "NotReadableError"));
+    navigator.mediaDevices.getUserMedia = refuse;
+}}"""
+HALF_SENT = """() => {
+    const send = XMLHttpRequest.prototype.send;
+    XMLHttpRequest.prototype.send = function (body) {
+        if (body) this.upload.onprogress({ loaded: 1, total: 2 });
+        else send.call(this);
+    };
+}"""
+# Everything visible that leaves the screen, is cut off, is covered, or is too small for a finger.
+PROBLEMS = """() => {
+    const found = [];
+    const name = ({ id, localName, textContent }) => id || `${localName} ${textContent.slice(0, 20)}`;
+    const note = (element, problem) => found.push(`${name(element)} ${problem}`);
+    if (document.documentElement.scrollWidth > innerWidth) found.push("the page scrolls sideways");
+    const dialog = document.querySelector("dialog[open]");
+    for (const element of (dialog?.parentElement ?? document.body).querySelectorAll("*")) {
+        if (!element.checkVisibility()) continue;
+        const { left, right } = element.getBoundingClientRect();
+        if (left < 0 || right > innerWidth) note(element, "leaves the screen");
+        if (element.clientWidth && element.scrollWidth > element.clientWidth + 1)
+            note(element, "is cut off");
+    }
+    if (dialog) {
+        const { top, bottom } = dialog.getBoundingClientRect();
+        if (top < 0 || bottom > innerHeight) note(dialog, "leaves the screen");
+    }
+    const controls = "button, select, audio, label, input";
+    for (const control of (dialog ?? document).querySelectorAll(controls)) {
+        if (!control.checkVisibility() || control.id === "file") continue;
+        control.scrollIntoView({ block: "center" });
+        const { left, top, width, height } = control.getBoundingClientRect();
+        const hit = document.elementFromPoint(left + width / 2, top + height / 2);
+        if (!control.contains(hit) && !hit?.contains(control)) note(control, "is covered");
+        if (height < (control.localName === "button" ? 44 : 19)) note(control, "is too small");
+    }
+    return found;
+}"""
+
+
+@pytest.fixture(scope="module")
+def browser():
+    if NO_CHROMIUM:
+        pytest.skip(NO_CHROMIUM)
+    with chromium(str(ASSETS / "beckett.wav")) as page:
+        yield page.context.browser
+
+
+@pytest.fixture
+def page(browser):
+    """The page of a server whose upstream has nothing to say but a long word."""
+    made = browser.new_page()
+    with serving(app(FalseUpstream(words=f"{LONG_WORD} https://example.com/{LONG_WORD}"))) as url:
+        visit(made, url)
+        yield made
+    made.close()
+
+
+def empty(page):
+    expect(page.locator("#record")).to_be_visible()
+
+
+def recording_now(page):
+    begin_recording(page, "0:01")
+
+
+def paused(page):
+    begin_recording(page, "0:01")
+    page.click("#pause")
+
+
+def without_a_microphone(page):
+    page.evaluate(NO_MICROPHONE)
+    page.click("#record")
+    expect(page.locator("#alert")).not_to_be_empty()
+
+
+def without_a_connection(page):
+    page.route("**/api/config", lambda route: route.abort())
+    choose(page, recording("webm"), LONG_NAME)
+    expect(page.locator("#status")).to_contain_text("No connection")
+
+
+def sending(page):
+    page.evaluate(HALF_SENT)
+    choose(page, recording("webm"), LONG_NAME)
+    expect(page.locator("#sent")).to_contain_text("50 %")
+
+
+def transcribing(page):
+    page.route("**/api/transcribe", lambda route: route.fulfill(status=202, json={"id": "j"}))
+    page.route("**/api/transcriptions/j", lambda route: route.fulfill(json=JOB, headers=POLL_ONCE))
+    choose(page, recording("webm"), LONG_NAME)
+    expect(page.locator("#status")).to_have_text("3 of 12 parts are heard")
+
+
+def transcribed(page):
+    choose(page, recording("webm"), LONG_NAME)
+    expect(page.locator("#status")).to_contain_text("Transcribed")
+
+
+def failed(page):
+    problem = {"code": "upstream_failed", "detail": f"The speech service answers: {LONG_WORD}"}
+    page.route("**/api/transcribe", lambda route: route.fulfill(status=502, json=problem))
+    choose(page, recording("webm"), LONG_NAME)
+    expect(page.locator("#again")).to_be_visible()
+
+
+def asked_for_a_token(page):
+    page.route("**/api/transcribe", lambda route: route.fulfill(status=401, json=REFUSED))
+    choose(page, recording("webm"), LONG_NAME)
+    expect(page.locator("#token")).to_be_visible()
+
+
+def asked_about_the_bill(page):
+    transcribed(page)
+    page.click("#srt")
+    expect(page.locator("#billing")).to_be_visible()
+
+
+STATES = (
+    empty,
+    recording_now,
+    paused,
+    without_a_microphone,
+    without_a_connection,
+    sending,
+    transcribing,
+    transcribed,
+    failed,
+    asked_for_a_token,
+    asked_about_the_bill,
+)
+
+
+@pytest.mark.parametrize("state", STATES, ids=lambda one: one.__name__)
+def test_nothing_scrolls_sideways_or_is_cut_off_at_any_width(page, state):
+    state(page)
+    problems = {}
+    for width in WIDTHS:
+        page.set_viewport_size({"width": width, "height": HEIGHT})
+        if found := page.evaluate(PROBLEMS):
+            problems[width] = found
+    assert problems == {}
