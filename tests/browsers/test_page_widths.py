@@ -3,10 +3,10 @@
 import pytest
 from playwright.sync_api import expect
 
-from tests.browsers import NO_CHROMIUM, chromium
+from tests.browsers.drivers import NO_CHROMIUM, chromium
+from tests.browsers.test_page import begin_recording, choose, visit
 from tests.conftest import app, serving
 from tests.recordings import ASSETS, recording
-from tests.test_page import begin_recording, choose, visit
 from tests.upstream import FalseUpstream
 
 WIDTHS = (320, 360, 390, 414, 768, 1024, 1440, 1920)
