@@ -109,7 +109,7 @@ def write_of(operation, params):
     if kind == "paid":
         return "claim the part" if ":until" in values else "release the claim"
     if kind == "spent":
-        return "reserve the budget" if "ConditionExpression" in params else "settle the budget"
+        return "settle the budget" if "DELETE unsettled" in expression else "reserve the budget"
     if ":status" in values:
         return "complete the job" if values[":status"] == "completed" else "fail the job"
     return next(name for part, name in OF_A_JOB.items() if part in expression)

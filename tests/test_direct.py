@@ -109,7 +109,7 @@ def test_what_the_speech_service_cannot_read_is_repaired(server):
     """As with Safari's recordings, some of which it refuses."""
     upstream = FalseUpstream(refused(400))
     answer = server(upstream).send(recording("fragmented mp4"), response_format="text")
-    assert (answer.status_code, answer.text) == (200, WORDS)
+    assert (answer.status_code, answer.text) == (200, f"{WORDS}\n")
     assert [parts(call) for call in upstream.calls] == [False, True]
 
 

@@ -9,18 +9,21 @@ import pytest
 
 ROOT = Path(__file__).parent.parent
 FLOORS = [
-    {"main", "worker"},
+    {"main", "worker", "dead_letters"},
     {"api", "cutter", "transcription"},
     {"jobs_api", "direct", "cutting", "pages"},
-    {"access", "documents", "payment"},
+    {"access", "documents", "payment", "messages"},
     {"answers"},
     {"wiring"},
     {"speech", "jobs"},
+    {"stalled"},
     {"ledger", "budget", "objects", "job", "openai_client"},
     {"form", "gateway", "drain", "settings", "options", "audio", "scratch", "alignment", "subtitles"},
     {
         "bodies",
         "daemon_threads",
+        "deadline",
+        "field_errors",
         "lazy_types",
         "transcript",
         "models",
@@ -33,7 +36,7 @@ FLOORS = [
         "metrics",
         "refusals",
     },
-    {"aws", "outage"},
+    {"aws", "outage", "stored"},
     {"errors"},
 ]
 FLOOR = {module: number for number, floor in enumerate(FLOORS) for module in floor}
