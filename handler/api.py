@@ -15,7 +15,7 @@ from starlette.requests import ClientDisconnect
 from starlette.routing import Match
 from starlette.types import ASGIApp, Receive, Scope, Send
 
-from handler import answers, direct, documents, jobs_api, pages
+from handler import __version__, answers, direct, documents, jobs_api, pages
 from handler.access import Called, Guarded, Wired, bearer
 from handler.drain import DrainRefused
 from handler.errors import (
@@ -50,7 +50,7 @@ def create_app(settings: Settings, wiring: Wiring | None = None) -> FastAPI:
     app = documents.Documented(
         title="Steno",
         summary="Speech to text that you own.",
-        version="0.1.0",
+        version=__version__,
         redirect_slashes=False,
         docs_url=None,  # it is a page of ours
         redoc_url=None,
