@@ -72,8 +72,8 @@ _MAGIC = (
     (re.compile(rb"\x47.{187}\x47.{187}\x47", re.DOTALL), MPEG_TS),
     (re.compile(rb".{4}\x47.{191}\x47.{191}\x47", re.DOTALL), MPEG_TS),
     (re.compile(rb"ADIF"), AAC),
-    # ATSC A/52, 5.3.1 and annex E: the first two bytes occur in any file, so the frame size of AC-3 and
-    # the version of AC-3 and E-AC-3 have to be valid as well.
+    # ATSC A/52, 5.3.1 and annex E: the first two bytes occur in any file, so the frame size of AC-3
+    # and the version of AC-3 and E-AC-3 have to be valid as well.
     (re.compile(rb"\x0b\x77..[\x00-\x25\x40-\x65\x80-\xa5][\x00-\x57]", re.DOTALL), AC3),
     (re.compile(rb"\x0b\x77...[\x58-\x87]", re.DOTALL), AC3),
     (re.compile(rb"wvpk"), WAVPACK),

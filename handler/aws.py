@@ -19,8 +19,8 @@ class S3Limits:
     tries: int
 
 
-# A request can become a job as late as 5.75 s before Lambda ends the API's function: two tries, with
-# the pause of at most a second between them, have to fit in.
+# A request can become a job as late as 5.75 s before Lambda ends the API's function: two tries,
+# with the pause of at most a second between them, have to fit in.
 API_S3 = S3Limits(read_seconds=2.0, tries=2)
 WORKER_S3 = S3Limits(read_seconds=20.0, tries=4)  # S3 takes a while to confirm what is large
 

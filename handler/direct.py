@@ -55,7 +55,7 @@ class _Recording:
 async def transcribe(
     wiring: Wiring, file: BinaryIO, options: Options, caller: Caller, deadline: float
 ) -> Transcript | Job:
-    """Return the transcript, or its job if that is not finished at the deadline (`time.monotonic`)."""
+    """Return the transcript, or its job if it is not finished at `deadline` (`time.monotonic`)."""
     today = wiring.today()
     model = wiring.model_for(options.model)
     parameters = options.for_model(model, today)
@@ -77,8 +77,8 @@ async def transcribe(
         )
     if time.monotonic() >= deadline:
         raise UpstreamTimeout(
-            "The request took too long to arrive: no time is left to transcribe the recording. Nothing was"
-            " billed. Send a shorter recording, or one in a compressed format.",
+            "The request took too long to arrive: no time is left to transcribe the recording."
+            " Nothing was billed. Send a shorter recording, or one in a compressed format.",
             again=True,
         )
     question = Question(file, container, parameters, recording.digest, recording.usual_seconds, recording.most_seconds)

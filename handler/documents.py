@@ -224,6 +224,6 @@ UPLOADS = {
 }
 JOB = {200: _job("How the job stands.", _LATER), **_problems(*_JOB)}
 TRANSCRIPT = {200: _OURS, **_problems(errors.NotReady, errors.InvalidOption, *_JOB)}
-TRANSCRIPT[409]["description"] += " while the job is unfinished; if it has failed, the `code` of its error"
+TRANSCRIPT[409]["description"] += " before the job is finished; the `code` of its error if it failed"
 RETRY = {202: _job("The job, which begins again.", {**_LOCATION, **_LATER}), **_problems(errors.NotFailed, *_JOB)}
 DELETE = {204: {"description": "All of it is gone."}, **_problems(*_JOB)}

@@ -1,4 +1,4 @@
-"""What is wrong with the value of a field, in our own words: pydantic's are about Python's types."""
+"""What is wrong with the value of a field, in our own words; pydantic's name Python's types."""
 
 from typing import TYPE_CHECKING
 

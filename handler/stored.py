@@ -1,4 +1,4 @@
-"""What is read back from storage: during a deployment, it may come from a version that stores more fields."""
+"""Reads what is stored: during a deployment, it may come from a version that has more fields."""
 
 from collections.abc import Mapping
 from dataclasses import fields
@@ -9,5 +9,5 @@ if TYPE_CHECKING:
 
 
 def known_fields(kind: "type[DataclassInstance]", stored: Mapping[str, Any]) -> dict[str, Any]:
-    """Return the fields of the dataclass `kind` that are in `stored`, without those that it does not have."""
+    """Return the entries of `stored` that are fields of the dataclass `kind`."""
     return {field.name: stored[field.name] for field in fields(kind) if field.name in stored}

@@ -189,7 +189,7 @@ def _worker() -> Worker:
 def lambda_handler(event: dict[str, Any], context: Any) -> dict[str, Any]:
     if any("body" not in record for record in event.get("Records", [{}])):
         raise ValueError(
-            "This function takes SQS events. Put the S3 event, as text, into the `body` of an SQS record."
-            " tests/events/recording.json is an example."
+            "This function takes SQS events. Put the S3 event, as text, into the `body` of an SQS"
+            " record. tests/events/recording.json is an example."
         )
     return _worker().handle(event, context)

@@ -177,7 +177,8 @@ def _compile(folder: Path, target: Target) -> None:
     command = [interpreter, "-m", "compileall", "-q", "-j", "0", "--invalidation-mode", "unchecked-hash"]
     # As the function will see it; and the order of sets in the byte code is then the same everywhere.
     where = ["-s", str(folder), "-p", "/var/task", str(folder)]
-    # pyenv's and asdf's shims need PATH, HOME and settings of their own; Python's would change the byte code.
+    # pyenv's and asdf's shims need PATH, HOME and their own settings; Python's settings could change
+    # the byte code.
     kept = {name: value for name, value in os.environ.items() if not name.startswith("PYTHON")}
     subprocess.run([*command, *where], check=True, env={**kept, "PYTHONHASHSEED": "0"})
 

@@ -77,7 +77,7 @@ class Steno(Stack):
     def __init__(self, scope: Construct, name: str, bundles: Bundles, choices: Choices, **props: Any) -> None:
         super().__init__(scope, name, description="Speech to text that you own", **props)
         self._choices = choices
-        # The names of the constructs that hold data are pinned by test_stack.py: do not rename them.
+        # Do not rename the constructs that hold data: test_stack.py pins their logical ids.
         self.openai_key, self.access_token = self._secrets()
         self.queue, self.dead_letters = self._queues()
         self.gateway = self._gateway()
@@ -345,8 +345,8 @@ class Steno(Stack):
         log = logs.LogGroup(
             self,
             "AccessLog",
-            # Under another prefix, each group adds an entry to the account's policy for log delivery, and
-            # deployments fail where its 5,120 characters are full.
+            # Under another prefix, each group adds an entry to the account's policy for log
+            # delivery, and deployments fail where its 5,120 characters are full.
             # https://docs.aws.amazon.com/AmazonCloudWatch/latest/logs/AWS-logs-infrastructure-CWL.html
             log_group_name=f"/aws/vendedlogs/steno/{self.stack_name}",
             retention=_KEPT_LOGS,
@@ -364,7 +364,7 @@ class Steno(Stack):
 
     def _outputs(self) -> None:
         key, token = self.openai_key.secret_arn, self.access_token.secret_arn
-        aws = f"aws --region {self.region}"  # the reader's own configuration may name another region, or none
+        aws = f"aws --region {self.region}"  # the reader's configuration may name another, or none
         for name, value in {
             "Url": self.stage.url,
             # Asked for, so that it is in no shell's history.

@@ -1,4 +1,4 @@
-"""deadline.py and the limits of AWS's clients: a request is answered before Lambda cuts its function off."""
+"""deadline.py, aws.py: a request is answered before Lambda cuts its function off."""
 
 import contextlib
 import socket
@@ -21,7 +21,7 @@ from tests.upstream import FalseUpstream, heard
 
 
 class OnLambda:
-    """The app under Lambda's context, as Mangum passes it on; `events` has what happens, in order."""
+    """The app with Lambda's context in its scope, as Mangum has it; `events` are in order."""
 
     def __init__(self, application, seconds):
         self.app = application
@@ -139,7 +139,7 @@ def test_an_s3_that_never_answers_is_503_after_the_tries_of_the_api(aws, monkeyp
 
 
 def worst_seconds(client):
-    """How long one call of the client lasts at most; botocore's pauses are of at most 1, 2, 4 ... seconds."""
+    """How long one call lasts at most; botocore pauses for at most 1, 2, 4 ... seconds."""
     config = client.meta.config
     tries = config.retries["total_max_attempts"]
     return tries * max(config.connect_timeout, config.read_timeout) + 2 ** (tries - 1) - 1

@@ -1,4 +1,4 @@
-"""field_errors.py: what is wrong with a field is said in our own words, and lists only what the route takes."""
+"""field_errors.py: errors of fields are in our own words, and list only what a route takes."""
 
 import re
 
