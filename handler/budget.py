@@ -1,6 +1,6 @@
 """The seconds of sound that may be paid for in a day (UTC), by each caller and by all together.
 
-spent#2026-11-21  all | caller#HASH   seconds, and the ids of the reservations in it that are not settled
+spent#2026-11-21  all | caller#HASH   seconds, and the ids of its unsettled reservations
 
 AWS's client sends a write again whose response was lost. The ids make each write count once. A
 reservation that is never settled, because its process died, counts as spent: what it was made for

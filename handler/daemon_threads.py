@@ -1,4 +1,7 @@
-"""Threads that do not keep the process from ending: at its end, Python waits for those of ThreadPoolExecutor."""
+"""Threads that do not keep the process from ending.
+
+At the end of a process, Python waits for the threads of a ThreadPoolExecutor.
+"""
 
 import weakref
 from collections.abc import Callable
@@ -13,7 +16,7 @@ _Task = tuple[Future[Any], Callable[[], Any]]
 
 
 class DaemonThreads(Executor):
-    """At most `most` threads, each started when it is needed, which end when this executor is collected."""
+    """At most `most` threads, started when needed. They end when this executor is collected."""
 
     def __init__(self, most: int, name: str) -> None:
         self._most = most

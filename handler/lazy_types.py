@@ -1,10 +1,10 @@
 """Makes the packages of types of OpenAI's SDK import their modules on first use.
 
-To import `openai` is to import the types of all its endpoints: 490 modules and 650 classes, of which a
-transcription uses five. That takes longer than the rest of a cold start. Each package of types is a list
-of imports such as `from .batch import Batch as Batch`. Here such a list becomes the package's
-`__getattr__` (PEP 562), so that a name is imported when it is used. A package that holds anything else is
-run as it is, so that a new release of the SDK can only be slower.
+`import openai` imports the types of all endpoints, about 500 modules with 650 classes, which takes
+longer than the rest of a cold start. Each package of types is a list of imports such as
+`from .batch import Batch as Batch`. Here such a list becomes the package's `__getattr__` (PEP 562),
+so that a name is imported when it is used. A package that holds anything else is run as it is, so
+that a new release of the SDK can be slower but not broken.
 
 This can go when Python imports lazily by itself (PEP 810, Python 3.15), or when the SDK does.
 """
@@ -22,7 +22,7 @@ _ROOT = "openai.types"
 
 
 class LazyPackages(MetaPathFinder):
-    """Finds the package `root` and the packages inside it, and leaves everything else to the other finders."""
+    """Finds the package `root` and the packages inside it; all else is left to other finders."""
 
     def __init__(self, root: str) -> None:
         self._root = root
@@ -62,7 +62,7 @@ class _LazyPackage(SourceFileLoader):
 
 
 def _submodule(package: str, name: str) -> ModuleType:
-    """Return a module of the package, which its list of imports would have imported with the others."""
+    """Return a module of the package; running the list of imports would have imported it."""
     missing = AttributeError(f"module {package!r} has no attribute {name!r}")
     if name.startswith("__"):
         raise missing
@@ -82,7 +82,7 @@ def install(root: str = _ROOT) -> None:
 def _imports(source: str) -> dict[str, tuple[str, str]]:
     """Return each name of a package with the module that it is imported from and its name there.
 
-    Return nothing if the package's source is not only such imports, or a name of it is also one of its modules.
+    Return nothing if the source holds anything else, or if a name is also a module of the package.
     """
     found: dict[str, tuple[str, str]] = {}
     for statement in ast.parse(source).body:

@@ -1,9 +1,9 @@
 """What each transcription model can do, and until when.
 
-The table is OpenAI's documentation as of November 2026. Where it is silent about an option, the option
-counts as not honoured: the upstream answers 200 to what it ignores. The dates are OpenAI's own: at another
-host a model keeps its name for ever, and a name that is not in the table is passed on, with the options
-that every server with OpenAI's route takes.
+The table is OpenAI's documentation as of November 2026. Where it is silent about an option, the
+option counts as not honoured: the upstream answers 200 to what it ignores. The dates are OpenAI's
+own. At another host a model keeps its name, and a name that is not in the table is passed on, with
+the options that every server with OpenAI's route takes.
 """
 
 import re
@@ -19,9 +19,11 @@ WARN_BEFORE = timedelta(days=180)
 
 @dataclass(frozen=True)
 class Model:
-    """`timed_format` is the upstream's `response_format` that carries the segments' times, if any does; `most_tokens`
-    those beyond which an answer ends without a word about it. `known` models are in the table; `elsewhere` is
-    another host than OpenAI's."""
+    """`timed_format` is the upstream's `response_format` that carries the segments' times, if any does.
+
+    `most_tokens` are those beyond which an answer ends without a word about it. `known` models are in
+    the table; `elsewhere` is a host that is not OpenAI's.
+    """
 
     name: str
     timed_format: str | None = None
@@ -79,7 +81,7 @@ def is_openai(base_url: str) -> bool:
 
 
 def named(name: str, base_url: str) -> Model | None:
-    """Return the model with that name at the upstream; None if OpenAI has none. Other hosts may have any."""
+    """Return the model with that name at the upstream; None if OpenAI has no such model."""
     model = MODELS.get(name)
     if is_openai(base_url):
         return model

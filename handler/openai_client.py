@@ -3,9 +3,9 @@
 The only module that imports the SDK; it is imported itself on the first transcription.
 
 The SDK takes settings of its own from the environment. OPENAI_ORG_ID, OPENAI_PROJECT_ID and
-OPENAI_CUSTOM_HEADERS are ignored: a request carries what Steno's settings name, and the first two would
-go to upstreams that are not OpenAI. OPENAI_LOG is left to the SDK, which logs methods and statuses but
-no header, body or file.
+OPENAI_CUSTOM_HEADERS are ignored: a request carries what Steno's settings name, and these would
+also go to upstreams that are not OpenAI. OPENAI_LOG is left to the SDK, which logs methods and
+statuses, but no header, body or file.
 """
 
 import time
@@ -29,13 +29,16 @@ _OF_THE_TRANSFER = {"content-encoding", "content-length", "transfer-encoding"}
 
 
 class Client(openai.OpenAI):
-    """The SDK's client. It never sends a request again: some of its retries could be billed twice."""
+    """The SDK's client. It never retries by itself: some of its retries could be billed twice."""
 
     def __init__(self, key: str, base_url: str, http: httpx2.Client) -> None:
         super().__init__(api_key=key, base_url=base_url, http_client=http, max_retries=0)
 
     def transcription(self, file: tuple[str, BinaryIO, str], parameters: Mapping[str, Any], seconds: float) -> bytes:
-        """Return the body of the answer to one request, or raise one of errors.py within about so many seconds."""
+        """Return the body of the response to one request.
+
+        `seconds` limits connecting, sending and reading, each. Raises one of errors.py.
+        """
         create: Any = self.audio.transcriptions.with_raw_response.create
         timeout = httpx2.Timeout(seconds, connect=min(seconds, _CONNECT_SECONDS))
         try:
@@ -53,10 +56,11 @@ class Client(openai.OpenAI):
 
 
 class HTTPClient(httpx2.Client):
-    """Sends each request on a connection of its own, and reads whole answers, within the read timeout.
+    """Sends each request on a connection of its own, and reads the whole response with limits.
 
-    A kept connection may have died unseen, and what is sent into it may or may not have been billed. The
-    SDK reads the body of an error without any limit, and a read timeout alone never ends an answer that drips.
+    A kept connection may have died unseen, and what is sent into it may or may not have been billed.
+    The SDK reads the body of an error without a limit, and a read timeout alone does not end a
+    response that comes byte by byte.
     """
 
     def __init__(self, transport: httpx2.BaseTransport | None) -> None:
