@@ -4,9 +4,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import jsii
 from aws_cdk import CfnOutput, Duration, RemovalPolicy, Size, Stack
-from aws_cdk import aws_apigateway as rest
 from aws_cdk import aws_apigatewayv2 as http
 from aws_cdk import aws_dynamodb as dynamodb
 from aws_cdk import aws_iam as iam
@@ -20,6 +18,7 @@ from aws_cdk.aws_apigatewayv2_integrations import HttpLambdaIntegration
 from aws_cdk.aws_lambda_event_sources import SqsEventSource
 from constructs import Construct
 
+from infra.access_log import AccessLog
 from infra.choices import Choices
 from infra.findings import acknowledge
 from infra.watching import Watching
@@ -359,7 +358,7 @@ class Steno(Stack):
             stage_name="$default",
             auto_deploy=True,
             throttle=http.ThrottleSettings(rate_limit=50, burst_limit=100),
-            access_log_settings=_AccessLog(log),
+            access_log_settings=AccessLog(log),
         )
 
     def _outputs(self) -> None:
@@ -380,33 +379,3 @@ class Steno(Stack):
             "WorkerFunction": self.worker.function_name,
         }.items():
             CfnOutput(self, name, value=value)
-
-
-@jsii.implements(http.IAccessLogSettings)
-class _AccessLog:
-    """Each request as a line of JSON; without its query, which may hold what it should not."""
-
-    def __init__(self, group: logs.LogGroup) -> None:
-        self._group = group
-
-    @property
-    def destination(self) -> http.LogGroupLogDestination:
-        return http.LogGroupLogDestination(self._group)
-
-    @property
-    def format(self) -> rest.AccessLogFormat:
-        told = (
-            "requestId",
-            "identity.sourceIp",
-            "httpMethod",
-            "path",
-            "status",
-            "responseLength",
-            "responseLatency",
-            "integrationLatency",
-            "integrationErrorMessage",
-            "error.message",
-            "authorizer.error",
-        )
-        pairs = (f'"{name}":"$context.{name}"' for name in told)
-        return rest.AccessLogFormat.custom(f"{{{','.join(pairs)}}}")
