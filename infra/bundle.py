@@ -177,10 +177,12 @@ def _compile(folder: Path, target: Target) -> None:
     command = [interpreter, "-m", "compileall", "-q", "-j", "0", "--invalidation-mode", "unchecked-hash"]
     # As the function will see it; and the order of sets in the byte code is then the same everywhere.
     where = ["-s", str(folder), "-p", "/var/task", str(folder)]
-    # pyenv's and asdf's shims need PATH, HOME and their own settings; Python's settings could change
-    # the byte code.
-    kept = {name: value for name, value in os.environ.items() if not name.startswith("PYTHON")}
-    subprocess.run([*command, *where], check=True, env={**kept, "PYTHONHASHSEED": "0"})
+    subprocess.run([*command, *where], check=True, env={**_environment(), "PYTHONHASHSEED": "0"})
+
+
+def _environment() -> dict[str, str]:
+    """Return what pyenv's and asdf's shims need, without Python's settings, which could change the byte code."""
+    return {name: value for name, value in os.environ.items() if not name.startswith("PYTHON")}
 
 
 def _interpreter(target: Target) -> str | None:
@@ -188,8 +190,8 @@ def _interpreter(target: Target) -> str | None:
     if target.python == Target.here().python:
         return sys.executable
     if found := shutil.which(f"python{target.python}"):
-        runs = subprocess.run([found, "-c", ""], capture_output=True, check=False).returncode == 0
-        if runs:  # pyenv's shims are there for versions that are not switched on, too
+        trial = subprocess.run([found, "-c", ""], capture_output=True, env=_environment(), check=False)
+        if trial.returncode == 0:  # pyenv's shims are there for versions that are not switched on, too
             return found
     home = Path.home()
     kept = [
