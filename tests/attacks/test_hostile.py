@@ -358,7 +358,7 @@ class ShortOfTime:
     """Lambda's context of a call that has to end in some seconds."""
 
     def get_remaining_time_in_millis(self):
-        return (HAND_ON_SECONDS + 4) * 1000
+        return (HAND_ON_SECONDS + 12) * 1000
 
 
 def test_a_decoder_that_hangs_is_ended_with_its_call_and_the_next_call_goes_on(aws, scratch):

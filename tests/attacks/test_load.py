@@ -109,7 +109,7 @@ def test_fifty_jobs_and_five_hundred_requests_at_once_are_all_transcribed_and_pa
 
 def test_minutes_of_mixed_load_leave_memory_and_descriptors_as_they_were(steno, often, tried):
     front, url, back, service = steno
-    load, watch, seconds = Load(url), Watch(front, back), often(20, 600)
+    load, watch, seconds = Load(url), Watch(front, back), often(10, 600)
     until = time.monotonic() + seconds
 
     def call(who):
@@ -138,11 +138,11 @@ def test_minutes_of_mixed_load_leave_memory_and_descriptors_as_they_were(steno, 
     )
 
 
-def test_fifty_at_once_against_a_cap_of_ten_pay_for_ten_at_most(server):
-    upstream = FalseUpstream()
+def test_many_at_once_against_a_cap_of_ten_pay_for_ten_at_most(server, often):
+    upstream, many = FalseUpstream(), often(20, 50)
     place = server(upstream, daily_seconds=31, request_deadline_seconds=240)
-    recordings = [recording("ogg", "two_cities.wav", 3 + number / 10) for number in range(50)]
-    with ThreadPoolExecutor(50) as pool:
+    recordings = [recording("ogg", "two_cities.wav", 3 + number / 10) for number in range(many)]
+    with ThreadPoolExecutor(many) as pool:
         answers = list(pool.map(place.send, recordings))
     said = [answer.json().get("code") or answer.json().get("transcript") for answer in answers]
     assert set(said) == {WORDS, "budget_exhausted"}
