@@ -67,7 +67,7 @@ class HTTPClient(httpx2.Client):
         limits = httpx2.Limits(max_connections=None, max_keepalive_connections=0)
         super().__init__(transport=transport, limits=limits)
 
-    def send(self, request: httpx2.Request, *, stream: bool = False, **how: Any) -> httpx2.Response:  # noqa: ARG002
+    def send(self, request: httpx2.Request, *, stream: bool = False, **how: Any) -> httpx2.Response:  # noqa: ARG002 - responses are always read whole
         deadline = time.monotonic() + _read_timeout(request.extensions)
         answer = super().send(request, stream=True, **how)
         try:
