@@ -66,7 +66,7 @@ class Budget:
         return replace(reservation, accounts=tuple(taken))
 
     def settle(self, reservation: Reservation, seconds: float) -> None:
-        """What was reserved becomes what was spent; to settle a reservation again changes nothing."""
+        """Replace the reserved seconds by the spent ones. Settling a reservation again changes nothing."""
         for account in reservation.accounts:
             with suppress(self._client.exceptions.ConditionalCheckFailedException):
                 self._update(

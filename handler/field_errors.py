@@ -1,4 +1,4 @@
-"""What is wrong with the value of a field, in our own words; pydantic's name Python's types."""
+"""Error texts for the values of fields. Pydantic's own texts name types of Python."""
 
 from typing import TYPE_CHECKING
 

@@ -84,7 +84,7 @@ def _transcript_key(identity: str) -> str:
 
 @contextmanager
 def _not_found(detail: str) -> Iterator[None]:
-    """Raises NotFound where S3 answers that there is no such object."""
+    """Raise NotFound if S3 answers that there is no such object."""
     try:
         yield
     except ClientError as error:
