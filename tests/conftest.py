@@ -45,6 +45,8 @@ _SHARED = {
     "stack with tokens": ("test_deployment.py",),
     "stack with JWTs": ("test_deployed.py",),
     "emulator": ("test_emulator.py",),
+    "browser with recordings": ("test_page.py",),
+    "browser": ("test_accessibility.py", "test_clients.py", "test_page_widths.py"),
 }
 
 

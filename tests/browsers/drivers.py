@@ -65,18 +65,17 @@ def until(wanted):
 
 
 @contextlib.contextmanager
-def chromium(speech=None, **context):
-    """Playwright's page; `speech` is a WAV file for the microphone, and `context` is what Playwright calls so."""
-    microphone = [
+def chromium(speech):
+    """Playwright's browser; `speech` is a WAV file, which every microphone that a page opens plays once."""
+    arguments = [
+        "--no-sandbox",
         "--use-fake-ui-for-media-stream",
         "--use-fake-device-for-media-stream",
         f"--use-file-for-fake-audio-capture={speech}%noloop",
     ]
     with sync_playwright() as driver:
-        browser = driver.chromium.launch(
-            executable_path=shutil.which("chromium"), args=["--no-sandbox", *(microphone if speech else ())]
-        )
-        yield browser.new_context(**context).new_page()
+        browser = driver.chromium.launch(executable_path=shutil.which("chromium"), args=arguments)
+        yield browser
         browser.close()
 
 
@@ -86,8 +85,8 @@ class Chromium:
     @classmethod
     @contextlib.contextmanager
     def started(cls, _folder, speech):
-        with chromium(speech) as page:
-            yield cls(page)
+        with chromium(speech) as browser:
+            yield cls(browser.new_page())
 
     def __init__(self, page):
         self._page = page

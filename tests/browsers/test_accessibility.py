@@ -3,10 +3,9 @@
 import pytest
 from playwright.sync_api import expect
 
-from tests.browsers.drivers import NO_CHROMIUM, chromium
 from tests.browsers.test_page import choose, visit
 from tests.conftest import serving
-from tests.recordings import ASSETS, recording
+from tests.recordings import recording
 
 NO_MICROPHONE = """() => {
     navigator.mediaDevices.getUserMedia = () => Promise.reject(new DOMException("", "NotFoundError"));
@@ -14,12 +13,10 @@ NO_MICROPHONE = """() => {
 CHECK = "() => axe.run({ resultTypes: ['violations'] })"
 
 
-@pytest.fixture(params=["light", "dark"])
-def page(request):
-    if NO_CHROMIUM:
-        pytest.skip(NO_CHROMIUM)
-    with chromium(str(ASSETS / "beckett.wav"), color_scheme=request.param) as made:
-        yield made
+@pytest.fixture
+def page(browser):
+    with browser.new_context() as context:
+        yield context.new_page()
 
 
 def begun(page):
@@ -97,5 +94,10 @@ def test_axe_finds_nothing_serious(page, state, server, engine, npm):
         visit(page, url)
         page.evaluate((npm / "node_modules" / "axe-core" / "axe.min.js").read_text())
         state(page)
-        found = page.evaluate(CHECK)
-    assert found["violations"] == [], [(each["id"], each["nodes"][0]["html"]) for each in found["violations"]]
+        found = {scheme: check(page, scheme) for scheme in ("light", "dark")}
+    assert found == {"light": [], "dark": []}
+
+
+def check(page, scheme):
+    page.emulate_media(color_scheme=scheme)
+    return [(each["id"], each["nodes"][0]["html"]) for each in page.evaluate(CHECK)["violations"]]

@@ -10,7 +10,7 @@ import pytest
 from playwright.sync_api import Error
 
 from tests.browsers.conftest import NODE
-from tests.browsers.drivers import NO_CHROMIUM, chromium, until
+from tests.browsers.drivers import until
 from tests.browsers.site import MODULE, TRANSCRIBE, refused, site
 from tests.conftest import serving
 from tests.recordings import ASSETS, recording
@@ -72,17 +72,15 @@ ENCODED = base64.b64encode(recording("webm")).decode()
 
 
 @pytest.fixture
-def abroad(npm, server, engine):
+def abroad(browser, npm, server, engine):
     """Makes a page of another origin, which is allowed or not; the page, and the server's address."""
-    if NO_CHROMIUM:
-        pytest.skip(NO_CHROMIUM)
     with contextlib.ExitStack() as stack:
 
         def visit(allowed, **given):
             own = stack.enter_context(site(npm))
             origins = [own] if allowed else ["http://localhost:3000"]
             place = server(openai_base_url=engine.url, allowed_origins=",".join(origins), **given)
-            page = stack.enter_context(chromium())
+            page = stack.enter_context(browser.new_context()).new_page()
             page.goto(own)
             return page, stack.enter_context(serving(place.app))
 

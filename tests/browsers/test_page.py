@@ -9,14 +9,13 @@ import numpy as np
 import pytest
 from playwright.sync_api import expect
 
-from tests.browsers.drivers import NO_CHROMIUM, chromium, until
+from tests.browsers.drivers import until
 from tests.browsers.proxy import Proxy
 from tests.conftest import ROOT, app, serving
-from tests.recordings import ASSETS, asset, long_recording, long_speech, recording
+from tests.recordings import asset, long_recording, long_speech, recording
 from tests.upstream import FalseUpstream, heard
 
 FOLDER = ROOT / "handler" / "page"
-SPEECH = ASSETS / "beckett.wav"
 WORDS = "Ever tried. Ever failed."
 OFFLINE = "No connection. Retrying …"
 OFFLINE_AND_KEPT = "No connection. Retrying; the recording is kept in this browser."
@@ -63,10 +62,9 @@ def allow(place, *origins):
 
 
 @pytest.fixture
-def page():
-    if NO_CHROMIUM:
-        pytest.skip(NO_CHROMIUM)
-    with chromium(str(SPEECH), permissions=["clipboard-read", "clipboard-write"]) as made:
+def page(browser):
+    with browser.new_context(permissions=["clipboard-read", "clipboard-write", "microphone"]) as context:
+        made = context.new_page()
         made.faults = []
         made.on("pageerror", lambda error: made.faults.append(str(error)))
         made.on("console", lambda said: "Security Policy" in said.text and made.faults.append(said.text))

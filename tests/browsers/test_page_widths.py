@@ -3,10 +3,9 @@
 import pytest
 from playwright.sync_api import expect
 
-from tests.browsers.drivers import NO_CHROMIUM, chromium
 from tests.browsers.test_page import begin_recording, choose, visit
 from tests.conftest import app, serving
-from tests.recordings import ASSETS, recording
+from tests.recordings import recording
 from tests.upstream import FalseUpstream
 
 WIDTHS = (320, 360, 390, 414, 768, 1024, 1440, 1920)
@@ -59,22 +58,14 @@ PROBLEMS = """() => {
 }"""
 
 
-@pytest.fixture(scope="module")
-def browser():
-    if NO_CHROMIUM:
-        pytest.skip(NO_CHROMIUM)
-    with chromium(str(ASSETS / "beckett.wav")) as page:
-        yield page.context.browser
-
-
 @pytest.fixture
 def page(browser):
     """The page of a server whose upstream has nothing to say but a long word."""
-    made = browser.new_page()
-    with serving(app(FalseUpstream(words=f"{LONG_WORD} https://example.com/{LONG_WORD}"))) as url:
+    words = f"{LONG_WORD} https://example.com/{LONG_WORD}"
+    with browser.new_context() as context, serving(app(FalseUpstream(words=words))) as url:
+        made = context.new_page()
         visit(made, url)
         yield made
-    made.close()
 
 
 def empty(page):

@@ -26,7 +26,7 @@ from tests.browsers.drivers import NO_CHROMIUM, chromium
 from tests.browsers.site import TRANSCRIBE, UPLOAD, refused, site
 from tests.conftest import ROOT
 from tests.integration.issuer import Issuer
-from tests.recordings import asset, long_recording, recording
+from tests.recordings import ASSETS, asset, long_recording, recording
 from tests.test_stack import Template
 
 WORDS = "Ever tried. Ever failed."
@@ -291,7 +291,8 @@ def browser(cloud, token):
     if NO_CHROMIUM:
         pytest.skip(NO_CHROMIUM)
     bearer = token["Authorization"].removeprefix("Bearer ")
-    with chromium() as page:
+    with chromium(ASSETS / "beckett.wav") as started:
+        page = started.new_page()
 
         def visit(url):
             page.goto(url)
