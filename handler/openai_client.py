@@ -9,7 +9,7 @@ statuses, but no header, body or file.
 """
 
 import time
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from typing import Any, BinaryIO
 
 import httpx2
@@ -25,6 +25,7 @@ import openai.resources.audio  # which the first request would import
 
 _CONNECT_SECONDS = 5.0
 _MOST_ANSWER_BYTES = 32_000_000  # ten hours of speech as verbose_json
+_PIECE_BYTES = 65_536
 _OF_THE_TRANSFER = {"content-encoding", "content-length", "transfer-encoding"}
 
 
@@ -69,6 +70,7 @@ class HTTPClient(httpx2.Client):
 
     def send(self, request: httpx2.Request, *, stream: bool = False, **how: Any) -> httpx2.Response:  # noqa: ARG002 - responses are always read whole
         deadline = time.monotonic() + _read_timeout(request.extensions)
+        request.stream = _Joined(request.stream)
         answer = super().send(request, stream=True, **how)
         try:
             body = _body(answer, deadline)
@@ -76,6 +78,28 @@ class HTTPClient(httpx2.Client):
             answer.close()
         headers = [(name, value) for name, value in answer.headers.multi_items() if name not in _OF_THE_TRANSFER]
         return httpx2.Response(answer.status_code, headers=headers, content=body, request=request)
+
+
+class _Joined(httpx2.SyncByteStream):
+    """A request's body in pieces of 64 KB or more.
+
+    The encoder yields each boundary, header and field by itself, and each piece is a system call
+    and a packet of its own.
+    """
+
+    def __init__(self, stream: Any) -> None:
+        self._stream = stream
+
+    def __iter__(self) -> Iterator[bytes]:
+        pieces, size = [], 0
+        for piece in self._stream:
+            pieces.append(piece)
+            size += len(piece)
+            if size >= _PIECE_BYTES:
+                yield b"".join(pieces)
+                pieces, size = [], 0
+        if pieces:
+            yield b"".join(pieces)
 
 
 def _read_timeout(extensions: Mapping[str, Any]) -> float:
