@@ -29,7 +29,7 @@ NAMES = {50_000: "50 KB", 1_000_000: "1 MB", 4_000_000: "4 MB"}
 # disk, and reading the answer with limits.
 AIMS = {50_000: (2.2, 1.3), 1_000_000: (3.0, 1.3), 4_000_000: (2.6, 1.3)}
 TIMES = 60
-RUNS = 9
+RUNS = 15
 MODULES = {"steno": "handler.main", "naive": "benchmarks.naive"}
 _EVENT = ROOT / "tests" / "events" / "health.json"
 
