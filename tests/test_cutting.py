@@ -213,6 +213,18 @@ def cutters():
     return [child for child in children if b"handler.cutter" in Path(f"/proc/{child}/cmdline").read_bytes()]
 
 
+async def started_cutter(waits):
+    """The process that cuts, once it opens the named pipe `waits`, and a descriptor that keeps the pipe open.
+
+    Before that, the process may not have its command line yet.
+    """
+    with anyio.fail_after(30):
+        while (writer := opened_for_writing(waits)) is None:
+            await anyio.sleep(0.01)
+    (child,) = cutters()
+    return child, writer
+
+
 async def test_the_process_that_opens_a_strangers_file_has_no_credentials_and_little_memory(monkeypatch, tmp_path):
     """It would inherit them in its environment, which the system shows."""
     monkeypatch.setenv("AWS_SECRET_ACCESS_KEY", "canary")
@@ -220,10 +232,7 @@ async def test_the_process_that_opens_a_strangers_file_has_no_credentials_and_li
     waits = tmp_path / "waits"  # a recording that nobody writes: the process limits itself, opens it and waits
     os.mkfifo(waits)
     async with parts_of(waits, tmp_path, DAY):
-        while (writer := opened_for_writing(waits)) is None:
-            assert cutters()
-            await anyio.sleep(0.01)
-        (child,) = cutters()
+        child, writer = await started_cutter(waits)
         assert b"canary" not in Path(f"/proc/{child}/environ").read_bytes()
         assert limit(child, "Max cpu time").split()[3:5] == ["60", "601"]  # 601: once the packets were looked through
         assert "1000000000" in limit(child, "Max address space")
@@ -238,10 +247,11 @@ async def test_a_crash_is_the_recordings_fault_and_being_killed_by_the_system_is
     waits = tmp_path / "waits"
     os.mkfifo(waits)
     async with parts_of(waits, tmp_path, DAY) as parts:
-        (child,) = cutters()
+        child, writer = await started_cutter(waits)
         os.kill(int(child), number)
         with pytest.raises(failure):
             await anext(parts)
+        os.close(writer)
 
 
 @pytest.mark.parametrize(
