@@ -219,7 +219,7 @@ async def started_cutter(waits):
     Before that, the process may not have its command line yet.
     """
     with anyio.fail_after(30):
-        while (writer := opened_for_writing(waits)) is None:
+        while (writer := opened_for_writing(waits)) is None:  # noqa: ASYNC110 - another process opens it
             await anyio.sleep(0.01)
     (child,) = cutters()
     return child, writer
