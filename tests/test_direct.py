@@ -196,7 +196,7 @@ def test_a_recording_is_whole_in_the_bucket_though_the_given_up_call_reads_it_st
             return heard("too late")
 
     content = recording("wav", "two_cities.wav", 5)
-    place = server(ReadsHalfAndWaits(), idle=True, request_deadline_seconds=4.5)
+    place = server(ReadsHalfAndWaits(), idle=True, request_deadline_seconds=6)
     identity = place.send(content).json()["id"]
     given_up.set()
     assert place.s3.get_object(Bucket="steno", Key=f"uploads/{identity}.wav")["Body"].read() == content
