@@ -223,6 +223,4 @@ def _billed(usage: dict[str, Any]) -> float | None:
 
 def _tokens(text: str) -> float:
     """About how many tokens a text was, where the answer does not say."""
-    if text.isascii():
-        return len(text) * _TOKENS_PER_LETTER[0][1]
     return sum(next(tokens for end, tokens in _TOKENS_PER_LETTER if ord(letter) < end) for letter in text)
