@@ -3,6 +3,7 @@
 import gzip
 import io
 import logging
+import random
 
 import httpx2
 import pytest
@@ -88,3 +89,27 @@ def test_a_redirect_is_not_followed():
     with pytest.raises(UpstreamFailed, match="HTTP 307"):
         client.transcription(file, PARAMETERS, 20.0)
     assert len(upstream.calls) == 1
+
+
+class Pieces(httpx2.BaseTransport):
+    """Takes a request's body in the pieces in which it would be written to the connection."""
+
+    def handle_request(self, request):
+        self.headers = request.headers
+        self.pieces = list(request.stream)
+        return heard("Ever tried.")
+
+
+@pytest.mark.parametrize(("size", "pieces"), [(50_000, 1), (200_000, 4)])
+def test_a_body_is_sent_whole_and_in_few_pieces(size, pieces):
+    """The SDK's encoder makes a piece of each boundary, header and field."""
+    sound = random.Random(size).randbytes(size)
+    transport = Pieces()
+    file = "recording.webm", io.BufferedReader(io.BytesIO(sound)), "audio/webm"
+    Client("sk-test-key", "https://upstream.example/v1", HTTPClient(transport)).transcription(file, PARAMETERS, 20.0)
+    body = b"".join(transport.pieces)
+    assert len(transport.pieces) == pieces
+    assert len(body) == int(transport.headers["Content-Length"])
+    assert body.count(sound) == 1
+    for name, value in PARAMETERS.items():
+        assert f'name="{name}"\r\n\r\n{value}\r\n'.encode() in body
