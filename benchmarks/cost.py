@@ -3,7 +3,10 @@
     python -m benchmarks.cost
 
 In one request each, as sixty recordings of a minute; and by upload, as one recording of an hour. The speech service is
-taken to answer after 2 s and a fiftieth of the length, which a function waits for.
+taken to answer after 2 s and a fiftieth of the length, which a function waits for: 8 s for a part of five minutes.
+
+Of an upload, the calls of AWS are those of all steps, with what is stored, listed and deleted, and each message of the
+three queues. What Lambda asks the queues while they are empty is not in it: that costs the same without any recording.
 """
 
 import json
@@ -22,11 +25,13 @@ from benchmarks.warm import event
 from infra.local_aws import local_aws
 
 OPENAI_HOUR = 0.0045 * 60  # gpt-transcribe
-_API_GB, _WORKER_GB, _WORKER_TMP_GB = 1.0, 1769 / 1024, 3.5
+_API_GB, _CUTTER_GB, _CUTTER_TMP_GB, _TRANSCRIBER_GB = 1.0, 1769 / 1024, 3.5, 0.5
+_TRANSCRIBER_OWN_SECONDS = 0.5  # of each part: its sound is read, and a dozen calls of AWS are made
 _MINUTE_BYTES = 480_000  # of what browsers record, at 64 kbit/s
 _TIMES = 30
 _POLL_SECONDS = 0.05
 _POLLS_EVERY = 2.0
+_OF_A_POLL = Counter(GetItem=1, Query=1)
 
 
 def direct() -> tuple[float, Counter[str]]:
@@ -57,10 +62,17 @@ def _direct_dollars() -> float:
 
 def _upload_dollars() -> float:
     hour = turnaround.measured()
-    worker = hour.seconds * (_WORKER_GB * aws_calls.GB_SECOND + _WORKER_TMP_GB * aws_calls.TMP_GB_SECOND)
+    cutter = hour.cut * (_CUTTER_GB * aws_calls.GB_SECOND + _CUTTER_TMP_GB * aws_calls.TMP_GB_SECOND)
+    transcribing = sum(hour.parts) + len(hour.parts) * _TRANSCRIBER_OWN_SECONDS
+    functions = cutter + transcribing * _TRANSCRIBER_GB * aws_calls.GB_SECOND
+    functions += (1 + len(hour.parts)) * aws_calls.FUNCTION
     requests = 2 + hour.seconds / _POLLS_EVERY  # the form, the polls and the transcript
     api = requests * (aws_calls.GATEWAY + aws_calls.FUNCTION + _POLL_SECONDS * _API_GB * aws_calls.GB_SECOND)
-    return worker + aws_calls.FUNCTION + api + aws_calls.dollars(hour.calls)
+    api += requests * aws_calls.dollars(_OF_A_POLL)
+    # Each message is received once. The queues of this machine are asked every second as well.
+    calls = Counter(hour.calls)
+    calls["ReceiveMessage"] = hour.calls["DeleteMessage"]
+    return functions + api + aws_calls.dollars(calls)
 
 
 def rows() -> Iterator[Row]:

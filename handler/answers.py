@@ -95,7 +95,7 @@ def _progress(job: Job) -> "bodies.Progress":
     if job.status == "completed":  # of a job that the ledger answered, no part was ever cut
         total = job.total or 1
         return {"done": total, "total": total}
-    return {"done": job.done, "total": job.total}
+    return {"done": job.done, "total": job.expected_total}
 
 
 def address(identity: str) -> str:

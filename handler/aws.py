@@ -12,8 +12,8 @@ _TRIES = 4
 
 
 @dataclass(frozen=True)
-class S3Limits:
-    """How long S3 is waited for: seconds for the answer to one try, and the number of tries."""
+class Limits:
+    """How long S3 and SQS are waited for: seconds for the answer to one try, and the number of tries."""
 
     read_seconds: float
     tries: int
@@ -21,8 +21,8 @@ class S3Limits:
 
 # A request can become a job as late as 5.75 s before Lambda ends the API's function: two tries,
 # with the pause of at most a second between them, have to fit in.
-API_S3 = S3Limits(read_seconds=2.0, tries=2)
-WORKER_S3 = S3Limits(read_seconds=20.0, tries=4)  # S3 takes a while to confirm what is large
+API_LIMITS = Limits(read_seconds=2.0, tries=2)
+WORKER_LIMITS = Limits(read_seconds=20.0, tries=4)  # S3 takes a while to confirm what is large
 
 
 class AWS:
@@ -37,9 +37,10 @@ class AWS:
 
         return boto3.session.Session()
 
-    def s3(self, limits: S3Limits, **config: Any) -> Any:
+    def limited(self, service: str, limits: Limits, **config: Any) -> Any:
+        """A client that waits for its service no longer than `limits` say."""
         retries = {"mode": "standard", "total_max_attempts": limits.tries}
-        return self.client("s3", read_timeout=limits.read_seconds, retries=retries, **config)
+        return self.client(service, read_timeout=limits.read_seconds, retries=retries, **config)
 
     def client(self, service: str, **config: Any) -> Any:
         with self._lock:

@@ -51,9 +51,14 @@ class Budget:
         self._each = each
         self._clock = clock
 
-    def reserve(self, caller: str, seconds: float) -> Reservation:
-        """BudgetExhausted where so many seconds are not left today."""
-        reservation, taken = Reservation(token_hex(8), self._today(), (), seconds), []
+    def reserve(self, caller: str, seconds: float, identity: str = "", day: str = "") -> Reservation:
+        """BudgetExhausted where so many seconds are not left today.
+
+        With the identity and the day of an earlier reservation, that one is made again or left
+        as it is, if it is not settled. The caller then settles it, also after an error.
+        """
+        reservation = Reservation(identity or token_hex(8), day or self.today(), (), seconds)
+        taken = []
         try:
             for account, cap in self._caps(caller):
                 taken.append(account)  # before it is: the response may be lost
@@ -61,9 +66,14 @@ class Budget:
         except Exception as error:
             if isinstance(error, BudgetExhausted):
                 taken.pop()
-            self.settle(replace(reservation, accounts=tuple(taken)), 0)
+            if not identity:  # else parts of a job may be under way, for which it was made
+                self.settle(replace(reservation, accounts=tuple(taken)), 0)
             raise
         return replace(reservation, accounts=tuple(taken))
+
+    def reserved(self, caller: str, seconds: float, identity: str, day: str) -> Reservation:
+        """Return the reservation that `reserve` has made, to settle it."""
+        return Reservation(identity, day, tuple(account for account, _ in self._caps(caller)), seconds)
 
     def settle(self, reservation: Reservation, seconds: float) -> None:
         """Replace the reserved seconds by the spent ones. Settling a reservation again changes nothing."""
@@ -80,7 +90,7 @@ class Budget:
     def check(self, caller: str) -> None:
         """BudgetExhausted where nothing is left today."""
         for account, cap in self._caps(caller):
-            if self._item(self._today(), account).get("seconds", 0) >= cap:
+            if self._item(self.today(), account).get("seconds", 0) >= cap:
                 raise BudgetExhausted(f"{_whose(account)} {cap:g} seconds of sound a day are spent. {_AGAIN}")
 
     def _caps(self, caller: str) -> list[tuple[str, float]]:
@@ -132,7 +142,8 @@ class Budget:
         item: dict[str, Any] = found.get("Item", {})
         return item
 
-    def _today(self) -> str:
+    def today(self) -> str:
+        """Return the day (UTC) whose seconds are spent now."""
         return datetime.fromtimestamp(self._clock(), UTC).date().isoformat()
 
 

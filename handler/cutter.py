@@ -3,8 +3,8 @@
 `cutting.py` starts it as a process of its own, without credentials and with little memory, because it opens
 files that strangers made. It says what it does on its standard output, a JSON object a line:
 
-    {"part": {"number": 0, "path": ..., "start": 0, "samples": 4800000, "of": 12, "timeline": [[0, 0.0]],
-              "speech": [[0.42, 3.18, 12], [3.5, 4.02, 2]]}}
+    {"part": {"number": 0, "path": ..., "start": 0, "samples": 4800000, "of": 12, "whole": 3600.0,
+              "timeline": [[0, 0.0]], "speech": [[0.42, 3.18, 12], [3.5, 4.02, 2]]}}
     {"done": {"seconds": 3600.0}}
     {"failed": {"code": "no_audio", "detail": ...}}
 """
@@ -251,9 +251,9 @@ def cut(
             if heard > (longest + _SLACK_SECONDS) * SAMPLE_RATE:
                 raise _too_long(longest)
             for part in cutter.feed(samples):
-                yield {"part": {**part, "of": len(lengths)}}
+                yield {"part": {**part, "of": len(lengths), "whole": seconds}}
         for part in cutter.end():
-            yield {"part": {**part, "of": len(lengths)}}
+            yield {"part": {**part, "of": len(lengths), "whole": seconds}}
     if not heard and decoder.skipped:
         raise Failure("unreadable_recording", "No packet of the recording could be decoded.")
     if not heard:

@@ -1,25 +1,27 @@
 """A recording of any size and container, cut into clean parts by a process of its own.
 
-The process has no credentials and little memory: it opens what strangers made (see cutter.py).
+The process has no credentials and little memory: it opens files that strangers made (see cutter.py).
 """
 
 import json
 import os
 import sys
-from collections.abc import AsyncGenerator, AsyncIterator
-from contextlib import asynccontextmanager, suppress
+import threading
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from signal import SIGKILL
-from subprocess import DEVNULL, PIPE
-from typing import Any
-
-import anyio
-from anyio.streams.buffered import BufferedByteReceiveStream
+from subprocess import DEVNULL, PIPE, Popen
+from typing import IO, cast
 
 from handler.errors import UnreadableRecording, error_of
-from handler.loudness import SAMPLE_RATE, Stretch
+from handler.loudness import Stretch
+from handler.section import Section
 
+# Of the cutting as a whole: a new number means that the same recording may give other parts.
+VERSION = 1
 PART_SECONDS = 300.0  # words get lost at cuts, and answers end without a word beyond 2,000 tokens
 TIMED_PART_SECONDS = 60.0  # where text is laid on the sound, an error travels no further than its part
 SEARCH_SECONDS = 12.0
@@ -34,91 +36,80 @@ class CutterStopped(Exception):
     """The process was stopped by something that is not the recording's fault."""
 
 
-@dataclass(frozen=True)
-class Part:
+@dataclass(frozen=True, kw_only=True)
+class Part(Section):
     """A FLAC file of 16 kHz mono sound.
 
-    `timeline` says when its samples were heard: pairs of (sample in this part, seconds from the recording's
-    beginning), each true up to the next. `of` is how many parts there will be, as far as is known. `speech` says
-    where anybody may be speaking in it: nobody anywhere where there is none.
+    `of` is how many parts there will be, and `whole` how many seconds the recording has, as far as
+    is known.
     """
 
-    number: int
     path: Path
-    start: int
-    samples: int
-    timeline: tuple[tuple[int, float], ...]
     of: int = 1
-    speech: tuple[Stretch, ...] = ()
-
-    @property
-    def seconds(self) -> float:
-        return self.samples / SAMPLE_RATE
+    whole: float = 0.0
 
     def is_all_of(self, seconds: float | None) -> bool:
         """Whether a recording of so many seconds, rounded up as they are billed, is all in this part."""
         return self.of == 1 and seconds is not None and seconds <= self.seconds + 1
 
-    def at(self, seconds: float) -> float:
-        """When in the recording a moment of this part was heard."""
-        sample = round(seconds * SAMPLE_RATE)
-        first, time = max((anchor for anchor in self.timeline if anchor[0] <= sample), default=self.timeline[0])
-        return time + (sample - first) / SAMPLE_RATE
 
-
-@asynccontextmanager
-async def parts_of(
+@contextmanager
+def parts_of(  # noqa: PLR0913 - limits, each of its own
     recording: Path,
     folder: Path,
     longest: float,
     *,
     part_seconds: float = PART_SECONDS,
     search_seconds: float = SEARCH_SECONDS,
-) -> AsyncIterator[AsyncIterator[Part]]:
+    until: float | None = None,
+) -> Iterator[Iterator[Part]]:
     """The recording's parts, each as soon as it is written to `folder`.
 
     `longest` are the seconds beyond which a recording is refused. The parts are of `part_seconds` or less, the last
-    ones shorter; each is cut in a pause at most `search_seconds` from its mark. Leaving early ends the process.
-    UnreadableRecording, NoAudio, EmptyRecording, RecordingTooLarge.
+    ones shorter; each is cut in a pause at most `search_seconds` from its mark. Leaving early ends the process, and so
+    does the time `until`, by `time.monotonic`: a decoder may hang.
+    UnreadableRecording, NoAudio, EmptyRecording, RecordingTooLarge; CutterStopped.
     """
     numbers = [str(seconds) for seconds in (longest, part_seconds, search_seconds)]
     command = [sys.executable, "-m", "handler.cutter", str(recording), str(folder), *numbers]
-    process = await anyio.open_process(command, stdin=DEVNULL, stdout=PIPE, stderr=None, env=_bare_environment())
-    told = _told(process)
-    try:
-        yield told
-    finally:
-        await told.aclose()
-        if process.returncode is None:
-            # Not by `process.kill`, which would take the exit status of one that has just ended from who waits for it.
-            with suppress(ProcessLookupError):
-                os.kill(process.pid, SIGKILL)
-        with anyio.CancelScope(shield=True):
-            await process.aclose()
-
-
-async def _told(process: Any) -> AsyncGenerator[Part, None]:
-    lines = BufferedByteReceiveStream(process.stdout)
-    while True:
+    # Not by a shell, and only our own program.
+    with Popen(command, stdin=DEVNULL, stdout=PIPE, env=_bare_environment()) as process:  # noqa: S603
+        timer = threading.Timer(_left(until), process.kill)
+        timer.daemon = True
+        timer.start()
         try:
-            said = json.loads(await lines.receive_until(b"\n", _LINE_BYTES))
-        except anyio.DelimiterNotFound:  # of a part there is no end of what to say
-            raise UnreadableRecording(_BEYOND_LIMITS) from None
-        except (anyio.IncompleteRead, anyio.EndOfStream):
-            raise _ended(await process.wait()) from None
+            yield _read(process, cast("IO[bytes]", process.stdout))
+        finally:
+            timer.cancel()
+            process.kill()  # does nothing to one that has ended
+
+
+def _left(until: float | None) -> float:
+    return threading.TIMEOUT_MAX if until is None else max(until - time.monotonic(), 0)
+
+
+def _read(process: Popen[bytes], output: IO[bytes]) -> Iterator[Part]:
+    while True:
+        line = output.readline(_LINE_BYTES)
+        if len(line) == _LINE_BYTES:
+            raise UnreadableRecording(_BEYOND_LIMITS)
+        if not line.endswith(b"\n"):
+            raise _ended(process.wait())
+        said = json.loads(line)
         if "done" in said:
             return
         if "failed" in said:
             raise error_of(said["failed"]["code"], said["failed"]["detail"])
         told = said["part"]
         yield Part(
-            told["number"],
-            Path(told["path"]),
-            told["start"],
-            told["samples"],
-            tuple((sample, time) for sample, time in told["timeline"]),
-            told["of"],
-            tuple(Stretch(*stretch) for stretch in told["speech"]),
+            number=told["number"],
+            path=Path(told["path"]),
+            start=told["start"],
+            samples=told["samples"],
+            timeline=tuple((sample, time) for sample, time in told["timeline"]),
+            of=told["of"],
+            whole=told["whole"],
+            speech=tuple(Stretch(*stretch) for stretch in told["speech"]),
         )
 
 

@@ -1,69 +1,55 @@
-"""The entry for dead letters: messages that the queue gave up, and what becomes of their jobs."""
+"""What becomes of a job whose message a queue gave up after many deliveries."""
 
 import logging
-from functools import cache
-from typing import Any
-from uuid import uuid4
+from dataclasses import dataclass
 
-from handler.errors import NotFound, StenoError
-from handler.jobs import Held, Lost
-from handler.messages import Senseless, keys_in
-from handler.settings import read_settings
-from handler.wiring import Wiring
+from handler.errors import StenoError
+from handler.finish import Finish
+from handler.jobs import Jobs
+from handler.messages import Halving, Senseless, read
+from handler.metrics import Metrics
+from handler.progress import Superseded
 
 log = logging.getLogger("steno")
 
 _DEAD = (
     "The server tried to process this job many times without success. Retry it: parts that were"
-    " transcribed are not billed again. If it fails again, see the log of the worker."
+    " transcribed are not billed again. If it fails again, see the log of the server."
 )
 
 
+@dataclass(frozen=True)
 class DeadLetters:
     """Fails the jobs of dead letters, so that they can be retried."""
 
-    def __init__(self, wiring: Wiring) -> None:
-        self._metrics = wiring.metrics
-        self._jobs = wiring.jobs
+    jobs: Jobs
+    finish: Finish
+    metrics: Metrics
 
-    def handle(self, event: dict[str, Any]) -> dict[str, Any]:
-        """Lambda's event of the queue of dead letters; those to be delivered again are reported."""
-        again = [record for record in event["Records"] if not self._is_settled(record)]
-        return {"batchItemFailures": [{"itemIdentifier": record["messageId"]} for record in again]}
-
-    def _is_settled(self, record: dict[str, Any]) -> bool:
+    def settle(self, body: str) -> None:
+        """Fail the job that a dead letter is about, unless it has ended or has other parts by now."""
         try:
-            keys = keys_in(record["body"])
+            content = read(body)
         except Senseless:
-            log.error("A dead letter that makes no sense is dropped: %s", record["body"][:1000])
-            self._metrics.tell(StenoError.code, Failures=1)
-            return True
-        settled = [self._fail(key, record["messageId"]) for key in keys]
-        return all(settled)
+            log.error("A dead letter that makes no sense is dropped: %s", body[:1000])
+            self.metrics.tell(StenoError.code, Failures=1)
+            return
+        if isinstance(content, list):
+            for key in content:
+                self._fail_recording(key)
+            return
+        part = content.part if isinstance(content, Halving) else content
+        job = self.jobs.progress.job(part.job)
+        if job and job.generation == part.generation and (part.number not in job.saved or job.is_whole):
+            self.finish.fail(job, StenoError(_DEAD))
+        else:
+            self.finish.clean_up_after_part(part)
 
-    def _fail(self, key: str, message: str) -> bool:
-        """Fails the job of the recording `key`, unless it is finished.
-
-        False while a worker has it: the letter comes again, in case that worker dies.
-        """
-        error = StenoError(_DEAD)
+    def _fail_recording(self, key: str) -> None:
         try:
-            job = self._jobs.take(key, uuid4().hex, message)
-            self._jobs.fail(job, error)
-        except NotFound:
-            self._jobs.tidy(key)
-            return True
-        except (Held, Lost):
-            return False
-        log.error("Job %s failed: its message was given up.", job.id, extra={"job": job.id})
-        self._metrics.tell(error.code, Failures=1)
-        return True
-
-
-@cache
-def _dead_letters() -> DeadLetters:
-    return DeadLetters(Wiring(read_settings()))
-
-
-def lambda_handler(event: dict[str, Any], _context: Any) -> dict[str, Any]:
-    return _dead_letters().handle(event)
+            job = self.jobs.progress.begin(key)
+        except Superseded:
+            self.finish.clean_up_after(key)
+            return
+        if job.total is None or job.is_whole:  # else its other parts have messages of their own
+            self.finish.fail(job, StenoError(_DEAD))

@@ -1,14 +1,12 @@
-"""A job, and what is heard of it part by part; and how both are written down."""
+"""A job, and how it is written down."""
 
 import json
 import re
-import zlib
 from dataclasses import asdict, dataclass, replace
 from typing import Any
 
 from handler.numbers import number
 from handler.stored import known_fields
-from handler.transcript import Segment, stored_segments
 
 
 @dataclass(frozen=True)
@@ -23,21 +21,19 @@ NOBODY = Caller()
 SHARED_ACCOUNT = "token"  # the account of all callers if they share one token
 
 
-def has_shared_account(job: "Job") -> bool:
-    """Whether the account of the job is that of all callers. A named caller never has it."""
-    return not job.owner and job.account == SHARED_ACCOUNT
-
-
 @dataclass(frozen=True)
 class Job:
     """`status` is awaiting_upload, queued, processing, completed or failed; times are seconds since 1970.
 
-    `done` and `seconds_paid` are written when the job ends; until then, its parts tell. `attempts` counts the workers
-    that have taken the job since a part was last heard; `message` is the one that the last of them
-    was given, empty if none has taken the job since it was created or retried. `hand_overs` counts
-    the messages that workers have sent about the job since then. `idle_since` is when a worker last
-    released the job, or when it was retried.
-    `retry` says that a failed job is to be begun again; `entries` are what the ledger keeps of it.
+    `retries` counts how often the job was retried, `attempts` how often its recording was begun to
+    be cut without an end. `generation` names one set of parts: `saved` has the numbers of those
+    that are saved, `expected` is how many there will probably be. `total` is how many there are,
+    known once all are cut; `pieces` is by how many halved parts have increased that number.
+    `reserved_seconds` of the budget of the day `reserved_on` are reserved for the generation, of
+    which `spent_seconds` were spent at its end. `paid_earlier` were paid for earlier generations.
+    `progressed_at` is when the job last came closer to its end. `done` and `seconds_paid` are
+    written when the job ends; until then, they follow from its parts. `entries` are the keys
+    under which the ledger has answers of the job.
     """
 
     id: str
@@ -55,46 +51,55 @@ class Job:
     seconds_paid: float = 0.0
     no_speech: bool | None = None
     error: dict[str, str] | None = None
-    lease: str = ""
-    lease_until: float = 0.0
-    message: str = ""
-    idle_since: float = 0.0
+    retries: int = 0
     attempts: int = 0
-    hand_overs: int = 0
-    retry: bool = False
+    generation: str = ""
+    expected: int | None = None
+    saved: frozenset[int] = frozenset()
+    pieces: int = 0
+    reserved_seconds: float = 0.0
+    reserved_on: str = ""
+    spent_seconds: float = 0.0
+    paid_earlier: float = 0.0
+    progressed_at: float = 0.0
     entries: tuple[str, ...] = ()
 
     @property
     def finished(self) -> bool:
         return self.status in ("completed", "failed")
 
+    @property
+    def is_whole(self) -> bool:
+        """Whether all parts are saved."""
+        return self.total is not None and len(self.saved) == self.total + self.pieces
 
-@dataclass(frozen=True)
-class Heard:
-    """What the speech service heard in one part of so many samples, on the recording's own timeline; `start` is its
-    first sample.
+    @property
+    def expected_total(self) -> int | None:
+        """Return how many parts there will probably be; None if that is not known yet."""
+        total = self.expected if self.total is None else self.total
+        return None if total is None else total + self.pieces
 
-    `seconds_paid` were paid for it, or may have been; `entries` are what the ledger keeps of it.
-    """
 
-    number: int
-    start: int
-    text: str
-    segments: tuple[Segment, ...] = ()
-    language: str | None = None
-    seconds_paid: float = 0.0
-    entries: tuple[str, ...] = ()
-    samples: int = 0
+_UPLOADS, _REQUESTS = "uploads", "requests"
 
 
 def recording_key(identity: str, extension: str) -> str:
     """The extension is for whoever looks into the bucket; nothing depends on it."""
-    return f"uploads/{identity}.{extension}"
+    return f"{_UPLOADS}/{identity}.{extension}"
+
+
+def request_key(identity: str, extension: str) -> str:
+    """The key of a recording that came in a request. The bucket sends no message about it."""
+    return f"{_REQUESTS}/{identity}.{extension}"
+
+
+def is_from_request(key: str) -> bool:
+    return key.startswith(_REQUESTS)
 
 
 def identity_of(key: str) -> str:
     """The job that a recording belongs to; empty for an object that cannot be a job's."""
-    match = re.fullmatch(r"uploads/(.*)\.[a-z0-9]{1,5}", key)
+    match = re.fullmatch(rf"(?:{_UPLOADS}|{_REQUESTS})/(.*)\.[a-z0-9]{{1,5}}", key)
     return match[1] if match and is_identity(match[1]) else ""
 
 
@@ -109,28 +114,25 @@ def failed(job: Job, code: str, detail: str) -> Job:
 
 def to_item(job: Job) -> dict[str, Any]:
     stored = {**asdict(job), "options": json.dumps(job.options, ensure_ascii=False)}
+    if not job.saved:
+        del stored["saved"]  # no table has empty sets
     return {name: number(value) if isinstance(value, float) else value for name, value in stored.items()}
 
 
 def from_item(item: dict[str, Any]) -> Job:
     kept = known_fields(Job, item)
     kept |= {"options": json.loads(kept["options"]), "entries": tuple(kept["entries"])}
-    for name in ("created_at", "lease_until", "idle_since", "seconds_paid", "duration"):
+    seconds = ("seconds_paid", "paid_earlier", "reserved_seconds", "spent_seconds", "duration")
+    for name in ("created_at", "progressed_at", *seconds):
         if kept.get(name) is not None:
             kept[name] = float(kept[name])
-    for name in ("done", "total", "attempts", "hand_overs"):
+    for name in ("done", "total", "expected", "pieces", "attempts", "retries"):
         if kept.get(name) is not None:
             kept[name] = int(kept[name])
     if error := kept.get("error"):
         kept["error"] = {"code": error["code"], "detail": error["detail"]}
+    if kept.get("saved"):
+        kept["saved"] = frozenset(map(int, kept["saved"]))
+    if item.get("retry") and kept["status"] == "failed":  # as release 0.1 wrote it
+        kept |= {"status": "queued", "error": None}
     return Job(**kept)
-
-
-def packed(heard: Heard) -> bytes:
-    return zlib.compress(json.dumps(asdict(heard)).encode())
-
-
-def heard_from(stored: bytes) -> Heard:
-    told = json.loads(zlib.decompress(stored))
-    lists = {"segments": stored_segments(told["segments"]), "entries": tuple(told["entries"])}
-    return Heard(**{**known_fields(Heard, told), **lists})

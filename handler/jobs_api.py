@@ -20,6 +20,7 @@ from handler.errors import (
 )
 from handler.job import Job
 from handler.options import TIMED_FORMATS, Format, TranscribeOptions
+from handler.parts import spent_on
 from handler.wiring import Wiring
 from handler.words import joined_text
 
@@ -118,11 +119,13 @@ async def delete(identity: str, wiring: Wired, caller: Called) -> Response:
 
 
 def _read(wiring: Wiring, identity: str, owner: str) -> tuple[Job, str]:
-    job = wiring.jobs.get(identity, owner)
+    """Return the job with what its parts tell until it ends, and the text so far."""
+    jobs = wiring.jobs
+    job = jobs.get(identity, owner, consistent=False)
     if job.status == "completed":
-        return job, wiring.jobs.transcript(job).text
+        return job, jobs.transcript(job).text
     if job.status not in ("processing", "failed"):
         return job, ""
-    heard = wiring.jobs.heard(identity)
-    paid = sum(part.seconds_paid for part in heard)
-    return replace(job, done=len(heard), seconds_paid=round(paid, 3)), joined_text(part.text for part in heard)
+    saved = jobs.parts.saved(identity, job.generation, consistent=False)
+    paid = job.paid_earlier + spent_on(saved)
+    return replace(job, done=len(saved), seconds_paid=round(paid, 3)), joined_text(part.text for part in saved)

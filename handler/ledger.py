@@ -10,6 +10,7 @@ import json
 import time
 import zlib
 from collections.abc import Callable
+from contextlib import suppress
 from dataclasses import dataclass
 from typing import Any
 
@@ -85,6 +86,18 @@ class Ledger:
         doubt = float(old.get("doubt", 0))
         return Claim(doubt, doubt if old.get("holder") == holder else 0.0)
 
+    def renew(self, key: str, holder: str, within: float) -> None:
+        """Extend a claim, if `holder` still has it."""
+        with suppress(self._client.exceptions.ConditionalCheckFailedException):
+            self._client.update_item(
+                TableName=self._table,
+                Key=_key(key),
+                UpdateExpression="SET #until = :until",
+                ConditionExpression="#holder = :holder AND attribute_not_exists(transcript)",
+                ExpressionAttributeNames={"#holder": "holder", "#until": "until"},
+                ExpressionAttributeValues={":until": number(self._clock() + within), ":holder": holder},
+            )
+
     def known(self, key: str) -> Answer | None:
         """The answer, where there is one."""
         item = self._client.get_item(TableName=self._table, Key=_key(key), ConsistentRead=True).get("Item", {})
@@ -123,6 +136,17 @@ class Ledger:
             )
         except self._client.exceptions.ConditionalCheckFailedException:
             return  # forgotten meanwhile, or another's
+
+    def forget_if_paid_by(self, key: str, job: str) -> None:
+        """Forget an answer that one of the job's parts has paid for."""
+        with suppress(self._client.exceptions.ConditionalCheckFailedException):
+            self._client.delete_item(
+                TableName=self._table,
+                Key=_key(key),
+                ConditionExpression="begins_with(#holder, :job)",
+                ExpressionAttributeNames={"#holder": "holder"},
+                ExpressionAttributeValues={":job": f"{job}/"},
+            )
 
     def forget(self, key: str) -> None:
         self._client.delete_item(TableName=self._table, Key=_key(key))

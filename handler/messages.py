@@ -1,26 +1,33 @@
-"""Messages of the queue: which recordings one is about, when it is delivered again, and how another
-one about the same job is sent."""
+"""Messages of the queues: what one asks for, and when it is delivered again."""
 
-import hashlib
 import json
 from contextlib import suppress
+from dataclasses import dataclass
 from functools import cached_property
 from math import ceil
 from typing import Any
 from urllib.parse import unquote_plus
 
-from handler.job import Job, identity_of
+from handler.job import identity_of
+from handler.parts import SentPart
 
-LONGEST_DELAY_SECONDS = 900  # of SQS, for a new message
-_WAITING = "ApproximateNumberOfMessages"
+LONGEST_DELAY_SECONDS = 900
 
 
 class Senseless(ValueError):
-    """A message that neither the bucket nor a worker can have sent."""
+    """A message that neither the bucket nor Steno can have sent."""
+
+
+class GiveBack(Exception):
+    """Ends a step whose message is to be delivered again after so many `seconds`."""
+
+    def __init__(self, seconds: float) -> None:
+        super().__init__(seconds)
+        self.seconds = seconds
 
 
 class Message:
-    """A delivered message, which the queue keeps from other workers while its job is worked on."""
+    """A delivered message, which the queue keeps from other functions while it is worked on."""
 
     def __init__(self, record: dict[str, Any], sqs: Any) -> None:
         self.id: str = record["messageId"]
@@ -30,55 +37,51 @@ class Message:
         self._receipt = record["receiptHandle"]
         self._queue = record["eventSourceARN"].rpartition(":")[2]
 
-    @property
-    def is_from_bucket(self) -> bool:
-        return "key" not in json.loads(self.body)
-
-    def keep(self, seconds: int) -> None:
-        """Makes the queue deliver it again after so many seconds, if it is not deleted before."""
+    def keep(self, seconds: float) -> None:
+        """Make the queue deliver it again after so many seconds, if it is not deleted before."""
         known = self._sqs.exceptions
-        # Not in the queue any more: the job's lease is what counts.
+        # It may not be in the queue any more: then there is nothing to keep.
         with suppress(known.MessageNotInflight, known.ReceiptHandleIsInvalid):
             self._sqs.change_message_visibility(
-                QueueUrl=self._url, ReceiptHandle=self._receipt, VisibilityTimeout=seconds
+                QueueUrl=self._url, ReceiptHandle=self._receipt, VisibilityTimeout=ceil(seconds)
             )
 
-    def back_off(self, first: int) -> None:
-        """Makes the queue deliver it again after `first` seconds, doubled each time, up to 900."""
+    def growing(self, first: float, most: float = LONGEST_DELAY_SECONDS) -> float:
+        """Return `first` seconds, doubled with each delivery, `most` seconds at most."""
         doublings = min(self.deliveries - 1, LONGEST_DELAY_SECONDS.bit_length())
-        self.keep(min(first << doublings, LONGEST_DELAY_SECONDS))
-
-    def hand_on(self, job: Job, delay: float = 0) -> None:
-        """Sends another message about the same recording, because the deliveries of one message are
-        limited and a long job needs many.
-
-        Its group is the caller, so that the queue serves callers in turn.
-        https://docs.aws.amazon.com/AWSSimpleQueueService/latest/SQSDeveloperGuide/sqs-fair-queues.html
-        """
-        self._sqs.send_message(
-            QueueUrl=self._url,
-            MessageBody=json.dumps({"key": job.key}),
-            DelaySeconds=min(ceil(delay), LONGEST_DELAY_SECONDS),
-            MessageGroupId=hashlib.sha256(job.account.encode()).hexdigest(),
-        )
-
-    def others_wait(self) -> bool:
-        asked = self._sqs.get_queue_attributes(QueueUrl=self._url, AttributeNames=[_WAITING])
-        return int(asked["Attributes"][_WAITING]) > 0
+        return min(first * (1 << doublings), most)
 
     @cached_property
     def _url(self) -> str:
         return str(self._sqs.get_queue_url(QueueName=self._queue)["QueueUrl"])
 
 
-def keys_in(body: str) -> list[str]:
-    """Return the recordings that a message is about, whether the bucket or a worker sent it.
+@dataclass(frozen=True)
+class Halving:
+    """Asks for a part in two pieces, because its answer was cut off; `seconds_paid` were paid for it."""
 
-    None for the test event that S3 sends when the notification is configured, and for objects that
-    cannot be a job's. Senseless for everything else.
+    part: SentPart
+    seconds_paid: float
+    entries: tuple[str, ...]
+
+
+Content = list[str] | SentPart | Halving
+
+
+def read(body: str) -> Content:
+    """Return what a message is about: the keys of recordings, a part, or a part to be halved.
+
+    There is no key in the test event that S3 sends when the notification is configured, and keys
+    that cannot be a job's are left out. Senseless for everything else.
     """
     try:
         content = json.loads(body)
+        if "part" in content:
+            return SentPart.from_json(content["part"])
+        if "halve" in content:
+            halving = content["halve"]
+            part = SentPart.from_json(halving["part"])
+            return Halving(part, float(halving["seconds_paid"]), tuple(halving["entries"]))
         if "key" in content:
             keys = [content["key"]]
         else:

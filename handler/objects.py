@@ -1,4 +1,10 @@
-"""What the bucket holds: recordings that wait for a worker below `uploads/`, and transcripts below `transcripts/`."""
+"""What the bucket holds.
+
+uploads/      recordings that were uploaded with a form; the bucket sends a message about each
+requests/     recordings that came in a request and became jobs
+parts/        the sound of the parts of jobs under way
+transcripts/  the transcripts of completed jobs
+"""
 
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -8,7 +14,7 @@ from urllib.parse import urlsplit
 
 from botocore.exceptions import ClientError
 
-from handler.aws import AWS, S3Limits
+from handler.aws import AWS, Limits
 from handler.errors import NotFound
 from handler.transcript import Transcript
 
@@ -16,11 +22,11 @@ from handler.transcript import Transcript
 class Objects:
     """The objects of one bucket."""
 
-    def __init__(self, aws: AWS, bucket: str, limits: S3Limits) -> None:
+    def __init__(self, aws: AWS, bucket: str, limits: Limits) -> None:
         self._bucket = bucket
         # The bucket's own address: the global one redirects to other regions, which no browser follows with a form.
         virtual = {"addressing_style": "virtual"}
-        self.client = aws.s3(limits, signature_version="s3v4", s3=virtual)
+        self.client = aws.limited("s3", limits, signature_version="s3v4", s3=virtual)
 
     def form(self, key: str, content_type: str, most_bytes: int, seconds: int) -> dict[str, Any]:
         """A presigned POST for one recording, good for so many seconds: `url` and `fields`."""
@@ -41,12 +47,6 @@ class Objects:
 
     def put(self, key: str, recording: BinaryIO, content_type: str) -> None:
         self.client.put_object(Bucket=self._bucket, Key=key, Body=recording, ContentType=content_type)
-
-    def announce(self, key: str) -> None:
-        """Has the bucket tell the queue of a recording as it did the first time, and begins its days anew."""
-        source = {"Bucket": self._bucket, "Key": key}
-        with _not_found("The recording is gone."):
-            self.client.copy(source, self._bucket, key, ExtraArgs={"MetadataDirective": "REPLACE"})
 
     def has(self, key: str) -> bool:
         try:
@@ -73,6 +73,12 @@ class Objects:
 
     def delete(self, key: str) -> None:
         self.client.delete_object(Bucket=self._bucket, Key=key)
+
+    def delete_below(self, prefix: str) -> None:
+        """Delete all objects whose keys begin with `prefix`."""
+        for page in self.client.get_paginator("list_objects_v2").paginate(Bucket=self._bucket, Prefix=prefix):
+            for found in page.get("Contents", []):
+                self.delete(found["Key"])
 
     def delete_transcript(self, identity: str) -> None:
         self.delete(_transcript_key(identity))

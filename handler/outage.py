@@ -1,10 +1,8 @@
 """When AWS itself fails, and what is worth waiting for until it answers again."""
 
+import time
 from collections.abc import Callable
-from typing import Any, TypeVar
-
-import anyio
-import anyio.to_thread
+from typing import Any
 
 from handler.errors import StorageUnavailable
 
@@ -19,8 +17,6 @@ _SLOW_DOWN = {
     "ThrottlingException",
     "TooManyRequestsException",
 }
-
-Result = TypeVar("Result")
 
 
 def is_outage(error: BaseException) -> bool:
@@ -38,12 +34,14 @@ def is_outage(error: BaseException) -> bool:
     )
 
 
-async def outlasting(call: Callable[..., Result], *details: Any) -> Result:
-    """What the call gives, in a thread, made again until an outage is over."""
+def retry_through_outage(call: Callable[..., None], *details: Any, until: float) -> None:
+    """Make the call again until an outage is over, at most until `until` (`time.monotonic`)."""
     while True:
         try:
-            return await anyio.to_thread.run_sync(call, *details)
+            call(*details)
         except Exception as error:
-            if not is_outage(error):
+            if not is_outage(error) or time.monotonic() + _PAUSE_SECONDS > until:
                 raise
-        await anyio.sleep(_PAUSE_SECONDS)
+            time.sleep(_PAUSE_SECONDS)
+        else:
+            return

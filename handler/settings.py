@@ -13,6 +13,7 @@ from handler.models import DEFAULT_MODEL, MODEL_NAME, MODELS, OPENAI_URL, is_ope
 
 Auth = Literal["token", "jwt", "open"]
 
+_OF_JOBS = ("BUCKET_NAME", "TABLE_NAME", "RECORDINGS_QUEUE_URL", "PARTS_QUEUE_URL", "EXPRESS_QUEUE_URL")
 _ORIGIN = re.compile(r"\*|[a-z][a-z0-9+.-]*://[^/\s]+")
 _BASE_URL = re.compile(r"https?://[^ /?#\\]+(/[^ ?#]*)?")
 
@@ -36,6 +37,9 @@ class Settings(BaseSettings):
 
     bucket_name: str | None = None
     table_name: str | None = None
+    recordings_queue_url: str | None = None
+    parts_queue_url: str | None = None
+    express_queue_url: str | None = None
     max_upload_bytes: int = Field(default=2_000_000_000, ge=1, le=5_000_000_000)  # S3 takes no larger form
     max_audio_seconds: float = Field(default=12 * 3600, gt=0)
     transcript_days: int = Field(default=30, ge=1)
@@ -98,10 +102,10 @@ class Settings(BaseSettings):
                 "No OpenAI key: set OPENAI_API_KEY to the key itself,"
                 " or OPENAI_SECRET_ARN to the Secrets Manager secret that holds it."
             )
-        if bool(self.bucket_name) != bool(self.table_name):
-            raise ValueError(
-                "BUCKET_NAME and TABLE_NAME belong together: uploads need both, and the app alone neither."
-            )
+        of_jobs = {name: bool(getattr(self, name.lower())) for name in _OF_JOBS}
+        if any(of_jobs.values()) and not all(of_jobs.values()):
+            missing = " and ".join(name for name, given in of_jobs.items() if not given)
+            raise ValueError(f"Uploads need all of {', '.join(_OF_JOBS)}. Set {missing} too, or none of them.")
         if (self.daily_seconds or self.daily_seconds_per_caller) and not self.table_name:
             raise ValueError(
                 "DAILY_SECONDS and DAILY_SECONDS_PER_CALLER are counted in a table: set BUCKET_NAME and TABLE_NAME."

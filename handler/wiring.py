@@ -6,7 +6,6 @@ import time
 from collections.abc import Callable
 from concurrent.futures import Future
 from datetime import UTC, date, datetime
-from functools import cached_property
 from threading import Lock
 from typing import TYPE_CHECKING, Any
 
@@ -159,28 +158,17 @@ class Wiring:
         """The ledger's name for these bytes, asked about by this owner in this way, of this upstream."""
         return key_of(owner, digest, {**parameters, "upstream": self.settings.openai_base_url})
 
-    @cached_property
+    @property
     def budget(self) -> Budget:
-        jobs, settings = self.jobs, self.settings
-        return Budget(
-            jobs.client,
-            str(settings.table_name),
-            settings.daily_seconds,
-            settings.daily_seconds_per_caller,
-            jobs.clock,
-        )
-
-    @cached_property
-    def sqs(self) -> Any:
-        return self._aws.client("sqs")
+        return self.jobs.budget
 
     async def speech(self) -> "Speech":
         """In a thread the first time: the client, with all the certificates it trusts, takes a while to build."""
         if self._speech is None:
-            self._speech = await anyio.to_thread.run_sync(self._build_speech)
+            self._speech = await anyio.to_thread.run_sync(self.build_speech)
         return self._speech
 
-    def _build_speech(self) -> "Speech":
+    def build_speech(self) -> "Speech":
         with self._lock:
             if self._speech is None:
                 from handler.speech import Speech

@@ -1,195 +1,119 @@
-"""The entry for the queue: which job a message is about, who works on it, and how that ends."""
+"""The entries for the queues: one function cuts recordings, one transcribes parts, one settles dead letters.
+
+Each takes Lambda's event of its queue, and reports the messages that are to be delivered again.
+"""
 
 import logging
+import time
+from collections.abc import Callable
 from contextlib import suppress
+from dataclasses import dataclass
 from functools import cache
-from time import monotonic
 from typing import Any
-from uuid import uuid4
 
-import anyio
-import anyio.to_thread
-
-from handler.aws import WORKER_S3
-from handler.errors import NotFound, StenoError, UpstreamBusy, UpstreamFailed, UpstreamTimeout
-from handler.job import Job, has_shared_account, identity_of
-from handler.jobs import Held, Jobs, Lost
-from handler.messages import Message, Senseless, keys_in
-from handler.outage import is_outage, outlasting
+from handler.aws import WORKER_LIMITS
+from handler.busy import Busy
+from handler.cut import Cut
+from handler.dead_letters import DeadLetters
+from handler.finish import Finish
+from handler.jobs import Jobs
+from handler.messages import GiveBack, Halving, Message, Senseless, read
+from handler.outage import is_outage
+from handler.pacing import USUAL, Pacing
+from handler.parts import SentPart
 from handler.settings import read_settings
-from handler.stalled import GAVE_UP, MOST_ATTEMPTS
-from handler.transcription import USUAL, Pacing, Transcription
+from handler.transcribe_part import TranscribePart
 from handler.wiring import Wiring
 
 log = logging.getLogger("steno")
 
-HAND_ON_SECONDS = 30.0  # what a call leaves of its time to end in order
-# A job that gets nowhere fails after five attempts, but nothing else limits a message that makes no
-# sense: the queue gives it up after 200 deliveries (infra/stack.py), which is after about half an
-# hour with this pause. Each of them takes a few milliseconds.
-_SENSELESS_SECONDS = 10
-# Lambda's own detection of recursive loops is off for the worker (infra/stack.py), because it
-# would end a long job after 16 messages. The longest recording, of twelve hours, needs 93 by a
-# model of a slow speech service. Three times as many cost at most $7 of Lambda.
-MOST_HAND_OVERS = 300
-_ENDLESS = (
-    f"The job was handed on {MOST_HAND_OVERS} times and is still not finished."
-    " Retry it: finished parts are not billed again."
-)
+END_SECONDS = 30.0  # what a function leaves of its time to end in order
+# Nothing else limits a message that makes no sense: the queue gives it up after 200 deliveries,
+# which is after about half an hour with this pause. Each of them takes a few milliseconds.
+_SENSELESS_SECONDS = 10.0
 
 
+@dataclass(frozen=True)
 class Worker:
-    """Does jobs, one after another."""
+    """The steps of the engine, each for its queue."""
 
-    def __init__(self, wiring: Wiring, pacing: Pacing = USUAL) -> None:
-        self._wiring = wiring
-        self._pacing = pacing
-        self._jobs = wiring.jobs
+    cut: Cut
+    transcribe_part: TranscribePart
+    dead_letters: DeadLetters
+    sqs: Callable[[], Any]
+    pacing: Pacing
+
+    @classmethod
+    def of(cls, wiring: Wiring, pacing: Pacing = USUAL, sleep: Callable[[float], None] = time.sleep) -> "Worker":
+        jobs, metrics = wiring.jobs, wiring.metrics
+        finish = Finish(jobs, metrics, wiring.today)
+        busy = Busy(jobs.client, jobs.table, wiring.settings.openai_base_url, jobs.clock)
+        part = TranscribePart(jobs, finish, busy, wiring.build_speech, metrics, pacing, wiring.today, sleep)
+        cut = Cut(jobs, finish, pacing, wiring.today)
+        return cls(cut, part, DeadLetters(jobs, finish, metrics), lambda: jobs.queues.sqs, pacing)
 
     def handle(self, event: dict[str, Any], context: Any) -> dict[str, Any]:
-        """Lambda's event of the queue; messages that are to come again are reported, the others are done."""
-        failures = []
-        for record in event["Records"]:
-            until = monotonic() + context.get_remaining_time_in_millis() / 1000 - HAND_ON_SECONDS
-            if not self._is_done(Message(record, self._wiring.sqs), until):
-                failures.append({"itemIdentifier": record["messageId"]})
-        return {"batchItemFailures": failures}
+        """Work on the messages of any queue but that of dead letters."""
+        until = time.monotonic() + context.get_remaining_time_in_millis() / 1000 - END_SECONDS
+        return self._each(event, lambda message: self._work(message, until))
 
-    def _is_done(self, message: Message, until: float) -> bool:
+    def handle_dead_letters(self, event: dict[str, Any]) -> dict[str, Any]:
+        return self._each(event, lambda message: self.dead_letters.settle(message.body))
+
+    def _each(self, event: dict[str, Any], work: Callable[[Message], None]) -> dict[str, Any]:
+        messages = [Message(record, self.sqs()) for record in event["Records"]]
+        again = [message.id for message in messages if not self._is_done(message, work)]
+        return {"batchItemFailures": [{"itemIdentifier": identity} for identity in again]}
+
+    def _work(self, message: Message, until: float) -> None:
+        content = read(message.body)
+        if isinstance(content, SentPart):
+            self.transcribe_part.run(content, message, until)
+        elif isinstance(content, Halving):
+            self.cut.halves(content, message, until)
+        else:
+            for key in content:
+                self.cut.recording(key, message, until)
+
+    def _is_done(self, message: Message, work: Callable[[Message], None]) -> bool:
+        """Whether the message can be deleted; if not, how soon it is delivered again is set."""
         try:
-            done = [anyio.run(self.work, key, until, message) for key in keys_in(message.body)]
-            return all(done)
+            work(message)
         except Exception as error:
-            if is_outage(error):
-                log.warning("AWS does not respond; a message comes again later: %s", error)
-            else:
-                log.exception("A message cannot be worked on: %s", message.body[:1000])
             with suppress(Exception):  # then the queue's own visibility timeout applies
-                self._keep_back(message, error)
-        return False
-
-    def _keep_back(self, message: Message, error: Exception) -> None:
-        if is_outage(error):
-            message.back_off(self._jobs.lease_seconds)
-        elif isinstance(error, Senseless):
-            message.keep(_SENSELESS_SECONDS)
-
-    async def work(self, key: str, until: float, message: Message) -> bool:
-        """Does the job of the recording `key` until `until` (of the monotonic clock).
-
-        False if its message is to come again.
-        """
-        # From now on the message comes again within a minute, should this process die.
-        await anyio.to_thread.run_sync(message.keep, self._jobs.lease_seconds)
-        if await anyio.to_thread.run_sync(self._line_up, key, message):
-            return True
-        try:
-            job = await anyio.to_thread.run_sync(self._jobs.take, key, uuid4().hex, message.id)
-        except Held as held:
-            # The worker that has the job may die. Only a finished job needs no message any more.
-            if held.message != message.id:
-                await anyio.to_thread.run_sync(message.back_off, self._jobs.lease_seconds)
+                self._give_back(message, error)
             return False
-        except NotFound as nothing:
-            log.info("The recording %s is left alone: %s", key, nothing.detail)
-            await anyio.to_thread.run_sync(self._jobs.tidy, key)
-            return True
-        try:
-            if job.attempts > MOST_ATTEMPTS:
-                raise StenoError(GAVE_UP)
-            await self._complete(job, until, message)
-        except Exception as error:
-            return await self._ended(job, _innermost(error), message)
         return True
 
-    def _line_up(self, key: str, message: Message) -> bool:
-        """Whether the message was replaced by one in its caller's group; the bucket's have none.
-
-        Not if the job was ever leased: the queue may deliver the message of a running job again,
-        and that message must stay in the queue in case the worker dies.
-        """
-        if not message.is_from_bucket:
-            return False
-        with suppress(NotFound):
-            job = self._jobs.get(identity_of(key))
-            never_leased = not job.message and not job.finished
-            if never_leased and not has_shared_account(job) and message.others_wait():
-                message.hand_on(job)
-                return True
-        return False
-
-    async def _ended(self, job: Job, error: BaseException, message: Message) -> bool:
-        """What becomes of a job that was not completed; False if its message is to come again."""
-        try:
-            if is_outage(error):
-                await anyio.to_thread.run_sync(self._jobs.give_back, job)
-                raise error
-            delay = await anyio.to_thread.run_sync(self._delay, job, error)
-            if delay is not None and job.hand_overs >= MOST_HAND_OVERS:
-                delay, error = None, StenoError(_ENDLESS)
-            if delay is not None:
-                await anyio.to_thread.run_sync(self._jobs.release, job)
-                await anyio.to_thread.run_sync(message.hand_on, job, delay)
-                return True
-            if isinstance(error, StenoError):
-                log.warning("Job %s failed: %s: %s", job.id, error.code, error.detail, extra={"job": job.id})
-                self._wiring.metrics.tell(error.code, Failures=1)
-                await anyio.to_thread.run_sync(self._jobs.fail, job, error)
-                return True
-            if isinstance(error, Lost):
-                raise error
-        except Lost:
-            # If another worker was given the same message, it is that worker's; if the job is gone, it ends next time.
-            log.info("Job %s was deleted, or taken over by another worker.", job.id, extra={"job": job.id})
-            return False
-        log.error("Job %s was interrupted.", job.id, exc_info=error, extra={"job": job.id})
-        return False
-
-    def _delay(self, job: Job, error: BaseException) -> float | None:
-        """The seconds after which the job is gone on with; None where that helps no more."""
-        if isinstance(error, TimeoutError):
-            return 0
-        if not isinstance(error, UpstreamBusy | UpstreamFailed | UpstreamTimeout):
-            return None
-        with suppress(NotFound):
-            attempts = self._jobs.get(job.id).attempts
-            if attempts < MOST_ATTEMPTS:
-                return max(error.retry_after or 0.0, self._pacing.later * (1 << attempts))
-        return None
-
-    async def _complete(self, job: Job, until: float, message: Message) -> None:
-        async with anyio.create_task_group() as tasks:
-            tasks.start_soon(self._keep, job, message)
-            with anyio.fail_after(until - monotonic() + self._pacing.last):
-                transcript, entry = await Transcription(self._wiring, job, self._pacing).run(until)
-            await anyio.to_thread.run_sync(self._jobs.complete, job, transcript, entry)
-            tasks.cancel_scope.cancel()
-
-    async def _keep(self, job: Job, message: Message) -> None:
-        """Renews lease and message, so that a crash is noticed within a minute and nothing else is taken for one."""
-        while True:
-            await anyio.sleep(self._jobs.lease_seconds / 3)
-            await outlasting(self._jobs.renew, job)
-            await outlasting(message.keep, self._jobs.lease_seconds)
-
-
-def _innermost(error: BaseException) -> BaseException:
-    """The first error of those that ended a group of tasks."""
-    while isinstance(error, BaseExceptionGroup):
-        error = error.exceptions[0]
-    return error
+    def _give_back(self, message: Message, error: Exception) -> None:
+        if isinstance(error, GiveBack):
+            message.keep(error.seconds)
+        elif is_outage(error):
+            log.warning("AWS does not respond; a message comes again later: %s", error)
+            message.keep(message.growing(self.pacing.outage))
+        elif isinstance(error, Senseless):
+            log.error("A message makes no sense: %s", error)
+            message.keep(_SENSELESS_SECONDS)
+        else:
+            log.error("A message cannot be worked on: %s", message.body[:1000], exc_info=error)
 
 
 @cache
 def _worker() -> Worker:
     settings = read_settings()
-    return Worker(Wiring(settings, jobs=Jobs(settings, s3_limits=WORKER_S3)))
+    return Worker.of(Wiring(settings, jobs=Jobs(settings, limits=WORKER_LIMITS)))
 
 
 def lambda_handler(event: dict[str, Any], context: Any) -> dict[str, Any]:
+    """The entry of the functions that cut recordings and transcribe parts."""
     if any("body" not in record for record in event.get("Records", [{}])):
         raise ValueError(
             "This function takes SQS events. Put the S3 event, as text, into the `body` of an SQS"
             " record. tests/events/recording.json is an example."
         )
     return _worker().handle(event, context)
+
+
+def dead_letters_handler(event: dict[str, Any], _context: Any) -> dict[str, Any]:
+    """The entry of the function that settles dead letters."""
+    return _worker().handle_dead_letters(event)

@@ -5,7 +5,7 @@ import os
 
 from aws_cdk import App, Environment
 
-from infra.bundle import API, ROOT, WORKER, Target
+from infra.bundle import API, CUTTER, ROOT, Target
 from infra.choices import Choices
 from infra.stack import Bundles, Steno
 
@@ -38,7 +38,7 @@ def app(
 
 
 def _built(target: Target) -> Bundles:
-    return Bundles(*(bundle.build(_BUNDLES, target) for bundle in (API, WORKER)))
+    return Bundles(*(bundle.build(_BUNDLES, target) for bundle in (API, CUTTER)))
 
 
 if __name__ == "__main__":

@@ -6,6 +6,9 @@ from dataclasses import dataclass, fields
 from constructs import Node
 
 _NUMBER = re.compile(r"[1-9][0-9]{0,9}")
+_RENAMED = {
+    "workers": "use -c concurrency=..., the number of parts that are transcribed at the same time (default: 16).",
+}
 
 
 @dataclass(frozen=True)
@@ -22,7 +25,7 @@ class Choices:
     daily_seconds_per_caller: str = ""
     aws_endpoint_url: str = ""  # of a local AWS, where the functions are only tried
     machine: str = "aarch64"  # or x86_64
-    workers: str = "5"  # recordings that are worked on at once
+    concurrency: str = "16"  # parts that are transcribed at the same time
     snapstart: str = "off"  # on: cold starts begin from a snapshot, which is kept, and paid for
     alarm_email: str = ""
     alarm_seconds: str = "36000"  # of sound in a day, beyond which somebody should look
@@ -32,6 +35,8 @@ class Choices:
         names = [field.name for field in fields(cls)]
         # CDK's own names have signs in them that these have not.
         for name in node.get_all_context():
+            if name in _RENAMED:
+                raise SystemExit(f"-c {name}=...: {_RENAMED[name]}")
             if re.fullmatch("[a-z_]+", name) and name not in names:
                 raise SystemExit(f"-c {name}=...: there are {', '.join(names)}.")
         given = {name: node.try_get_context(name) for name in names}
@@ -45,8 +50,8 @@ class Choices:
         for name in ("daily_seconds", "daily_seconds_per_caller", "alarm_seconds"):
             if getattr(self, name) and not _NUMBER.fullmatch(getattr(self, name)):
                 raise SystemExit(f"-c {name}={getattr(self, name)}: give a number of seconds, such as 3600.")
-        if not self.workers.isdigit() or not 2 <= int(self.workers) <= 1000:
-            raise SystemExit(f"-c workers={self.workers}: Lambda takes 2 to 1000.")
+        if not _NUMBER.fullmatch(self.concurrency) or not 2 <= self.parts_at_once <= 1000:
+            raise SystemExit(f"-c concurrency={self.concurrency}: Lambda takes 2 to 1000.")
         if self.machine not in ("aarch64", "x86_64"):
             raise SystemExit(f"-c machine={self.machine}: there are aarch64 and x86_64.")
         if self.snapstart not in ("on", "off"):
@@ -55,6 +60,10 @@ class Choices:
             raise SystemExit("-c auth=jwt needs -c issuer=https://... and -c audience=...")
         if self.auth == "open" and not self.daily_seconds:
             raise SystemExit("-c auth=open lets anybody spend your money: cap it with -c daily_seconds=3600 or so.")
+
+    @property
+    def parts_at_once(self) -> int:
+        return int(self.concurrency)
 
     @property
     def origin_list(self) -> list[str]:

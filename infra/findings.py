@@ -6,12 +6,14 @@ from constructs import Construct
 _REASONS = {
     "AwsSolutions-SMG4": "The OpenAI key is its owner's to rotate, and the access token its callers': both can be put"
     " anew at any time, and are read again within minutes.",
-    "AwsSolutions-S1": "The objects are one owner's recordings, which two functions of this stack alone can reach;"
+    "AwsSolutions-S1": "The objects are one owner's recordings, which only the functions of this stack can reach;"
     " a log of it would be a second bucket to keep.",
     "AwsSolutions-IAM5[Resource::*]": "X-Ray knows no narrower resource to put traces to.",
     "AwsSolutions-IAM5[Resource::<Bucket83908E77.Arn>/uploads/*]": "A recording's name is its job's, which is new"
     " each time; the prefix is what the function is for.",
-    "AwsSolutions-IAM5[Resource::<Bucket83908E77.Arn>/transcripts/*]": "As with recordings.",
+    "AwsSolutions-IAM5[Resource::<Bucket83908E77.Arn>/requests/*]": "As with uploads.",
+    "AwsSolutions-IAM5[Resource::<Bucket83908E77.Arn>/parts/*]": "As with uploads.",
+    "AwsSolutions-IAM5[Resource::<Bucket83908E77.Arn>/transcripts/*]": "As with uploads.",
     "AwsSolutions-L1": "Python 3.13 has wheels of everything that is bundled, and is supported until 2029.",
     "AwsSolutions-APIG4": "The function itself asks for the token, in its own words; where JWTs are asked for, the"
     " gateway asks on every route but the open ones.",

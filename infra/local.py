@@ -29,7 +29,7 @@ from moonshine_voice.utils import get_assets_path
 from uvicorn.config import LOGGING_CONFIG
 
 from handler.api import create_app
-from handler.aws import WORKER_S3
+from handler.aws import WORKER_LIMITS
 from handler.errors import StenoError
 from handler.jobs import Jobs
 from handler.settings import Settings, read_settings
@@ -66,9 +66,10 @@ def main() -> None:
         print(f"Speech  {upstream}, as {settings.whisper_model}")
         print(f"Jobs    {aws}")
         print(f"Access  {_access(settings)}", flush=True)
-        work = Wiring(settings, jobs=Jobs(settings, s3_limits=WORKER_S3))
+        work = Wiring(settings, jobs=Jobs(settings, limits=WORKER_LIMITS))
         with working(work), suppress(KeyboardInterrupt):  # uvicorn's way to say why it has ended
             server.run(sockets=[listener])
+            logging.disable()  # of what is cut off here, and of the queues that go with us
     print("Stopped.")
 
 

@@ -1,4 +1,4 @@
-"""S3, SQS and DynamoDB on this machine, with the bucket, the queue, the table and the secret that Steno has in AWS.
+"""S3, SQS and DynamoDB on this machine, with the bucket, the queues, the table and the secret that Steno has in AWS.
 
 MiniStack enforces what S3 enforces of a presigned POST, and notifies the queue as S3 does.
 """
@@ -16,7 +16,12 @@ from typing import Any
 from infra.child import end_with_parent
 
 NAME = "steno"
-LEASE_SECONDS = 60
+QUEUES = {  # by the settings that have their addresses
+    "RECORDINGS_QUEUE_URL": NAME,
+    "PARTS_QUEUE_URL": f"{NAME}-parts",
+    "EXPRESS_QUEUE_URL": f"{NAME}-express",
+}
+VISIBILITY_SECONDS = 60  # of a message that no step has held yet
 _START_SECONDS = 30.0
 
 
@@ -33,15 +38,14 @@ def local_aws(state: Path, origins: tuple[str, ...] = ()) -> Iterator[dict[str, 
         "TABLE_NAME": NAME,
     }
     with _ministack(port, state):
-        _provide(environment, origins)
-        yield environment
+        yield {**environment, **_provide(environment, origins)}
 
 
 @contextmanager
 def _ministack(port: int, state: Path) -> Iterator[None]:
     settings = {
         "BIND_HOST": "127.0.0.1",
-        "GATEWAY_PORT": str(port),
+        "EDGE_PORT": str(port),  # with GATEWAY_PORT, queues would be named by a port that changes
         "SFTP_ENABLED": "0",
         "IOT_MTLS_ENABLED": "0",
         "LOG_LEVEL": "ERROR",
@@ -78,8 +82,8 @@ def wait_for(port: int, process: subprocess.Popen[bytes], log: str) -> None:
     raise RuntimeError(f"The local AWS did not start; what it said is in {log}.")
 
 
-def _provide(environment: dict[str, str], origins: tuple[str, ...]) -> None:
-    """The bucket, the queue, the table and the secret, unless they are there from before."""
+def _provide(environment: dict[str, str], origins: tuple[str, ...]) -> dict[str, str]:
+    """Make the bucket, the queues, the table and the secret, unless they are there; return the queues' addresses."""
     import boto3
 
     session = boto3.session.Session(
@@ -91,8 +95,12 @@ def _provide(environment: dict[str, str], origins: tuple[str, ...]) -> None:
     )
     with suppress(secrets.exceptions.ResourceExistsException):
         secrets.create_secret(Name=NAME, SecretString="offline")  # for functions that are tried against all this
-    queue = sqs.create_queue(QueueName=NAME, Attributes={"VisibilityTimeout": str(LEASE_SECONDS)})["QueueUrl"]
-    arn = sqs.get_queue_attributes(QueueUrl=queue, AttributeNames=["QueueArn"])["Attributes"]["QueueArn"]
+    attributes = {"VisibilityTimeout": str(VISIBILITY_SECONDS)}
+    urls = {
+        setting: sqs.create_queue(QueueName=name, Attributes=attributes)["QueueUrl"] for setting, name in QUEUES.items()
+    }
+    asked = {"QueueUrl": urls["RECORDINGS_QUEUE_URL"], "AttributeNames": ["QueueArn"]}
+    arn = sqs.get_queue_attributes(**asked)["Attributes"]["QueueArn"]
     if NAME not in [bucket["Name"] for bucket in s3.list_buckets()["Buckets"]]:
         s3.create_bucket(Bucket=NAME)
     s3.put_bucket_notification_configuration(Bucket=NAME, NotificationConfiguration=_notifications(arn))
@@ -105,6 +113,7 @@ def _provide(environment: dict[str, str], origins: tuple[str, ...]) -> None:
             AttributeDefinitions=[{"AttributeName": name, "AttributeType": "S"} for name in ("pk", "sk")],
             BillingMode="PAY_PER_REQUEST",
         )
+    return urls
 
 
 def _notifications(queue_arn: str) -> dict[str, Any]:

@@ -21,13 +21,16 @@ from constructs import Construct
 from infra.access_log import AccessLog
 from infra.choices import Choices
 from infra.findings import acknowledge
-from infra.watching import Watching
+from infra.watching import Watched, Watching
 
 # In this order, so that each has time to tell what became of the one before: the speech service (the handler's own
 # 25 s on Lambda), the function, the gateway.
 API_TIMEOUT, GATEWAY_TIMEOUT = Duration.seconds(27), Duration.seconds(29)
-WORKER_TIMEOUT = Duration.minutes(15)
-# With the worker's back-off (messages.py), they last for two days of an outage of AWS.
+CUTTER_TIMEOUT = Duration.minutes(15)
+# A part may take 300 s at the upstream (pacing.py), after its download; 30 s are left to end in order (worker.py).
+TRANSCRIBER_TIMEOUT = Duration.minutes(7)
+DEAD_LETTERS_TIMEOUT = Duration.minutes(1)
+# With the back-off in worker.py, they last for two days of an outage of AWS.
 MOST_DELIVERIES = 200
 DIRECT_BYTES = 4_500_000  # what an event of 6 MB holds in base64
 TRANSCRIPT_DAYS = 30
@@ -64,30 +67,47 @@ _KEPT_LOGS = logs.RetentionDays.ONE_MONTH
 
 @dataclass(frozen=True)
 class Bundles:
-    """The folders with each function's code."""
+    """The folders with the functions' code: the cutter's, which has FFmpeg, and that of all others."""
 
     api: Path
-    worker: Path
+    cutter: Path
 
 
 class Steno(Stack):
-    """The API, the worker, and between them a bucket, a queue and a table."""
+    """The API, the steps of its jobs, and between them a bucket, queues and a table."""
 
     def __init__(self, scope: Construct, name: str, bundles: Bundles, choices: Choices, **props: Any) -> None:
         super().__init__(scope, name, description="Speech to text that you own", **props)
         self._choices = choices
         # Do not rename the constructs that hold data: test_stack.py pins their logical ids.
         self.openai_key, self.access_token = self._secrets()
-        self.queue, self.dead_letters = self._queues()
+        self.dead_letters = self._dead_letters()
+        self.recordings = self._queue("Recordings", CUTTER_TIMEOUT)
+        self.parts = self._queue("Parts", TRANSCRIBER_TIMEOUT)
+        self.express = self._queue("Express", TRANSCRIBER_TIMEOUT)
         self.gateway = self._gateway()
         self.bucket = self._bucket()
         self.table = self._table()
+        self.mappings: list[str] = []  # of the queues that make a job go on, to its functions
         self.api = self._api(bundles.api)
-        self.worker = self._worker(bundles.worker)
-        self._dead_letter_consumer(bundles.worker)
+        self.cutter = self._cutter(bundles.cutter)
+        self.transcriber = self._transcriber(bundles.api)
+        self._dead_letter_consumer(bundles.api)
         self._routes()
         self.stage = self._stage()
-        Watching(self, self.stage, self.worker, (self.queue, self.dead_letters), choices)
+        Watching(
+            self,
+            Watched(
+                self.stage,
+                self.cutter,
+                self.transcriber,
+                self.recordings,
+                self.parts,
+                self.express,
+                self.dead_letters,
+            ),
+            choices,
+        )
         acknowledge(self)
         self._outputs()
 
@@ -106,36 +126,35 @@ class Steno(Stack):
         )
         return key, token
 
-    def _queues(self) -> tuple[sqs.Queue, sqs.Queue]:
-        secured: dict[str, Any] = {
-            "encryption": sqs.QueueEncryption.SQS_MANAGED,
-            "enforce_ssl": True,
-        }
-        dead = sqs.Queue(
+    def _dead_letters(self) -> sqs.Queue:
+        # Six times the function's timeout, as AWS recommends.
+        return self._secured_queue("DeadLetters", Duration.seconds(6 * DEAD_LETTERS_TIMEOUT.to_seconds()))
+
+    def _queue(self, name: str, timeout: Duration) -> sqs.Queue:
+        # Lambda asks for no less than the function's timeout; each step shortens it at once (pacing.py).
+        redrive = sqs.DeadLetterQueue(max_receive_count=MOST_DELIVERIES, queue=self.dead_letters)
+        return self._secured_queue(name, timeout, dead_letter_queue=redrive)
+
+    def _secured_queue(self, name: str, visibility: Duration, **props: Any) -> sqs.Queue:
+        return sqs.Queue(
             self,
-            "DeadLetters",
-            visibility_timeout=Duration.minutes(6),  # six times the function's, as AWS recommends
-            retention_period=Duration.days(14),
-            **secured,
+            name,
+            retention_period=Duration.days(14),  # longer than the bucket keeps what the messages are about
+            visibility_timeout=visibility,
+            encryption=sqs.QueueEncryption.SQS_MANAGED,
+            enforce_ssl=True,
+            **props,
         )
-        queue = sqs.Queue(
-            self,
-            "Recordings",
-            retention_period=Duration.days(14),  # longer than the bucket keeps what it tells of
-            # Lambda asks for no less than the function's; the worker shortens it to its lease.
-            visibility_timeout=WORKER_TIMEOUT,
-            dead_letter_queue=sqs.DeadLetterQueue(max_receive_count=MOST_DELIVERIES, queue=dead),
-            **secured,
-        )
+
+    def _bucket(self) -> s3.Bucket:
         # The account, not the bucket: that one cannot be made before its queue lets it speak.
         from_here = {"StringEquals": {"aws:SourceAccount": self.account}}
         notifications = iam.ServicePrincipal("s3.amazonaws.com", conditions=from_here)
-        queue.add_to_resource_policy(
-            iam.PolicyStatement(actions=["sqs:SendMessage"], principals=[notifications], resources=[queue.queue_arn])
+        self.recordings.add_to_resource_policy(
+            iam.PolicyStatement(
+                actions=["sqs:SendMessage"], principals=[notifications], resources=[self.recordings.queue_arn]
+            )
         )
-        return queue, dead
-
-    def _bucket(self) -> s3.Bucket:
         bucket = s3.Bucket(
             self,
             "Bucket",
@@ -152,11 +171,14 @@ class Steno(Stack):
                 )
             ],
             lifecycle_rules=[
+                # Release 0.1 copied large recordings in parts.
                 s3.LifecycleRule(
                     prefix="uploads/",
                     expiration=Duration.days(UNFINISHED_DAYS),
                     abort_incomplete_multipart_upload_after=Duration.days(1),
                 ),
+                s3.LifecycleRule(prefix="requests/", expiration=Duration.days(UNFINISHED_DAYS)),
+                s3.LifecycleRule(prefix="parts/", expiration=Duration.days(UNFINISHED_DAYS)),
                 s3.LifecycleRule(prefix="transcripts/", expiration=Duration.days(TRANSCRIPT_DAYS)),
             ],
         )
@@ -166,7 +188,7 @@ class Steno(Stack):
             queue_configurations=[
                 s3.CfnBucket.QueueConfigurationProperty(
                     event="s3:ObjectCreated:*",
-                    queue=self.queue.queue_arn,
+                    queue=self.recordings.queue_arn,
                     filter=s3.CfnBucket.NotificationFilterProperty(
                         s3_key=s3.CfnBucket.S3KeyFilterProperty(
                             rules=[s3.CfnBucket.FilterRuleProperty(name="prefix", value="uploads/")]
@@ -175,7 +197,7 @@ class Steno(Stack):
                 )
             ]
         )
-        bucket.node.add_dependency(self.queue)
+        bucket.node.add_dependency(self.recordings)
         return bucket
 
     def _table(self) -> dynamodb.Table:
@@ -212,52 +234,74 @@ class Steno(Stack):
         self._allow(function, self.openai_key.secret_arn, "secretsmanager:GetSecretValue")
         if choices.auth == "token":
             self._allow(function, self.access_token.secret_arn, "secretsmanager:GetSecretValue")
-        self._allow(function, self._objects("uploads"), "s3:GetObject", "s3:PutObject", "s3:DeleteObject")
-        # A large recording that is tried again is copied in parts.
-        self._allow(function, self._objects("uploads"), "s3:AbortMultipartUpload")
-        self._allow(function, self._objects("transcripts"), "s3:GetObject", "s3:DeleteObject")
+        for prefix in ("uploads", "requests"):  # whether a recording is there is asked with the right to get it
+            self._allow_objects(function, prefix, "Get", "Put", "Delete")
+        self._allow_objects(function, "parts", "Delete")
+        self._allow_objects(function, "transcripts", "Get", "Delete")
+        self._allow_sending(function, self.recordings)
         return function
 
-    def _worker(self, code: Path) -> lambda_.Function:
+    def _cutter(self, code: Path) -> lambda_.Function:
+        """The function that decodes recordings, and that therefore has neither key nor token."""
         function = self._function(
-            "Worker",
+            "Cutter",
             code,
             "handler.worker.lambda_handler",
-            timeout=WORKER_TIMEOUT,
+            timeout=CUTTER_TIMEOUT,
             memory_size=1769,  # a whole processor
-            ephemeral_storage_size=Size.gibibytes(4),  # the largest upload, and the parts of the longest
+            ephemeral_storage_size=Size.gibibytes(4),  # the largest upload, and its parts
             environment={"AUTH": "open"},  # nobody calls it
-            recursive_loop=lambda_.RecursiveLoop.ALLOW,  # it has a limit of its own: MOST_HAND_OVERS
         )
-        self._allow(function, self.openai_key.secret_arn, "secretsmanager:GetSecretValue")
-        self._allow(function, self._objects("uploads"), "s3:GetObject", "s3:DeleteObject")
-        self._allow(function, self._objects("transcripts"), "s3:PutObject", "s3:DeleteObject")
-        self._allow(function, self.queue.queue_arn, "sqs:SendMessage")
-        source = SqsEventSource(
-            self.queue, batch_size=1, max_concurrency=int(self._choices.workers), report_batch_item_failures=True
-        )
-        function.add_event_source(source)
-        self.mapping = source.event_source_mapping_id
+        for prefix in ("uploads", "requests"):
+            self._allow_objects(function, prefix, "Get", "Delete")
+        self._allow_objects(function, "parts", "Get", "Put", "Delete")
+        self._allow_objects(function, "transcripts", "Put", "Delete")
+        self._allow_sending(function, self.parts, self.express)
+        self._consume(function, self.recordings, max(2, self._choices.parts_at_once // 4))
         return function
 
-    def _dead_letter_consumer(self, code: Path) -> None:
-        """Fails the jobs of dead letters; of its own, as the worker may be overloaded."""
+    def _transcriber(self, code: Path) -> lambda_.Function:
+        """The function that asks the upstream, a part at a time."""
         function = self._function(
-            "DeadLetterConsumer",
+            "Transcriber",
             code,
-            "handler.dead_letters.lambda_handler",
-            timeout=Duration.minutes(1),
+            "handler.worker.lambda_handler",
+            timeout=TRANSCRIBER_TIMEOUT,
             memory_size=512,
             environment={"AUTH": "open"},  # nobody calls it
         )
-        self._allow(function, self._objects("uploads"), "s3:GetObject", "s3:DeleteObject")
-        source = SqsEventSource(
-            self.dead_letters,
-            batch_size=1,
-            max_concurrency=2,
-            report_batch_item_failures=True,
+        self._allow(function, self.openai_key.secret_arn, "secretsmanager:GetSecretValue")
+        for prefix in ("uploads", "requests"):
+            self._allow_objects(function, prefix, "Delete")
+        self._allow_objects(function, "parts", "Get", "Delete")
+        self._allow_objects(function, "transcripts", "Put", "Delete")
+        self._allow_sending(function, self.recordings)  # parts that are to be halved
+        self._consume(function, self.parts, self._choices.parts_at_once)
+        self._consume(function, self.express, max(2, self._choices.parts_at_once // 2))
+        return function
+
+    def _dead_letter_consumer(self, code: Path) -> None:
+        """Fails the jobs of dead letters. It is a function of its own because the others may be overloaded."""
+        function = self._function(
+            "DeadLetterConsumer",
+            code,
+            "handler.worker.dead_letters_handler",
+            timeout=DEAD_LETTERS_TIMEOUT,
+            memory_size=512,
+            environment={"AUTH": "open"},  # nobody calls it
         )
+        for prefix in ("uploads", "requests", "parts", "transcripts"):
+            self._allow_objects(function, prefix, "Delete")
+        self._event_source(function, self.dead_letters, 2)
+
+    def _consume(self, function: lambda_.Function, queue: sqs.Queue, most: int) -> None:
+        self.mappings.append(self._event_source(function, queue, most).event_source_mapping_id)
+
+    def _event_source(self, function: lambda_.Function, queue: sqs.Queue, most: int) -> SqsEventSource:
+        """Give the function the queue's messages one by one, `most` at the same time."""
+        source = SqsEventSource(queue, batch_size=1, max_concurrency=most, report_batch_item_failures=True)
         function.add_event_source(source)
+        return source
 
     def _function(
         self, name: str, code: Path, entry: str, environment: dict[str, str], **props: Any
@@ -282,6 +326,9 @@ class Steno(Stack):
                 "WHISPER_MODEL": self._choices.model,
                 "BUCKET_NAME": self.bucket.bucket_name,
                 "TABLE_NAME": self.table.table_name,
+                "RECORDINGS_QUEUE_URL": self.recordings.queue_url,
+                "PARTS_QUEUE_URL": self.parts.queue_url,
+                "EXPRESS_QUEUE_URL": self.express.queue_url,
                 "TRANSCRIPT_DAYS": str(TRANSCRIPT_DAYS),
                 **self._only_given(),
                 **environment,
@@ -307,8 +354,13 @@ class Steno(Stack):
     def _allow(self, function: lambda_.Function, resource: str, *actions: str) -> None:
         function.add_to_role_policy(iam.PolicyStatement(actions=list(actions), resources=[resource]))
 
-    def _objects(self, prefix: str) -> str:
-        return self.bucket.arn_for_objects(f"{prefix}/*")
+    def _allow_objects(self, function: lambda_.Function, prefix: str, *actions: str) -> None:
+        below = self.bucket.arn_for_objects(f"{prefix}/*")
+        self._allow(function, below, *(f"s3:{action}Object" for action in actions))
+
+    def _allow_sending(self, function: lambda_.Function, *queues: sqs.Queue) -> None:
+        for queue in queues:
+            self._allow(function, queue.queue_arn, "sqs:SendMessage")
 
     def _gateway(self) -> http.HttpApi:
         return http.HttpApi(
@@ -373,9 +425,11 @@ class Steno(Stack):
             f" --secret-id {token}",
             "BucketName": self.bucket.bucket_name,
             "TableName": self.table.table_name,
-            "QueueUrl": self.queue.queue_url,
-            "StopWorker": f"{aws} lambda update-event-source-mapping --no-enabled --uuid {self.mapping}",
+            "QueueUrl": self.recordings.queue_url,
+            "StopJobs": f"for id in {' '.join(self.mappings)}; do"
+            f" {aws} lambda update-event-source-mapping --no-enabled --uuid $id; done",
             "ApiFunction": self.api.function_name,
-            "WorkerFunction": self.worker.function_name,
+            "CutterFunction": self.cutter.function_name,
+            "TranscriberFunction": self.transcriber.function_name,
         }.items():
             CfnOutput(self, name, value=value)

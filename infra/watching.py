@@ -1,5 +1,7 @@
 """What is watched: alarms, all to one topic, and a dashboard."""
 
+from dataclasses import dataclass
+
 from aws_cdk import Duration, Stack
 from aws_cdk import aws_apigatewayv2 as http
 from aws_cdk import aws_cloudwatch as cloudwatch
@@ -15,7 +17,7 @@ from infra.choices import Choices
 
 _NAMESPACE = "Steno"  # handler/metrics.py's
 _OLDEST = Duration.minutes(30)  # a recording of hours takes less
-_NEAR_THE_END = Duration.seconds(5)  # of the worker's time; by then it has long handed its job on
+_NEAR_THE_END = Duration.seconds(5)  # of a function's time; each ends its work 30 s before it (worker.py)
 
 
 def _figure(name: str, statistic: str, period: Duration | None = None) -> cloudwatch.Metric:
@@ -23,20 +25,34 @@ def _figure(name: str, statistic: str, period: Duration | None = None) -> cloudw
     return cloudwatch.Metric(namespace=_NAMESPACE, metric_name=name, statistic=statistic, period=period)
 
 
-class Watching(Construct):
-    """Alarms about a stage, its worker and the queues between them."""
+@dataclass(frozen=True)
+class Watched:
+    """What alarms and the dashboard are about."""
 
-    def __init__(
-        self,
-        scope: Construct,
-        stage: http.HttpStage,
-        worker: lambda_.Function,
-        queues: tuple[sqs.Queue, sqs.Queue],
-        choices: Choices,
-    ) -> None:
-        """`queues` are that of the recordings, and that of dead letters."""
+    stage: http.HttpStage
+    cutter: lambda_.Function
+    transcriber: lambda_.Function
+    recordings: sqs.Queue
+    parts: sqs.Queue
+    express: sqs.Queue
+    dead_letters: sqs.Queue
+
+    @property
+    def steps(self) -> dict[str, lambda_.Function]:
+        """Return the functions that work on jobs, by their names."""
+        return {"Cutter": self.cutter, "Transcriber": self.transcriber}
+
+    @property
+    def queues(self) -> dict[str, sqs.Queue]:
+        """Return the queues of those functions, by their names."""
+        return {"Recordings": self.recordings, "Parts": self.parts, "Express": self.express}
+
+
+class Watching(Construct):
+    """Alarms about a stage, the functions of jobs, and their queues."""
+
+    def __init__(self, scope: Construct, watched: Watched, choices: Choices) -> None:
         super().__init__(scope, "Watching")
-        queue, dead_letters = queues
         self.topic = sns.Topic(self, "Alarms", enforce_ssl=True)
         # A topic with a policy of its own lets nobody in that it does not name.
         self.topic.add_to_resource_policy(
@@ -49,27 +65,36 @@ class Watching(Construct):
         )
         if choices.alarm_email:
             self.topic.add_subscription(EmailSubscription(choices.alarm_email))
-        waiting = queue.metric_approximate_age_of_oldest_message(statistic="Maximum")
         # Not the visible ones, because their consumer deletes them within seconds; and not the sent
         # ones, because SQS does not count the messages that it moves itself.
-        dead = dead_letters.metric_number_of_messages_received(statistic="Sum")
-        longest = worker.metric_duration(statistic="Maximum")
+        dead = watched.dead_letters.metric_number_of_messages_received(statistic="Sum")
         self._alarm(
             "DeadLetters",
             dead,
             0,
             "A job was given up: see the log of DeadLetterConsumer, and retry it.",
         )
-        self._alarm("Waiting", waiting, _OLDEST.to_seconds(), "Recordings wait: too few workers, or none that gets on.")
+        for name, queue, what in (
+            ("Waiting", watched.recordings, "Recordings wait to be cut"),
+            ("PartsWaiting", watched.parts, "Parts of recordings wait to be transcribed"),
+            ("ExpressWaiting", watched.express, "Short recordings wait to be transcribed"),
+        ):
+            age = queue.metric_approximate_age_of_oldest_message(statistic="Maximum")
+            reason = "`concurrency` is too low, or the functions do not get on: see their logs."
+            self._alarm(name, age, _OLDEST.to_seconds(), f"{what}: {reason}")
         # For a quarter of an hour: a recording that is still being worked on is a 503 to OpenAI's SDKs, a few times.
-        self._alarm("ServerErrors", stage.metric_server_error(statistic="Sum"), 5, "The API fails.", periods=3)
-        self._alarm("WorkerErrors", worker.metric_errors(statistic="Sum"), 0, "The worker failed.")
-        assert worker.timeout
-        near = worker.timeout.minus(_NEAR_THE_END).to_milliseconds()
+        server_errors = watched.stage.metric_server_error(statistic="Sum")
+        self._alarm("ServerErrors", server_errors, 5, "The API fails.", periods=3)
         paid = _figure("SecondsPaid", "Sum", Duration.days(1))
         self._alarm("SecondsPaid", paid, float(choices.alarm_seconds), "More was paid for in a day than is usual.")
-        self._alarm("WorkerNearTheEnd", longest, near, "The worker was about to be cut off.")
-        self._dashboard(stage, worker, queue, dead_letters)
+        for name, function in watched.steps.items():
+            who = f"The {name.lower()}"
+            self._alarm(f"{name}Errors", function.metric_errors(statistic="Sum"), 0, f"{who} failed.")
+            assert function.timeout
+            near = function.timeout.minus(_NEAR_THE_END).to_milliseconds()
+            longest = function.metric_duration(statistic="Maximum")
+            self._alarm(f"{name}NearTheEnd", longest, near, f"{who} was about to be cut off.")
+        self._dashboard(watched)
 
     def _alarm(self, name: str, metric: cloudwatch.Metric, beyond: float, what: str, periods: int = 1) -> None:
         alarm = cloudwatch.Alarm(
@@ -84,25 +109,29 @@ class Watching(Construct):
         )
         alarm.add_alarm_action(SnsAction(self.topic))
 
-    def _dashboard(
-        self, stage: http.HttpStage, worker: lambda_.Function, queue: sqs.Queue, dead_letters: sqs.Queue
-    ) -> None:
+    def _dashboard(self, watched: Watched) -> None:
         board = cloudwatch.Dashboard(self, "Dashboard")
+        stage, queues = watched.stage, watched.queues.items()
         graphs: dict[str, list[cloudwatch.IMetric]] = {
             "Requests": [stage.metric_count(), stage.metric_client_error(), stage.metric_server_error()],
             "Latency": [stage.metric_latency(statistic=f"p{share}") for share in (50, 90, 99)],
             "The speech service's latency": [_figure("UpstreamMilliseconds", f"p{share}") for share in (50, 90, 99)],
-            "Seconds paid, and parts heard": [_figure("SecondsPaid", "Sum"), _figure("Parts", "Sum")],
+            "Seconds paid, and parts transcribed": [_figure("SecondsPaid", "Sum"), _figure("Parts", "Sum")],
             "Failures": [
                 cloudwatch.MathExpression(
                     expression=f"SEARCH('{{{_NAMESPACE},Code}} MetricName=\"Failures\"', 'Sum')", label=""
                 )
             ],
-            "Worker": [worker.metric_invocations(), worker.metric_errors(), worker.metric_throttles()],
-            "Queues": [
-                queue.metric_approximate_number_of_messages_visible(),
-                queue.metric_approximate_age_of_oldest_message(),
-                dead_letters.metric_number_of_messages_received(),
+            **{
+                name: [function.metric_invocations(), function.metric_errors(), function.metric_throttles()]
+                for name, function in watched.steps.items()
+            },
+            "Messages that wait": [
+                *(queue.metric_approximate_number_of_messages_visible(label=name) for name, queue in queues),
+                watched.dead_letters.metric_number_of_messages_received(label="Dead letters"),
+            ],
+            "Age of the oldest message": [
+                queue.metric_approximate_age_of_oldest_message(label=name) for name, queue in queues
             ],
         }
         for title, metrics in graphs.items():

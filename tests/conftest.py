@@ -6,6 +6,7 @@ import subprocess
 import sys
 import tempfile
 import threading
+from dataclasses import replace
 from datetime import date
 from pathlib import Path
 
@@ -17,11 +18,11 @@ from starlette.testclient import TestClient
 from xdist.scheduler import LoadScopeScheduling
 
 from handler.api import create_app
-from handler.aws import WORKER_S3
+from handler.aws import WORKER_LIMITS
 from handler.jobs import Jobs
 from handler.settings import Settings
 from handler.wiring import Wiring
-from infra.local_aws import LEASE_SECONDS, local_aws
+from infra.local_aws import QUEUES, VISIBILITY_SECONDS, local_aws
 from tests.recordings import recording
 from tests.upstream import FalseUpstream
 
@@ -105,7 +106,8 @@ def anyio_backend():
 
 def settings(**given):
     """Settings as they are given; those of the local AWS in the environment are for other processes."""
-    return Settings(**{"openai_api_key": "sk-test-key", "bucket_name": None, "table_name": None, **given})
+    none = dict.fromkeys(("bucket_name", "table_name", *(name.lower() for name in QUEUES)))
+    return Settings(**{"openai_api_key": "sk-test-key", **none, **given})
 
 
 def app(upstream=None, today=TODAY, **given):
@@ -201,7 +203,7 @@ def aws(aws_process, monkeypatch):
     for name, value in aws_process.items():
         monkeypatch.setenv(name, value)
     _empty(aws_process)
-    return {"bucket_name": aws_process["BUCKET_NAME"], "table_name": aws_process["TABLE_NAME"]}
+    return {name.lower(): aws_process[name] for name in ("BUCKET_NAME", "TABLE_NAME", *QUEUES)}
 
 
 def _empty(aws_process):
@@ -210,7 +212,8 @@ def _empty(aws_process):
     for item in table.scan(ProjectionExpression="pk, sk")["Items"]:
         table.delete_item(Key=item)
     sqs, s3 = boto3.client("sqs"), boto3.client("s3")
-    sqs.purge_queue(QueueUrl=sqs.get_queue_url(QueueName="steno")["QueueUrl"])
+    for name in QUEUES:
+        sqs.purge_queue(QueueUrl=aws_process[name])
     for stored in s3.list_objects_v2(Bucket=aws_process["BUCKET_NAME"]).get("Contents", []):
         s3.delete_object(Bucket=aws_process["BUCKET_NAME"], Key=stored["Key"])
 
@@ -249,26 +252,31 @@ def server(aws):
         yield start
 
 
-SHORT_LEASE_SECONDS = 20  # a call that hangs and is made again takes some of it
+SHORT_SECONDS = 20  # a call that hangs and is made again takes some of it
 
 
 @pytest.fixture
 def fragile(aws, aws_process, monkeypatch):
-    """Makes a server behind a faulty AWS, whose queue delivers a message again after SHORT_LEASE_SECONDS."""
-    from tests.place import Server  # which builds on this module
+    """Makes a server behind a faulty AWS, whose queues deliver a message again after SHORT_SECONDS."""
+    from tests.place import PACING, Server  # which builds on this module
 
     with contextlib.ExitStack() as stack:
 
-        def start(faulty, upstream, **given):
-            jobs = Jobs(settings(**aws), lease_seconds=SHORT_LEASE_SECONDS, s3_limits=WORKER_S3)
-            server = Server(aws, upstream, jobs=jobs, **{"request_deadline_seconds": 10, **given})
-            _set_visibility(server, SHORT_LEASE_SECONDS)
-            stack.callback(_set_visibility, server, LEASE_SECONDS)
+        def start(faulty, upstream, pacing=PACING, **given):
+            jobs = Jobs(settings(**aws), limits=WORKER_LIMITS)
+            chosen = {"request_deadline_seconds": 10, **given}
+            short = replace(pacing, hold=SHORT_SECONDS)
             stack.enter_context(faulty.before(monkeypatch, aws_process))
+            server = Server(aws, upstream, jobs=jobs, pacing=short, **chosen)
+            own = {"endpoint_url": aws_process["AWS_ENDPOINT_URL"]}  # what the test itself does never fails
+            server.s3, server.sqs = boto3.client("s3", **own), boto3.client("sqs", **own)
+            _set_visibility(server, SHORT_SECONDS)
+            stack.callback(_set_visibility, server, VISIBILITY_SECONDS)
             return server
 
         yield start
 
 
 def _set_visibility(server, seconds):
-    server.sqs.set_queue_attributes(QueueUrl=server.queue, Attributes={"VisibilityTimeout": str(seconds)})
+    for queue in (server.queue, server.parts_queue, server.express_queue):
+        server.sqs.set_queue_attributes(QueueUrl=queue, Attributes={"VisibilityTimeout": str(seconds)})

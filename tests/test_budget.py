@@ -40,7 +40,7 @@ class Table:
             AttributeDefinitions=[{"AttributeName": name, "AttributeType": "S"} for name in names],
         )
         self.lossy = False
-        self.loses = 0
+        self.loses = self.fails = 0
         self.writes = 0
         self.client.meta.events.register_first("before-send.dynamodb.UpdateItem", self._write)
 
@@ -50,6 +50,8 @@ class Table:
             assert botocore_stubber("before-send", request).status_code in (200, 400)
         if self.loses == self.writes:
             assert botocore_stubber("before-send", request).status_code == 200
+            raise LostError
+        if self.fails == self.writes:
             raise LostError
 
     def budget(self, everyone=100.0, each=None):
@@ -96,6 +98,44 @@ def test_settling_twice_is_settling_once(table):
     for _ in range(3):
         budget.settle(reservation, 10)
     assert table.spent() == {"all": 10}
+
+
+def test_a_reservation_with_a_name_is_made_once_and_settled_by_its_name(table):
+    budget = table.budget(100, 50)
+    for _ in range(3):
+        budget.reserve("ada", 40, "a job", "2026-11-21")
+    assert table.spent() == {"all": 40, "caller": 40}
+    for _ in range(3):
+        budget.settle(budget.reserved("ada", 40, "a job", "2026-11-21"), 10)
+    assert table.spent() == {"all": 10, "caller": 10}
+
+
+def test_a_reservation_with_a_name_stays_in_an_outage_for_whoever_settles_it(table):
+    """Parts of its job may be under way."""
+    budget = table.budget(100, 50)
+    budget.reserve("ada", 40, "a job", "2026-11-21")
+    table.fails = 3
+    with pytest.raises(LostError):
+        budget.reserve("ada", 40, "a job", "2026-11-21")
+    budget.settle(budget.reserved("ada", 40, "a job", "2026-11-21"), 30)
+    assert table.spent() == {"all": 30, "caller": 30}
+
+
+def test_a_reservation_with_a_name_that_is_refused_leaves_nothing_once_it_is_settled(table):
+    budget = table.budget(5, 50)
+    with pytest.raises(BudgetExhausted):
+        budget.reserve("ada", 6, "a job", "2026-11-21")
+    budget.settle(budget.reserved("ada", 6, "a job", "2026-11-21"), 0)
+    assert set(table.spent().values()) <= {0}
+
+
+def test_a_reservation_of_an_earlier_day_is_settled_on_that_day(table):
+    budget = table.budget(100)
+    budget.reserve("ada", 40, "a job", "2026-11-20")
+    budget.settle(budget.reserved("ada", 40, "a job", "2026-11-20"), 10)
+    assert table.spent() == {}
+    (item,) = table.client.scan(TableName="steno")["Items"]
+    assert (item["pk"], item["seconds"]) == ("spent#2026-11-20", 10)
 
 
 def test_a_reservation_that_is_never_settled_counts_as_spent_and_hinders_no_other(table):

@@ -4,7 +4,7 @@ import os
 import py_compile
 import sys
 
-from infra.bundle import API, MOST_GLIBC, WORKER, Target, _compile, glibc_of, without_byte_code
+from infra.bundle import API, CUTTER, HANDLER, MOST_GLIBC, Target, _compile, glibc_of, without_byte_code
 
 
 def test_a_binary_for_a_newer_system_would_be_noticed(tmp_path):
@@ -12,12 +12,13 @@ def test_a_binary_for_a_newer_system_would_be_noticed(tmp_path):
     assert glibc_of(tmp_path) == 39 > MOST_GLIBC
 
 
-def test_each_bundle_has_the_modules_that_its_entry_needs_and_no_others():
-    api, worker = ({path.stem for path in bundle.modules()} for bundle in (API, WORKER))
-    assert {"main", "api", "speech", "subtitles"} <= api
-    assert not api & {"worker", "cutter", "cutting", "alignment"}
-    assert {"worker", "cutter", "alignment", "speech"} <= worker
-    assert not worker & {"main", "api", "form", "answers"}
+def test_each_bundle_has_the_modules_that_its_entries_need_and_no_others():
+    api, cutter = ({path.stem for path in bundle.modules()} for bundle in (API, CUTTER))
+    assert {"main", "api", "speech", "subtitles", "worker", "transcribe_part", "dead_letters"} <= api
+    assert "cutter" not in api  # the only module that needs FFmpeg
+    assert {"worker", "cutter", "cutting", "alignment"} <= cutter
+    assert not cutter & {"main", "api", "form", "answers"}
+    assert api | cutter == {path.stem for path in HANDLER.glob("*.py")}
 
 
 def test_missing_stale_and_checked_byte_code_would_be_noticed(tmp_path):

@@ -1,344 +1,422 @@
-"""A worker dies between every two of its writes, and another one gets its message: no recording is
+"""A process dies between every two of its writes, and another one gets its message: no recording is
 lost, no job is stuck, and nothing is billed twice but the request that was in flight.
 
-Every write has a name. In each test one worker dies just before a write, or after the last one. A
-death just after a write leaves the same state as one just before the next; `--soak` tries both.
-Another test compares the names with the writes of a run without a crash, so that none is left out.
+A course is one way for a job to go. Its writes are listed here; a process dies before each of them,
+and after the last one. Another test compares the list with the writes of a run without a crash, so
+that none is left out. With `--soak`, a second process dies at each write that follows.
 """
 
-import threading
 from collections import Counter
-from contextlib import suppress
-from dataclasses import replace
-from uuid import uuid4
+from collections.abc import Callable
+from dataclasses import dataclass
+from functools import lru_cache
 
-import boto3
 import httpx2
 import pytest
-from botocore.exceptions import EndpointConnectionError
-from moto import mock_aws
 
-from handler.dead_letters import DeadLetters
-from handler.job import Caller
-from handler.jobs import LEASE_SECONDS, Jobs
-from handler.wiring import Wiring
-from handler.worker import HAND_ON_SECONDS, Worker
-from infra.local_worker import Context
-from tests.conftest import TODAY, settings
-from tests.place import ARN, PACING
-from tests.recordings import asset, wav
-from tests.upstream import heard, refused
+from tests.crash_world import (
+    BILLED_SECONDS,
+    LONG,
+    LONG_PARTS,
+    LONGEST_PART_SECONDS,
+    NONSENSE,
+    OTHER,
+    SHORT,
+    SILENCE,
+    WORDS,
+    World,
+    repeat,
+)
+from tests.fake_queues import aws_in_process
+from tests.upstream import refused
 
-NAME = ARN.rpartition(":")[2]
-SPEECH = asset("beckett.wav")[44:] * 3
-RECORDINGS = {1: wav(SPEECH[: 32_000 * 2]), 2: wav(SPEECH[: 32_000 * 26])}  # by number of parts
-SHORT_PARTS = replace(PACING, part=13)  # the shortest of which the 26 seconds make two
+DONE = ("delete the message",)
+TAKE = ("hold the message", "begin the job")
+BEGIN = (*TAKE, "start the generation", "expect the parts")
+RESERVE = ("note the reservation", "reserve the budget")
+SEND, SEND_EXPRESS = (("put the sound", f"send to {queue}") for queue in ("parts", "express"))
+CUT_ONE = (*BEGIN, *RESERVE, *SEND_EXPRESS, "set the total", *DONE)
+CLAIM = ("hold the message", "claim the part")
+ASK = (*CLAIM, "note the try", "ask the upstream")
+SAVE = ("save the part", "add the part")
+TRANSCRIBE = (*ASK, "keep the answer", *SAVE)
+STORE = ("put the transcript", "complete the job")
+FAIL = ("fail the job", "settle the budget")
+RETRY = ("settle the budget", "queue the job", "send to recordings")
+SWEEP = ("delete the recording", "delete the transcript")  # what was deleted already
+SWEEP_SOUND = ("delete the sound", "delete the transcript")
 
-BEGINNING = ("shorten the visibility", "take the job")
-COURSES = {
-    "completed": (
-        *BEGINNING,
-        "set the number of parts",
-        "claim the part",
-        "reserve the budget",
-        "send the part",
+
+def clean_up(sounds, items):
+    return (
         "settle the budget",
-        "keep the answer",
-        "save the part",
-        "reset the attempts",
-        "claim the part 2",
-        "reserve the budget 2",
-        "send the part 2",
-        "settle the budget 2",
-        "keep the answer 2",
-        "save the part 2",
-        "reset the attempts 2",
-        "keep the answer 3",  # the whole transcript
-        "store the transcript",
-        "complete the job",
         "delete the recording",
-        "delete the part",
-        "delete the part 2",
-        "delete the message",
+        *["delete the sound"] * sounds,
+        *["delete the part"] * items,
+        *DONE,
+    )
+
+
+def finish(parts):
+    return ("keep the answer", *STORE, *clean_up(parts, parts))  # the answer: the whole transcript
+
+
+@dataclass(frozen=True)
+class Course:
+    """`prepare` brings a job to the place where the course begins; then come `writes`.
+
+    They are made by `act`, which a caller does again who gets no response, and by so many
+    `deliveries` of messages, or `dead_letters`. Of a job that is `deleted` before a
+    write, the course is what comes after that.
+    """
+
+    writes: tuple[str, ...]
+    prepare: Callable[[World], object]
+    act: Callable[[World], object] | None = None
+    deliveries: int = 60
+    dead_letters: int = 0
+    deleted: str = ""
+    end: str = "completed"
+    parts: int = 1
+    in_doubt: int = 0  # requests of which it was not known, when the budget was settled, whether they were billed
+    may_stay_reserved: bool = False  # a reservation that is not settled counts as spent
+
+
+def uploaded(content=SHORT):
+    return lambda world: world.upload(content)
+
+
+def cut(content=SHORT, *replies, then=0):
+    """A job whose recording is cut, and then so many parts are transcribed. The next replies of the upstream."""
+
+    def prepare(world):
+        world.upload(content)
+        for _ in range(1 + then):
+            world.deliver()
+        world.replies.extend(replies)
+
+    return prepare
+
+
+def died_after(*writes, content=LONG, then=None):
+    """A job of which one process after another died, each after a write."""
+
+    def prepare(world):
+        world.upload(content)
+        for write in writes:
+            world.record()
+            world.work()
+            made, states = world.end()
+            world.restore(states[made.index(write) + 1])
+        if then:
+            then(world)
+
+    return prepare
+
+
+def paid(world):
+    world.upload(SHORT)
+    world.work()
+    world.forget_bills()
+    world.upload(SHORT, world.owner)
+
+
+def halving(then=0):
+    def prepare(world):
+        world.use(LONG_PARTS)
+        cut(LONG, then=then)(world)
+
+    return prepare
+
+
+def failed_once(world):
+    cut(LONG, then=1)(world)
+    world.replies.append(refused(400))
+    world.deliver()
+
+
+def failed_at_once(world):
+    cut(LONG, refused(400))(world)
+    world.deliver()
+
+
+def in_outage(then):
+    """S3 does not respond once."""
+
+    def prepare(world):
+        then(world)
+        world.outages = 1
+
+    return prepare
+
+
+COURSES = {
+    "two parts": Course(
+        (*BEGIN, *RESERVE, *SEND, *SEND, "set the total", *DONE, *TRANSCRIBE, *DONE, *TRANSCRIBE, *finish(2)),
+        uploaded(LONG),
+        parts=2,
     ),
-    "failed": (
-        *BEGINNING,
-        "set the number of parts",
-        "claim the part",
-        "reserve the budget",
-        "settle the budget",
-        "release the claim",
-        "fail the job",
-        "delete the message",
+    "cut again": Course(
+        (*TAKE, *SAVE, "reserve the budget", *SEND, "set the total", *DONE),
+        died_after("send to parts", "save the part"),
+        deliveries=1,
+        parts=2,
     ),
-    "handed on": (*BEGINNING, "release the job", "send the next message", "delete the message"),
-    "requeued": ("shorten the visibility", "send the next message", "delete the message"),
-    "outage": (*BEGINNING, "give the job back", "shorten the visibility 2"),
-    # The worker before it died when the job was completed.
-    "swept": (*BEGINNING, "delete the recording", "delete the part", "delete the message"),
-    "dead letter": ("take the job", "fail the job", "delete the message"),
+    "silence": Course(
+        (*BEGIN, *SAVE, "set the total", *STORE, "delete the recording", "delete the part", *DONE),
+        uploaded(SILENCE),
+        parts=0,
+    ),
+    "in the ledger": Course((*TAKE, "start the generation", *STORE, "delete the recording", *DONE), paid),
+    "handed over": Course(
+        ("create the job", "put the recording", "send to recordings", *CUT_ONE, *TRANSCRIBE, *finish(1)),
+        World.empty,
+        act=World.hand_over,
+    ),
+    "refused": Course(
+        (*ASK, "note the try", "release the claim", *FAIL, *["delete the sound"] * 2, "settle the budget", *DONE),
+        cut(LONG, refused(400)),
+        deliveries=1,
+        parts=2,
+    ),
+    "not a recording": Course((*TAKE, "start the generation", "fail the job", *DONE), uploaded(NONSENSE)),
+    "busy": Course(
+        (*ASK, "slow down", "note the try", "release the claim", "give the message back"),
+        cut(SHORT, refused(429, retry_after="7")),
+        deliveries=1,
+    ),
+    "unanswered": Course(
+        (*ASK, "note the try", "release the claim", "give the message back"),
+        cut(SHORT, httpx2.ReadTimeout("no answer")),
+        deliveries=1,
+    ),
+    "retried": Course(
+        (*RETRY, *BEGIN, *SAVE, *RESERVE, *SEND, "set the total", *DONE),
+        failed_once,
+        act=World.retry,
+        deliveries=1,
+        parts=2,
+    ),
+    "retried at once": Course(RETRY, failed_at_once, act=World.retry, deliveries=0, parts=2),
+    "halved": Course(
+        (
+            *ASK,
+            "keep the answer",
+            "send the halving",
+            *DONE,
+            "hold the message",
+            "save the part",
+            "split the part",
+            *SEND,
+            *SEND,
+            *DONE,
+        ),
+        halving(),
+        deliveries=2,
+        parts=2,
+    ),
+    "outage while it is cut": Course(
+        (*TAKE, "undo the beginning", "give the message back"), in_outage(uploaded()), deliveries=1
+    ),
+    "outage while a part is fetched": Course(
+        (*CLAIM, "release the claim", "give the message back"), in_outage(cut()), deliveries=1
+    ),
+    "dead letter of a recording": Course(("begin the job", "fail the job", *DONE), uploaded(), dead_letters=1),
+    "dead letter of a part": Course((*FAIL, "delete the sound", *DONE), cut(), dead_letters=1),
+    "dead letter of a halving": Course(
+        (*FAIL, "delete the sound", *DONE), halving(then=1), dead_letters=1, parts=2, in_doubt=1
+    ),
+    "cleaned up": Course(("hold the message", *clean_up(2, 2)), died_after("complete the job"), deliveries=1, parts=2),
+    "deleted": Course(
+        (
+            "settle the budget",
+            "delete the recording",
+            *["delete the sound"] * 2,
+            "delete the transcript",
+            *["forget the answer"] * 2,  # about the whole recording, and about the part
+            "delete the part",
+            "delete the job",
+            *SWEEP,
+            "forget the answer",
+            "hold the message",
+            *SWEEP_SOUND,
+            "forget the answer",
+            *DONE,
+        ),
+        cut(LONG, then=1),
+        act=World.delete,
+        end="deleted",
+    ),
+    "deleted while it is cut": Course(
+        (
+            *SEND,
+            *SEND,
+            "set the total",
+            "settle the budget",
+            "delete the recording",
+            *["delete the sound"] * 2,
+            "delete the transcript",
+            *DONE,
+        ),
+        uploaded(LONG),
+        deleted="put the sound",
+        deliveries=1,
+        end="deleted",
+    ),
+    "deleted while the upstream is asked": Course(
+        ("keep the answer", *SAVE, *SWEEP_SOUND, "forget the answer", "delete the part", "forget the answer", *DONE),
+        cut(),
+        deleted="keep the answer",
+        in_doubt=1,
+        deliveries=1,
+        end="deleted",
+    ),
+    "deleted while it is finished": Course(
+        (*STORE, *SWEEP, "forget the answer", *DONE), cut(), deleted="put the transcript", deliveries=1, end="deleted"
+    ),
+    "deleted while it is completed": Course(
+        ("complete the job", *SWEEP, "forget the answer", *DONE),
+        cut(),
+        deleted="complete the job",
+        deliveries=1,
+        end="deleted",
+    ),
+    "deleted while it is cleaned up": Course(
+        ("delete the sound", *DONE), cut(), deleted="delete the sound", deliveries=1, end="deleted"
+    ),
+    "deleted while a part is halved": Course(
+        (*SEND, *SEND, *DONE), halving(then=1), deleted="put the sound", deliveries=1, end="deleted"
+    ),
+    "form used again while it is cut": Course(
+        (*TAKE, "start the generation", "settle the budget", "expect the parts", *CUT_ONE[4:]),
+        died_after("send to parts", then=lambda world: world.put(OTHER)),
+        deliveries=1,
+        may_stay_reserved=True,
+    ),
+    "form used again after it was cut": Course((*TAKE, *DONE), cut(), act=lambda world: world.put(OTHER), deliveries=1),
 }
-READS = {"GetItem", "Query", "HeadObject", "GetObject", "GetQueueUrl", "GetQueueAttributes"}
-OF_A_JOB = {  # by what is in the expression
-    "attempts :one": "take the job",
-    "attempts :less": "give the job back",
-    "hand_overs :one": "release the job",
-    "attempts = :zero": "reset the attempts",
-    "#total = :total": "set the number of parts",
-}
-OTHERS = {
-    ("PutItem", "paid"): "keep the answer",
-    ("PutItem", "job"): "save the part",
-    ("DeleteItem", "job"): "delete the part",
-    ("DeleteObject", "uploads"): "delete the recording",
-    ("PutObject", "transcripts"): "store the transcript",
-    ("SendMessage", ""): "send the next message",
-    ("ChangeMessageVisibility", ""): "shorten the visibility",
-}
-
-
-def write_of(operation, params):
-    """The name of a write; empty for a read."""
-    if operation in READS:
-        return ""
-    key = params.get("Key") or params.get("Item") or ""
-    kind = key.partition("/")[0] if isinstance(key, str) else key["pk"].partition("#")[0]
-    if operation != "UpdateItem":
-        return OTHERS[operation, kind]
-    values, expression = params["ExpressionAttributeValues"], params["UpdateExpression"]
-    if kind == "paid":
-        return "claim the part" if ":until" in values else "release the claim"
-    if kind == "spent":
-        return "settle the budget" if "DELETE unsettled" in expression else "reserve the budget"
-    if ":status" in values:
-        return "complete the job" if values[":status"] == "completed" else "fail the job"
-    return next(name for part, name in OF_A_JOB.items() if part in expression)
-
-
-class Death(BaseException):
-    """Ends a worker as a signal does: none of its code handles it."""
-
-
-class Life:
-    """The writes of one worker by their names, and the moment at which it dies."""
-
-    def __init__(self, name="", moment=""):
-        self.writes = []
-        self.is_over = False
-        self._end = (name, moment)
-        self._counts = Counter()
-        self._lock = threading.Lock()
-
-    def begin(self, write):
-        """A call begins; its name, with a number from the second of its kind on."""
-        with self._lock:
-            if write:
-                self._counts[write] += 1
-                write = f"{write} {self._counts[write]}".removesuffix(" 1")
-                self._die_at(write, "before")
-            elif self.is_over:
-                raise Death
-            return write
-
-    def done(self, write):
-        with self._lock:
-            if not self.is_over and write:
-                self.writes.append(write)
-            self._die_at(write, "after")
-
-    def _die_at(self, write, moment):
-        self.is_over = self.is_over or (write, moment) == self._end
-        if self.is_over:
-            raise Death
-
-
-class TimeIsUp:
-    def get_remaining_time_in_millis(self):
-        return HAND_ON_SECONDS * 1000
-
-
-class World:
-    """A bucket, a queue, a table, an upstream, and the workers that use them in turn."""
-
-    def __init__(self):
-        self.s3, self.sqs = boto3.client("s3"), boto3.client("sqs")
-        self.queue = self.sqs.create_queue(QueueName=NAME)["QueueUrl"]
-        self._create_bucket()
-        self.table = boto3.resource("dynamodb").create_table(
-            TableName=NAME,
-            KeySchema=[
-                {"AttributeName": "pk", "KeyType": "HASH"},
-                {"AttributeName": "sk", "KeyType": "RANGE"},
-            ],
-            AttributeDefinitions=[{"AttributeName": name, "AttributeType": "S"} for name in ("pk", "sk")],
-            BillingMode="PAY_PER_REQUEST",
-        )
-        self.now = 1_800_000_000.0
-        names = {"bucket_name": NAME, "table_name": NAME}
-        chosen = settings(**names, daily_seconds=10**9, max_concurrent_calls=1)
-        self.caller = Jobs(chosen, lambda: self.now)
-        jobs = Jobs(chosen, lambda: self.now)
-        upstream = httpx2.MockTransport(self._answer)
-        self.wiring = Wiring(chosen, transport=upstream, today=lambda: TODAY, jobs=jobs)
-        for client in (jobs.client, jobs.objects.client, self.wiring.sqs):
-            self._watch(client.meta.events)
-        self.life, self.refuses, self.is_out = Life(), False, False
-        self.answered, self.lives = [], []
-
-    def _create_bucket(self):
-        self.s3.create_bucket(Bucket=NAME)
-        asked = {"QueueUrl": self.queue, "AttributeNames": ["QueueArn"]}
-        arn = self.sqs.get_queue_attributes(**asked)["Attributes"]["QueueArn"]
-        uploads = {"Key": {"FilterRules": [{"Name": "prefix", "Value": "uploads/"}]}}
-        notified = {"QueueArn": arn, "Events": ["s3:ObjectCreated:*"], "Filter": uploads}
-        self.s3.put_bucket_notification_configuration(
-            Bucket=NAME, NotificationConfiguration={"QueueConfigurations": [notified]}
-        )
-
-    def _watch(self, events):
-        this_thread = threading.local()
-
-        def begin(params, model, **_):
-            this_thread.write = self.life.begin(write_of(model.name, params))
-            if self.is_out and model.name == "GetObject":
-                raise EndpointConnectionError(endpoint_url="https://s3.example")
-
-        events.register("provide-client-params", begin)
-        events.register("after-call", lambda **_: self.life.done(this_thread.write))
-
-    def _answer(self, request):
-        if self.refuses:
-            return refused(400)
-        write = self.life.begin("send the part")
-        self.answered.append(request.read().partition(b"fLaC")[2].rpartition(b"\r\n--")[0])
-        self.life.done(write)
-        return heard("Ever tried.")
-
-    def upload(self, parts):
-        """A job of a caller who has not paid for anything yet."""
-        owner = uuid4().hex
-        job, _ = self.caller.create("a.wav", "audio/wav", {}, Caller(owner, owner))
-        self.s3.put_object(Bucket=NAME, Key=job.key, Body=RECORDINGS[parts])
-        self.answered, self.lives = [], []
-        return job
-
-    @property
-    def in_flight(self):
-        """What the upstream has answered and no worker has kept."""
-        writes = [write for life in self.lives for write in life.writes]
-        return self.answered[sum(write.startswith("keep the answer") for write in writes) :]
-
-    def deliver(self, life, handle, context=None):
-        """Gives a message of the queue to a worker with this life, and deletes it if that succeeds.
-
-        Otherwise it is delivered again at once, but after the end of the lease. False if there is
-        no message.
-        """
-        found = self.sqs.receive_message(QueueUrl=self.queue, MaxNumberOfMessages=1).get("Messages")
-        if not found:
-            return False
-        self.life, (message,) = life, found
-        self.lives.append(life)
-        record = {
-            "messageId": message["MessageId"],
-            "receiptHandle": message["ReceiptHandle"],
-            "body": message["Body"],
-            "eventSourceARN": ARN,
-        }
-        try:
-            if not handle({"Records": [record]}, context or Context())["batchItemFailures"]:
-                write = life.begin("delete the message")
-                self.sqs.delete_message(QueueUrl=self.queue, ReceiptHandle=message["ReceiptHandle"])
-                life.done(write)
-                return True
-        except BaseException:
-            if not life.is_over:
-                raise
-        self.now += LEASE_SECONDS + 1
-        with suppress(self.sqs.exceptions.ClientError):  # it is deleted
-            self.sqs.change_message_visibility(
-                QueueUrl=self.queue, ReceiptHandle=message["ReceiptHandle"], VisibilityTimeout=0
-            )
-        return True
-
-    def work(self, life, course="completed"):
-        """One delivery, which takes the given course."""
-        worker, dead_letters = Worker(self.wiring, SHORT_PARTS), DeadLetters(self.wiring)
-        if course == "swept":
-            self.work(Life("complete the job", "after"))
-        self.refuses, self.is_out = course == "failed", course == "outage"
-        if course == "requeued":
-            nobodys = f'{{"key": "uploads/{uuid4().hex}.wav"}}'
-            self.sqs.send_message(QueueUrl=self.queue, MessageBody=nobodys)
-        if course == "dead letter":
-            self.deliver(life, lambda event, _: dead_letters.handle(event))
-        else:
-            self.deliver(life, worker.handle, TimeIsUp() if course == "handed on" else Context())
-        self.refuses = self.is_out = False
-
-    def work_until_the_queue_is_empty(self):
-        for _ in range(10):
-            if not self.deliver(Life(), Worker(self.wiring, SHORT_PARTS).handle):
-                return
-        raise AssertionError("messages come again and again")
-
-    def objects(self, job):
-        listed = self.s3.list_objects_v2(Bucket=NAME).get("Contents", [])
-        return [found["Key"] for found in listed if job.id in found["Key"]]
 
 
 @pytest.fixture(scope="module")
 def world():
-    with pytest.MonkeyPatch.context() as environment, mock_aws():
-        for name in ("AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY"):
-            environment.setenv(name, "test")
-        environment.setenv("AWS_DEFAULT_REGION", "us-east-1")
-        made = World()
-        made.sqs.purge_queue(QueueUrl=made.queue)  # of the bucket's test event
-        yield made
+    with aws_in_process():
+        yield World()
 
 
-def parts_of(course):
-    return 2 if course == "completed" else 1
+@pytest.fixture(scope="module")
+def run(world):
+    """Runs a course without a crash: its writes, and the states before each of them and after the last one."""
+
+    @lru_cache(maxsize=1)  # the tests of a course follow one another
+    def run(name):
+        run_course(world, COURSES[name], world.record)
+        return world.end()
+
+    return run
 
 
-@pytest.mark.parametrize("course", COURSES)
-def test_every_write_has_a_name(world, course):
-    world.upload(parts_of(course))
-    world.work(life := Life(), course)
-    assert sorted(life.writes) == sorted(COURSES[course])
-    world.work_until_the_queue_is_empty()
+def run_course(world, course, begin):
+    """Take a course without a crash; `begin` is called where it begins."""
+    world.empty()
+    course.prepare(world)
+    if course.deleted:
+        world.before(course.deleted, lambda: (world.caller.delete(world.job.id), begin()))
+    else:
+        begin()
+    if course.act:
+        course.act(world)
+    for _ in range(course.dead_letters):
+        world.deliver_dead_letter()
+    for _ in range(0 if course.dead_letters else course.deliveries):
+        if not world.deliver():
+            break
+
+
+def recover(world, course, state, *, record=False):
+    """Go on from what a process has left that died."""
+    world.restore(state)
+    if record:
+        world.record()
+    if course.act:
+        repeat(lambda: course.act(world))
+    for _ in range(course.dead_letters):
+        world.deliver_dead_letter()
+    come_to_an_end(world, course)
+
+
+def come_to_an_end(world, course):
+    """The rest of the messages is delivered, and a job that failed is tried again."""
+    world.work()
+    if world.status in ("failed", "queued"):  # or the retry itself came to no end
+        assert world.objects() == [world.job.key]
+        if course is COURSES["not a recording"]:
+            world.put(SHORT)
+        world.retry()
+        world.work()
+
+
+def check(world, course, *in_flight):
+    """`in_flight` are, for each process that died, the bills for answers that it did not keep."""
+    assert world.status == course.end
+    job = world.stored()
+    if job:
+        assert world.caller.transcript(job).text == " ".join([WORDS] * course.parts)
+        assert f"transcripts/{job.id}.json" in world.objects()
+    assert all(key.startswith("transcripts/") for key in world.objects())
+    assert {sk for _, sk in world.items()} <= ({"job", "answer"} if job else set())
+    twice = Counter(world.bills) - Counter(set(world.bills))
+    assert twice <= sum(in_flight, Counter())
+    billed = BILLED_SECONDS * (len(world.bills) + world.unanswered)
+    in_doubt = world.unanswered + course.in_doubt + len(in_flight)
+    spent, unsettled = world.budget()
+    assert unsettled == set() or course.may_stay_reserved
+    assert billed <= spent <= billed + LONGEST_PART_SECONDS * in_doubt
+    if job:
+        assert job.seconds_paid >= billed
+
+
+@pytest.mark.parametrize("name", COURSES)
+def test_the_list_has_every_write(run, name):
+    writes, _ = run(name)
+    assert writes == numbered(COURSES[name].writes)
+
+
+def numbered(writes):
+    """Number the writes of each name, from the second on."""
+    counts = Counter()
+    return [f"{write} {counts[write]}".removesuffix(" 1") for write in writes if not counts.update([write])]
 
 
 def pytest_generate_tests(metafunc):
-    if "name" in metafunc.fixturenames:
-        often = metafunc.config.getoption("--soak")
+    if "point" in metafunc.fixturenames:
         points = [
-            pytest.param(course, name, moment, id=f"{course}: {moment} {name}")
-            for course, names in COURSES.items()
-            for name in names
-            for moment in ("before", "after")
-            if often or moment == "before" or name == names[-1]
+            pytest.param(name, point, id=f"{name}: before {write}" if write else f"{name}: after the last write")
+            for name, course in COURSES.items()
+            for point, write in enumerate([*numbered(course.writes), ""])
         ]
-        metafunc.parametrize(("course", "name", "moment"), points)
+        metafunc.parametrize(("name", "point"), points)
 
 
-def test_a_job_survives_the_death_of_its_worker(world, course, name, moment):
-    job = world.upload(parts := parts_of(course))
-    world.work(life := Life(name, moment), course)
-    assert life.is_over
-    in_flight = world.in_flight
-    world.work_until_the_queue_is_empty()
-    if world.caller.get(job.id).status == "failed":
-        assert world.objects(job) == [job.key]
-        world.caller.retry(job.id, Caller(job.owner, job.account))
-        world.work_until_the_queue_is_empty()
-    done = world.caller.get(job.id)
-    assert done.status == "completed"
-    assert world.caller.transcript(done).text == " ".join(["Ever tried."] * parts)
-    assert done.seconds_paid >= 3 * len(world.answered)
-    assert world.objects(job) == [f"transcripts/{job.id}.json"]
-    assert world.caller.heard(job.id) == []
-    assert len(set(world.answered)) == parts
-    billed_again = Counter(world.answered) - Counter(set(world.answered))
-    assert billed_again <= Counter(in_flight)
+def in_flight(states, point):
+    """What the upstream has answered between the last write and a death."""
+    return Counter(states[point].bills) - Counter(states[max(point - 1, 0)].bills)
+
+
+def test_a_job_survives_the_death_of_a_process(world, run, request, name, point):
+    _, states = run(name)
+    course, first = COURSES[name], in_flight(states, point)
+    recover(world, course, states[point], record=request.config.getoption("--soak"))
+    check(world, course, first)
+    _, later = world.end()
+    for second in range(len(later) - 1):
+        recover(world, course, later[second])
+        check(world, course, first, in_flight(later, second))
+
+
+@pytest.mark.parametrize("name", COURSES)
+def test_lost_responses_change_nothing(world, name):
+    """Each write is made, its response is lost once, and AWS's client makes the call again."""
+    course = COURSES[name]
+    run_course(world, course, world.lose_responses)
+    come_to_an_end(world, course)
+    check(world, course)

@@ -10,7 +10,7 @@ from starlette.responses import JSONResponse
 from starlette.routing import Route
 from starlette.testclient import TestClient
 
-from handler.aws import AWS, WORKER_S3, S3Limits
+from handler.aws import AWS, WORKER_LIMITS, Limits
 from handler.direct import _DIRECT_SHARE
 from handler.jobs import Jobs
 from handler.settings import Settings
@@ -132,8 +132,8 @@ def test_an_s3_that_never_answers_is_503_after_the_tries_of_the_api(aws, monkeyp
     identity = Place(aws).ask().json()["id"]
     with silent_server() as (url, connections):
         monkeypatch.setenv("AWS_ENDPOINT_URL_S3", url)
-        limits = S3Limits(read_seconds=0.1, tries=2)
-        answer = Place(aws, jobs=Jobs(settings(**aws), s3_limits=limits)).http.get(f"/api/transcriptions/{identity}")
+        limits = Limits(read_seconds=0.1, tries=2)
+        answer = Place(aws, jobs=Jobs(settings(**aws), limits=limits)).http.get(f"/api/transcriptions/{identity}")
         assert len(connections) == 2
     assert (answer.status_code, answer.json()["code"]) == (503, "storage_unavailable")
 
@@ -152,9 +152,10 @@ def region(monkeypatch):
 
 @pytest.mark.usefixtures("region")
 def test_a_request_that_becomes_a_job_at_the_last_moment_meets_a_dead_s3_in_time():
-    chosen = settings(bucket_name="b", table_name="t")
+    queues = dict.fromkeys(("recordings_queue_url", "parts_queue_url", "express_queue_url"), "https://sqs.example/q")
+    chosen = settings(bucket_name="b", table_name="t", **queues)
     api = Wiring(chosen).jobs.objects.client
-    worker = Jobs(chosen, s3_limits=WORKER_S3).objects.client
+    worker = Jobs(chosen, limits=WORKER_LIMITS).objects.client
     function_seconds = 27  # test_stack.py holds it against the stack
     deadline = Settings(aws_lambda_function_name="steno", openai_api_key="k", access_token="t").request_deadline_seconds
     assert worst_seconds(api) <= 5 < function_seconds - deadline * _DIRECT_SHARE

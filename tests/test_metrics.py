@@ -44,8 +44,7 @@ def test_failures_are_counted_by_their_code():
 
 
 def test_a_job_tells_its_parts_and_its_failure(aws):
-    place = Place(aws, FalseUpstream())
-    place.wiring.metrics = Metrics(out := io.StringIO())
+    place = Place(aws, FalseUpstream(), metrics=Metrics(out := io.StringIO()))
     place.work(place.about(place.upload(recording("mp3"))))
     place.work(place.about(place.upload(b"<html>")))
     assert [line.get("Parts") or line.get("Code") or "paid" for line in told(out)] == ["paid", 1, "unsupported_media"]

@@ -1,7 +1,6 @@
 """AWS is out, or refuses: callers are told so within seconds, and nothing is lost or paid twice."""
 
 import os
-import threading
 import time
 
 import boto3
@@ -11,7 +10,7 @@ from handler.jobs import Jobs
 from tests.callers import Caller
 from tests.conftest import settings
 from tests.faulty_aws import FaultyAWS
-from tests.place import Server
+from tests.place import Place
 from tests.recordings import long_recording
 from tests.upstream import FalseUpstream, heard, refused
 
@@ -62,7 +61,7 @@ class _TakesNothing(FaultyAWS):
 
 
 def test_what_is_heard_while_the_table_takes_nothing_is_neither_lost_nor_paid_again(fragile):
-    faulty = _TakesNothing(times=14)
+    faulty = _TakesNothing(times=6)
 
     def fills(_request):
         faulty.full = True
@@ -73,7 +72,7 @@ def test_what_is_heard_while_the_table_takes_nothing_is_neither_lost_nor_paid_ag
     identity = server.upload(long_recording("ogg", 50))
     with server.at_work():
         assert "First." in Caller(server).words_of_job(identity)
-    assert faulty.faults["dynamodb", "error"] == 14
+    assert faulty.faults["dynamodb", "error"] == 6
     assert len(upstream.calls) == server.job(identity)["progress"]["total"]
 
 
@@ -101,27 +100,26 @@ def test_a_key_that_is_rotated_in_the_middle_of_a_job_costs_nothing(fragile):
         secrets.put_secret_value(SecretId="steno", SecretString="offline")
 
 
-def test_a_worker_whose_clock_is_ahead_takes_a_job_over_and_pays_again_for_what_is_in_flight_alone(aws):
-    """As if the lease had run out: the first worker has lost the job, and changes nothing any more."""
-    taken_over = threading.Event()
-    upstream = FalseUpstream()
-    ahead = Server(aws, upstream, jobs=Jobs(settings(**aws), clock=lambda: time.time() + 3600), max_concurrent_calls=1)
-    identity = ""
+def test_a_worker_whose_clock_is_ahead_takes_a_part_over_and_pays_again_for_the_request_in_flight_alone(aws):
+    """As if the claim had ended: the first worker comes too late, and changes nothing any more."""
+    upstream, parts = FalseUpstream(), []
+    ahead = Place(aws, upstream, jobs=Jobs(settings(**aws), clock=lambda: time.time() + 3600))
 
     def overtaken(_request):
-        """While the first worker's second part is heard, another does the whole job."""
-        if not taken_over.is_set():
-            taken_over.set()
-            assert ahead.work(ahead.message(f'{{"key": "uploads/{identity}.webm"}}')) == []
-        return heard("Ever tried.")
+        """While the first worker asks about the first part, another does the whole job."""
+        assert ahead.handle(*parts) == []
+        return heard("Too late.")
 
-    first = Server(aws, upstream, max_concurrent_calls=1)
-    upstream.replies.extend([heard("Ever tried."), overtaken])
+    first = Place(aws, upstream)
     identity = first.upload(long_recording("ogg", 50))
-    first.work(first.about(identity))
+    parts.extend(first.cut(identity))
+    upstream.replies.append(overtaken)
+    assert first.handle(parts[0]) == []
     job = ahead.job(identity)
-    assert job["status"] == "completed"
-    assert len(upstream.calls) == job["progress"]["total"] + 1
+    assert (job["status"], set(job["transcript"].split(". "))) == ("completed", {"Ever tried", "Ever tried."})
+    assert len(upstream.calls) == job["progress"]["total"] + 1 == len(parts) + 1
+    assert first.objects() == [f"transcripts/{identity}.json"]
+    assert not [item for item in first.items() if item["sk"].startswith("part#")]
 
 
 def test_the_longest_options_and_names_fit_the_table(fragile, webm):
@@ -140,13 +138,13 @@ def test_options_that_no_table_could_hold_are_refused(fragile, more):
     assert (answer.status_code, answer.json()["code"]) == (422, "invalid_option")
 
 
-def test_a_part_with_more_text_than_the_table_holds_fails_its_job_and_is_not_paid_again(fragile):
-    unspeakable = os.urandom(500_000).hex()
+def test_a_part_with_more_text_than_the_table_holds_fails_its_job_and_is_not_paid_again(aws):
+    unspeakable = os.urandom(210_000).hex()  # the item has it twice
     upstream = FalseUpstream(heard(unspeakable))
-    server = fragile(FaultyAWS(), upstream)
-    identity = server.upload(long_recording("ogg", 15))
-    with server.at_work():
-        while (job := server.job(identity))["status"] != "failed":
-            time.sleep(0.1)
-    assert "more than can be kept" in job["error"]["detail"]
+    place = Place(aws, upstream)
+    identity = place.upload(long_recording("ogg", 15))
+    place.work(place.about(identity))
+    job = place.job(identity)
+    assert (job["status"], job["error"]["code"]) == ("failed", "internal_error")
+    assert "too large to be stored" in job["error"]["detail"]
     assert len(upstream.calls) == 1

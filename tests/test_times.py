@@ -10,8 +10,8 @@ import webvtt
 
 from benchmarks.speech import SOURCES
 from benchmarks.times import lateness
+from handler.pacing import Pacing
 from handler.subtitles import Cue
-from handler.transcription import Pacing
 from handler.worker import Worker
 from infra.engine import Line, decode
 from tests.place import Place, parts
@@ -94,8 +94,7 @@ def test_times_count_from_the_recordings_beginning_in_every_part(aws, engine):
     spoken = (decode(asset("two_cities.wav"), "wav")[: 15 * 16_000] * 32767).astype("<i2").tobytes()
     content = wav(bytes(32_000 * 30) + spoken + bytes(32_000 * 40) + spoken)
     upstream = FalseUpstream(words=AGE_OF_WISDOM)
-    place = Place(aws, upstream)
-    place.worker = Worker(place.wiring, Pacing(part=300, timed_part=30))
+    place = Place(aws, upstream, pacing=Pacing(part=300, timed_part=30))
     identity = place.upload(content, response_format="vtt")
     place.work(place.about(identity))
     cues = list(srt.parse(place.transcript(identity, response_format="srt").text))
@@ -128,12 +127,11 @@ def test_words_that_are_paid_for_are_never_lost_to_a_silence_of_ours(server):
 def test_a_recording_that_is_cut_in_another_way_now_is_heard_once(aws):
     """As after a change of the parts' length between a job and its retry."""
     upstream = FalseUpstream(heard("First."), refused(400), refused(400), refused(400))
-    place = Place(aws, upstream)
-    place.worker = Worker(place.wiring, Pacing(part=40, pause=0.01, later=0, last=1))
+    place = Place(aws, upstream, pacing=Pacing(part=40))
     identity = place.upload(long_recording("ogg", 80))
     place.work(place.about(identity))
     assert place.job(identity)["status"] == "failed"
-    place.worker = Worker(place.wiring, Pacing(part=80, pause=0.01, later=0, last=1))
+    place.worker = Worker.of(place.wiring, Pacing(part=80))
     place.http.post(f"/api/transcriptions/{identity}/retry")
     upstream.replies.clear()
     place.work(place.about(identity))

@@ -1,11 +1,14 @@
-"""worker.py on Lambda: the events that it is given."""
+"""worker.py on Lambda: the events that its functions are given."""
 
 import json
 
 import pytest
 
-from handler.worker import lambda_handler
+from handler.worker import _worker, dead_letters_handler, lambda_handler
+from infra.local_worker import Context
 from tests.conftest import ROOT
+from tests.place import Place
+from tests.recordings import recording
 
 # What `sam local generate-event s3 put` prints, shortened.
 S3_PUT = {
@@ -17,6 +20,16 @@ S3_PUT = {
         }
     ]
 }
+NOTHING_FAILED = {"batchItemFailures": []}
+
+
+@pytest.fixture
+def function(aws, monkeypatch):
+    """The environment of a function that has just started."""
+    monkeypatch.setenv("OPENAI_API_KEY", "sk-test-key")
+    _worker.cache_clear()
+    yield Place(aws)
+    _worker.cache_clear()
 
 
 @pytest.mark.parametrize("event", [S3_PUT, {}], ids=["S3", "an empty event"])
@@ -26,3 +39,18 @@ def test_an_event_that_did_not_come_by_sqs_is_refused_in_one_sentence_with_an_ex
     example = json.loads((ROOT / "tests/events/recording.json").read_text())
     assert "tests/events/recording.json" in str(error.value)
     assert all("body" in record for record in example["Records"])
+
+
+def test_the_functions_are_built_from_their_environment_and_work_on_their_messages(function):
+    silence = function.upload(recording("amr"))
+    assert lambda_handler({"Records": [function.about(silence)]}, Context()) == NOTHING_FAILED
+    assert function.job(silence)["status"] == "completed"
+    lost = function.upload(recording("webm"))
+    assert dead_letters_handler({"Records": [function.about(lost)]}, Context()) == NOTHING_FAILED
+    assert function.job(lost)["status"] == "failed"
+
+
+def test_only_the_messages_that_failed_are_reported(function):
+    good, bad = function.about(function.upload(recording("amr"))), function.message("hello")
+    failed = [{"itemIdentifier": bad["messageId"]}]
+    assert lambda_handler({"Records": [bad, good]}, Context()) == {"batchItemFailures": failed}

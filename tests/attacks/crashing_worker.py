@@ -1,33 +1,28 @@
-"""A worker as a process of its own, for tests that kill it: `python -m tests.attacks.crashing_worker`."""
+"""A worker as a process of its own, for tests that kill it: `python -m tests.attacks.crashing_worker`.
 
-import boto3
+It polls all queues, so that one process has all steps of the engine in it.
+"""
 
+import sys
+
+from handler.aws import WORKER_LIMITS
 from handler.jobs import Jobs
+from handler.pacing import Pacing
 from handler.settings import read_settings
-from handler.transcription import Pacing
 from handler.wiring import Wiring
-from handler.worker import Worker
-from infra.local_worker import Context
+from infra.local_worker import working
 
-LEASE_SECONDS = 2
+HOLD_SECONDS = 2
 PART_SECONDS = 30.0  # with shorter ones, and speech that repeats, two parts may be the same, and are paid once
 
 
 def main() -> None:
+    hold = float(sys.argv[1])
     settings = read_settings()
-    worker = Worker(Wiring(settings, jobs=Jobs(settings, lease_seconds=LEASE_SECONDS)), Pacing(part=PART_SECONDS))
-    sqs = boto3.client("sqs")
-    queue = sqs.get_queue_url(QueueName="steno")["QueueUrl"]
-    while True:
-        for message in sqs.receive_message(QueueUrl=queue, WaitTimeSeconds=1).get("Messages", []):
-            record = {
-                "messageId": message["MessageId"],
-                "receiptHandle": message["ReceiptHandle"],
-                "body": message["Body"],
-                "eventSourceARN": "arn:aws:sqs:us-east-1:000000000000:steno",
-            }
-            if not worker.handle({"Records": [record]}, Context())["batchItemFailures"]:
-                sqs.delete_message(QueueUrl=queue, ReceiptHandle=message["ReceiptHandle"])
+    wiring = Wiring(settings, jobs=Jobs(settings, limits=WORKER_LIMITS))
+    with working(wiring, Pacing(part=PART_SECONDS, hold=hold)) as threads:
+        for thread in threads:
+            thread.join()
 
 
 if __name__ == "__main__":

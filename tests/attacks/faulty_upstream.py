@@ -34,7 +34,7 @@ FAULTS = (*_REFUSALS, *_UNHEARD, *_HEARD, *_HARMLESS)
 _PARTS = re.compile(rb'name="(prompt|file)".*?\r\n\r\n(.*?)\r\n--', re.DOTALL)
 
 
-@dataclass(frozen=True)
+@dataclass
 class Heard:
     """A call that the engine has heard, and billed; `arrived` says whether its answer was delivered."""
 
@@ -74,7 +74,15 @@ class FaultyUpstream:
     def _answer(self, call, fault):
         answer = call.answer_of_target()
         billed = answer.json()["usage"]["seconds"] if answer.is_success else 0
-        self.heard.append(Heard(question_of(*_sent(call.body)), billed, arrived=fault not in _HEARD))
+        heard = Heard(question_of(*_sent(call.body)), billed, arrived=fault not in _HEARD)
+        self.heard.append(heard)
+        try:
+            self._deliver(call, answer, fault)
+        except ConnectionError:  # the client had no time left, and has gone
+            heard.arrived = False
+            raise
+
+    def _deliver(self, call, answer, fault):
         match fault:
             case "hung up":
                 call.reset()

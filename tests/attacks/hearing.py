@@ -5,7 +5,6 @@ import hashlib
 import zlib
 
 from starlette.applications import Starlette
-from starlette.concurrency import run_in_threadpool
 from starlette.responses import JSONResponse
 from starlette.routing import Route
 
@@ -26,16 +25,14 @@ class Hearing:
     """`digests` are those of what it was sent, `heads` all else of it; `strange` are names and types that are not the
     canonical ones.
 
-    Where it is `choosy` it refuses one in four, by their bytes, but for the worker's parts; `before` each of those,
-    something is done.
+    Where it is `choosy` it refuses one in four, by their bytes, but for the worker's parts.
     """
 
-    def __init__(self, *, choosy=False, before=lambda: None):
+    def __init__(self, *, choosy=False):
         self.digests = []
         self.strange = []
         self.heads = []
         self._choosy = choosy
-        self._before = before
         self._app = Starlette(routes=[Route("/v1/audio/transcriptions", self._transcribe, methods=["POST"])])
 
     @contextlib.contextmanager
@@ -53,8 +50,6 @@ class Hearing:
         self.digests.append(hashlib.sha256(content).hexdigest())
         if _CANONICAL.get(file.filename) != file.content_type:
             self.strange.append((file.filename, file.content_type))
-        if file.filename == "recording.flac":
-            await run_in_threadpool(self._before)
-        elif self._choosy and zlib.crc32(content) % 4 == 0:
+        if self._choosy and file.filename != "recording.flac" and zlib.crc32(content) % 4 == 0:
             return JSONResponse(_UNREADABLE, 400)
         return JSONResponse({"text": "Ever tried.", "usage": {"type": "duration", "seconds": 1}})

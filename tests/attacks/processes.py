@@ -116,8 +116,9 @@ def api(folder, **environment):
 
 
 @contextlib.contextmanager
-def worker(folder, **environment):
-    process = Process(["tests.attacks.crashing_worker"], folder, **environment)
+def worker(folder, hold, **environment):
+    """A worker's process, started; it holds messages and claims for `hold` seconds, and renews them meanwhile."""
+    process = Process(["tests.attacks.crashing_worker", str(hold)], folder, **environment)
     process.start()
     try:
         yield process

@@ -3,15 +3,17 @@
 from collections import Counter
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack
+from dataclasses import replace
 
 from tests.callers import Caller
 from tests.faulty_aws import FaultyAWS
+from tests.place import PACING
 from tests.upstream import FalseUpstream
 
 
 def test_requests_and_jobs_end_right_and_are_paid_once_though_aws_fails_three_times_in_ten(fragile, often, tried, webm):
     faulty, upstream = FaultyAWS(0.3), FalseUpstream()
-    server = fragile(faulty, upstream, daily_seconds=10**6)
+    server = fragile(faulty, upstream, replace(PACING, outage=1), daily_seconds=10**6)
     requests, jobs = often(20, 300), often(4, 30)
     caller = Caller(server, "storage_unavailable", "upstream_busy", "internal_error")
     with ExitStack() as stack:

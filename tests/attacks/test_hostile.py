@@ -10,18 +10,18 @@ import subprocess
 import sys
 import tempfile
 import threading
+import time
 from collections import Counter
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
 from pathlib import Path
 
-import anyio
 import httpx2
 import pytest
 
 from handler.cutting import parts_of
 from handler.errors import StenoError
-from handler.worker import HAND_ON_SECONDS
+from handler.worker import END_SECONDS
 from tests.attacks.bombs import bombs
 from tests.attacks.canaries import SECRET, canaries
 from tests.attacks.hearing import Hearing
@@ -90,22 +90,17 @@ def told(outcomes):
     return f"{heard:,} heard, {counted.total():,} refused ({reasons})"
 
 
-async def outcomes_of_cutting(corpus, folder, beside=None):
+def outcomes_of_cutting(corpus, folder, beside=None):
     """What became of each, in turn: `heard`, or the code of its refusal."""
-    outcomes = {}
-    limiter = anyio.CapacityLimiter(CUTTERS)
 
-    async def cut(number, hostile):
-        async with limiter:
-            outcomes[number] = await outcome_of_cutting(hostile, folder / str(number), beside)
+    def cut(number, hostile):
+        return outcome_of_cutting(hostile, folder / str(number), beside)
 
-    async with anyio.create_task_group() as tasks:
-        for number, hostile in enumerate(corpus):
-            tasks.start_soon(cut, number, hostile)
-    return [outcomes[number] for number in range(len(corpus))]
+    with ThreadPoolExecutor(CUTTERS) as pool:
+        return list(pool.map(cut, range(len(corpus)), corpus))
 
 
-async def outcome_of_cutting(hostile, folder, beside):
+def outcome_of_cutting(hostile, folder, beside):
     """In a process that survives it, and leaves the file alone that lies `beside` the recording."""
     (folder / "parts").mkdir(parents=True)
     path = folder / "recording"
@@ -114,9 +109,8 @@ async def outcome_of_cutting(hostile, folder, beside):
         (folder / Path(beside).name).hardlink_to(beside)
     refusal = None
     try:
-        with anyio.fail_after(HANGS_SECONDS):
-            async with parts_of(path, folder / "parts", LONGEST) as parts:
-                made = [part async for part in parts]
+        with parts_of(path, folder / "parts", LONGEST, until=time.monotonic() + HANGS_SECONDS) as parts:
+            made = list(parts)
     except StenoError as error:
         refusal = error
     for part in (folder / "parts").iterdir():
@@ -133,11 +127,10 @@ async def outcome_of_cutting(hostile, folder, beside):
     return "heard"
 
 
-@pytest.mark.anyio
-async def test_whatever_is_cut_is_heard_or_refused_with_its_reason(tmp_path, often, tried, capfd, caplog):
+def test_whatever_is_cut_is_heard_or_refused_with_its_reason(tmp_path, often, tried, capfd, caplog):
     corpus = share(damages(40), often(30, 260), 1) + share(truncations(), often(10, 80), 2)
     corpus += share(polyglots(), often(10, 80), 3)
-    outcomes = await outcomes_of_cutting(corpus, tmp_path)
+    outcomes = outcomes_of_cutting(corpus, tmp_path)
     assert cutters() == {}
     said = capfd.readouterr()
     assert (said.out, said.err, caplog.messages) == ("", "", [])
@@ -146,10 +139,9 @@ async def test_whatever_is_cut_is_heard_or_refused_with_its_reason(tmp_path, oft
     )
 
 
-@pytest.mark.anyio
-async def test_a_header_that_claims_the_world_costs_neither_memory_nor_a_crash(tmp_path, often, tried, capfd, caplog):
+def test_a_header_that_claims_the_world_costs_neither_memory_nor_a_crash(tmp_path, often, tried, capfd, caplog):
     corpus = share(bombs(), often(16, 1_000), 4)
-    outcomes = await outcomes_of_cutting(corpus, tmp_path)
+    outcomes = outcomes_of_cutting(corpus, tmp_path)
     assert cutters() == {}
     said = capfd.readouterr()
     assert (said.out, said.err, caplog.messages) == ("", "", [])
@@ -176,13 +168,12 @@ def test_a_table_of_gigabytes_ends_at_the_limit_of_memory(tmp_path, tried):
     tried(f"A table of gigabytes in a recording of {size}", "1", f"refused; the process had {megabytes:.0f} MB at most")
 
 
-@pytest.mark.anyio
-async def test_nothing_in_an_upload_opens_another_file_or_address(tmp_path, canary, often, tried, capfd):
+def test_nothing_in_an_upload_opens_another_file_or_address(tmp_path, canary, often, tried, capfd):
     """Playlists, scripts and references, to a file and an address that are watched."""
     groups = [*lures(canary.path, canary.address).values()]
     corpus = [hostile for group in groups for hostile in [*group[:2], *share(group[2:], often(0, 4), 5)]]
     assert canary.knocks() == []
-    outcomes = await outcomes_of_cutting(corpus, tmp_path, beside=canary.path)
+    outcomes = outcomes_of_cutting(corpus, tmp_path, beside=canary.path)
     assert canary.knocks() == []
     assert SECRET not in "".join(capfd.readouterr())
     tried(
@@ -277,12 +268,10 @@ def test_a_hostile_upload_is_a_job_that_completes_or_fails_with_its_reason(aws, 
     tried("Hostile recordings of every kind, uploaded", f"{len(corpus):,} jobs", told(outcomes))
 
 
-def work_until_ended(place, jobs, context=None):
+def work_until_ended(place, jobs):
     while any(place.job(job)["status"] not in ("completed", "failed") for job in jobs):
         if messages := place.messages():
-            assert place.work(*messages, context=context) == []
-            for message in messages:
-                place.sqs.delete_message(QueueUrl=place.queue, ReceiptHandle=message["receiptHandle"])
+            assert place.work(*messages) == []
 
 
 def ended(job):
@@ -298,7 +287,7 @@ SIGNALS = (signal.SIGSEGV, signal.SIGABRT, signal.SIGBUS, signal.SIGFPE, signal.
 
 
 class Strike:
-    """Sends a signal to whoever cuts the recording of `size` bytes, once: while the first of its parts is heard."""
+    """Sends a signal to the process that cuts the recording of `size` bytes, once: before a part of it is stored."""
 
     def __init__(self, size, number):
         self.struck = False
@@ -306,7 +295,12 @@ class Strike:
         self._number = number
         self._lock = threading.Lock()
 
-    def __call__(self):
+    def on(self, place):
+        """At work in this place, which calls it before it sends any object to the bucket."""
+        place.jobs.objects.client.meta.events.register("before-send.s3.PutObject", self)
+        return self
+
+    def __call__(self, **_):
         with self._lock:
             for process, recording in cutters().items():
                 if not self.struck and recording.stat().st_size == self._size:
@@ -316,12 +310,11 @@ class Strike:
 
 def test_a_crash_inside_the_decoder_ends_its_own_job_alone(aws, scratch, often, tried):
     """While it decodes, as a flaw in FFmpeg would; the same worker's other jobs complete."""
-    doomed, signals = long_recording("webm", 600), SIGNALS[: often(1, 5)]
+    doomed, signals = long_recording("webm", 300), SIGNALS[: often(1, 5)]
     for number in signals:
-        strike = Strike(len(doomed), number)
-        with Hearing(before=strike).open() as url:
+        with Hearing().open() as url:
             place = Place(aws, openai_base_url=url)
-            place.sqs.purge_queue(QueueUrl=place.queue)
+            strike = Strike(len(doomed), number).on(place)
             contents = (recording("ogg"), doomed, recording("mp4"))
             jobs = before, job, after = [place.upload(content) for content in contents]
             records = arrived(place, jobs)
@@ -355,21 +348,26 @@ def arrived(place, jobs):
 
 
 class ShortOfTime:
-    """Lambda's context of a call that has to end in some seconds."""
+    """Lambda's context of a function that has to end in a second."""
 
     def get_remaining_time_in_millis(self):
-        return (HAND_ON_SECONDS + 12) * 1000
+        return (END_SECONDS + 1) * 1000
 
 
-def test_a_decoder_that_hangs_is_ended_with_its_call_and_the_next_call_goes_on(aws, scratch):
-    hangs = long_recording("webm", 600)
-    strike = Strike(len(hangs), signal.SIGSTOP)
-    with Hearing(before=strike).open() as url:
+def test_a_decoder_that_hangs_is_ended_in_time_and_the_next_delivery_completes_the_job(aws, scratch):
+    hangs = long_recording("webm", 300)
+    hearing = Hearing()
+    with hearing.open() as url:
         place = Place(aws, openai_base_url=url)
+        strike = Strike(len(hangs), signal.SIGSTOP).on(place)
         job = place.upload(hangs)
-        work_until_ended(place, [job], ShortOfTime())
+        message = place.about(job)
+        assert place.handle(message, context=ShortOfTime()) == [message["messageId"]]
         assert strike.struck
+        assert cutters() == {}
+        assert place.work(message) == []
         assert place.job(job)["status"] == "completed"
+    assert len(hearing.digests) == len(set(hearing.digests))  # no part was paid twice
     assert (cutters(), list(scratch.glob("steno*"))) == ({}, [])
 
 

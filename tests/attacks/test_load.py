@@ -11,6 +11,7 @@ from pathlib import Path
 
 import pytest
 
+from handler.pacing import USUAL
 from tests.attacks.clips import clip
 from tests.attacks.processes import Service, api, worker
 from tests.callers import Caller, Remote
@@ -92,7 +93,7 @@ def steno(aws, tmp_path):
             "OPENAI_BASE_URL": f"{stack.enter_context(serving(service.app))}/v1",
         }
         front, url = stack.enter_context(api(tmp_path, **given))
-        yield front, url, stack.enter_context(worker(tmp_path, **given)), service
+        yield front, url, stack.enter_context(worker(tmp_path, USUAL.hold, **given)), service
 
 
 def test_fifty_jobs_and_five_hundred_requests_at_once_are_all_transcribed_and_paid_once(steno, often, tried):
@@ -116,7 +117,7 @@ def test_minutes_of_mixed_load_leave_memory_and_descriptors_as_they_were(steno, 
         number = 0
         while time.monotonic() < until:
             number += 1
-            (load.request if number % 10 else load.job)(f"{who}/{number}")
+            (load.request if number % 4 else load.job)(f"{who}/{number}")
 
     with ThreadPoolExecutor(8) as pool:
         callers = [pool.submit(call, who) for who in range(8)]

@@ -5,14 +5,14 @@ from io import BytesIO
 
 import pytest
 
-from infra.bundle import API, MOST_GLIBC, ROOT, WORKER, Target, glibc_of, without_byte_code
+from infra.bundle import API, CUTTER, MOST_GLIBC, ROOT, Target, glibc_of, without_byte_code
 from tests.attacks.test_nothing_out import AWS_SECRET, KEY, TOKEN
 from tests.test_stack import Template
 
-MOST_BYTES = {"api": 16_000_000, "worker": 50_000_000}
+MOST_BYTES = {"api": 16_000_000, "cutter": 50_000_000}
 
 
-@pytest.fixture(scope="session", params=[API, WORKER], ids=lambda bundle: bundle.name)
+@pytest.fixture(scope="session", params=[API, CUTTER], ids=lambda bundle: bundle.name)
 def built(request):
     """For AWS, as it is deployed."""
     return request.param, request.param.build(ROOT / ".bundles", Target())
@@ -45,7 +45,7 @@ def content(path):
     return path.stat().st_mode, path.read_bytes() if path.is_file() else None
 
 
-@pytest.mark.parametrize("bundle", [API, WORKER], ids=lambda bundle: bundle.name)
+@pytest.mark.parametrize("bundle", [API, CUTTER], ids=lambda bundle: bundle.name)
 def test_byte_code_is_there_for_every_source_and_is_never_checked_against_it(bundle):
     """As Lambda's code folder cannot be written to."""
     assert without_byte_code(bundle.build(ROOT / ".bundles", Target.here())) == []

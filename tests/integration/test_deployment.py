@@ -1,4 +1,4 @@
-"""The stack, deployed to a local AWS that enforces IAM, and used: real functions, queue, bucket and table."""
+"""The stack, deployed to a local AWS that enforces IAM, and used: real functions, queues, bucket and table."""
 
 import base64
 import io
@@ -12,6 +12,7 @@ import zipfile
 from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import cache, cached_property
+from uuid import uuid4
 
 import boto3
 import httpx2
@@ -52,6 +53,13 @@ class Cloud:
     def host(self):
         """Of the API, which browsers know to be on this machine."""
         return f"{gateway_of(self.outputs)}.execute-api.localhost:{self.url.rpartition(':')[2]}"
+
+    @cached_property
+    def queues(self):
+        """The addresses of the queues, by the names of their constructs."""
+        urls = self.client("sqs").list_queues()["QueueUrls"]
+        names = ("Recordings", "Parts", "Express", "DeadLetters")
+        return {name: next(url for url in urls if f"Steno-{name}" in url) for name in names}
 
     def secret(self, output):
         return re.search(r"--secret-id (\S+)", self.outputs[output])[1]
@@ -170,23 +178,78 @@ def test_a_recording_in_one_request_is_transcribed(cloud, token):
     assert answer.json()["transcript"].startswith(WORDS)
 
 
-def test_an_upload_goes_through_bucket_queue_and_worker(cloud, token):
-    content = asset("endgame_nagg_nell.wav")
-    asked = cloud.http.post("/api/uploads", headers=token, json={"size": len(content), "response_format": "srt"})
-    form, where = asked.json()["upload"], asked.headers["Location"]
+def uploaded(cloud, token, content, **options):
+    """Where the job is of a recording that was uploaded."""
+    asked = cloud.http.post("/api/uploads", headers=token, json={"size": len(content), **options})
+    form = asked.json()["upload"]
     httpx2.post(form["url"], data=form["fields"], files={"file": content}).raise_for_status()
+    return asked.headers["Location"]
+
+
+def stored(cloud):
+    """The folders of what is in the bucket."""
+    keys = cloud.client("s3").list_objects_v2(Bucket=cloud.outputs["BucketName"]).get("Contents", [])
+    return [held["Key"].split("/")[0] for held in keys]
+
+
+@pytest.mark.parametrize(
+    ("content", "words", "parts"),
+    [(asset("endgame_nagg_nell.wav"), "that's a good story", 1), (long_recording("ogg", 80), "It was the", 2)],
+    ids=["by the express queue", "by the parts queue"],
+)
+def test_an_upload_goes_through_bucket_queues_and_functions(cloud, token, content, words, parts):
+    where = uploaded(cloud, token, content, response_format="srt")
     job = finished(cloud, token, where)
     assert (job["status"], job["error"]) == ("completed", None)
-    assert "that's a good story" in job["transcript"]
+    assert job["progress"] == {"done": parts, "total": parts}
+    assert words in job["transcript"]
     assert "-->" in cloud.http.get(f"{where}/transcript?response_format=srt", headers=token).text
-    keys = cloud.client("s3").list_objects_v2(Bucket=cloud.outputs["BucketName"])["Contents"]
-    assert [held["Key"].split("/")[0] for held in keys] == ["transcripts"]
+    assert stored(cloud) == ["transcripts"]
     assert cloud.http.delete(where, headers=token).status_code == 204
-    assert "Contents" not in cloud.client("s3").list_objects_v2(Bucket=cloud.outputs["BucketName"])
+    assert stored(cloud) == []
+
+
+def test_a_recording_in_one_request_becomes_a_job_if_the_upstream_does_not_take_it(cloud, token):
+    answer = cloud.http.post("/api/transcribe", headers=token, files={"file": recording("aac", seconds=8)})
+    assert (answer.status_code, answer.json()["transcript"][: len(WORDS)]) == (200, WORDS)
+    assert "requests" not in stored(cloud)
+
+
+def test_a_part_whose_answer_was_cut_off_is_halved(cloud, token, engine):
+    usage = {"type": "tokens", "input_tokens": 1, "output_tokens": 1990, "total_tokens": 1991}
+    engine.script({"body": {"text": "cut off", "usage": usage}})
+    job = finished(cloud, token, uploaded(cloud, token, long_recording("ogg", 24)))
+    assert (job["status"], job["error"]) == ("completed", None)
+    assert "It was the" in job["transcript"]
+    assert "cut off" not in job["transcript"]
+    assert len(engine.calls()) == 3
+
+
+def test_the_job_of_a_dead_letter_fails(cloud, token):
+    asked = cloud.http.post("/api/uploads", headers=token, json={"size": 10}).json()
+    where = f"/api/transcriptions/{asked['id']}"
+    letter = json.dumps({"key": asked["upload"]["fields"]["key"]})
+    cloud.client("sqs").send_message(QueueUrl=cloud.queues["DeadLetters"], MessageBody=letter)
+    job = finished(cloud, token, where)
+    assert (job["status"], job["error"]["code"]) == ("failed", "internal_error")
+
+
+def test_what_a_deleted_job_left_is_deleted_with_the_rights_of_each_function(cloud):
+    """The message of a recording comes after its job was deleted; and so does its dead letter."""
+    s3, sqs = cloud.client("s3"), cloud.client("sqs")
+    for queue in ("Recordings", "DeadLetters"):
+        identity = uuid4().hex
+        left = [f"uploads/{identity}.webm", f"parts/{identity}/0/0000.flac", f"transcripts/{identity}.json"]
+        for key in reversed(left):  # the bucket sends a message about the first
+            s3.put_object(Bucket=cloud.outputs["BucketName"], Key=key, Body=b"x")
+        sqs.send_message(QueueUrl=cloud.queues[queue], MessageBody=json.dumps({"key": left[0]}))
+        deadline = time.monotonic() + 60
+        while {"uploads", "parts"} & set(stored(cloud)):
+            assert time.monotonic() < deadline, stored(cloud)
 
 
 def finished(cloud, token, where):
-    deadline = time.monotonic() + 60
+    deadline = time.monotonic() + 120
     while (job := cloud.http.get(where, headers=token).json())["status"] not in ("completed", "failed"):
         assert time.monotonic() < deadline, job
     return job
@@ -195,10 +258,8 @@ def finished(cloud, token, where):
 def test_a_job_that_failed_is_tried_again_without_an_upload(cloud, token, engine):
     refusal = {"status": 401, "body": {"error": {"message": "no", "code": "invalid_api_key"}}, "times": 2}
     engine.script(refusal)
-    asked = cloud.http.post("/api/uploads", headers=token, json={"size": 10**6})
-    form, where = asked.json()["upload"], asked.headers["Location"]
-    content = recording("ogg", "endgame_nagg_nell.wav", 5)  # that nobody has heard before
-    httpx2.post(form["url"], data=form["fields"], files={"file": content}).raise_for_status()
+    # Nobody has heard it before.
+    where = uploaded(cloud, token, recording("ogg", "endgame_nagg_nell.wav", 5))
     assert finished(cloud, token, where)["error"]["code"] == "upstream_credentials"
     engine.script()
     assert cloud.http.post(f"{where}/retry", headers=token).status_code == 202
@@ -246,6 +307,40 @@ class Role:
         return True
 
 
+RIGHTS = {  # what each function may do with objects, to which queues it may send, and the secrets it may read
+    "Api": (
+        {
+            "uploads": "get put delete",
+            "requests": "get put delete",
+            "parts": "delete",
+            "transcripts": "get delete",
+        },
+        "Recordings",
+        "key token",
+    ),
+    "Cutter": (
+        {
+            "uploads": "get delete",
+            "requests": "get delete",
+            "parts": "get put delete",
+            "transcripts": "put delete",
+        },
+        "Parts Express",
+        "",
+    ),
+    "Transcriber": (
+        {"uploads": "delete", "requests": "delete", "parts": "get delete", "transcripts": "put delete"},
+        "Recordings",
+        "key",
+    ),
+    "DeadLetterConsumer": (
+        {"uploads": "delete", "requests": "delete", "parts": "delete", "transcripts": "delete"},
+        "",
+        "",
+    ),
+}
+
+
 def test_the_functions_may_do_their_work_and_not_what_lies_beside_it(cloud):
     outputs = cloud.outputs
     bucket, table = outputs["BucketName"], outputs["TableName"]
@@ -257,29 +352,26 @@ def test_the_functions_may_do_their_work_and_not_what_lies_beside_it(cloud):
     )
     other_secret = cloud.client("secretsmanager").create_secret(Name="other", SecretString="x")["ARN"]
     other_queue = cloud.client("sqs").create_queue(QueueName="other")["QueueUrl"]
-    api, worker = Role(cloud, "ApiRole"), Role(cloud, "WorkerRole")
-    token_secret = cloud.secret("ReadAccessToken")
+    token_secret, key_secret = cloud.secret("ReadAccessToken"), cloud.secret("SetOpenAIKey")
     item = {"pk": {"S": "x"}, "sk": {"S": "x"}}
-    for role, rights in (
-        (api, {"uploads": "get put delete", "transcripts": "get delete", "elsewhere": ""}),
-        (worker, {"uploads": "get delete", "transcripts": "put delete", "elsewhere": ""}),
-    ):
-        for prefix, allowed in rights.items():
+    for name, (objects, queues, secrets) in RIGHTS.items():
+        role = Role(cloud, f"{name}Role")
+        for prefix, allowed in {**objects, "elsewhere": ""}.items():
             for action in ("get", "put", "delete"):
                 body = {"Body": b"x"} if action == "put" else {}
                 may = role.may("s3", f"{action}_object", Bucket=bucket, Key=f"{prefix}/x", **body)
-                assert may == (action in allowed.split()), (prefix, action)
+                assert may == (action in allowed.split()), (name, prefix, action)
+        for queue, url in {**cloud.queues, "other": other_queue}.items():
+            may = role.may("sqs", "send_message", QueueUrl=url, MessageBody='{"Records": []}')
+            assert may == (queue in queues.split()), (name, queue)
+            assert not role.may("sqs", "delete_queue", QueueUrl=url)
+        for secret, identity in {"key": key_secret, "token": token_secret, "other": other_secret}.items():
+            may = role.may("secretsmanager", "get_secret_value", SecretId=identity)
+            assert may == (secret in secrets.split()), (name, secret)
         assert role.may("dynamodb", "get_item", TableName=table, Key=item)
         assert not role.may("dynamodb", "get_item", TableName="other", Key={"pk": {"S": "x"}})
         assert not role.may("dynamodb", "scan", TableName=table)
-        assert role.may("secretsmanager", "get_secret_value", SecretId=cloud.secret("SetOpenAIKey"))
-        assert not role.may("secretsmanager", "get_secret_value", SecretId=other_secret)
-        assert not role.may("sqs", "send_message", QueueUrl=other_queue, MessageBody="x")
         assert not role.may("iam", "list_users")
-    assert api.may("secretsmanager", "get_secret_value", SecretId=token_secret)
-    assert not worker.may("secretsmanager", "get_secret_value", SecretId=token_secret)
-    assert not api.may("sqs", "send_message", QueueUrl=outputs["QueueUrl"], MessageBody="x")
-    assert not worker.may("sqs", "delete_queue", QueueUrl=outputs["QueueUrl"])
 
 
 # From browsers

@@ -12,7 +12,7 @@ from pathlib import Path
 import httpx2
 import pytest
 
-from infra.bundle import API, ROOT, WORKER, Target
+from infra.bundle import API, CUTTER, ROOT, Target
 from infra.local_aws import free_port, wait_for
 from tests.place import Place
 from tests.recordings import asset, long_recording
@@ -116,21 +116,26 @@ def test_a_service_that_hangs_is_answered_for_before_the_function_is_cut_off(emu
     assert (answer["statusCode"], json.loads(answer["body"])["code"]) == (504, "upstream_timeout")
 
 
-def test_the_worker_does_a_job_under_the_emulator_with_nothing_but_its_bundle(emulator, runtime, engine, aws):
-
+def test_each_step_of_a_job_runs_under_the_emulator_with_nothing_but_its_bundle(emulator, runtime, engine, aws):
     place = Place(aws, openai_base_url=engine.url)
     identity = place.upload(asset("beckett.wav"), response_format="srt")
-    record = {**place.about(identity), "eventSource": "aws:sqs"}
     names = ("AWS_ENDPOINT_URL", "AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY")
     environment = {
-        "AWS_LAMBDA_FUNCTION_TIMEOUT": "900",
+        "OPENAI_BASE_URL": engine.url,
+        "AWS_LAMBDA_FUNCTION_TIMEOUT": "420",
         **{name: os.environ[name] for name in names},
-        **{name.upper(): held for name, held in aws.items()},
+        **event("local")["Parameters"],  # as the README runs functions with `sam local invoke`
     }
-    with invoked(
-        emulator, runtime, WORKER, "handler.worker.lambda_handler", OPENAI_BASE_URL=engine.url, **OPEN, **environment
-    ) as invoke:
-        assert invoke({"Records": [record]}) == {"batchItemFailures": []}
-        assert invoke(event("recording")) == {"batchItemFailures": []}  # of a job that is nobody's
+    done = {"batchItemFailures": []}
+    with invoked(emulator, runtime, CUTTER, "handler.worker.lambda_handler", **environment) as invoke:
+        assert invoke({"Records": [place.about(identity)]}) == done
+        assert invoke(event("recording")) == done  # of a job that is nobody's
+    (part,) = place.part_messages()
+    with invoked(emulator, runtime, API, "handler.worker.lambda_handler", **environment) as invoke:
+        assert invoke({"Records": [part]}) == done
     assert place.job(identity)["transcript"].startswith("Ever tried.")
     assert "-->" in place.transcript(identity, response_format="srt").text
+    dead = place.upload(asset("beckett.wav"))
+    with invoked(emulator, runtime, API, "handler.worker.dead_letters_handler", **environment) as invoke:
+        assert invoke({"Records": [place.about(dead)]}) == done
+    assert place.job(dead)["status"] == "failed"

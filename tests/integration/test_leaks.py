@@ -26,7 +26,8 @@ FAILURES = [
 
 async def good(http):
     answer = await http.post("/api/transcribe", files={"file": asset("beckett.wav")})
-    assert answer.status_code in (200, 422, 502, 504)
+    # 503 if the deadline of a second was over before the recording could be sent.
+    assert answer.status_code in (200, 422, 502, 503, 504)
 
 
 async def not_audio(http):

@@ -1,0 +1,55 @@
+"""The queues: recordings to be cut, and parts to be transcribed."""
+
+import hashlib
+import json
+from collections.abc import Callable
+from dataclasses import dataclass
+from functools import cached_property
+from typing import Any
+
+from handler.errors import UnreadableRecording
+from handler.messages import Halving
+from handler.parts import SentPart
+
+# SQS takes 262,144 bytes in each of its regions. A part of five minutes has 2 to 10 KB.
+_MOST_BYTES = 250_000
+
+
+@dataclass
+class Queues:
+    """Sends messages. Parts that somebody waits for go to the `express` queue."""
+
+    build: Callable[[], Any]
+    recordings: str
+    parts: str
+    express: str
+
+    @cached_property
+    def sqs(self) -> Any:
+        return self.build()
+
+    def send_recording(self, key: str, account: str) -> None:
+        self._send(self.recordings, {"key": key}, account)
+
+    def send_part(self, part: SentPart, account: str, *, express: bool) -> None:
+        """UnreadableRecording if there is more to say of the part than a message takes."""
+        self._send(self.express if express else self.parts, {"part": part.to_json()}, account)
+
+    def send_halving(self, halving: Halving, account: str) -> None:
+        told = {
+            "part": halving.part.to_json(),
+            "seconds_paid": halving.seconds_paid,
+            "entries": halving.entries,
+        }
+        self._send(self.recordings, {"halve": told}, account)
+
+    def _send(self, queue: str, content: dict[str, Any], account: str) -> None:
+        """Send a message in its caller's group, so that the queue serves callers roughly in turn.
+
+        https://docs.aws.amazon.com/AWSSimpleQueueService/latest/SQSDeveloperGuide/sqs-fair-queues.html
+        """
+        body = json.dumps(content)
+        if len(body) > _MOST_BYTES:
+            raise UnreadableRecording("The recording has more gaps than any recorder leaves.")
+        group = hashlib.sha256(account.encode()).hexdigest()
+        self.sqs.send_message(QueueUrl=queue, MessageBody=body, MessageGroupId=group)
