@@ -20,7 +20,7 @@ ALONE := tests/realtime tests/attacks/test_faulty_upstream.py
 CDK := aws-cdk@2.1148.1
 
 .DEFAULT_GOAL := help
-.PHONY: help run test test-all soak bench lint synth bootstrap deploy destroy clean
+.PHONY: help run test test-all test-more soak bench lint synth bootstrap deploy destroy clean
 
 help: ## this list
 	@awk -F ':[^#]*## ' '/^[a-z-]+:.*## / {printf "  make %-10s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -31,8 +31,12 @@ run: $(ENV).run ## set up, start Steno on http://127.0.0.1:8000 (PORT=...) and t
 test: $(ENV).dev lint ## lint, type check, and test every behaviour once (with="-k cutter" for some)
 	@$(PYTEST) $(with)
 
-test-all: $(ENV).all lint ## the same, and the deployed stack, browsers and attacks
-	@$(PYTEST) tests/test_*.py tests/integration tests/browsers tests/attacks $(ALONE:%=--ignore=%) $(with)
+test-all: test test-more ## the same, and the deployed stack, browsers and attacks
+
+# What `make test` leaves out.
+test-more: $(ENV).all
+	@$(PYTEST) tests/integration tests/browsers tests/attacks $(ALONE:%=--ignore=%) $(with)
+	@$(PYTEST) tests/test_crash_points.py --every-crash
 	@$(PY) -m pytest $(ALONE)
 
 soak: $(ENV).all ## attack it for an hour and write docs/reliability.md (with="-k crash" for some)

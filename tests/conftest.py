@@ -31,6 +31,7 @@ TODAY = date(2026, 11, 21)
 
 
 def pytest_addoption(parser):
+    parser.addoption("--every-crash", action="store_true", help="kill a process at every write of every course")
     parser.addoption("--soak", action="store_true", help="attack for hours, and write docs/reliability.md")
 
 
