@@ -155,9 +155,10 @@ class Cut:
                 )
                 for piece in parts
             ]
+        # Before it is saved: a second message about the part would take an empty transcript for all of it.
+        job = self.jobs.progress.split(job, whole.number, len(pieces))
         answer = PartTranscript(whole.number, whole.start, "", (), None, halving.seconds_paid, halving.entries, 0)
         self.jobs.parts.save(job.id, job.generation, answer, int(self.jobs.expiry()))
-        job = self.jobs.progress.split(job, whole.number, len(pieces))
         sending = _Sending(self.jobs, job, Asking.of(job, self.jobs.settings, self.today), None)
         for piece in pieces:
             sending.send_piece(piece)

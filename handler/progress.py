@@ -117,7 +117,7 @@ class Progress:
             )
         except Superseded:
             now = self.job(job.id)
-            if now and now.generation == job.generation and part in now.saved:
+            if now and now.status == "processing" and now.generation == job.generation and part in now.saved:
                 return now
             raise
 

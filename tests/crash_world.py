@@ -290,13 +290,13 @@ class World:
     # Deliveries
 
     def deliver(self, handle=None):
-        """Give the engine the next message, after a pause if all are held. False if there is none."""
-        messages = [message for queue in _queues().values() for message in queue]
+        """Give the engine the message that is visible first, after a pause if all are held. False if there is none."""
+        messages = [(message, name) for name, queue in _queues().items() for message in queue]
         if not messages:
             return False
-        pause = min(message.visible_at for message in messages) / 1000 - time.time()
-        self._wait(max(ceil(pause), 0), messages)
-        queue = next(name for name, found in _queues().items() if any(message.visible for message in found))
+        first, queue = min(messages, key=lambda found: found[0].visible_at)
+        pause = ceil(first.visible_at / 1000 - time.time())
+        self._wait(max(pause, 0), [message for message, _ in messages])
         url = self.queues[queue]
         (message,) = self.sqs.receive_message(
             QueueUrl=url, MaxNumberOfMessages=1, AttributeNames=["ApproximateReceiveCount"]
