@@ -5,9 +5,11 @@ from dataclasses import dataclass
 
 from handler.errors import StenoError
 from handler.finish import Finish
+from handler.job import Job
 from handler.jobs import Jobs
 from handler.messages import Halving, Senseless, read
 from handler.metrics import Metrics
+from handler.parts import SentPart
 from handler.progress import Superseded
 
 log = logging.getLogger("steno")
@@ -40,7 +42,7 @@ class DeadLetters:
             return
         part = content.part if isinstance(content, Halving) else content
         job = self.jobs.progress.job(part.job)
-        if job and job.generation == part.generation and (part.number not in job.saved or job.is_whole):
+        if job and job.generation == part.generation and (_is_needed(content, job) or job.is_whole):
             self.finish.fail(job, StenoError(_DEAD))
         else:
             self.finish.clean_up_after_part(part)
@@ -53,3 +55,8 @@ class DeadLetters:
             return
         if job.total is None or job.is_whole:  # else its other parts have messages of their own
             self.finish.fail(job, StenoError(_DEAD))
+
+
+def _is_needed(content: SentPart | Halving, job: Job) -> bool:
+    """Whether the job cannot end without this message. A part to be halved is saved before its pieces are sent."""
+    return isinstance(content, Halving) or content.number not in job.saved

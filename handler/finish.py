@@ -35,6 +35,7 @@ class Finish:
         saved = self.jobs.parts.saved(job.id, job.generation)
         if len(saved) != len(job.saved):
             self._must_have_ended(job)
+            self._superseded(job)
             return
         transcript = joined(saved, Asking.of(job, self.jobs.settings, self.today).model, job.duration)
         for entry in job.entries if transcript.text else ():

@@ -60,6 +60,25 @@ def test_a_letter_about_a_part_to_be_halved_fails_the_job(aws):
     assert place.job(identity)["status"] == "failed"
 
 
+def test_a_letter_about_a_part_whose_pieces_were_not_all_sent_fails_the_job(aws):
+    """No other message would send them."""
+    place = Place(aws, FalseUpstream(cut_off), pacing=replace(PACING, part=30))
+    identity = place.upload(long_recording("ogg", 30))
+    (whole,) = place.cut(identity)
+    assert place.handle(whole) == []
+    (halving,) = place.messages()
+
+    def stumble(**_):
+        raise ValueError("as a bug would")
+
+    events = place.jobs.queues.sqs.meta.events
+    events.register("provide-client-params.sqs.SendMessage", stumble)
+    assert place.handle(halving) == [halving["messageId"]]
+    events.unregister("provide-client-params.sqs.SendMessage", stumble)
+    assert is_given_up(place, halving)
+    assert place.job(identity)["status"] == "failed"
+
+
 def test_a_letter_about_a_recording_whose_parts_are_all_sent_leaves_the_job_to_them(place):
     identity = place.upload(recording("webm"))
     message = place.about(identity)
