@@ -35,12 +35,12 @@ test-all: test test-more ## the same, and the deployed stack, browsers and attac
 
 # What `make test` leaves out.
 test-more: $(ENV).all
-	@$(PYTEST) tests/integration tests/browsers tests/attacks $(ALONE:%=--ignore=%) $(with)
-	@$(PYTEST) tests/test_crash_points.py --every-crash
+	@$(PYTEST) tests/simulations tests/integration tests/browsers tests/attacks $(ALONE:%=--ignore=%) $(with)
+	@$(PYTEST) -m exhaustive
 	@$(PY) -m pytest $(ALONE)
 
 soak: $(ENV).all ## attack it for an hour and write docs/reliability.md (with="-k crash" for some)
-	@$(PY) -m pytest tests/attacks --soak $(with)
+	@$(PY) -m pytest tests/attacks tests/simulations tests/test_crash_points.py --soak -m "" $(with)
 
 bench: $(ENV).bench ## measure Steno beside a tutorial's app: a table, benchmarks/results.json and a chart
 	@$(PY) -m benchmarks

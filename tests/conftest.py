@@ -8,9 +8,11 @@ import tempfile
 import threading
 from dataclasses import replace
 from datetime import date
+from functools import cache
 from pathlib import Path
 
 import boto3
+import botocore.loaders
 import httpx2
 import pytest
 import uvicorn
@@ -31,7 +33,6 @@ TODAY = date(2026, 11, 21)
 
 
 def pytest_addoption(parser):
-    parser.addoption("--every-crash", action="store_true", help="kill a process at every write of every course")
     parser.addoption("--soak", action="store_true", help="attack for hours, and write docs/reliability.md")
 
 
@@ -90,6 +91,15 @@ def _temp_folder():
     with tempfile.TemporaryDirectory(prefix="tests-") as folder, pytest.MonkeyPatch.context() as patch:
         patch.setenv("TMPDIR", folder)
         patch.setattr(tempfile, "tempdir", folder)
+        yield
+
+
+@pytest.fixture(scope="session", autouse=True)
+def _one_loader_of_botocore():
+    """Each session of botocore reads megabytes of JSON for its clients, and most tests make a session."""
+    loader = botocore.loaders.create_loader()
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr("botocore.session.create_loader", lambda _: loader)
         yield
 
 
@@ -207,12 +217,18 @@ def aws(aws_process, monkeypatch):
     return {name.lower(): aws_process[name] for name in ("BUCKET_NAME", "TABLE_NAME", *QUEUES)}
 
 
+@cache
+def own_client(service, endpoint):
+    """A client of the local AWS for what a test itself does; the code under test makes its own."""
+    return boto3.client(service, endpoint_url=endpoint)
+
+
 def _empty(aws_process):
     """Deletes all that another test has left."""
-    table = boto3.resource("dynamodb").Table(aws_process["TABLE_NAME"])
-    for item in table.scan(ProjectionExpression="pk, sk")["Items"]:
-        table.delete_item(Key=item)
-    sqs, s3 = boto3.client("sqs"), boto3.client("s3")
+    table, sqs, s3 = (own_client(name, aws_process["AWS_ENDPOINT_URL"]) for name in ("dynamodb", "sqs", "s3"))
+    name = aws_process["TABLE_NAME"]
+    for key in table.scan(TableName=name, ProjectionExpression="pk, sk")["Items"]:
+        table.delete_item(TableName=name, Key=key)
     for name in QUEUES:
         sqs.purge_queue(QueueUrl=aws_process[name])
     for stored in s3.list_objects_v2(Bucket=aws_process["BUCKET_NAME"]).get("Contents", []):
@@ -269,8 +285,8 @@ def fragile(aws, aws_process, monkeypatch):
             short = replace(pacing, hold=SHORT_SECONDS)
             stack.enter_context(faulty.before(monkeypatch, aws_process))
             server = Server(aws, upstream, jobs=jobs, pacing=short, **chosen)
-            own = {"endpoint_url": aws_process["AWS_ENDPOINT_URL"]}  # what the test itself does never fails
-            server.s3, server.sqs = boto3.client("s3", **own), boto3.client("sqs", **own)
+            # What the test itself does never fails.
+            server.s3, server.sqs = (own_client(name, aws_process["AWS_ENDPOINT_URL"]) for name in ("s3", "sqs"))
             _set_visibility(server, SHORT_SECONDS)
             stack.callback(_set_visibility, server, VISIBILITY_SECONDS)
             return server

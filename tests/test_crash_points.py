@@ -3,8 +3,8 @@ lost, no job is stuck, and nothing is billed twice but the request that was in f
 
 A course is one way for a job to go. Its writes are listed here; a process dies before each of them,
 and after the last one. Another test compares the list with the writes of a run without a crash, so
-that none is left out. By default, a process dies before each write in the first course that has it;
-with `--every-crash` in each course. With `--soak`, a second process dies at each write that follows.
+that none is left out. A write that an earlier course has, too, is tested by `-m exhaustive` only.
+With `--soak`, a second process dies at each write that follows.
 """
 
 from collections import Counter
@@ -396,22 +396,16 @@ def numbered(writes):
     return [f"{write} {counts[write]}".removesuffix(" 1") for write in writes if not counts.update([write])]
 
 
-def crash_points(every):
-    """Each course's writes and its end; unless `every`, without writes that an earlier course has."""
+def crash_points():
+    """Each course's writes and its end; those that an earlier course has are marked as exhaustive."""
     seen, points = set(), []
     for name, course in COURSES.items():
         for point, write in enumerate([*numbered(course.writes), ""]):
             moment = f"before {write}" if write else "after the last write"
-            if every or not write or write not in seen:
-                points.append(pytest.param(name, point, id=f"{name}: {moment}"))
+            marks = [pytest.mark.exhaustive] if write in seen else []
+            points.append(pytest.param(name, point, id=f"{name}: {moment}", marks=marks))
             seen.add(write)
     return points
-
-
-def pytest_generate_tests(metafunc):
-    if "point" in metafunc.fixturenames:
-        option = metafunc.config.getoption
-        metafunc.parametrize(("name", "point"), crash_points(option("--every-crash") or option("--soak")))
 
 
 def in_flight(states, point):
@@ -419,6 +413,7 @@ def in_flight(states, point):
     return Counter(states[point].bills) - Counter(states[max(point - 1, 0)].bills)
 
 
+@pytest.mark.parametrize(("name", "point"), crash_points())
 def test_a_job_survives_the_death_of_a_process(world, run, request, name, point):
     _, states = run(name)
     course, first = COURSES[name], in_flight(states, point)
