@@ -27,7 +27,8 @@ from infra.watching import Watched, Watching
 # 25 s on Lambda), the function, the gateway.
 API_TIMEOUT, GATEWAY_TIMEOUT = Duration.seconds(27), Duration.seconds(29)
 CUTTER_TIMEOUT = Duration.minutes(15)
-# A part may take 300 s at the upstream (pacing.py), after its download; 30 s are left to end in order (worker.py).
+# A part may wait 60 s for its turn and take 300 s at the upstream (pacing.py), after its download; 30 s are left
+# to end in order (worker.py).
 TRANSCRIBER_TIMEOUT = Duration.minutes(7)
 DEAD_LETTERS_TIMEOUT = Duration.minutes(1)
 # With the back-off in worker.py, they last for two days of an outage of AWS.

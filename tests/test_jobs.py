@@ -257,6 +257,23 @@ def test_a_retry_that_comes_late_takes_nothing_from_the_job(aws, status):
     assert len(upstream.calls) == 2
 
 
+def test_a_retry_that_comes_after_another_has_failed_pays_nothing(aws):
+    upstream = FalseUpstream(refused(401), refused(401))
+    place, other = Place(aws, upstream), Place(aws, upstream)
+    identity = place.upload(recording("webm"))
+    place.work()
+
+    def overtake(_):
+        assert retry(other, identity).status_code == 202
+        other.work()
+
+    with before(place, "dynamodb.UpdateItem", overtake):
+        assert retry(place, identity).json()["status"] == "failed"
+    place.work()
+    assert place.job(identity)["status"] == "failed"
+    assert len(upstream.calls) == 2
+
+
 def test_a_job_whose_recording_is_gone_cannot_be_retried(place):
     identity = place.upload(b"<html>" * 100)
     place.work()
