@@ -81,6 +81,8 @@ class Job:
 
 
 _UPLOADS, _REQUESTS = "uploads", "requests"
+# Release 0.1 begins no job without these. It may run beside this one while a stack is updated, or after a rollback.
+_OF_RELEASE_0_1 = {"lease": "", "lease_until": 0, "retry": False}
 
 
 def recording_key(identity: str, extension: str) -> str:
@@ -116,7 +118,8 @@ def to_item(job: Job) -> dict[str, Any]:
     stored = {**asdict(job), "options": json.dumps(job.options, ensure_ascii=False)}
     if not job.saved:
         del stored["saved"]  # no table has empty sets
-    return {name: number(value) if isinstance(value, float) else value for name, value in stored.items()}
+    numbers = {name: number(value) if isinstance(value, float) else value for name, value in stored.items()}
+    return _OF_RELEASE_0_1 | numbers
 
 
 def from_item(item: dict[str, Any]) -> Job:
@@ -133,6 +136,6 @@ def from_item(item: dict[str, Any]) -> Job:
         kept["error"] = {"code": error["code"], "detail": error["detail"]}
     if kept.get("saved"):
         kept["saved"] = frozenset(map(int, kept["saved"]))
-    if item.get("retry") and kept["status"] == "failed":  # as release 0.1 wrote it
+    if item.get("retry") and kept["status"] == "failed":  # release 0.1 has begun it again
         kept |= {"status": "queued", "error": None}
     return Job(**kept)

@@ -3,7 +3,7 @@
 The table has the keys `pk` and `sk`, both strings, and a time to live in `expires`:
 
     job#ID  job                      the job itself; progress.py has the writes of the engine's steps
-    job#ID  part#GENERATION#0007     its eighth part (parts.py)
+    job#ID  parts#GENERATION#0007    its eighth part (parts.py)
 """
 
 import re

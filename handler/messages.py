@@ -76,6 +76,8 @@ def read(body: str) -> Content:
     """
     try:
         content = json.loads(body)
+        if isinstance(content, list):
+            (content,) = content
         if "part" in content:
             return SentPart.from_json(content["part"])
         if "halve" in content:

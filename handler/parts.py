@@ -1,6 +1,7 @@
 """The parts of jobs: what a message says of one, and what the table and the bucket have of it.
 
-job#ID  part#GENERATION#0007           what was transcribed, and how often that was tried
+job#ID  parts#GENERATION#0007          what was transcribed, and how often that was tried
+job#ID  part#0007                      the same of release 0.1, which cannot read the others
 parts/ID/GENERATION/0007.flac          the sound, until the job ends
 """
 
@@ -136,7 +137,7 @@ class Parts:
 
     def saved(self, job: str, generation: str, *, consistent: bool = True) -> list[PartTranscript]:
         """Return what was transcribed so far of one generation, in the order of the recording."""
-        items = self._items(job, f"part#{generation}#", consistent=consistent)
+        items = self._items(job, f"parts#{generation}#", consistent=consistent)
         found = [PartTranscript.unpacked(item["heard"].value) for item in items if "heard" in item]
         return sorted(found, key=lambda part: part.start)
 
@@ -148,12 +149,12 @@ class Parts:
         generations than `generation` have are `reused`.
         """
         found: dict[tuple[str, int], PartTranscript] = {}
-        for item in self._items(job, "part#"):
+        for item in self._items(job, "part"):
             part = PartTranscript.unpacked(item["heard"].value) if "heard" in item else None
             if not part or not part.samples or not part.entries:
                 continue
             key = part.entries[0], part.start
-            if item["sk"].startswith(f"part#{generation}#"):
+            if item["sk"].startswith(f"parts#{generation}#"):
                 found[key] = part
             else:
                 found.setdefault(key, replace(part, reused=True))
@@ -162,7 +163,7 @@ class Parts:
     def seconds_spent(self, job: str, generation: str) -> float:
         """Return the seconds that were paid in one generation, or may have been."""
         spent = 0.0
-        for item in self._items(job, f"part#{generation}#"):
+        for item in self._items(job, f"parts#{generation}#"):
             if "heard" not in item:
                 spent += _tries(item).seconds_paid
             elif not (part := PartTranscript.unpacked(item["heard"].value)).reused:
@@ -171,7 +172,7 @@ class Parts:
 
     def delete_all(self, job: str) -> Iterator[str]:
         """Delete the items of a job's parts, each after its keys in the ledger were yielded."""
-        for item in self._items(job, "part#"):
+        for item in self._items(job, "part"):
             if "heard" in item:
                 yield from PartTranscript.unpacked(item["heard"].value).entries
             elif "entry" in item:  # the ledger has a claim, or an answer that was cut off
@@ -203,7 +204,7 @@ def spent_on(saved: Iterable[PartTranscript]) -> float:
 
 
 def _key(job: str, generation: str, part: int) -> dict[str, str]:
-    return {"pk": f"job#{job}", "sk": f"part#{generation}#{part:04}"}
+    return {"pk": f"job#{job}", "sk": f"parts#{generation}#{part:04}"}
 
 
 def _tries(item: dict[str, Any]) -> Tries:

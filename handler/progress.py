@@ -41,15 +41,19 @@ class Progress:
         """Begin to cut the recording `key`: one more attempt. Superseded if its job has ended."""
         return self._change(
             identity_of(key),
-            "SET #status = :processing, #error = :null, progressed_at = :now,"
+            # Release 0.1 has no generations, and marks a failed job that is to be tried again.
+            "SET #status = :processing, #error = :null, progressed_at = :now, retry = :no,"
             " generation = if_not_exists(generation, :none) ADD attempts :one",
-            "#key = :key AND #status IN (:awaiting, :queued, :processing)",
+            "#key = :key AND (#status IN (:awaiting, :queued, :processing) OR (#status = :failed AND retry = :yes))",
             {
                 ":processing": "processing",
                 ":awaiting": "awaiting_upload",
                 ":queued": "queued",
+                ":failed": "failed",
+                ":yes": True,
+                ":no": False,
                 ":null": None,
-                ":none": "",  # release 0.1 knew no generations
+                ":none": "",
                 ":key": key,
                 ":one": 1,
             },

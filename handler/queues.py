@@ -1,4 +1,8 @@
-"""The queues: recordings to be cut, and parts to be transcribed."""
+"""The queues: recordings to be cut, and parts to be transcribed.
+
+A message of the recordings' queue that release 0.1 does not understand is a list of one object:
+while a stack is updated, the old worker gives it back to the queue, and would delete anything else.
+"""
 
 import hashlib
 import json
@@ -8,6 +12,7 @@ from functools import cached_property
 from typing import Any
 
 from handler.errors import UnreadableRecording
+from handler.job import is_from_request
 from handler.messages import Halving
 from handler.parts import SentPart
 
@@ -29,7 +34,8 @@ class Queues:
         return self.build()
 
     def send_recording(self, key: str, account: str) -> None:
-        self._send(self.recordings, {"key": key}, account)
+        content = {"key": key}
+        self._send(self.recordings, [content] if is_from_request(key) else content, account)
 
     def send_part(self, part: SentPart, account: str, *, express: bool) -> None:
         """UnreadableRecording if there is more to say of the part than a message takes."""
@@ -41,9 +47,9 @@ class Queues:
             "seconds_paid": halving.seconds_paid,
             "entries": halving.entries,
         }
-        self._send(self.recordings, {"halve": told}, account)
+        self._send(self.recordings, [{"halve": told}], account)
 
-    def _send(self, queue: str, content: dict[str, Any], account: str) -> None:
+    def _send(self, queue: str, content: Any, account: str) -> None:
         """Send a message in its caller's group, so that the queue serves callers roughly in turn.
 
         https://docs.aws.amazon.com/AWSSimpleQueueService/latest/SQSDeveloperGuide/sqs-fair-queues.html

@@ -104,7 +104,7 @@ def write_of(operation, params):
 
 
 def _kind(key):
-    return "part" if key["sk"].startswith("part#") else key["pk"].partition("#")[0]
+    return "part" if key["sk"].startswith("part") else key["pk"].partition("#")[0]
 
 
 @dataclass(frozen=True)

@@ -135,7 +135,7 @@ def test_two_deliveries_that_both_see_the_job_whole_complete_it_once(aws, caplog
         ("dynamodb.UpdateItem", "DELETE unsettled"),
         ("s3.DeleteObject", "uploads/"),
         ("s3.DeleteObject", "parts/"),
-        ("dynamodb.DeleteItem", "part#"),
+        ("dynamodb.DeleteItem", "parts#"),
     ],
 )
 def test_a_worker_that_dies_at_the_end_of_a_job_is_followed_by_one_that_ends_it(aws, call, write):
@@ -360,7 +360,7 @@ CALLS = [
     ("dynamodb.UpdateItem", "'completed'", True),
     ("dynamodb.UpdateItem", "DELETE unsettled", False),
     ("s3.DeleteObject", "uploads/", True),
-    ("dynamodb.DeleteItem", "part#", False),
+    ("dynamodb.DeleteItem", "parts#", False),
 ]
 
 

@@ -1,5 +1,6 @@
 """Jobs as callers use them: uploads, reading, retry, delete, whose they are, and how long they are kept."""
 
+import json
 import threading
 import time
 
@@ -272,6 +273,46 @@ def test_a_retry_that_comes_after_another_has_failed_pays_nothing(aws):
     place.work()
     assert place.job(identity)["status"] == "failed"
     assert len(upstream.calls) == 2
+
+
+def test_a_failed_job_that_release_0_1_has_begun_again_is_transcribed(place):
+    """It marks the job and leaves its status to the worker, which may be a newer one by then."""
+    identity = place.upload(recording("webm"))
+    key = {"pk": f"job#{identity}", "sk": "job"}
+    place.jobs.client.update_item(
+        TableName=place.jobs.table,
+        Key=key,
+        UpdateExpression="SET #status = :failed, retry = :yes REMOVE progressed_at, retries, generation",
+        ExpressionAttributeNames={"#status": "status"},
+        ExpressionAttributeValues={":failed": "failed", ":yes": True},
+    )
+    assert place.job(identity)["status"] == "queued"
+    place.work()
+    assert place.job(identity)["status"] == "completed"
+
+
+def test_a_job_of_release_0_1_that_fails_again_reads_as_failed(aws):
+    place = Place(aws, FalseUpstream(refused(401)))
+    identity = place.upload(recording("webm"))
+    place.jobs.client.update_item(
+        TableName=place.jobs.table,
+        Key={"pk": f"job#{identity}", "sk": "job"},
+        UpdateExpression="SET retry = :yes",
+        ExpressionAttributeValues={":yes": True},
+    )
+    place.work()
+    assert place.job(identity)["status"] == "failed"
+
+
+def test_a_message_that_release_0_1_would_delete_is_a_list_which_it_gives_back(place):
+    """Its worker takes messages from the same queue while a stack is updated."""
+    place.jobs.queues.send_recording(f"requests/{'0' * 32}.webm", "")
+    place.jobs.queues.send_recording(f"uploads/{'0' * 32}.webm", "")
+    bodies = [json.loads(record["body"]) for record in place.messages()]
+    assert sorted(bodies, key=str) == [
+        [{"key": f"requests/{'0' * 32}.webm"}],
+        {"key": f"uploads/{'0' * 32}.webm"},
+    ]
 
 
 def test_a_job_whose_recording_is_gone_cannot_be_retried(place):
