@@ -13,8 +13,9 @@ from cryptography.hazmat.primitives.asymmetric import rsa
 from cryptography.hazmat.primitives.serialization import Encoding, PublicFormat
 
 from tests.attacks.canaries import canaries
+from tests.integration.cloud import deployed
 from tests.integration.issuer import KEY_ID, Issuer
-from tests.integration.test_deployment import GUARDED, deployed
+from tests.integration.test_deployment import GUARDED
 
 
 @pytest.fixture(scope="module")

@@ -1,17 +1,9 @@
 """The stack, deployed to a local AWS that enforces IAM, and used: real functions, queues, bucket and table."""
 
 import base64
-import io
 import json
-import os
-import re
-import subprocess
-import sys
 import time
-import zipfile
-from contextlib import contextmanager
-from dataclasses import dataclass
-from functools import cache, cached_property
+from functools import cache
 from uuid import uuid4
 
 import boto3
@@ -21,48 +13,14 @@ from botocore.config import Config
 from botocore.exceptions import ClientError
 from playwright.sync_api import expect
 
-from infra.bundle import Target
-from infra.local_aws import free_port, wait_for
 from tests.browsers.drivers import NO_CHROMIUM, chromium
 from tests.browsers.site import TRANSCRIBE, UPLOAD, refused, site
-from tests.conftest import ROOT
+from tests.integration.cloud import deployed, finished, stored, uploaded
 from tests.integration.issuer import Issuer
 from tests.recordings import ASSETS, asset, long_recording, recording
-from tests.test_stack import Template
 
 WORDS = "Ever tried. Ever failed."
 GUARDED = (("POST", "/api/transcribe"), ("POST", "/api/uploads"), ("GET", "/api/transcriptions/x"))
-
-
-@dataclass
-class Cloud:
-    """What was deployed, and the clients of its owner."""
-
-    url: str
-    outputs: dict[str, str]
-
-    def client(self, service, key="test"):
-        session = boto3.session.Session(key, "test", region_name="us-east-1")
-        return session.client(service, endpoint_url=self.url)
-
-    @cached_property
-    def http(self):
-        return httpx2.Client(base_url=self.url, headers={"Host": self.host}, timeout=60)
-
-    @property
-    def host(self):
-        """Of the API, which browsers know to be on this machine."""
-        return f"{gateway_of(self.outputs)}.execute-api.localhost:{self.url.rpartition(':')[2]}"
-
-    @cached_property
-    def queues(self):
-        """The addresses of the queues, by the names of their constructs."""
-        urls = self.client("sqs").list_queues()["QueueUrls"]
-        names = ("Recordings", "Parts", "Express", "DeadLetters")
-        return {name: next(url for url in urls if f"Steno-{name}" in url) for name in names}
-
-    def secret(self, output):
-        return re.search(r"--secret-id (\S+)", self.outputs[output])[1]
 
 
 @pytest.fixture(scope="module")
@@ -76,87 +34,6 @@ def abroad(tmp_path_factory):
 def cloud(tmp_path_factory, engine_process, abroad):
     with deployed(tmp_path_factory.mktemp("deployed"), openai_base_url=engine_process.url, origins=abroad[0]) as made:
         yield made
-
-
-@contextmanager
-def deployed(folder, **choices):
-    """The stack, as these choices make it, in a local AWS of its own."""
-    template = Template(folder, Target.here(), **choices)
-    port = free_port()
-    environment = {
-        **os.environ,
-        "AUTH": "true",
-        "BIND_HOST": "127.0.0.1",
-        "GATEWAY_PORT": str(port),
-        "SFTP_ENABLED": "0",
-        "IOT_MTLS_ENABLED": "0",
-        "LOG_LEVEL": "ERROR",
-        "AWS_ACCESS_KEY_ID": "test",
-        "AWS_SECRET_ACCESS_KEY": "test",
-    }
-    log = folder / "aws.log"
-    command = [sys.executable, "-m", "infra.local_aws"]
-    with (
-        log.open("wb") as said,
-        subprocess.Popen(
-            command, cwd=ROOT, stdin=subprocess.PIPE, stdout=said, stderr=said, env=environment
-        ) as process,
-    ):
-        wait_for(port, process, str(log))
-        made = Cloud(f"http://127.0.0.1:{port}", {})
-        made.outputs = deploy(made, template, folder)
-        made.client("secretsmanager").put_secret_value(SecretId=made.secret("SetOpenAIKey"), SecretString="offline")
-        with made.http:
-            yield made
-        process.stdin.close()
-
-
-def deploy(cloud, template, folder):
-    """Does what the CLI does: uploads the assets, and gives the template to CloudFormation; its outputs."""
-    bucket = "cdk-hnb659fds-assets-000000000000-us-east-1"
-    s3, stacks = cloud.client("s3"), cloud.client("cloudformation")
-    s3.create_bucket(Bucket=bucket)
-    cloud.client("ssm").put_parameter(Name="/cdk-bootstrap/hnb659fds/version", Value="30", Type="String")
-    for identity, told in json.loads((folder / "Steno.assets.json").read_text())["files"].items():
-        if told["source"]["packaging"] == "zip":
-            s3.put_object(Bucket=bucket, Key=f"{identity}.zip", Body=zipped(folder / told["source"]["path"]))
-    body = json.dumps(for_here(template.json, set(template.all("AWS::SecretsManager::Secret"))))
-    stacks.create_stack(StackName="Steno", TemplateBody=body, Capabilities=["CAPABILITY_IAM"])
-    stacks.get_waiter("stack_create_complete").wait(StackName="Steno", WaiterConfig={"Delay": 1, "MaxAttempts": 60})
-    (stack,) = stacks.describe_stacks(StackName="Steno")["Stacks"]
-    outputs = {output["OutputKey"]: output["OutputValue"] for output in stack["Outputs"]}
-    # This CloudFormation forgets it.
-    cors = template.one("AWS::ApiGatewayV2::Api")["CorsConfiguration"]
-    cloud.client("apigatewayv2").update_api(ApiId=gateway_of(outputs), CorsConfiguration=cors)
-    return outputs
-
-
-def gateway_of(outputs):
-    return re.search(r"//(\w+)\.execute-api", outputs["Url"])[1]
-
-
-def zipped(folder):
-    target = io.BytesIO()
-    with zipfile.ZipFile(target, "w") as archive:
-        for path in sorted(folder.rglob("*")):
-            archive.write(path, path.relative_to(folder))
-    return target.getvalue()
-
-
-def for_here(value, secrets):
-    """The template, as this local AWS understands it: it speaks no TLS, and a secret's `Ref` is its name; its attribute
-    `Id` is the ARN there as in AWS. Its gateway adds its CORS headers to the function's, where AWS's replaces them."""
-    if isinstance(value, list):
-        return [for_here(held, secrets) for held in value if not is_about_tls(held)]
-    if not isinstance(value, dict):
-        return value
-    if value.get("Ref") in secrets:
-        return {"Fn::GetAtt": [value["Ref"], "Id"]}
-    return {name: for_here(held, secrets) for name, held in value.items() if name != "ALLOWED_ORIGINS"}
-
-
-def is_about_tls(statement):
-    return isinstance(statement, dict) and "aws:SecureTransport" in str(statement.get("Condition"))
 
 
 @pytest.fixture(scope="module")
@@ -176,20 +53,6 @@ def test_without_the_token_nothing_is_spent_and_nothing_is_told(cloud, headers):
 def test_a_recording_in_one_request_is_transcribed(cloud, token):
     answer = cloud.http.post("/api/transcribe", headers=token, files={"file": asset("beckett.wav")})
     assert answer.json()["transcript"].startswith(WORDS)
-
-
-def uploaded(cloud, token, content, **options):
-    """Where the job is of a recording that was uploaded."""
-    asked = cloud.http.post("/api/uploads", headers=token, json={"size": len(content), **options})
-    form = asked.json()["upload"]
-    httpx2.post(form["url"], data=form["fields"], files={"file": content}).raise_for_status()
-    return asked.headers["Location"]
-
-
-def stored(cloud):
-    """The folders of what is in the bucket."""
-    keys = cloud.client("s3").list_objects_v2(Bucket=cloud.outputs["BucketName"]).get("Contents", [])
-    return [held["Key"].split("/")[0] for held in keys]
 
 
 @pytest.mark.parametrize(
@@ -246,13 +109,6 @@ def test_what_a_deleted_job_left_is_deleted_with_the_rights_of_each_function(clo
         deadline = time.monotonic() + 60
         while {"uploads", "parts"} & set(stored(cloud)):
             assert time.monotonic() < deadline, stored(cloud)
-
-
-def finished(cloud, token, where):
-    deadline = time.monotonic() + 120
-    while (job := cloud.http.get(where, headers=token).json())["status"] not in ("completed", "failed"):
-        assert time.monotonic() < deadline, job
-    return job
 
 
 def test_a_job_that_failed_is_tried_again_without_an_upload(cloud, token, engine):
