@@ -91,7 +91,7 @@ def measured(words_per_second: float = 0.0) -> Hour:
         recording = encoded("m4a", SECONDS, Path(folder))
         with aws_calls.counted(but=threading.get_ident()) as calls:  # this thread only waits
             with working(wiring) as threads:
-                job, form = jobs.create("hour.m4a", "audio/mp4", {})
+                job, form = jobs.create("hour.m4a", "audio/mp4", recording.stat().st_size, {})
                 with recording.open("rb") as file:
                     httpx2.post(form["url"], data=form["fields"], files={"file": file}, timeout=60).raise_for_status()
                 began = time.monotonic()

@@ -1,5 +1,6 @@
 """What is sent back: transcripts and errors, each in our own contract and in OpenAI's."""
 
+import time
 from collections.abc import Callable
 from datetime import UTC, datetime
 from http import HTTPStatus
@@ -24,7 +25,10 @@ from handler.transcript import Transcript
 if TYPE_CHECKING:
     from handler import bodies
 
+# At 50 requests in a second, the gateway throttles: that many are 100 clients that ask every 2 s.
 POLL_SECONDS = 2
+_POLL_SECONDS_BY_AGE = ((30, POLL_SECONDS), (300, 5))
+_LONGEST_POLL_SECONDS = 15
 
 _PLAIN: dict[str, Callable[[Transcript], str]] = {
     "text": lambda transcript: f"{transcript.text}\n",  # as OpenAI's text ends
@@ -87,8 +91,14 @@ def job(job: Job, text: str, status: int = 200) -> Response:
     }
     headers = {"Location": address(job.id)} if status != HTTPStatus.OK else {}
     if not job.finished:
-        headers["Retry-After"] = str(POLL_SECONDS)
+        headers["Retry-After"] = str(poll_seconds(job))
     return JSONResponse(body, status, headers=headers)
+
+
+def poll_seconds(job: Job) -> int:
+    """Return after how many seconds to ask for a job again: longer, the longer it takes."""
+    age = time.time() - job.created_at
+    return next((seconds for younger, seconds in _POLL_SECONDS_BY_AGE if age < younger), _LONGEST_POLL_SECONDS)
 
 
 def _progress(job: Job) -> "bodies.Progress":

@@ -97,13 +97,14 @@ class Jobs:
         return str(self.settings.table_name)
 
     def create(
-        self, filename: str, content_type: str, options: dict[str, Any], caller: Caller = NOBODY
+        self, filename: str, content_type: str, size: int, options: dict[str, Any], caller: Caller = NOBODY
     ) -> tuple[Job, dict[str, Any]]:
-        """A job that awaits its recording, and the presigned POST to send it with: `url` and `fields`."""
+        """A job that awaits its recording of `size` bytes at most, and the presigned POST to send it
+        with: `url` and `fields`."""
         identity = uuid4().hex
         key = recording_key(identity, _extension(filename))
         job = Job(identity, key, caller.owner, caller.account, filename, options, self.clock())
-        upload = self.objects.form(key, content_type, self.settings.max_upload_bytes, self.upload_seconds)
+        upload = self.objects.form(key, content_type, size, self.upload_seconds)
         self.client.put_item(TableName=self.table, Item=self._item(job))
         return job, upload
 

@@ -40,7 +40,7 @@ class Upload(TranscribeOptions):
 
     filename: str = Field("", max_length=1000)
     content_type: str = Field("", description="As the browser says it; empty where it says nothing.", max_length=200)
-    size: int = Field(description="Bytes.", json_schema_extra={"minimum": 1})
+    size: int = Field(description="Bytes. The form takes no more than that.", json_schema_extra={"minimum": 1})
 
 
 @router.post("/uploads", status_code=201, responses=documents.UPLOADS)
@@ -51,7 +51,7 @@ async def create_upload(upload: Upload, wiring: Wired, caller: Called) -> Respon
     options = upload.model_dump(exclude=_OF_THE_FILE, exclude_defaults=True)
     await anyio.to_thread.run_sync(wiring.budget.check, caller.account)
     job, form = await anyio.to_thread.run_sync(
-        jobs.create, upload.filename, upload.content_type or _ANY_TYPE, options, caller
+        jobs.create, upload.filename, upload.content_type or _ANY_TYPE, upload.size, options, caller
     )
     body: bodies.Awaited = {
         "id": job.id,
@@ -96,7 +96,7 @@ async def transcript(
     if job.status == "failed":
         raise JobFailed(job.id, **(job.error or {"code": JobFailed.code, "detail": ""}))
     if job.status != "completed":
-        raise NotReady("The job is not finished yet.", answers.POLL_SECONDS)
+        raise NotReady("The job is not finished yet.", answers.poll_seconds(job))
     whole = await anyio.to_thread.run_sync(wiring.jobs.transcript, job)
     if response_format in TIMED_FORMATS and whole.text and not whole.segments:
         raise InvalidOption("response_format", f"{whole.model} gave no times, and {response_format} needs them.")

@@ -247,7 +247,7 @@ class World:
 
     def upload(self, content, caller=None):
         """A job whose recording has arrived; of a caller who has not paid for anything yet, if none is given."""
-        self.job, _ = self.caller.create("a.wav", "audio/wav", {}, caller or _new_caller())
+        self.job, _ = self.caller.create("a.wav", "audio/wav", 10**9, {}, caller or _new_caller())
         self.put(content)
 
     def put(self, content):

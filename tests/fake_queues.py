@@ -482,7 +482,7 @@ class Simulated:
     def upload(self, content, caller=None):
         """A job whose recording has arrived in the bucket."""
         caller = caller or new_caller()
-        job, _ = self.caller.create("a.wav", "audio/wav", {}, caller)
+        job, _ = self.caller.create("a.wav", "audio/wav", 10**9, {}, caller)
         self.bucket[job.key] = content
         self.announce(job)
         return job
@@ -495,7 +495,7 @@ class Simulated:
     def cut(self, parts, caller=None, seconds=300):
         """A job whose recording was cut into parts of so many seconds, all of which are in the queue."""
         caller, jobs = caller or new_caller(), self.caller
-        job, _ = jobs.create("a.wav", "audio/wav", {}, caller)
+        job, _ = jobs.create("a.wav", "audio/wav", 10**9, {}, caller)
         self.bucket[job.key] = b"recording"
         job = jobs.progress.start_generation(jobs.progress.begin(job.key), "generation", uuid4().hex)
         jobs.progress.set_total(job, parts, parts * seconds)

@@ -51,7 +51,7 @@ class Place:
         queues = self.jobs.queues
         self.queue, self.parts_queue, self.express_queue = queues.recordings, queues.parts, queues.express
 
-    def ask(self, size=1000, **more):
+    def ask(self, size=1_000_000, **more):
         return self.http.post(
             "/api/uploads", json={"filename": "voice.webm", "content_type": "audio/webm", "size": size, **more}
         )

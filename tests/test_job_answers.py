@@ -6,6 +6,7 @@ from io import StringIO
 import pytest
 
 from handler.metrics import Metrics
+from handler.progress import job_key
 from tests.place import Place
 from tests.recordings import recording
 from tests.upstream import FalseUpstream, refused
@@ -20,6 +21,21 @@ def test_a_job_that_the_ledger_answers_is_one_part_of_one(aws):
         job = place.job(identity)
         assert (job["status"], job["progress"]) == ("completed", {"done": 1, "total": 1})
     assert len(upstream.calls) == 1
+
+
+@pytest.mark.parametrize(("age", "seconds"), [(0, "2"), (31, "5"), (301, "15"), (86_000, "15")])
+def test_a_job_is_to_be_asked_for_more_rarely_the_older_it_is(aws, age, seconds):
+    place = Place(aws)
+    identity = place.upload(recording("webm"))
+    place.jobs.client.update_item(
+        TableName=place.jobs.table,
+        Key=job_key(identity),
+        UpdateExpression="SET created_at = created_at - :age",
+        ExpressionAttributeValues={":age": age},
+    )
+    address = f"/api/transcriptions/{identity}"
+    for where in (address, f"{address}/transcript"):
+        assert place.http.get(where).headers["Retry-After"] == seconds
 
 
 @pytest.mark.parametrize(

@@ -90,8 +90,7 @@ def test_every_type_that_a_browser_gives_a_recording_is_taken_and_pinned(place, 
 
 
 def test_the_bucket_itself_refuses_another_key_type_or_size(aws):
-    small = Place(aws, max_upload_bytes=1000)
-    form = small.ask(size=1000).json()["upload"]
+    form = Place(aws).ask(size=1000).json()["upload"]
 
     def post(content=b"x" * 1000, **fields):
         return httpx2.post(form["url"], data={**form["fields"], **fields}, files={"file": content}).status_code
@@ -105,7 +104,7 @@ def test_the_bucket_itself_refuses_another_key_type_or_size(aws):
 
 def test_after_its_time_the_bucket_refuses_the_form(aws):
     """Takes a second: the bucket has a clock of its own."""
-    _, form = Jobs(settings(**aws), upload_seconds=1).create("a.webm", "audio/webm", {})
+    _, form = Jobs(settings(**aws), upload_seconds=1).create("a.webm", "audio/webm", 1000, {})
     until = time.monotonic() + 20
     while httpx2.post(form["url"], data=form["fields"], files={"file": b"x"}).status_code == 204:
         assert time.monotonic() < until
@@ -117,7 +116,7 @@ def test_a_form_goes_to_the_buckets_own_region(aws, monkeypatch):
     monkeypatch.setenv("AWS_DEFAULT_REGION", "eu-central-1")
     jobs = Jobs(settings(**aws))
     jobs.client.meta.events.register("before-call.dynamodb", lambda **_: (httpx2.Response(200), {}))
-    _, form = jobs.create("a.webm", "audio/webm", {})
+    _, form = jobs.create("a.webm", "audio/webm", 1000, {})
     assert form["url"] == "https://steno.s3.eu-central-1.amazonaws.com/"
 
 
@@ -388,7 +387,7 @@ def test_a_queued_job_waits_for_a_day_before_it_fails(timed, clock):
 
 def test_a_job_of_somebody_else_is_not_found(aws):
     jobs = Jobs(settings(**aws))
-    job, _ = jobs.create("a.webm", "audio/webm", {}, Caller("ada", "ada"))
+    job, _ = jobs.create("a.webm", "audio/webm", 1000, {}, Caller("ada", "ada"))
     assert jobs.get(job.id, "ada").id == job.id
     place = Place(aws)  # where callers are not told apart
     assert place.job(job.id)["code"] == "not_found"
