@@ -127,7 +127,8 @@ class Wiring:
         self._aws = AWS()
         self.openai_key = Secret("OpenAI key", settings.openai_api_key, settings.openai_secret_arn, self._aws)
         self.access_token = Secret("access token", settings.access_token, settings.token_secret_arn, self._aws)
-        self.metrics = metrics or Metrics(sys.stdout if settings.aws_lambda_function_name else None)
+        log = sys.stdout if settings.aws_lambda_function_name else None
+        self.metrics = metrics or Metrics(log, settings.metrics_namespace)
         self._transport = transport
         self._jobs = jobs or (Jobs(settings, aws=self._aws) if settings.bucket_name else None)
         self._speech: Speech | None = None

@@ -3,7 +3,7 @@
 import json
 import os
 
-from aws_cdk import App, Environment
+from aws_cdk import App, Environment, Tags
 
 from infra.bundle import API, CUTTER, ROOT, Target
 from infra.choices import Choices
@@ -29,11 +29,14 @@ def app(
     choices = Choices.of(made.node)
     Steno(
         made,
-        "Steno",
+        choices.name,
         bundles or _built(target or Target(machine=choices.machine)),
         choices,
+        termination_protection=choices.protect == "on",
         env=Environment(account=os.environ.get("CDK_DEFAULT_ACCOUNT"), region=os.environ.get("CDK_DEFAULT_REGION")),
     )
+    for key, value in choices.tag_list:
+        Tags.of(made).add(key, value)
     return made
 
 

@@ -6,6 +6,16 @@ from dataclasses import dataclass, fields
 from constructs import Node
 
 _NUMBER = re.compile(r"[1-9][0-9]{0,9}")
+_NAME = re.compile(r"[A-Za-z][A-Za-z0-9-]{0,39}")
+# Of an account, in all of a region's APIs together.
+# https://docs.aws.amazon.com/apigateway/latest/developerguide/limits.html
+_MOST_RATE = 10_000
+_KNOWN = {
+    "auth": ("token", "jwt", "open"),
+    "machine": ("aarch64", "x86_64"),
+    "snapstart": ("on", "off"),
+    "protect": ("on", "off"),
+}
 _RENAMED = {
     "workers": "use -c concurrency=..., the number of parts that are transcribed at the same time (default: 16).",
 }
@@ -15,6 +25,7 @@ _RENAMED = {
 class Choices:
     """What `-c name=value` chooses; lists are separated by commas."""
 
+    name: str = "Steno"  # of the stack: another one is another environment in the same account
     auth: str = "token"  # token, jwt or open
     issuer: str = ""  # of the JWTs
     audience: str = ""
@@ -26,6 +37,11 @@ class Choices:
     aws_endpoint_url: str = ""  # of a local AWS, where the functions are only tried
     machine: str = "aarch64"  # or x86_64
     concurrency: str = "16"  # parts that are transcribed at the same time
+    throttle: str = "50"  # requests in a second, of all callers together
+    domain: str = ""  # of the API, such as speech.example.com
+    certificate: str = ""  # of the domain: the ARN of one in ACM, in the stack's region
+    tags: str = ""  # of all resources, such as team=speech,env=dev
+    protect: str = "off"  # on: the stack cannot be deleted
     snapstart: str = "off"  # on: cold starts begin from a snapshot, which is kept, and paid for
     alarm_email: str = ""
     alarm_seconds: str = "36000"  # of sound in a day, beyond which somebody should look
@@ -45,17 +61,22 @@ class Choices:
         return choices
 
     def _check(self) -> None:
-        if self.auth not in ("token", "jwt", "open"):
-            raise SystemExit(f"-c auth={self.auth}: there are token, jwt and open.")
+        if not _NAME.fullmatch(self.name):
+            raise SystemExit(f"-c name={self.name}: give letters, digits and hyphens, 40 at most, a letter first.")
+        for name, known in _KNOWN.items():
+            if getattr(self, name) not in known:
+                raise SystemExit(f"-c {name}={getattr(self, name)}: there are {', '.join(known[:-1])} and {known[-1]}.")
         for name in ("daily_seconds", "daily_seconds_per_caller", "alarm_seconds"):
             if getattr(self, name) and not _NUMBER.fullmatch(getattr(self, name)):
                 raise SystemExit(f"-c {name}={getattr(self, name)}: give a number of seconds, such as 3600.")
         if not _NUMBER.fullmatch(self.concurrency) or not 2 <= self.parts_at_once <= 1000:
             raise SystemExit(f"-c concurrency={self.concurrency}: Lambda takes 2 to 1000.")
-        if self.machine not in ("aarch64", "x86_64"):
-            raise SystemExit(f"-c machine={self.machine}: there are aarch64 and x86_64.")
-        if self.snapstart not in ("on", "off"):
-            raise SystemExit(f"-c snapstart={self.snapstart}: there are on and off.")
+        if not _NUMBER.fullmatch(self.throttle) or self.rate > _MOST_RATE:
+            raise SystemExit(f"-c throttle={self.throttle}: give requests in a second, 1 to {_MOST_RATE}.")
+        if bool(self.domain) != bool(self.certificate):
+            raise SystemExit("-c domain=speech.example.com and -c certificate=arn:aws:acm:... need each other.")
+        if any(not (key and separator) for key, separator, _ in self._tags()):
+            raise SystemExit(f"-c tags={self.tags}: give them as team=speech,env=dev.")
         if self.auth == "jwt" and not (self.issuer and self.audience_list):
             raise SystemExit("-c auth=jwt needs -c issuer=https://... and -c audience=...")
         if self.auth == "open" and not self.daily_seconds:
@@ -64,6 +85,17 @@ class Choices:
     @property
     def parts_at_once(self) -> int:
         return int(self.concurrency)
+
+    @property
+    def rate(self) -> int:
+        return int(self.throttle)
+
+    @property
+    def tag_list(self) -> list[tuple[str, str]]:
+        return [(key, value) for key, _, value in self._tags()]
+
+    def _tags(self) -> list[tuple[str, str, str]]:
+        return [tag.partition("=") for tag in _listed(self.tags)]
 
     @property
     def origin_list(self) -> list[str]:

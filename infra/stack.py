@@ -6,6 +6,7 @@ from typing import Any
 
 from aws_cdk import CfnOutput, Duration, RemovalPolicy, Size, Stack
 from aws_cdk import aws_apigatewayv2 as http
+from aws_cdk import aws_certificatemanager as acm
 from aws_cdk import aws_dynamodb as dynamodb
 from aws_cdk import aws_iam as iam
 from aws_cdk import aws_lambda as lambda_
@@ -96,6 +97,7 @@ class Steno(Stack):
         self._dead_letter_consumer(bundles.api)
         self._routes()
         self.stage = self._stage()
+        self.domain = self._domain() if choices.domain else None
         Watching(
             self,
             Watched(
@@ -166,7 +168,7 @@ class Steno(Stack):
             cors=[
                 s3.CorsRule(
                     allowed_methods=[s3.HttpMethods.POST],
-                    allowed_origins=[*self._choices.origin_list, self.gateway.api_endpoint],  # Steno's own page, too
+                    allowed_origins=[*self._choices.origin_list, *self._own_origins()],
                     allowed_headers=["*"],
                     max_age=3600,
                 )
@@ -200,6 +202,11 @@ class Steno(Stack):
         )
         bucket.node.add_dependency(self.recordings)
         return bucket
+
+    def _own_origins(self) -> list[str]:
+        """Return the origins of Steno's own page."""
+        domain = self._choices.domain
+        return [self.gateway.api_endpoint, *([f"https://{domain}"] if domain else [])]
 
     def _table(self) -> dynamodb.Table:
         return dynamodb.Table(
@@ -331,6 +338,7 @@ class Steno(Stack):
                 "PARTS_QUEUE_URL": self.parts.queue_url,
                 "EXPRESS_QUEUE_URL": self.express.queue_url,
                 "TRANSCRIPT_DAYS": str(TRANSCRIPT_DAYS),
+                "METRICS_NAMESPACE": self._choices.name,
                 **self._only_given(),
                 **environment,
             },
@@ -367,7 +375,7 @@ class Steno(Stack):
         return http.HttpApi(
             self,
             "Gateway",
-            api_name="Steno",
+            api_name=self._choices.name,
             create_default_stage=False,
             cors_preflight=http.CorsPreflightOptions(
                 allow_origins=self._choices.origin_list,
@@ -410,15 +418,22 @@ class Steno(Stack):
             http_api=self.gateway,
             stage_name="$default",
             auto_deploy=True,
-            throttle=http.ThrottleSettings(rate_limit=50, burst_limit=100),
+            throttle=http.ThrottleSettings(rate_limit=self._choices.rate, burst_limit=2 * self._choices.rate),
             access_log_settings=AccessLog(log),
         )
+
+    def _domain(self) -> http.DomainName:
+        certificate = acm.Certificate.from_certificate_arn(self, "Certificate", self._choices.certificate)
+        domain = http.DomainName(self, "Domain", domain_name=self._choices.domain, certificate=certificate)
+        http.ApiMapping(self, "DomainMapping", api=self.gateway, domain_name=domain, stage=self.stage)
+        return domain
 
     def _outputs(self) -> None:
         key, token = self.openai_key.secret_arn, self.access_token.secret_arn
         aws = f"aws --region {self.region}"  # the reader's configuration may name another, or none
         for name, value in {
-            "Url": self.stage.url,
+            "Url": f"https://{self._choices.domain}/" if self.domain else self.stage.url,
+            **({"DomainTarget": self.domain.regional_domain_name} if self.domain else {}),
             # Asked for, so that it is in no shell's history.
             "SetOpenAIKey": f'read -rs KEY && printf %s "$KEY" | {aws} secretsmanager put-secret-value'
             f" --secret-id {key} --secret-string file:///dev/stdin",

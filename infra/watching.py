@@ -15,14 +15,8 @@ from constructs import Construct
 
 from infra.choices import Choices
 
-_NAMESPACE = "Steno"  # handler/metrics.py's
 _OLDEST = Duration.minutes(30)  # a recording of hours takes less
 _NEAR_THE_END = Duration.seconds(5)  # of a function's time; each ends its work 30 s before it (worker.py)
-
-
-def _figure(name: str, statistic: str, period: Duration | None = None) -> cloudwatch.Metric:
-    """One of those that the handler tells in its log."""
-    return cloudwatch.Metric(namespace=_NAMESPACE, metric_name=name, statistic=statistic, period=period)
 
 
 @dataclass(frozen=True)
@@ -53,6 +47,7 @@ class Watching(Construct):
 
     def __init__(self, scope: Construct, watched: Watched, choices: Choices) -> None:
         super().__init__(scope, "Watching")
+        self._namespace = choices.name
         self.topic = sns.Topic(self, "Alarms", enforce_ssl=True)
         # A topic with a policy of its own lets nobody in that it does not name.
         self.topic.add_to_resource_policy(
@@ -85,7 +80,7 @@ class Watching(Construct):
         # For a quarter of an hour: a recording that is still being worked on is a 503 to OpenAI's SDKs, a few times.
         server_errors = watched.stage.metric_server_error(statistic="Sum")
         self._alarm("ServerErrors", server_errors, 5, "The API fails.", periods=3)
-        paid = _figure("SecondsPaid", "Sum", Duration.days(1))
+        paid = self._figure("SecondsPaid", "Sum", Duration.days(1))
         self._alarm("SecondsPaid", paid, float(choices.alarm_seconds), "More was paid for in a day than is usual.")
         for name, function in watched.steps.items():
             who = f"The {name.lower()}"
@@ -95,6 +90,10 @@ class Watching(Construct):
             longest = function.metric_duration(statistic="Maximum")
             self._alarm(f"{name}NearTheEnd", longest, near, f"{who} was about to be cut off.")
         self._dashboard(watched)
+
+    def _figure(self, name: str, statistic: str, period: Duration | None = None) -> cloudwatch.Metric:
+        """One of those that the handler tells in its log."""
+        return cloudwatch.Metric(namespace=self._namespace, metric_name=name, statistic=statistic, period=period)
 
     def _alarm(self, name: str, metric: cloudwatch.Metric, beyond: float, what: str, periods: int = 1) -> None:
         alarm = cloudwatch.Alarm(
@@ -115,11 +114,13 @@ class Watching(Construct):
         graphs: dict[str, list[cloudwatch.IMetric]] = {
             "Requests": [stage.metric_count(), stage.metric_client_error(), stage.metric_server_error()],
             "Latency": [stage.metric_latency(statistic=f"p{share}") for share in (50, 90, 99)],
-            "The speech service's latency": [_figure("UpstreamMilliseconds", f"p{share}") for share in (50, 90, 99)],
-            "Seconds paid, and parts transcribed": [_figure("SecondsPaid", "Sum"), _figure("Parts", "Sum")],
+            "The speech service's latency": [
+                self._figure("UpstreamMilliseconds", f"p{share}") for share in (50, 90, 99)
+            ],
+            "Seconds paid, and parts transcribed": [self._figure("SecondsPaid", "Sum"), self._figure("Parts", "Sum")],
             "Failures": [
                 cloudwatch.MathExpression(
-                    expression=f"SEARCH('{{{_NAMESPACE},Code}} MetricName=\"Failures\"', 'Sum')", label=""
+                    expression=f"SEARCH('{{{self._namespace},Code}} MetricName=\"Failures\"', 'Sum')", label=""
                 )
             ],
             **{

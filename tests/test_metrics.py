@@ -50,6 +50,12 @@ def test_a_job_tells_its_parts_and_its_failure(aws):
     assert [line.get("Parts") or line.get("Code") or "paid" for line in told(out)] == ["paid", 1, "unsupported_media"]
 
 
+def test_each_environment_has_figures_of_its_own():
+    out = io.StringIO()
+    Metrics(out, "steno-dev").tell(Parts=1)
+    assert told(out)[0]["_aws"]["CloudWatchMetrics"][0]["Namespace"] == "steno-dev"
+
+
 def test_a_machine_that_nobody_watches_is_told_nothing(capsys):
     Metrics(None).tell(Failures=1)
     assert Wiring(settings()).metrics.tell(Failures=1) is None

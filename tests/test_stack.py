@@ -21,7 +21,7 @@ from handler.transcribe_part import _MOST_HALVINGS
 from handler.worker import END_SECONDS
 from infra.app import app
 from infra.choices import Choices
-from infra.stack import OPEN_ROUTES, Bundles, Steno
+from infra.stack import OPEN_ROUTES, Bundles
 from tests.place import Place
 from tests.recordings import wav
 
@@ -39,8 +39,11 @@ class Template:
 
     def __init__(self, folder, target=None, bundles=None, **context):
         app(context, str(folder), target, bundles).synth()
-        self.text = (folder / "Steno.template.json").read_text()
+        self.text = (folder / f"{context.get('name', 'Steno')}.template.json").read_text()
         self.json = json.loads(self.text)
+        artifacts = json.loads((folder / "manifest.json").read_text())["artifacts"].values()
+        (stack,) = (artifact for artifact in artifacts if artifact["type"] == "aws:cloudformation:stack")
+        self.is_protected = stack["properties"].get("terminationProtection", False)
 
     def all(self, kind):
         found = self.json["Resources"].items()
@@ -390,6 +393,13 @@ def test_with_snapstart_the_gateway_calls_a_published_version(tmp_path, bundles)
         ({"workers": "5"}, "use -c concurrency"),
         ({"daily_second": "3600"}, "daily_seconds"),
         ({"machine": "arm64"}, "aarch64 and x86_64"),
+        ({"name": "steno_dev"}, "letters, digits and hyphens"),
+        ({"throttle": "0"}, "1 to 10000"),
+        ({"throttle": "10001"}, "1 to 10000"),
+        ({"domain": "speech.example.com"}, "need each other"),
+        ({"certificate": "arn:aws:acm:eu-west-1:1:certificate/1"}, "need each other"),
+        ({"tags": "speech"}, "team=speech"),
+        ({"protect": "yes"}, "on and off"),
     ],
 )
 def test_what_would_be_open_or_half_closed_is_refused(context, reason):
@@ -415,18 +425,52 @@ def test_the_resources_that_hold_data_keep_their_logical_ids(template):
     assert {name: resources.get(name, {}).get("Type") for name in LOGICAL_IDS} == LOGICAL_IDS
 
 
-def test_the_access_log_of_each_stack_is_under_the_prefix_for_log_delivery(template, tmp_path):
-    def access_log(resources):
-        (group,) = (held for name, held in resources.items() if name.startswith("AccessLog"))
-        return group["Properties"]["LogGroupName"]
+@pytest.fixture(scope="session")
+def another(tmp_path_factory, bundles):
+    """The template of a second environment in the same account, with all that an owner can choose."""
+    return Template(
+        tmp_path_factory.mktemp("another"),
+        bundles=bundles,
+        name="steno-dev",
+        throttle="200",
+        domain="speech.example.com",
+        certificate="arn:aws:acm:eu-west-1:1:certificate/1",
+        tags="team=speech,env=dev",
+        protect="on",
+    )
 
-    (tmp_path / "code").mkdir()
-    (tmp_path / "code" / "code.py").touch()
-    made = App(outdir=str(tmp_path / "out"))
-    Steno(made, "Another", Bundles(tmp_path / "code", tmp_path / "code"), Choices())
-    another = json.loads((Path(made.synth().directory) / "Another.template.json").read_text())
-    assert access_log(template.json["Resources"]) == "/aws/vendedlogs/steno/Steno"
-    assert access_log(another["Resources"]) == "/aws/vendedlogs/steno/Another"
+
+@pytest.mark.parametrize(("made", "name"), [("template", "Steno"), ("another", "steno-dev")])
+def test_each_environment_has_its_own_access_log_figures_and_alarms(made, name, request):
+    made = request.getfixturevalue(made)
+    assert made.one("AWS::Logs::LogGroup", "AccessLog")["LogGroupName"] == f"/aws/vendedlogs/steno/{name}"
+    assert made.one("AWS::ApiGatewayV2::Api")["Name"] == name
+    for function in FUNCTIONS:
+        assert made.function(function)["Environment"]["Variables"]["METRICS_NAMESPACE"] == name
+    assert made.one("AWS::CloudWatch::Alarm", "WatchingSecondsPaid")["Namespace"] == name
+    graphs = plain(made.one("AWS::CloudWatch::Dashboard")["DashboardBody"])
+    assert f'"{name}","UpstreamMilliseconds"' in graphs
+    assert f"{{{name},Code}}" in graphs
+
+
+def test_a_domain_leads_to_the_api_and_its_page_may_upload(another):
+    domain = another.one("AWS::ApiGatewayV2::DomainName")
+    assert domain["DomainName"] == "speech.example.com"
+    (configuration,) = domain["DomainNameConfigurations"]
+    assert configuration["CertificateArn"] == "arn:aws:acm:eu-west-1:1:certificate/1"
+    assert another.one("AWS::ApiGatewayV2::ApiMapping")["Stage"] == "$default"
+    assert another.json["Outputs"]["Url"]["Value"] == "https://speech.example.com/"
+    assert plain(another.json["Outputs"]["DomainTarget"]["Value"]).startswith("Domain")
+    (rule,) = another.one("AWS::S3::Bucket")["CorsConfiguration"]["CorsRules"]
+    assert "https://speech.example.com" in rule["AllowedOrigins"]
+
+
+def test_throttle_tags_and_protection_are_the_owners_choice(another):
+    throttle = another.one("AWS::ApiGatewayV2::Stage")["DefaultRouteSettings"]
+    assert (throttle["ThrottlingRateLimit"], throttle["ThrottlingBurstLimit"]) == (200, 400)
+    tags = {tag["Key"]: tag["Value"] for tag in another.one("AWS::S3::Bucket")["Tags"]}
+    assert {"team": "speech", "env": "dev"}.items() <= tags.items()
+    assert another.is_protected
 
 
 @pytest.mark.parametrize("name", ["SetOpenAIKey", "ReadAccessToken", "StopJobs"])
