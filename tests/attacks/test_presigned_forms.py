@@ -88,7 +88,7 @@ def test_a_form_used_again_during_its_job_gives_one_transcript_pays_once_and_lea
         assert (spent["seconds"], spent.get("unsettled")) == (3 * len(upstream.calls), None)
     tried(
         f"Upload forms used again during their job, with {bytes_are} bytes, delivered {delivered}",
-        f"before {moments} of the worker's {calls} calls of AWS",
+        f"{moments} times, spread over the worker's {calls} calls of AWS",
         "one recording's transcript each; no part paid twice; nothing left but the transcript",
     )
 
