@@ -19,6 +19,7 @@ from handler.errors import (
     UpstreamError,
 )
 from handler.job import Job
+from handler.logs import request_id
 from handler.subtitles import srt, vtt
 from handler.transcript import Transcript
 
@@ -142,6 +143,7 @@ def problem(error: StenoError) -> Response:
         "status": status,
         "detail": _utf8(error.detail),
         "code": error.code,
+        "request_id": request_id(),
     }
     return ProblemResponse(body, status, headers=_advice(error))
 

@@ -31,9 +31,11 @@ from handler.errors import (
 from handler.field_errors import remedy
 from handler.form import received_form
 from handler.job import Caller, Job
+from handler.logs import request_id
 from handler.models import MODELS, is_openai, named
 from handler.options import TIMED_FORMATS, Options, TranscribeOptions
 from handler.outage import is_outage
+from handler.request_id import RequestId
 from handler.settings import Settings
 from handler.transcript import Transcript
 from handler.wiring import Wiring
@@ -72,8 +74,9 @@ def create_app(settings: Settings, wiring: Wiring | None = None) -> FastAPI:
         allow_origins=settings.allowed_origins,
         allow_methods=["GET", "POST", "DELETE"],
         allow_headers=["*"],  # OpenAI's SDK sends a dozen of its own
-        expose_headers=["Location", "Retry-After", "Steno-Model", "x-should-retry"],
+        expose_headers=["Location", "Retry-After", "Steno-Model", "x-request-id", "x-should-retry"],
     )
+    app.add_middleware(RequestId)
     model = named(settings.whisper_model, settings.openai_base_url)
     if model and (warning := model.warning(wiring.today())):
         log.warning(warning)
@@ -194,7 +197,7 @@ def _known(request: Request, error: Exception) -> StenoError:
         return _invalid(error)
     if is_outage(error):
         return StorageUnavailable("AWS, where Steno keeps its jobs and its books, does not answer. Try again.")
-    return StenoError("Steno has a bug here; its log says more.")
+    return StenoError(f"Internal error. See the server's log (request {request_id()}).")
 
 
 def _takes(request: Request, method: str) -> bool:
@@ -230,7 +233,7 @@ class AnswerBugs:
             if is_outage(error):
                 log.error("AWS fails: %s", error)
             else:
-                log.exception("A bug:")
+                log.exception("Internal error:")
             response = await _answer_error(Request(scope), error)
             await response(scope, receive, send)
 

@@ -22,6 +22,7 @@ class Problem(TypedDict):
     status: int
     detail: str
     code: str
+    request_id: str
 
 
 class OpenAIErrorDetail(TypedDict):

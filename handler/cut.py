@@ -119,6 +119,7 @@ class Cut:
                 sending.send(part)
                 part.path.unlink()
                 total, duration = part.number + 1, part.at(part.seconds)
+        log.info("The recording of job %s is cut into %d parts.", sending.job.id, total)
         return self.jobs.progress.set_total(sending.job, total, duration)
 
     def halves(self, halving: Halving, message: Message, until: float) -> None:

@@ -64,7 +64,7 @@ class Finish:
         except Superseded:
             self._superseded(job)
             return
-        log.info("Job %s is completed.", job.id, extra={"job": job.id})
+        log.info("Job %s is completed.", job.id, extra=_ids(job))
         self.clean_up(job)
 
     def _superseded(self, job: Job) -> None:
@@ -122,9 +122,14 @@ class Finish:
         except Superseded:
             self._superseded(job)
             return
-        log.warning("Job %s failed: %s: %s", job.id, error.code, error.detail, extra={"job": job.id})
+        log.warning("Job %s failed: %s: %s", job.id, error.code, error.detail, extra=_ids(job))
         self.metrics.tell(error.code, Failures=1)
         self.clean_up(job)
+
+
+def _ids(job: Job) -> dict[str, str]:
+    """Return what a line of the log about the end of a job has besides its words."""
+    return {"job": job.id, "request": job.request}
 
 
 def _account(job: Job, saved: Sequence[PartTranscript], spent: float) -> dict[str, object]:

@@ -31,6 +31,7 @@ class Job:
     known once all are cut; `pieces` is by how many halved parts have increased that number.
     `reserved_seconds` of the budget of the day `reserved_on` are reserved for the generation, of
     which `spent_seconds` were spent at its end. `paid_earlier` were paid for earlier generations.
+    `request` is the id of the request that created or retried the job.
     `progressed_at` is when the job last came closer to its end. `done` and `seconds_paid` are
     written when the job ends; until then, they follow from its parts. `entries` are the keys
     under which the ledger has answers of the job.
@@ -63,6 +64,7 @@ class Job:
     paid_earlier: float = 0.0
     progressed_at: float = 0.0
     entries: tuple[str, ...] = ()
+    request: str = ""
 
     @property
     def finished(self) -> bool:

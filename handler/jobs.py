@@ -6,6 +6,7 @@ The table has the keys `pk` and `sk`, both strings, and a time to live in `expir
     job#ID  parts#GENERATION#0007    its eighth part (parts.py)
 """
 
+import logging
 import re
 import time
 from collections.abc import Callable
@@ -32,6 +33,7 @@ from handler.job import (
     to_item,
 )
 from handler.ledger import Ledger
+from handler.logs import request_id
 from handler.numbers import number
 from handler.parts import Parts, folder_of
 from handler.progress import Progress, job_key
@@ -42,6 +44,8 @@ from handler.transcript import Transcript
 if TYPE_CHECKING:
     from handler.objects import Objects
     from handler.settings import Settings
+
+log = logging.getLogger("steno")
 
 UPLOAD_SECONDS = 15 * 60  # a role's presigned address dies with its token, too
 _DAY = 86_400
@@ -103,9 +107,10 @@ class Jobs:
         with: `url` and `fields`."""
         identity = uuid4().hex
         key = recording_key(identity, _extension(filename))
-        job = Job(identity, key, caller.owner, caller.account, filename, options, self.clock())
+        job = Job(identity, key, caller.owner, caller.account, filename, options, self.clock(), request=request_id())
         upload = self.objects.form(key, content_type, size, self.upload_seconds)
         self.client.put_item(TableName=self.table, Item=self._item(job))
+        log.info("Job %s awaits its recording.", job.id, extra={"job": job.id})
         return job, upload
 
     def adopt(
@@ -113,7 +118,7 @@ class Jobs:
     ) -> Job:
         """The job of a recording that has come in one request; the same one again joins the job that it has."""
         key, name = request_key(identity, container.extension), container.filename
-        new = Job(identity, key, caller.owner, caller.account, name, options, self.clock())
+        new = Job(identity, key, caller.owner, caller.account, name, options, self.clock(), request=request_id())
         job = new if self._begin(new) else self.get(identity, caller.owner)
         if job.status in ("processing", "completed"):
             return job
@@ -121,6 +126,7 @@ class Jobs:
             self._begin_again(job, caller.account)
         recording.seek(0)
         self.objects.put(job.key, recording, container.media_type)
+        log.info("Job %s goes on with what the request has sent.", job.id, extra={"job": job.id})
         # Also for a job that is queued: whoever put it there may have died before this message.
         self.queues.send_recording(job.key, caller.account)
         return self.get(identity)
@@ -150,6 +156,7 @@ class Jobs:
             raise NotFound("The recording is not here (any more); upload it again.")
         if job.status == "failed":
             self._begin_again(job, caller.account)
+        log.info("Job %s is tried again.", job.id, extra={"job": job.id})
         self.queues.send_recording(job.key, caller.account)
         return self.get(identity)
 
@@ -168,12 +175,17 @@ class Jobs:
                 Key=job_key(job.id),
                 UpdateExpression="SET #status = :queued, #error = :null, attempts = :zero, retries = :retries,"
                 " generation = :none, reserved_on = :none, #total = :null, expires = :expires,"
-                " account = :account, progressed_at = :now, paid_earlier = :paid",
+                " account = :account, progressed_at = :now, paid_earlier = :paid, #request = :request",
                 # `retries` and `progressed_at` are not in items of release 0.1.
                 ConditionExpression="attribute_exists(pk) AND #status <> :completed"
                 " AND (attribute_not_exists(retries) OR retries < :retries)"
                 " AND (#status = :failed OR attribute_not_exists(progressed_at) OR progressed_at = :progressed)",
-                ExpressionAttributeNames={"#status": "status", "#error": "error", "#total": "total"},
+                ExpressionAttributeNames={
+                    "#status": "status",
+                    "#error": "error",
+                    "#total": "total",
+                    "#request": "request",
+                },
                 ExpressionAttributeValues={
                     ":queued": "queued",
                     ":null": None,
@@ -187,6 +199,7 @@ class Jobs:
                     ":progressed": number(job.progressed_at),
                     ":now": number(self.clock()),
                     ":paid": number(paid),
+                    ":request": request_id(),
                 },
             )
 

@@ -8,12 +8,16 @@ from pydantic import BaseModel
 
 BaseModel.model_config["defer_build"] = True  # most models, FastAPI's own of OpenAPI, are never used
 
+import os
+
 from mangum import Mangum
 
+from handler import logs
 from handler.api import create_app
 from handler.gateway import Gateway
 from handler.settings import read_settings
 
+logs.prepare(on_lambda="AWS_LAMBDA_FUNCTION_NAME" in os.environ)
 app = create_app(read_settings())
 app.state.wiring.prepare()
 

@@ -8,6 +8,7 @@ also go to upstreams that are not OpenAI. OPENAI_LOG is left to the SDK, which l
 statuses, but no header, body or file.
 """
 
+import logging
 import time
 from collections.abc import Iterator, Mapping
 from typing import Any, BinaryIO
@@ -22,6 +23,8 @@ lazy_types.install()
 
 import openai
 import openai.resources.audio  # which the first request would import
+
+log = logging.getLogger("steno")
 
 _CONNECT_SECONDS = 5.0
 _MOST_ANSWER_BYTES = 32_000_000  # ten hours of speech as verbose_json
@@ -43,11 +46,13 @@ class Client(openai.OpenAI):
         create: Any = self.audio.transcriptions.with_raw_response.create
         timeout = httpx2.Timeout(seconds, connect=min(seconds, _CONNECT_SECONDS))
         try:
-            body: bytes = create(file=file, timeout=timeout, **parameters).content
+            answer = create(file=file, timeout=timeout, **parameters)
         except openai.APIStatusError as error:
             raise refused(error, self.api_key) from None
         except openai.APIConnectionError as error:
             raise unanswered(error.__cause__ or error) from None
+        log.info("The upstream has answered the request %s.", answer.headers.get("x-request-id", "without an id"))
+        body: bytes = answer.content
         return body
 
     @property

@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING, Any, BinaryIO, Protocol
 import anyio
 import anyio.lowlevel
 
+from handler import logs
 from handler.audio import Container
 from handler.daemon_threads import DaemonThreads
 from handler.errors import (
@@ -104,14 +105,15 @@ class Speech:
         raise AssertionError("the last attempt returns or raises")
 
     def _send(self, call: "_Call") -> Transcript:
-        key = self._key.get()
-        try:
-            return self._sent(call, key)
-        except UpstreamCredentials:
-            call.not_billed()
-            if not self._key.renew(key):
-                raise
-        return self._sent(call, self._key.get())
+        with logs.about(**call.ids):
+            key = self._key.get()
+            try:
+                return self._sent(call, key)
+            except UpstreamCredentials:
+                call.not_billed()
+                if not self._key.renew(key):
+                    raise
+            return self._sent(call, self._key.get())
 
     def _sent(self, call: "_Call", key: str) -> Transcript:
         if not (key.isascii() and key.isprintable()):  # no header can carry it
@@ -138,6 +140,7 @@ class _Call:
         self.container = container
         self.parameters = parameters
         self.deadline = deadline
+        self.ids = logs.ids()  # a thread of its own has no context
         self._given_up = False
         self._may_be_billed = False
         self._lock = Lock()

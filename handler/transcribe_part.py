@@ -87,6 +87,7 @@ class TranscribePart:
             self.finish.fail(job, error)
             self.finish.clean_up_after_part(part)  # if the job was deleted, its claim is left
             return
+        log.info("Part %d of job %s is transcribed.", part.number, job.id)
         self.metrics.tell(Parts=1)
         self.finish.if_whole(job)
 
@@ -178,6 +179,7 @@ class TranscribePart:
 
     def _failed(self, part: SentPart, tries: Tries, error: Exception, message: Message) -> None:
         """Write down how a request ended. GiveBack if the part is to be sent again."""
+        log.info("Part %d of job %s got no transcript: %s", part.number, part.job, error)
         if not (isinstance(error, StenoError) or is_outage(error)):
             return  # it counts as a crash
         tries = replace(tries, crashes=0, seconds=part.seconds, unanswered=tries.unanswered + tries.crashes)

@@ -11,11 +11,13 @@ from dataclasses import dataclass
 from functools import cache
 from typing import Any
 
+from handler import logs
 from handler.aws import WORKER_LIMITS
 from handler.busy import Busy
 from handler.cut import Cut
 from handler.dead_letters import DeadLetters
 from handler.finish import Finish
+from handler.job import identity_of
 from handler.jobs import Jobs
 from handler.messages import GiveBack, Halving, Message, Senseless, read
 from handler.outage import is_outage
@@ -68,12 +70,15 @@ class Worker:
     def _work(self, message: Message, until: float) -> None:
         content = read(message.body)
         if isinstance(content, SentPart):
-            self.transcribe_part.run(content, message, until)
+            with logs.about(job=content.job, part=content.number):
+                self.transcribe_part.run(content, message, until)
         elif isinstance(content, Halving):
-            self.cut.halves(content, message, until)
+            with logs.about(job=content.part.job, part=content.part.number):
+                self.cut.halves(content, message, until)
         else:
             for key in content:
-                self.cut.recording(key, message, until)
+                with logs.about(job=identity_of(key)):
+                    self.cut.recording(key, message, until)
 
     def _is_done(self, message: Message, work: Callable[[Message], None]) -> bool:
         """Whether the message can be deleted; if not, how soon it is delivered again is set."""
@@ -101,6 +106,7 @@ class Worker:
 @cache
 def _worker() -> Worker:
     settings = read_settings()
+    logs.prepare(on_lambda=True)
     return Worker.of(Wiring(settings, jobs=Jobs(settings, limits=WORKER_LIMITS)))
 
 

@@ -21,16 +21,19 @@ class AccessLog:
     def format(self) -> rest.AccessLogFormat:
         told = (
             "requestId",
+            "integration.requestId",  # Lambda's, which the application's log and its responses have
             "identity.sourceIp",
+            "authorizer.claims.sub",
             "httpMethod",
+            "routeKey",
             "path",
             "status",
             "responseLength",
             "responseLatency",
             "integrationLatency",
             "integrationErrorMessage",
-            "error.message",
             "authorizer.error",
         )
-        pairs = (f'"{name}":"$context.{name}"' for name in told)
+        pairs = [f'"{name}":"$context.{name}"' for name in told]
+        pairs.append('"error.message":$context.error.messageString')  # which has its quotation marks
         return rest.AccessLogFormat.custom(f"{{{','.join(pairs)}}}")

@@ -28,6 +28,7 @@ from dotenv import dotenv_values
 from moonshine_voice.utils import get_assets_path
 from uvicorn.config import LOGGING_CONFIG
 
+from handler import logs
 from handler.api import create_app
 from handler.aws import WORKER_LIMITS
 from handler.errors import StenoError
@@ -60,6 +61,7 @@ def main() -> None:
     address = f"http://127.0.0.1:{listener.getsockname()[1]}"
     with _alone(STATE), _upstream(configured) as upstream, _temp_files_in(STATE / "tmp"), _jobs(configured) as aws:
         settings = read_settings()
+        logs.prepare(on_lambda=False)
         wiring = Wiring(settings)
         server = LocalServer(wiring, address)
         print(f"Steno   {address}  (a page to record on; for programs: {address}/docs)")

@@ -381,7 +381,7 @@ class Steno(Stack):
                 allow_origins=self._choices.origin_list,
                 allow_methods=[http.CorsHttpMethod.GET, http.CorsHttpMethod.POST, http.CorsHttpMethod.DELETE],
                 allow_headers=_CLIENTS_HEADERS,
-                expose_headers=["location", "retry-after", "steno-model", "x-should-retry"],
+                expose_headers=["location", "retry-after", "steno-model", "x-request-id", "x-should-retry"],
                 max_age=Duration.hours(1),
             ),
         )

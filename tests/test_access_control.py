@@ -47,11 +47,12 @@ def test_who_has_no_token_learns_nothing_of_what_was_sent(client):
     """Not even that it is wrong: the token is asked for before a byte of the body is looked at."""
     http = client(auth="token", access_token=TOKEN)
     for method, path in closed_routes(http.app):
-        told = {
-            http.request(method, path, content=body, headers={"Content-Type": kind}).content for kind, body in BODIES
-        }
+        told = set()
+        for kind, body in BODIES:
+            answer = http.request(method, path, content=body, headers={"Content-Type": kind})
+            told.add(answer.text.replace(answer.headers["x-request-id"], ""))
         assert len(told) == 1
-        assert b"unauthorized" in told.pop()
+        assert "unauthorized" in told.pop()
 
 
 @pytest.mark.parametrize("sub", [None, "", 0, 7, True, ["root"], {"sub": "root"}])

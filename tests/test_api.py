@@ -175,7 +175,9 @@ def test_a_problem_is_as_rfc_9457_has_it(client):
         "status": 415,
         "detail": "The file is text (a web page, JSON, a playlist, or a name without curl's `@`), not a recording.",
         "code": "unsupported_media",
+        "request_id": answer.headers["x-request-id"],
     }
+    assert len(answer.headers["x-request-id"]) == 32
 
 
 @pytest.mark.parametrize(
@@ -387,7 +389,9 @@ def test_a_browser_may_read_errors_and_the_headers_that_tell_it_what_to_do(clien
     answer = client().post(JSON_ROUTE, files={"file": b""}, headers={"Origin": "http://localhost:3000"})
     assert answer.status_code == 422
     assert answer.headers["Access-Control-Allow-Origin"] == "http://localhost:3000"
-    assert answer.headers["Access-Control-Expose-Headers"] == "Location, Retry-After, Steno-Model, x-should-retry"
+    assert answer.headers["Access-Control-Expose-Headers"] == (
+        "Location, Retry-After, Steno-Model, x-request-id, x-should-retry"
+    )
 
 
 # The documents

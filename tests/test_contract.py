@@ -41,7 +41,7 @@ def test_a_job_is_as_documented_from_its_beginning_to_its_end(server):
 
     job, transcript = "/api/transcriptions/ID", "/api/transcriptions/ID/transcript"
     for recorded, ends in ((recording("webm"), "completed"), (b"no recording", "failed")):
-        identity = place.ask(1000).json()["id"]
+        identity = place.ask().json()["id"]
         answered(200, "GET", job)
         answered(409, "GET", transcript)
         identity = place.upload(recorded)

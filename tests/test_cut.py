@@ -392,7 +392,7 @@ def test_a_form_used_again_before_all_parts_are_cut_replaces_the_recording(aws):
     """The later recording arrives while the first is being cut, and is cut at once by another worker."""
     upstream = httpx2.MockTransport(by_size)
     place, other = Place(aws, upstream), Place(aws, upstream)
-    asked = place.ask(1000).json()
+    asked = place.ask().json()
     place.post(asked["upload"], long_recording("ogg", 80))
     message = place.about(asked["id"])
     later = iter([recording("webm")])
@@ -412,7 +412,7 @@ def test_a_form_used_again_before_all_parts_are_cut_replaces_the_recording(aws):
 
 def test_a_form_used_again_after_all_parts_are_cut_is_ignored(aws):
     place = Place(aws, httpx2.MockTransport(by_size))
-    asked = place.ask(1000).json()
+    asked = place.ask().json()
     place.post(asked["upload"], recording("webm"))
     (part,) = place.cut(asked["id"])
     place.post(asked["upload"], long_recording("ogg", 80))
@@ -425,7 +425,7 @@ def test_a_form_used_again_after_all_parts_are_cut_is_ignored(aws):
 def test_saved_parts_of_one_recording_are_not_used_for_another_of_the_same_length(aws):
     """The worker dies after it has sent the first recording's only part; then the form is used again."""
     place = Place(aws, FalseUpstream(heard("The first."), heard("The second.")))
-    asked = place.ask(1000).json()
+    asked = place.ask().json()
     place.post(asked["upload"], wav(SPOKEN[: 32_000 * 5]))
     message = place.about(asked["id"])
     with failing(place, "dynamodb.UpdateItem", ConnectionResetError(), ":total"):

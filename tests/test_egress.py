@@ -32,10 +32,11 @@ HOSTILE = (
     (b"WWW-Authenticate", b"Negotiate"),
     (b"Content-Type", b"text/html"),
     (b"Steno-Model", b"evil"),
+    (b"x-request-id", b"evil"),
 )
 
 
-OURS = {"content-type", "content-length", "retry-after", "vary"}
+OURS = {"content-type", "content-length", "retry-after", "vary", "x-request-id"}
 
 
 @pytest.mark.parametrize("status", [200, 400, 401, 429, 503])
@@ -48,6 +49,7 @@ def test_no_header_of_the_upstreams_becomes_one_of_ours(client, webm, status):
         answer = http.post("/api/transcribe", files={"file": webm})
         assert set(answer.headers) <= (OURS | {"steno-model"} if status == 200 else OURS)
         assert answer.headers["content-type"].startswith("application/")
+        assert answer.headers["x-request-id"] != "evil"
         assert answer.headers.get("steno-model", "gpt-transcribe") == "gpt-transcribe"
         assert 0 <= int(answer.headers.get("retry-after", "0")) <= 86_400
         assert len(answer.content) < 2000

@@ -216,7 +216,7 @@ def test_the_whole_transcript_serves_the_same_recording_in_another_job(aws):
 def test_answers_about_a_recording_that_was_replaced_are_not_kept(aws):
     """The form is used again after a part of the first recording was transcribed."""
     place = Place(aws, FalseUpstream(heard("A secret."), words="Ever tried."))
-    asked = place.ask(1000).json()
+    asked = place.ask().json()
     place.post(asked["upload"], long_recording("ogg", 40))
     message = place.about(asked["id"])
     with failing(place, "dynamodb.UpdateItem", ConnectionResetError(), ":total"):

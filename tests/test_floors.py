@@ -38,8 +38,9 @@ FLOORS = [
         "numbers",
         "metrics",
         "refusals",
+        "request_id",
     },
-    {"aws", "outage", "stored"},
+    {"aws", "logs", "outage", "stored"},
     {"errors"},
 ]
 FLOOR = {module: number for number, floor in enumerate(FLOORS) for module in floor}

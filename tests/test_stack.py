@@ -196,7 +196,10 @@ def test_the_gateway_is_throttled_logged_and_open_to_the_configured_pages_alone(
     stage = template.one("AWS::ApiGatewayV2::Stage")
     assert stage["DefaultRouteSettings"]["ThrottlingRateLimit"] == 50
     assert stage["DefaultRouteSettings"]["ThrottlingBurstLimit"] == 100
-    assert json.loads(stage["AccessLogSettings"]["Format"])["status"] == "$context.status"
+    # The gateway puts the quotation marks of this one itself, and escapes it.
+    written = stage["AccessLogSettings"]["Format"].replace("$context.error.messageString", '"$context.error"')
+    assert json.loads(written)["integration.requestId"] == "$context.integration.requestId"
+    assert '"error.message":$context.error.messageString' in stage["AccessLogSettings"]["Format"]
     cors = template.one("AWS::ApiGatewayV2::Api")["CorsConfiguration"]
     assert cors["AllowOrigins"] == ["http://localhost:3000"]
     assert Choices(origins="https://a.example/, ,https://b.example").origin_list == [
