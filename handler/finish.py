@@ -65,6 +65,7 @@ class Finish:
             self._superseded(job)
             return
         log.info("Job %s is completed.", job.id, extra=_ids(job))
+        self.metrics.tell(JobsCompleted=1)
         self.clean_up(job)
 
     def _superseded(self, job: Job) -> None:
@@ -124,6 +125,7 @@ class Finish:
             return
         log.warning("Job %s failed: %s: %s", job.id, error.code, error.detail, extra=_ids(job))
         self.metrics.tell(error.code, Failures=1)
+        self.metrics.tell(JobsFailed=1)
         self.clean_up(job)
 
 

@@ -102,6 +102,7 @@ class Steno(Stack):
             self,
             Watched(
                 self.stage,
+                self.api,
                 self.cutter,
                 self.transcriber,
                 self.recordings,

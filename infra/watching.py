@@ -16,6 +16,7 @@ from constructs import Construct
 from infra.choices import Choices
 
 _OLDEST = Duration.minutes(30)  # a recording of hours takes less
+_SLOW = Duration.seconds(26)  # the handler ends a request after 25 s; the gateway after 29
 _NEAR_THE_END = Duration.seconds(5)  # of a function's time; each ends its work 30 s before it (worker.py)
 
 
@@ -24,6 +25,7 @@ class Watched:
     """What alarms and the dashboard are about."""
 
     stage: http.HttpStage
+    api: lambda_.Function
     cutter: lambda_.Function
     transcriber: lambda_.Function
     recordings: sqs.Queue
@@ -60,36 +62,57 @@ class Watching(Construct):
         )
         if choices.alarm_email:
             self.topic.add_subscription(EmailSubscription(choices.alarm_email))
+        self._alarm_about_the_upstream(choices)
+        self._alarm_about_queues(watched)
+        self._alarm_about_functions(watched)
+        self._alarm_about_the_api(watched)
+        self._dashboard(watched)
+
+    def _alarm_about_the_upstream(self, choices: Choices) -> None:
+        self._alarm("RefusedKey", self._failures("upstream_credentials"), 0, "The speech service refuses the key.")
+        self._alarm("SpentQuota", self._failures("upstream_quota"), 0, "The account of the speech service is empty.")
+        paid = self._figure("SecondsPaid", "Sum", Duration.days(1))
+        self._alarm("SecondsPaid", paid, float(choices.alarm_seconds), "More was paid for in a day than is usual.")
+
+    def _alarm_about_queues(self, watched: Watched) -> None:
         # Not the visible ones, because their consumer deletes them within seconds; and not the sent
         # ones, because SQS does not count the messages that it moves itself.
         dead = watched.dead_letters.metric_number_of_messages_received(statistic="Sum")
-        self._alarm(
-            "DeadLetters",
-            dead,
-            0,
-            "A job was given up: see the log of DeadLetterConsumer, and retry it.",
-        )
+        self._alarm("DeadLetters", dead, 0, "A job was given up.")
         for name, queue, what in (
-            ("Waiting", watched.recordings, "Recordings wait to be cut"),
-            ("PartsWaiting", watched.parts, "Parts of recordings wait to be transcribed"),
-            ("ExpressWaiting", watched.express, "Short recordings wait to be transcribed"),
+            ("Waiting", watched.recordings, "Recordings wait to be cut."),
+            ("PartsWaiting", watched.parts, "Parts of recordings wait to be transcribed."),
+            ("ExpressWaiting", watched.express, "Short recordings wait to be transcribed."),
         ):
             age = queue.metric_approximate_age_of_oldest_message(statistic="Maximum")
-            reason = "`concurrency` is too low, or the functions do not get on: see their logs."
-            self._alarm(name, age, _OLDEST.to_seconds(), f"{what}: {reason}")
-        # For a quarter of an hour: a recording that is still being worked on is a 503 to OpenAI's SDKs, a few times.
-        server_errors = watched.stage.metric_server_error(statistic="Sum")
-        self._alarm("ServerErrors", server_errors, 5, "The API fails.", periods=3)
-        paid = self._figure("SecondsPaid", "Sum", Duration.days(1))
-        self._alarm("SecondsPaid", paid, float(choices.alarm_seconds), "More was paid for in a day than is usual.")
+            self._alarm(name, age, _OLDEST.to_seconds(), what)
+
+    def _alarm_about_functions(self, watched: Watched) -> None:
         for name, function in watched.steps.items():
-            who = f"The {name.lower()}"
-            self._alarm(f"{name}Errors", function.metric_errors(statistic="Sum"), 0, f"{who} failed.")
+            self._alarm(f"{name}Errors", function.metric_errors(statistic="Sum"), 0, f"The {name.lower()} failed.")
             assert function.timeout
             near = function.timeout.minus(_NEAR_THE_END).to_milliseconds()
             longest = function.metric_duration(statistic="Maximum")
-            self._alarm(f"{name}NearTheEnd", longest, near, f"{who} was about to be cut off.")
-        self._dashboard(watched)
+            self._alarm(f"{name}NearTheEnd", longest, near, f"The {name.lower()} was about to be cut off.")
+            dropped = function.metric("RecursiveInvocationsDropped", statistic="Sum")
+            self._alarm(f"{name}Dropped", dropped, 0, f"AWS took messages of the {name.lower()} for a loop.")
+        for name, function in {"Api": watched.api, **watched.steps}.items():
+            throttled = function.metric_throttles(statistic="Sum")
+            self._alarm(f"{name}Throttles", throttled, 0, "The account runs no more functions at once.", periods=3)
+
+    def _alarm_about_the_api(self, watched: Watched) -> None:
+        # For a quarter of an hour: a recording that is still being worked on is a 503 to OpenAI's SDKs, a few times.
+        server_errors = watched.stage.metric_server_error(statistic="Sum")
+        self._alarm("ServerErrors", server_errors, 5, "The API fails.", periods=3)
+        self._alarm("Storage", self._failures("storage_unavailable"), 0, "AWS does not respond.", periods=2)
+        slowest = watched.stage.metric_latency(statistic="p99")
+        self._alarm("SlowApi", slowest, _SLOW.to_milliseconds(), "Requests come near the gateway's limit.", periods=3)
+
+    def _failures(self, code: str) -> cloudwatch.Metric:
+        """Count the failures with a code of the table of errors."""
+        return cloudwatch.Metric(
+            namespace=self._namespace, metric_name="Failures", statistic="Sum", dimensions_map={"Code": code}
+        )
 
     def _figure(self, name: str, statistic: str, period: Duration | None = None) -> cloudwatch.Metric:
         """One of those that the handler tells in its log."""
@@ -104,9 +127,10 @@ class Watching(Construct):
             comparison_operator=cloudwatch.ComparisonOperator.GREATER_THAN_THRESHOLD,
             evaluation_periods=periods,
             treat_missing_data=cloudwatch.TreatMissingData.NOT_BREACHING,
-            alarm_description=what,
+            alarm_description=f"{what} What to do: docs/alarms.md#{name.lower()}",
         )
         alarm.add_alarm_action(SnsAction(self.topic))
+        alarm.add_ok_action(SnsAction(self.topic))
 
     def _dashboard(self, watched: Watched) -> None:
         board = cloudwatch.Dashboard(self, "Dashboard")
@@ -118,6 +142,20 @@ class Watching(Construct):
                 self._figure("UpstreamMilliseconds", f"p{share}") for share in (50, 90, 99)
             ],
             "Seconds paid, and parts transcribed": [self._figure("SecondsPaid", "Sum"), self._figure("Parts", "Sum")],
+            "Jobs": [
+                watched.recordings.metric_number_of_messages_sent(label="Begun, and parts that are halved"),
+                self._figure("JobsCompleted", "Sum"),
+                self._figure("JobsFailed", "Sum"),
+            ],
+            "Hours paid in a day": [
+                cloudwatch.MathExpression(
+                    expression="seconds / 3600",
+                    using_metrics={"seconds": self._figure("SecondsPaid", "Sum")},
+                    period=Duration.days(1),
+                    label="Hours",
+                )
+            ],
+            "Refused by the speech service": [self._failures("upstream_busy"), self._failures("upstream_failed")],
             "Failures": [
                 cloudwatch.MathExpression(
                     expression=f"SEARCH('{{{self._namespace},Code}} MetricName=\"Failures\"', 'Sum')", label=""

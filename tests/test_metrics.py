@@ -40,14 +40,21 @@ def test_failures_are_counted_by_their_code():
     with TestClient(create_app(wiring.settings, wiring)) as http:
         http.post("/api/transcribe", files={"file": recording("webm")})
     assert [(line["Code"], line["Failures"]) for line in told(out)] == [("upstream_quota", 1)]
-    assert told(out)[0]["_aws"]["CloudWatchMetrics"][0]["Dimensions"] == [["Code"]]
+    assert told(out)[0]["_aws"]["CloudWatchMetrics"][0]["Dimensions"] == [[], ["Code"]]
 
 
-def test_a_job_tells_its_parts_and_its_failure(aws):
+def test_a_job_tells_its_parts_and_its_end(aws):
     place = Place(aws, FalseUpstream(), metrics=Metrics(out := io.StringIO()))
     place.work(place.about(place.upload(recording("mp3"))))
     place.work(place.about(place.upload(b"<html>")))
-    assert [line.get("Parts") or line.get("Code") or "paid" for line in told(out)] == ["paid", 1, "unsupported_media"]
+    names = [{name for name in line if name != "_aws"} for line in told(out)]
+    assert names == [
+        {"UpstreamMilliseconds", "SecondsPaid"},
+        {"Parts"},
+        {"JobsCompleted"},
+        {"Code", "Failures"},
+        {"JobsFailed"},
+    ]
 
 
 def test_each_environment_has_figures_of_its_own():

@@ -3,6 +3,7 @@
 import json
 import os
 import random
+import re
 from pathlib import Path
 from unittest.mock import ANY
 
@@ -22,6 +23,7 @@ from handler.worker import END_SECONDS
 from infra.app import app
 from infra.choices import Choices
 from infra.stack import OPEN_ROUTES, Bundles
+from tests.conftest import ROOT
 from tests.place import Place
 from tests.recordings import wav
 
@@ -281,7 +283,27 @@ def test_every_queue_and_function_of_jobs_has_alarms(template):
     assert about["ApproximateAgeOfOldestMessage"] == {"Recordings", "Parts", "Express"}
     for metric in ("Errors", "Duration"):
         assert {name.rstrip("0123456789ABCDEF") for name in about[metric]} == {"Cutter", "Transcriber"}
-    assert {"5xx", "SecondsPaid"} <= set(about)
+    for metric in ("Throttles", "RecursiveInvocationsDropped"):
+        assert {name.rstrip("0123456789ABCDEF") for name in about[metric]} >= {"Cutter", "Transcriber"}
+    assert about["Failures"] == {"upstream_credentials", "upstream_quota", "storage_unavailable"}
+    assert {"5xx", "SecondsPaid", "Latency"} <= set(about)
+
+
+def test_each_alarm_says_when_it_is_over_and_where_the_docs_say_what_to_do(template):
+    sections = re.findall(r"^## (.*)$", (ROOT / "docs" / "alarms.md").read_text(), re.MULTILINE)
+    alarms = template.all("AWS::CloudWatch::Alarm").values()
+    for alarm in alarms:
+        assert alarm["OKActions"] == alarm["AlarmActions"]
+    named = {re.search(r"docs/alarms.md#(\w+)$", alarm["AlarmDescription"])[1] for alarm in alarms}
+    assert named == {section.lower() for section in sections}
+
+
+def test_figures_are_not_filtered_out_of_the_log(template):
+    """CloudWatch reads them from lines without a level, which count as INFO."""
+    for name in FUNCTIONS:
+        logging = template.function(name)["LoggingConfig"]
+        assert logging["LogFormat"] == "JSON"
+        assert logging.get("ApplicationLogLevel", "INFO") == "INFO"
 
 
 def test_dead_letters_are_consumed_and_an_alarm_notices_those_that_were(template):
