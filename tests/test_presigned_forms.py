@@ -25,7 +25,7 @@ def second():
 def test_a_form_used_again_before_the_worker_came_is_one_recording_and_one_payment(aws, first, second):
     upstream = FalseUpstream()
     place = Place(aws, upstream)
-    asked = place.ask(len(first)).json()
+    asked = place.ask().json()
     for content in (first, second, first):
         uploaded(asked["upload"], content)
     while records := place.messages():
@@ -43,7 +43,7 @@ def test_a_form_used_again_while_its_recording_is_transcribed_changes_nothing(aw
 
     upstream = FalseUpstream(overwrite, words="The second.")
     place = Place(aws, upstream)
-    asked = place.ask(len(first)).json()
+    asked = place.ask().json()
     again.append(asked)
     uploaded(asked["upload"], first)
     assert place.handle(place.about(asked["id"])) == []
@@ -59,7 +59,7 @@ def test_a_form_used_again_after_its_job_failed_waits_for_who_asks(aws, first, s
     """A recording that was put in another's place costs nothing until its owner tries again."""
     upstream = FalseUpstream(refused(401))
     place = Place(aws, upstream)
-    asked = place.ask(len(first)).json()
+    asked = place.ask().json()
     uploaded(asked["upload"], first)
     place.work(place.about(asked["id"]))
     assert place.job(asked["id"])["error"]["code"] == "upstream_credentials"
@@ -76,7 +76,7 @@ def test_a_form_used_again_after_its_job_failed_waits_for_who_asks(aws, first, s
 def test_a_form_used_after_its_job_was_deleted_leaves_nothing(aws, first):
     upstream = FalseUpstream()
     place = Place(aws, upstream)
-    asked = place.ask(len(first)).json()
+    asked = place.ask().json()
     assert place.http.delete(f"/api/transcriptions/{asked['id']}").status_code == 204
     uploaded(asked["upload"], first)
     place.work(place.about(asked["id"]))

@@ -14,7 +14,7 @@ from tests.upstream import FalseUpstream, heard
 def test_a_form_used_again_after_its_job_is_done_pays_nothing_and_leaves_nothing(aws, webm, often, tried):
     upstream = FalseUpstream()
     place = Place(aws, upstream)
-    asked = place.ask(len(webm)).json()
+    asked = place.ask().json()
     uploaded(asked["upload"], webm)
     place.work(place.about(asked["id"]))
     times = often(3, 100)
@@ -102,7 +102,7 @@ def _work(place, record):
 
 def _job(place, content, prompt, moment=0, again=b"", delivered=""):
     """A job from its form to its end, whose form is used again at a moment; and how many calls of AWS it took."""
-    asked = place.ask(len(content), prompt=prompt).json()
+    asked = place.ask(prompt=prompt).json()
     identity, deliveries = asked["id"], 1
 
     def use_again():
