@@ -46,8 +46,8 @@ class Cloud:
     @property
     def queues(self):
         """The addresses of the queues, by the names of their constructs."""
-        urls = self.client("sqs").list_queues()["QueueUrls"]
-        return {re.search(r"Steno-([A-Za-z]+?)[0-9A-F]{8}", url)[1]: url for url in urls}
+        urls = self.client("sqs").list_queues(QueueNamePrefix="Steno-")["QueueUrls"]
+        return {re.search(r"/Steno-([A-Za-z]+?)[0-9A-F]{8}", url)[1]: url for url in urls}
 
     def deploy(self, folder):
         """Does what the CLI does: uploads the assets, and gives the template to CloudFormation."""
