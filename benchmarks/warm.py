@@ -31,7 +31,7 @@ AIMS = {50_000: (2.2, 1.3), 1_000_000: (3.0, 1.3), 4_000_000: (2.6, 1.3)}
 TIMES = 60
 RUNS = 15
 MODULES = {"steno": "handler.main", "naive": "benchmarks.naive"}
-_EVENT = ROOT / "tests" / "events" / "health.json"
+_EVENT = ROOT / "events" / "health.json"
 
 
 def recording(size: int) -> bytes:

@@ -3,6 +3,7 @@
 Each takes Lambda's event of its queue, and reports the messages that are to be delivered again.
 """
 
+import json
 import logging
 import time
 from collections.abc import Callable
@@ -112,12 +113,19 @@ def _worker() -> Worker:
 
 def lambda_handler(event: dict[str, Any], context: Any) -> dict[str, Any]:
     """The entry of the functions that cut recordings and transcribe parts."""
-    if any("body" not in record for record in event.get("Records", [{}])):
-        raise ValueError(
-            "This function takes SQS events. Put the S3 event, as text, into the `body` of an SQS"
-            " record. tests/events/recording.json is an example."
-        )
-    return _worker().handle(event, context)
+    return _worker().handle(_of_queue(event), context)
+
+
+def _of_queue(event: dict[str, Any]) -> dict[str, Any]:
+    """Return an event as the queue gives it, also for one of the bucket, such as SAM generates."""
+    records = event.get("Records") or [{}]
+    if all("body" in record for record in records):
+        return event
+    if any("s3" not in record for record in records):
+        raise ValueError("This function takes events of SQS or S3. events/recording.json is an example.")
+    queue = _worker().cut.jobs.queues.recordings.rpartition("/")[2]
+    message = {"messageId": "s3", "body": json.dumps(event), "receiptHandle": "none", "eventSourceARN": f":{queue}"}
+    return {"Records": [message]}
 
 
 def dead_letters_handler(event: dict[str, Any], _context: Any) -> dict[str, Any]:

@@ -11,7 +11,7 @@ import pytest
 
 from tests.conftest import ROOT
 
-EVENTS = ROOT / "tests" / "events"
+EVENTS = ROOT / "events"
 LAMBDA = {"AWS_LAMBDA_FUNCTION_NAME": "steno-api", "AUTH": "open", "OPENAI_API_KEY": "offline"}
 INVOKE = (
     "import json, sys; from handler.main import lambda_handler;"

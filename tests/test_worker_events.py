@@ -32,13 +32,32 @@ def function(aws, monkeypatch):
     _worker.cache_clear()
 
 
-@pytest.mark.parametrize("event", [S3_PUT, {}], ids=["S3", "an empty event"])
-def test_an_event_that_did_not_come_by_sqs_is_refused_in_one_sentence_with_an_example(event):
-    with pytest.raises(ValueError, match="takes SQS events") as error:
+@pytest.mark.parametrize("event", [{}, {"Records": []}, {"Records": [{"Sns": {}}]}])
+def test_an_event_of_another_service_is_refused_in_one_sentence_with_an_example(event):
+    with pytest.raises(ValueError, match="takes events of SQS or S3") as error:
         lambda_handler(event, None)
-    example = json.loads((ROOT / "tests/events/recording.json").read_text())
-    assert "tests/events/recording.json" in str(error.value)
-    assert all("body" in record for record in example["Records"])
+    assert "events/recording.json" in str(error.value)
+
+
+def test_an_event_of_the_bucket_itself_is_understood(function):
+    identity = function.upload(recording("amr"))
+    key = function.jobs.get(identity).key
+    event = json.loads(json.dumps(S3_PUT).replace("uploads/x.webm", key))
+    assert lambda_handler(event, Context()) == NOTHING_FAILED
+    assert function.job(identity)["status"] == "completed"
+    assert lambda_handler(S3_PUT, Context()) == NOTHING_FAILED  # it is no job's
+
+
+@pytest.mark.usefixtures("function")
+@pytest.mark.parametrize("name", ["recording", "part", "s3"])
+def test_the_examples_of_events_are_worked_on(name):
+    assert lambda_handler(json.loads((ROOT / f"events/{name}.json").read_text()), Context()) == NOTHING_FAILED
+
+
+@pytest.mark.usefixtures("function")
+def test_the_example_of_a_dead_letter_is_worked_on():
+    event = json.loads((ROOT / "events/dead_letter.json").read_text())
+    assert dead_letters_handler(event, Context()) == NOTHING_FAILED
 
 
 def test_the_functions_are_built_from_their_environment_and_work_on_their_messages(function):

@@ -81,7 +81,7 @@ def invoked(emulator, runtime, bundle, entry, **environment):
 
 
 def event(name):
-    return json.loads((ROOT / "tests" / "events" / f"{name}.json").read_text())
+    return json.loads((ROOT / "events" / f"{name}.json").read_text())
 
 
 def carrying(recording):
@@ -124,18 +124,21 @@ def test_each_step_of_a_job_runs_under_the_emulator_with_nothing_but_its_bundle(
         "OPENAI_BASE_URL": engine.url,
         "AWS_LAMBDA_FUNCTION_TIMEOUT": "420",
         **{name: os.environ[name] for name in names},
-        **event("local")["Parameters"],  # as the README runs functions with `sam local invoke`
+        **json.loads((ROOT / "env.json").read_text())["Parameters"],  # of `sam local invoke` in the README
     }
     done = {"batchItemFailures": []}
     with invoked(emulator, runtime, CUTTER, "handler.worker.lambda_handler", **environment) as invoke:
         assert invoke({"Records": [place.about(identity)]}) == done
-        assert invoke(event("recording")) == done  # of a job that is nobody's
+        for name in ("recording", "s3"):  # of a job that is nobody's
+            assert invoke(event(name)) == done
     (part,) = place.part_messages()
     with invoked(emulator, runtime, API, "handler.worker.lambda_handler", **environment) as invoke:
         assert invoke({"Records": [part]}) == done
+        assert invoke(event("part")) == done
     assert place.job(identity)["transcript"].startswith("Ever tried.")
     assert "-->" in place.transcript(identity, response_format="srt").text
     dead = place.upload(asset("beckett.wav"))
     with invoked(emulator, runtime, API, "handler.worker.dead_letters_handler", **environment) as invoke:
         assert invoke({"Records": [place.about(dead)]}) == done
+        assert invoke(event("dead_letter")) == done
     assert place.job(dead)["status"] == "failed"
