@@ -52,8 +52,8 @@ def runtime(tmp_path_factory):
 
 
 @contextmanager
-def invoked(emulator, runtime, bundle, entry, **environment):
-    """A function that runs its bundle, and what to call it with."""
+def invoked(emulator, runtime, bundle, entry, log=Path(os.devnull), **environment):
+    """A function that runs its bundle, and what to call it with. Its log goes to the file `log`."""
     folder = bundle.build(ROOT / ".bundles", Target.here())
     port, api_port = free_port(), free_port()
     addresses = [
@@ -69,9 +69,13 @@ def invoked(emulator, runtime, bundle, entry, **environment):
         "AWS_LAMBDA_FUNCTION_NAME": "steno",
         "AWS_LAMBDA_FUNCTION_TIMEOUT": "28",
         "AWS_DEFAULT_REGION": "us-east-1",
+        "AWS_LAMBDA_LOG_FORMAT": "JSON",
         **environment,
     }
-    with subprocess.Popen(command, cwd=folder, env=given, stdout=subprocess.PIPE, stderr=subprocess.STDOUT) as process:
+    with (
+        log.open("ab") as output,
+        subprocess.Popen(command, cwd=folder, env=given, stdout=output, stderr=output) as process,
+    ):
         try:
             wait_for(port, process, "its output")
             with httpx2.Client(base_url=f"http://127.0.0.1:{port}", timeout=60) as client:
@@ -116,16 +120,21 @@ def test_a_service_that_hangs_is_answered_for_before_the_function_is_cut_off(emu
     assert (answer["statusCode"], json.loads(answer["body"])["code"]) == (504, "upstream_timeout")
 
 
-def test_each_step_of_a_job_runs_under_the_emulator_with_nothing_but_its_bundle(emulator, runtime, engine, aws):
-    place = Place(aws, openai_base_url=engine.url)
-    identity = place.upload(asset("beckett.wav"), response_format="srt")
+def of_the_local_aws(engine):
+    """The environment of functions as the README runs them with `sam local invoke`."""
     names = ("AWS_ENDPOINT_URL", "AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY")
-    environment = {
+    return {
         "OPENAI_BASE_URL": engine.url,
         "AWS_LAMBDA_FUNCTION_TIMEOUT": "420",
         **{name: os.environ[name] for name in names},
-        **json.loads((ROOT / "env.json").read_text())["Parameters"],  # of `sam local invoke` in the README
+        **json.loads((ROOT / "env.json").read_text())["Parameters"],
     }
+
+
+def test_each_step_of_a_job_runs_under_the_emulator_with_nothing_but_its_bundle(emulator, runtime, engine, aws):
+    place = Place(aws, openai_base_url=engine.url)
+    identity = place.upload(asset("beckett.wav"), response_format="srt")
+    environment = of_the_local_aws(engine)
     done = {"batchItemFailures": []}
     with invoked(emulator, runtime, CUTTER, "handler.worker.lambda_handler", **environment) as invoke:
         assert invoke({"Records": [place.about(identity)]}) == done
@@ -142,3 +151,39 @@ def test_each_step_of_a_job_runs_under_the_emulator_with_nothing_but_its_bundle(
         assert invoke({"Records": [place.about(dead)]}) == done
         assert invoke(event("dead_letter")) == done
     assert place.job(dead)["status"] == "failed"
+
+
+def asking_for_an_upload(size):
+    made = event("transcribe")
+    body = json.dumps({"size": size})
+    made["requestContext"]["http"]["path"] = made["rawPath"] = "/api/uploads"
+    made["headers"] |= {"content-type": "application/json", "content-length": str(len(body))}
+    return {**made, "body": body, "isBase64Encoded": False}
+
+
+def test_one_id_leads_through_the_logs_of_all_functions_to_the_reason_of_a_failure(
+    emulator, runtime, engine, aws, tmp_path
+):
+    place, environment, log = Place(aws), of_the_local_aws(engine), tmp_path / "log"
+    content = asset("beckett.wav")
+    refusal = {"message": "no", "code": "invalid_api_key"}
+    engine.script({"status": 401, "body": {"error": refusal}, "headers": {"x-request-id": "req_1"}, "times": 2})
+    with invoked(emulator, runtime, API, "handler.main.lambda_handler", log, **environment) as invoke:
+        answer = invoke(asking_for_an_upload(len(content)))
+    job = json.loads(answer["body"])
+    place.post(job["upload"], content)
+    with invoked(emulator, runtime, CUTTER, "handler.worker.lambda_handler", log, **environment) as invoke:
+        invoke({"Records": [place.about(job["id"])]})
+    with invoked(emulator, runtime, API, "handler.worker.lambda_handler", log, **environment) as invoke:
+        invoke({"Records": place.part_messages()})
+    told = [json.loads(line) for line in log.read_text().splitlines() if line.startswith('{"timestamp"')]
+    assert {line["level"] for line in told} == {"INFO", "WARNING"}
+    request = answer["headers"]["x-request-id"]
+    of_request = [line for line in told if line.get("request") == request]
+    assert {line["job"] for line in of_request} == {job["id"]}
+    assert of_request[0]["requestId"] == request  # as each line of Lambda, and the gateway's access log, has it
+    of_job = [line["message"] for line in told if line.get("job") == job["id"]]
+    assert any("is cut into 1 parts" in message for message in of_job)
+    assert any("Part 0 of" in message for message in of_job)
+    assert "upstream_credentials" in of_job[-1]
+    assert of_request[-1]["message"] == of_job[-1]
