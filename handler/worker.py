@@ -113,7 +113,8 @@ def _worker() -> Worker:
 
 def lambda_handler(event: dict[str, Any], context: Any) -> dict[str, Any]:
     """The entry of the functions that cut recordings and transcribe parts."""
-    return _worker().handle(_of_queue(event), context)
+    given = _of_queue(event)
+    return _worker().handle(given, context)
 
 
 def _of_queue(event: dict[str, Any]) -> dict[str, Any]:

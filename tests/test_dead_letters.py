@@ -174,7 +174,9 @@ def test_a_letter_that_makes_no_sense_is_logged_counted_and_dropped(aws, body, c
 def test_a_job_that_is_given_up_is_counted_as_a_failure(aws):
     place = Place(aws, metrics=Metrics(out := io.StringIO()))
     assert is_given_up(place, place.about(place.upload(recording("webm"))))
-    assert [json.loads(line)["Code"] for line in out.getvalue().splitlines()] == ["internal_error"]
+    told = [json.loads(line) for line in out.getvalue().splitlines()]
+    assert [line["Code"] for line in told if "Failures" in line] == ["internal_error"]
+    assert [line["JobsFailed"] for line in told if "JobsFailed" in line] == [1]
 
 
 def test_a_letter_that_meets_an_outage_comes_again(place):
