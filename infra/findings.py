@@ -17,8 +17,8 @@ _REASONS = {
     "AwsSolutions-L1": "Python 3.13 has wheels of everything that is bundled, and is supported until 2029.",
     "AwsSolutions-APIG4": "The function itself asks for the token, in its own words; where JWTs are asked for, the"
     " gateway asks on every route but the open ones.",
-    "Serverless::Serverless-APIGWStructuredLogging": "Each line is JSON: the gateway itself writes the quotation marks of"
-    " $context.error.messageString, and escapes it.",
+    "Serverless::Serverless-APIGWStructuredLogging": "Each line is JSON: the gateway itself writes the quotation marks"
+    " of $context.error.messageString, and escapes it.",
     "Serverless::Serverless-SQSRedrivePolicy": "It is the queue of dead letters itself.",
     "Serverless::Serverless-LambdaDLQ": "Nobody calls the functions asynchronously.",
     "Serverless::Serverless-LambdaLatestVersion": "As AwsSolutions-L1.",
