@@ -46,7 +46,7 @@ class Settings(BaseSettings):
     daily_seconds: float | None = Field(default=None, gt=0)
     daily_seconds_per_caller: float | None = Field(default=None, gt=0)
 
-    metrics_namespace: str = Field(default="Steno", pattern=r"[A-Za-z0-9.\-_/#:]{1,255}")  # of CloudWatch
+    metrics_namespace: str = Field(default="Steno", pattern=r"^[A-Za-z0-9.\-_/#:]{1,255}$")  # of CloudWatch
 
     # Lambda sets it; where it is set, nothing is open unless it says so and the gateway's 30 s are near.
     aws_lambda_function_name: str | None = None
