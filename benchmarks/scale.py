@@ -30,7 +30,7 @@ ITEM_WRITES = 1000
 
 @dataclass(frozen=True)
 class System:
-    """What was chosen: parts at once, and the limit of the upstream in requests a minute, if it has one.
+    """A deployment. `concurrency` is the number of parts at once; the upstream may limit the requests in a minute.
 
     `cut_seconds` is how long the cutter has a recording, `own_seconds` what the transcriber needs for a part besides
     the upstream's `upstream_seconds`.
