@@ -1,5 +1,6 @@
 """The routes of jobs: large recordings go to the bucket, and are transcribed without another call."""
 
+import logging
 from dataclasses import replace
 from typing import TYPE_CHECKING, Annotated
 
@@ -21,11 +22,14 @@ from handler.errors import (
 from handler.job import Job
 from handler.options import TIMED_FORMATS, Format, TranscribeOptions
 from handler.parts import spent_on
+from handler.stalled import is_stalled
 from handler.wiring import Wiring
 from handler.words import joined_text
 
 if TYPE_CHECKING:
     from handler import bodies
+
+log = logging.getLogger("steno")
 
 router = APIRouter(prefix="/api", route_class=Guarded, dependencies=[Depends(bearer)])
 
@@ -122,6 +126,9 @@ def _read(wiring: Wiring, identity: str, owner: str) -> tuple[Job, str]:
     """Return the job with what its parts tell until it ends, and the text so far."""
     jobs = wiring.jobs
     job = jobs.get(identity, owner, consistent=False)
+    if is_stalled(job):
+        log.error("Job %s has made no progress for hours.", job.id)
+        wiring.metrics.tell(JobsStalled=1)
     if job.status == "completed":
         return job, jobs.transcript(job).text
     if job.status not in ("processing", "failed"):

@@ -17,3 +17,8 @@ def unless_stalled(job: Job, now: float) -> Job:
     if idle <= _IDLE_SECONDS.get(job.status, idle):
         return job
     return failed(job, StenoError.code, _STOPPED)
+
+
+def is_stalled(job: Job) -> bool:
+    """Return whether `unless_stalled` made the job a failed one."""
+    return job.error == {"code": StenoError.code, "detail": _STOPPED}

@@ -87,6 +87,9 @@ class Watching(Construct):
             age = queue.metric_approximate_age_of_oldest_message(statistic="Maximum")
             self._alarm(name, age, _OLDEST.to_seconds(), what)
 
+        stalled = self._figure("JobsStalled", "Sum")
+        self._alarm("JobsStalled", stalled, 0, "A job has made no progress for hours.")
+
     def _alarm_about_functions(self, watched: Watched) -> None:
         for name, function in watched.steps.items():
             self._alarm(f"{name}Errors", function.metric_errors(statistic="Sum"), 0, f"The {name.lower()} failed.")

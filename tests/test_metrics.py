@@ -6,10 +6,11 @@ import json
 from starlette.testclient import TestClient
 
 from handler.api import create_app
+from handler.jobs import Jobs
 from handler.metrics import Metrics
 from handler.wiring import Wiring
 from tests.conftest import TODAY, settings
-from tests.place import Place
+from tests.place import Clock, Place
 from tests.recordings import recording
 from tests.upstream import FalseUpstream, refused
 
@@ -55,6 +56,17 @@ def test_a_job_tells_its_parts_and_its_end(aws):
         {"Code", "Failures"},
         {"JobsFailed"},
     ]
+
+
+def test_a_stalled_job_is_counted_each_time_that_a_client_asks_for_it(aws):
+    clock = Clock()
+    place = Place(aws, jobs=Jobs(settings(**aws), clock), metrics=Metrics(out := io.StringIO()))
+    identity = place.upload(recording("webm"))
+    place.job(identity)
+    assert out.getvalue() == ""
+    clock.now += 86_400 + 1
+    place.job(identity)
+    assert [line["JobsStalled"] for line in told(out)] == [1]
 
 
 def test_each_environment_has_figures_of_its_own():
