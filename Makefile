@@ -20,7 +20,7 @@ ALONE := tests/realtime tests/attacks/test_faulty_upstream.py
 CDK := aws-cdk@2.1148.1
 
 .DEFAULT_GOAL := help
-.PHONY: help run test test-all test-more soak bench lint synth bootstrap deploy destroy clean
+.PHONY: help run test test-all test-more soak bench lint synth bootstrap deploy destroy lock clean
 
 help: ## this list
 	@awk -F ':[^#]*## ' '/^[a-z-]+:.*## / {printf "  make %-10s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -61,6 +61,11 @@ destroy: $(ENV).dev ## take the stack out of the account; bucket and table stay
 
 deploy: $(ENV).dev ## into the AWS account of your credentials (with="-c auth=jwt ...")
 	@npx --yes $(CDK) deploy $(with)
+
+lock: ## write the hashes of the deployed packages anew, after their requirements changed (needs uv)
+	@uv pip compile --quiet --universal --python-version 3.11 --generate-hashes --no-annotate \
+		--custom-compile-command "make lock" -o handler/requirements.lock \
+		handler/requirements.txt handler/requirements-worker.txt
 
 clean: ## remove what was set up
 	rm -rf $(VENV) .bundles cdk.out

@@ -18,6 +18,7 @@ import re
 import shutil
 import subprocess
 import sys
+import tempfile
 import zlib
 from collections import Counter
 from collections.abc import Iterator
@@ -26,8 +27,11 @@ from pathlib import Path
 
 from packaging.requirements import Requirement
 
+from infra.lock import locked
+
 ROOT = Path(__file__).parent.parent
 HANDLER = ROOT / "handler"
+LOCK = HANDLER / "requirements.lock"
 MOST_GLIBC = 34  # 2.34, what Amazon Linux 2023 has
 
 # botocore describes four hundred services; these are asked, and what the SDK reads of all.
@@ -57,6 +61,15 @@ class Target:
     def here(cls) -> "Target":
         return cls(f"{sys.version_info.major}.{sys.version_info.minor}", platform.machine())
 
+    def markers(self) -> dict[str, str]:
+        """Return the values of the environment markers of requirements."""
+        return {
+            "python_version": self.python,
+            "python_full_version": f"{self.python}.0",
+            "platform_machine": self.machine,
+            "sys_platform": "linux",
+        }
+
 
 @dataclass(frozen=True)
 class Bundle:
@@ -82,7 +95,7 @@ class Bundle:
         """The same for the same inputs, on every machine."""
         digest = hashlib.sha256(repr((target, bool(_interpreter(target)))).encode())
         read = [path for name in self.folders for path in sorted((HANDLER / name).iterdir())]
-        files = [*self.modules(), *read, HANDLER / "requirements.txt", HANDLER / self.requirements, Path(__file__)]
+        files = [*self.modules(), *read, HANDLER / self.requirements, LOCK, Path(__file__)]
         for path in files:
             digest.update(path.name.encode() + b"\0" + path.read_bytes() + b"\0")
         return digest.hexdigest()
@@ -98,7 +111,7 @@ class Bundle:
     def _build(self, folder: Path, place: Path, target: Target) -> Path:
         shutil.rmtree(unfinished := folder / f"{place.name}.unfinished", ignore_errors=True)
         unfinished.mkdir(parents=True)
-        _install(self._wanted(target), unfinished, target)
+        _install(locked(self.packages(), LOCK.read_text(), target.markers()), unfinished, target)
         (unfinished / "handler").mkdir()
         for path in self.modules():
             shutil.copyfile(path, unfinished / "handler" / path.name)
@@ -110,12 +123,10 @@ class Bundle:
             path.chmod(0o755 if path.is_dir() else 0o644)
         return unfinished.rename(place)
 
-    def _wanted(self, target: Target) -> list[str]:
-        """The requirements that are meant for the target; pip asks their conditions of the Python that runs it."""
+    def packages(self) -> list[str]:
+        """Return the names of the packages in the requirements, each once."""
         lines = (line.partition("#")[0].strip() for line in (HANDLER / self.requirements).read_text().splitlines())
-        wanted = [Requirement(line) for line in lines if line]
-        environment = {"python_version": target.python, "platform_machine": target.machine}
-        return [f"{one.name}{one.specifier}" for one in wanted if not one.marker or one.marker.evaluate(environment)]
+        return list(dict.fromkeys(Requirement(line).name for line in lines if line))
 
 
 # The cutter has a bundle of its own because FFmpeg makes it three times as large.
@@ -133,13 +144,17 @@ def _imports(path: Path) -> Iterator[str]:
                 yield module
 
 
-def _install(wanted: list[str], folder: Path, target: Target) -> None:
+def _install(lines: list[str], folder: Path, target: Target) -> None:
+    """Install what the lines of a requirements file name, if each wheel has one of its hashes."""
     platforms = [f"manylinux_2_28_{target.machine}", f"manylinux2014_{target.machine}"]
     command = [sys.executable, "-m", "pip", "--disable-pip-version-check", "--quiet", "install", "--no-compile"]
     command += ["--target", str(folder), "--only-binary=:all:", "--implementation", "cp"]
     command += ["--python-version", target.python, *(f"--platform={name}" for name in platforms)]
-    command += ["-c", str(HANDLER / "requirements.txt"), *wanted]
-    run = subprocess.run(command, stderr=subprocess.PIPE, text=True, check=False)
+    with tempfile.NamedTemporaryFile("w", suffix=".txt") as file:
+        file.write("\n".join(lines))
+        file.flush()
+        command += ["--require-hashes", "-r", file.name]
+        run = subprocess.run(command, stderr=subprocess.PIPE, text=True, check=False)
     if run.returncode:
         sys.exit(f"The bundle cannot be built:\n{run.stderr}")
 
