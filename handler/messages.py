@@ -46,6 +46,11 @@ class Message:
                 QueueUrl=self._url, ReceiptHandle=self._receipt, VisibilityTimeout=ceil(seconds)
             )
 
+    def delete(self) -> None:
+        """Delete it from its queue. Does nothing if AWS fails: a message that comes again finds its work done."""
+        with suppress(Exception):
+            self._sqs.delete_message(QueueUrl=self._url, ReceiptHandle=self._receipt)
+
     def growing(self, first: float, most: float = LONGEST_DELAY_SECONDS) -> float:
         """Return `first` seconds, doubled with each delivery, `most` seconds at most."""
         doublings = min(self.deliveries - 1, LONGEST_DELAY_SECONDS.bit_length())

@@ -7,6 +7,7 @@ import json
 import logging
 import time
 from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
 from dataclasses import dataclass
 from functools import cache
@@ -65,7 +66,8 @@ class Worker:
 
     def _each(self, event: dict[str, Any], work: Callable[[Message], None]) -> dict[str, Any]:
         messages = [Message(record, self.sqs()) for record in event["Records"]]
-        again = [message.id for message in messages if not self._is_done(message, work)]
+        done = _at_once(lambda message: self._is_done(message, work), messages)
+        again = [message.id for message, ended in zip(messages, done, strict=True) if not ended]
         return {"batchItemFailures": [{"itemIdentifier": identity} for identity in again]}
 
     def _work(self, message: Message, until: float) -> None:
@@ -102,6 +104,24 @@ class Worker:
             message.keep(_SENSELESS_SECONDS)
         else:
             log.error("A message cannot be worked on: %s", message.body[:1000], exc_info=error)
+
+
+def _at_once(work: Callable[[Message], bool], messages: list[Message]) -> list[bool]:
+    """Work on all messages at the same time, and return the results in their order.
+
+    A message that is done waits for the others: it is deleted, so that the queue does not deliver it again meanwhile.
+    """
+    if len(messages) == 1:
+        return [work(messages[0])]
+
+    def work_and_delete(message: Message) -> bool:
+        done = work(message)
+        if done:
+            message.delete()
+        return done
+
+    with ThreadPoolExecutor(len(messages) or 1) as threads:
+        return list(threads.map(work_and_delete, messages))
 
 
 @cache

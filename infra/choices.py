@@ -10,6 +10,7 @@ _NAME = re.compile(r"[A-Za-z][A-Za-z0-9-]{0,39}")
 # Of an account, in all of a region's APIs together.
 # https://docs.aws.amazon.com/apigateway/latest/developerguide/limits.html
 _MOST_RATE = 10_000
+_MOST_BATCH = 10  # that a queue gives without a wait for more messages
 _KNOWN = {
     "auth": ("token", "jwt", "open"),
     "machine": ("aarch64", "x86_64"),
@@ -37,6 +38,7 @@ class Choices:
     aws_endpoint_url: str = ""  # of a local AWS, where the functions are only tried
     machine: str = "aarch64"  # or x86_64
     concurrency: str = "16"  # parts that are transcribed at the same time
+    batch: str = "1"  # parts that one function transcribes at the same time
     throttle: str = "50"  # requests in a second, of all callers together
     domain: str = ""  # of the API, such as speech.example.com
     certificate: str = ""  # of the domain: the ARN of one in ACM, in the stack's region
@@ -71,6 +73,8 @@ class Choices:
                 raise SystemExit(f"-c {name}={getattr(self, name)}: give a number of seconds, such as 3600.")
         if not _NUMBER.fullmatch(self.concurrency) or not 2 <= self.parts_at_once <= 1000:
             raise SystemExit(f"-c concurrency={self.concurrency}: Lambda takes 2 to 1000.")
+        if not _NUMBER.fullmatch(self.batch) or self.batch_size > _MOST_BATCH:
+            raise SystemExit(f"-c batch={self.batch}: give the parts for each function, 1 to {_MOST_BATCH}.")
         if not _NUMBER.fullmatch(self.throttle) or self.rate > _MOST_RATE:
             raise SystemExit(f"-c throttle={self.throttle}: give requests in a second, 1 to {_MOST_RATE}.")
         if bool(self.domain) != bool(self.certificate):
@@ -85,6 +89,10 @@ class Choices:
     @property
     def parts_at_once(self) -> int:
         return int(self.concurrency)
+
+    @property
+    def batch_size(self) -> int:
+        return int(self.batch)
 
     @property
     def rate(self) -> int:

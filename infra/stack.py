@@ -1,6 +1,7 @@
 """Steno in AWS: one stack, and nothing in it is open unless it says so."""
 
 from dataclasses import dataclass
+from math import ceil
 from pathlib import Path
 from typing import Any
 
@@ -266,7 +267,7 @@ class Steno(Stack):
         self._allow_objects(function, "parts", "Get", "Put", "Delete")
         self._allow_objects(function, "transcripts", "Put", "Delete")
         self._allow_sending(function, self.parts, self.express)
-        self._consume(function, self.recordings, max(2, self._choices.parts_at_once // 4))
+        self._consume(function, self.recordings, self._choices.parts_at_once // 4)
         return function
 
     def _transcriber(self, code: Path) -> lambda_.Function:
@@ -285,8 +286,10 @@ class Steno(Stack):
         self._allow_objects(function, "parts", "Get", "Delete")
         self._allow_objects(function, "transcripts", "Put", "Delete")
         self._allow_sending(function, self.recordings)  # parts that are to be halved
-        self._consume(function, self.parts, self._choices.parts_at_once)
-        self._consume(function, self.express, max(2, self._choices.parts_at_once // 2))
+        batch = self._choices.batch_size
+        functions = ceil(self._choices.parts_at_once / batch)
+        self._consume(function, self.parts, functions, batch)
+        self._consume(function, self.express, functions // 2, batch)
         return function
 
     def _dead_letter_consumer(self, code: Path) -> None:
@@ -303,12 +306,16 @@ class Steno(Stack):
             self._allow_objects(function, prefix, "Delete")
         self._event_source(function, self.dead_letters, 2)
 
-    def _consume(self, function: lambda_.Function, queue: sqs.Queue, most: int) -> None:
-        self.mappings.append(self._event_source(function, queue, most).event_source_mapping_id)
+    def _consume(self, function: lambda_.Function, queue: sqs.Queue, most: int, batch: int = 1) -> None:
+        self.mappings.append(self._event_source(function, queue, most, batch).event_source_mapping_id)
 
-    def _event_source(self, function: lambda_.Function, queue: sqs.Queue, most: int) -> SqsEventSource:
-        """Give the function the queue's messages one by one, `most` at the same time."""
-        source = SqsEventSource(queue, batch_size=1, max_concurrency=most, report_batch_item_failures=True)
+    def _event_source(self, function: lambda_.Function, queue: sqs.Queue, most: int, batch: int = 1) -> SqsEventSource:
+        """Give the queue's messages to `most` functions at the same time, up to `batch` messages to each.
+
+        Lambda takes 2 for `most` at least.
+        https://docs.aws.amazon.com/lambda/latest/dg/services-sqs-scaling.html
+        """
+        source = SqsEventSource(queue, batch_size=batch, max_concurrency=max(2, most), report_batch_item_failures=True)
         function.add_event_source(source)
         return source
 

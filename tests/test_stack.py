@@ -238,31 +238,39 @@ def test_what_is_stored_is_private_encrypted_and_forgotten_in_time(template):
 
 
 def event_sources(template):
-    """How many messages of each queue are worked on at once, all read one by one, and by which function."""
+    """Which function consumes each queue, how many of them at once, and how many messages each is given."""
     found = {}
     for mapping in template.all("AWS::Lambda::EventSourceMapping").values():
-        assert mapping["BatchSize"] == 1
         assert mapping["FunctionResponseTypes"] == ["ReportBatchItemFailures"]
         consumer = next(name for name in FUNCTIONS if plain(mapping["FunctionName"]).startswith(name))
         most = mapping["ScalingConfig"]["MaximumConcurrency"]
-        found[short(plain(mapping["EventSourceArn"]))] = (consumer, most)
+        found[short(plain(mapping["EventSourceArn"]))] = (consumer, most, mapping["BatchSize"])
     return found
 
 
 @pytest.mark.parametrize(
-    ("concurrency", "recordings", "parts", "express"),
-    [("2", 2, 2, 2), ("16", 4, 16, 8), ("1000", 250, 1000, 500)],
+    ("context", "recordings", "parts", "express"),
+    [
+        ({"concurrency": "2"}, 2, 2, 2),
+        ({"concurrency": "16"}, 4, 16, 8),
+        ({"concurrency": "1000"}, 250, 1000, 500),
+        ({"concurrency": "8", "batch": "4"}, 2, 2, 2),  # for an account that may run ten functions at once
+        ({"concurrency": "100", "batch": "8"}, 25, 13, 6),
+    ],
 )
-def test_so_many_messages_of_each_queue_are_worked_on_at_once(
-    tmp_path, bundles, concurrency, recordings, parts, express
-):
-    most = {"Recordings": recordings, "Parts": parts, "Express": express, "DeadLetters": 2}
-    chosen = event_sources(Template(tmp_path, bundles=bundles, concurrency=concurrency))
-    assert chosen == {queue: (CONSUMERS[queue], most[queue]) for queue in CONSUMERS}
+def test_so_many_functions_consume_each_queue(tmp_path, bundles, context, recordings, parts, express):
+    batch = int(context.get("batch", 1))
+    chosen = event_sources(Template(tmp_path, bundles=bundles, **context))
+    assert chosen == {
+        "Recordings": ("Cutter", recordings, 1),
+        "Parts": ("Transcriber", parts, batch),
+        "Express": ("Transcriber", express, batch),
+        "DeadLetters": ("DeadLetterConsumer", 2, 1),
+    }
 
 
 def test_sixteen_parts_are_transcribed_at_once_by_default(template):
-    assert event_sources(template)["Parts"] == ("Transcriber", 16)
+    assert event_sources(template)["Parts"] == ("Transcriber", 16, 1)
 
 
 def test_no_message_is_given_up_silently(template):
@@ -286,7 +294,7 @@ def test_every_queue_and_function_of_jobs_has_alarms(template):
     for metric in ("Throttles", "RecursiveInvocationsDropped"):
         assert {name.rstrip("0123456789ABCDEF") for name in about[metric]} >= {"Cutter", "Transcriber"}
     assert about["Failures"] == {"upstream_credentials", "upstream_quota", "storage_unavailable"}
-    assert {"5xx", "SecondsPaid", "Latency"} <= set(about)
+    assert {"5xx", "SecondsPaid", "Latency", "JobsStalled"} <= set(about)
 
 
 def test_each_alarm_says_when_it_is_over_and_where_the_docs_say_what_to_do(template):
@@ -309,7 +317,7 @@ def test_figures_are_not_filtered_out_of_the_log(template):
 def test_dead_letters_are_consumed_and_an_alarm_notices_those_that_were(template):
     queue = template.one("AWS::SQS::Queue", "DeadLetters")
     consumer = template.function("DeadLetterConsumer")
-    assert event_sources(template)["DeadLetters"] == ("DeadLetterConsumer", 2)  # the API needs the others
+    assert event_sources(template)["DeadLetters"] == ("DeadLetterConsumer", 2, 1)  # the API needs the others
     assert queue["VisibilityTimeout"] >= 6 * consumer["Timeout"]
     assert consumer["Handler"] == "handler.worker.dead_letters_handler"
     alarms = template.all("AWS::CloudWatch::Alarm").values()
@@ -415,6 +423,8 @@ def test_with_snapstart_the_gateway_calls_a_published_version(tmp_path, bundles)
         ({"concurrency": "1"}, "2 to 1000"),
         ({"concurrency": "1001"}, "2 to 1000"),
         ({"concurrency": "\u00b2"}, "2 to 1000"),
+        ({"batch": "0"}, "1 to 10"),
+        ({"batch": "11"}, "1 to 10"),
         ({"workers": "5"}, "use -c concurrency"),
         ({"daily_second": "3600"}, "daily_seconds"),
         ({"machine": "arm64"}, "aarch64 and x86_64"),

@@ -1,6 +1,7 @@
 """worker.py on Lambda: the events that its functions are given."""
 
 import json
+import threading
 
 import pytest
 
@@ -8,7 +9,8 @@ from handler.worker import _worker, dead_letters_handler, lambda_handler
 from infra.local_worker import Context
 from tests.conftest import ROOT
 from tests.place import Place
-from tests.recordings import recording
+from tests.recordings import long_recording, recording
+from tests.upstream import FalseUpstream, heard
 
 # What `sam local generate-event s3 put` prints, shortened.
 S3_PUT = {
@@ -73,3 +75,21 @@ def test_only_the_messages_that_failed_are_reported(function):
     good, bad = function.about(function.upload(recording("amr"))), function.message("hello")
     failed = [{"itemIdentifier": bad["messageId"]}]
     assert lambda_handler({"Records": [bad, good]}, Context()) == {"batchItemFailures": failed}
+
+
+def test_the_parts_of_a_batch_are_transcribed_at_the_same_time_and_each_is_deleted_when_it_is_done(aws):
+    both = threading.Barrier(2)
+
+    def together(_):
+        both.wait(timeout=10)
+        return heard("Ever tried.")
+
+    place = Place(aws, FalseUpstream(together, together))
+    parts = place.cut(place.upload(long_recording("ogg", 40)))
+    nonsense = place.message("hello")
+    failed = [{"itemIdentifier": nonsense["messageId"]}]
+    assert place.worker.handle({"Records": [nonsense, *parts]}, Context()) == {"batchItemFailures": failed}
+    queued = place.sqs.get_queue_attributes(
+        QueueUrl=place.parts_queue, AttributeNames=["ApproximateNumberOfMessagesNotVisible"]
+    )
+    assert queued["Attributes"] == {"ApproximateNumberOfMessagesNotVisible": "0"}
