@@ -249,6 +249,7 @@ class Steno(Stack):
         self._allow_objects(function, "parts", "Delete")
         self._allow_objects(function, "transcripts", "Get", "Delete")
         self._allow_sending(function, self.recordings)
+        self._allow_new_items(function)
         return function
 
     def _cutter(self, code: Path) -> lambda_.Function:
@@ -267,6 +268,7 @@ class Steno(Stack):
         self._allow_objects(function, "parts", "Get", "Put", "Delete")
         self._allow_objects(function, "transcripts", "Put", "Delete")
         self._allow_sending(function, self.parts, self.express)
+        self._allow_new_items(function)
         self._consume(function, self.recordings, self._choices.parts_at_once // 4)
         return function
 
@@ -286,6 +288,7 @@ class Steno(Stack):
         self._allow_objects(function, "parts", "Get", "Delete")
         self._allow_objects(function, "transcripts", "Put", "Delete")
         self._allow_sending(function, self.recordings)  # parts that are to be halved
+        self._allow_new_items(function)
         batch = self._choices.batch_size
         functions = ceil(self._choices.parts_at_once / batch)
         self._consume(function, self.parts, functions, batch)
@@ -353,7 +356,7 @@ class Steno(Stack):
             **props,
         )
         self._allow(function, log.log_group_arn, "logs:CreateLogStream", "logs:PutLogEvents")
-        table = ("GetItem", "PutItem", "UpdateItem", "DeleteItem", "Query")
+        table = ("GetItem", "UpdateItem", "DeleteItem", "Query")
         self._allow(function, self.table.table_arn, *(f"dynamodb:{action}" for action in table))
         # Without it, S3 says of what is not there that it is forbidden.
         self._allow(function, self.bucket.bucket_arn, "s3:ListBucket")
@@ -370,6 +373,9 @@ class Steno(Stack):
 
     def _allow(self, function: lambda_.Function, resource: str, *actions: str) -> None:
         function.add_to_role_policy(iam.PolicyStatement(actions=list(actions), resources=[resource]))
+
+    def _allow_new_items(self, function: lambda_.Function) -> None:
+        self._allow(function, self.table.table_arn, "dynamodb:PutItem")
 
     def _allow_objects(self, function: lambda_.Function, prefix: str, *actions: str) -> None:
         below = self.bucket.arn_for_objects(f"{prefix}/*")

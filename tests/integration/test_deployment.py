@@ -224,7 +224,11 @@ def test_the_functions_may_do_their_work_and_not_what_lies_beside_it(cloud):
         for secret, identity in {"key": key_secret, "token": token_secret, "other": other_secret}.items():
             may = role.may("secretsmanager", "get_secret_value", SecretId=identity)
             assert may == (secret in secrets.split()), (name, secret)
-        assert role.may("dynamodb", "get_item", TableName=table, Key=item)
+        for action in ("get_item", "delete_item", "update_item"):
+            assert role.may("dynamodb", action, TableName=table, Key=item), (name, action)
+        condition = {"KeyConditionExpression": "pk = :pk", "ExpressionAttributeValues": {":pk": item["pk"]}}
+        assert role.may("dynamodb", "query", TableName=table, **condition), name
+        assert role.may("dynamodb", "put_item", TableName=table, Item=item) == (name != "DeadLetterConsumer"), name
         assert not role.may("dynamodb", "get_item", TableName="other", Key={"pk": {"S": "x"}})
         assert not role.may("dynamodb", "scan", TableName=table)
         assert not role.may("iam", "list_users")
