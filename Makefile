@@ -40,7 +40,7 @@ test-more: $(ENV).all
 	@$(PY) -m pytest $(ALONE)
 
 soak: $(ENV).all ## attack it for an hour and write docs/reliability.md (with="-k crash" for some)
-	@$(PY) -m pytest tests/attacks tests/simulations tests/test_crash_points.py --soak -m "" $(with)
+	@$(PY) -m pytest tests/attacks tests/simulations tests/steps/test_crash_points.py --soak -m "" $(with)
 
 bench: $(ENV).bench ## measure Steno beside a tutorial's app: a table, benchmarks/results.json and a chart
 	@$(PY) -m benchmarks

@@ -26,7 +26,7 @@ from benchmarks import processes
 from benchmarks.row import Row, table
 from benchmarks.warm import event
 from infra.bundle import API, ROOT, Target
-from infra.local_aws import local_aws
+from infra.local.aws import local_aws
 
 RUNS = 11
 _ALONE = {

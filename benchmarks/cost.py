@@ -22,7 +22,7 @@ from pathlib import Path
 from benchmarks import aws_calls, processes, turnaround
 from benchmarks.row import Row, table
 from benchmarks.warm import event
-from infra.local_aws import local_aws
+from infra.local.aws import local_aws
 
 OPENAI_HOUR = 0.0045 * 60  # gpt-transcribe
 _API_GB, _CUTTER_GB, _CUTTER_TMP_GB, _TRANSCRIBER_GB = 1.0, 1769 / 1024, 3.5, 0.5

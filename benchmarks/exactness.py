@@ -59,7 +59,7 @@ def main() -> None:
     for length, kind in ((length, kind) for length in hours for kind in KINDS):
         with tempfile.TemporaryDirectory() as folder:
             path = encoded(kind, length * 3600, Path(folder))
-            command = [sys.executable, "-m", "handler.cutter", str(path), folder, LONGEST, "300", "12"]
+            command = [sys.executable, "-m", "handler.recordings.decoder", str(path), folder, LONGEST, "300", "12"]
             output = subprocess.run(command, stdout=subprocess.PIPE, check=True).stdout
             parts = [said["part"] for said in map(json.loads, output.splitlines()) if "part" in said]
             (whole, seconds), (together, _) = fingerprint(uncut(path)), fingerprint(joined(parts))

@@ -18,7 +18,7 @@ PARTS = 12  # of an hour
 _HOURS = 2  # that recordings arrive in the simulation
 _CUTTER_GB, _CUTTER_TMP_GB, _TRANSCRIBER_GB = 1769 / 1024, 3.5, 0.5
 _OTHER_DOLLARS = 0.0005  # of an hour of sound: `benchmarks.cost`, without the functions of jobs
-_POLLS_EVERY = 2.0  # of a job that is younger than half a minute (handler/answers.py)
+_POLLS_EVERY = 2.0  # of a job that is younger than half a minute (handler/web/responses.py)
 # Without a request of the account's owner. https://docs.aws.amazon.com/lambda/latest/dg/gettingstarted-limits.html
 LAMBDA_AT_ONCE = 1000
 # Of the stage (-c throttle), in a second.

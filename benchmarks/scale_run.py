@@ -18,15 +18,15 @@ from uuid import uuid4
 import httpx2
 
 from benchmarks.scale import PARTS, Outcome, System, simulated
-from handler.aws import WORKER_LIMITS
-from handler.job import Job
-from handler.jobs import Jobs
-from handler.loudness import SAMPLE_RATE
-from handler.parts import SentPart
+from handler.aws.clients import WORKER_LIMITS
+from handler.jobs.job import Job
+from handler.jobs.parts import SentPart
+from handler.jobs.store import Jobs
+from handler.recordings.speech_activity import SAMPLE_RATE
 from handler.settings import read_settings
 from handler.wiring import Wiring
-from infra.local_aws import local_aws
-from infra.local_worker import working
+from infra.local.aws import local_aws
+from infra.local.worker import working
 
 _RECORDINGS, _FEW = 200, 8
 _CONCURRENCY = 16

@@ -25,11 +25,11 @@ from moonshine_voice.utils import get_assets_path
 
 from benchmarks.speech import SOURCES, order
 from benchmarks.words import errors, normal
-from handler.alignment import lay
-from handler.loudness import Stretch
-from handler.subtitles import Cue, cues
-from handler.transcript import Segment
-from infra.engine import Heard, Line, Recognizer
+from handler.recordings.speech_activity import Stretch
+from handler.transcripts.alignment import lay
+from handler.transcripts.subtitles import Cue, cues
+from handler.transcripts.transcript import Segment
+from infra.local.engine import Heard, Line, Recognizer
 
 RATE = 16_000
 MIX = "mix"
@@ -127,7 +127,16 @@ def subtitled(content: bytes, part_seconds: float, engine: Recognizer) -> tuple[
         path = Path(folder) / "recording"
         path.write_bytes(content)
         search = min(12.0, part_seconds / 4)
-        command = [sys.executable, "-m", "handler.cutter", str(path), folder, "43200", str(part_seconds), str(search)]
+        command = [
+            sys.executable,
+            "-m",
+            "handler.recordings.decoder",
+            str(path),
+            folder,
+            "43200",
+            str(part_seconds),
+            str(search),
+        ]
         output = subprocess.run(command, stdout=subprocess.PIPE, check=True).stdout
         for part in (said["part"] for said in map(json.loads, output.splitlines()) if "part" in said):
             text = engine.hear(Path(part["path"]).read_bytes(), "flac").text

@@ -23,12 +23,12 @@ import httpx2
 from benchmarks import aws_calls
 from benchmarks.row import Row, table
 from benchmarks.speech import encoded
-from handler.aws import WORKER_LIMITS
-from handler.jobs import Jobs
+from handler.aws.clients import WORKER_LIMITS
+from handler.jobs.store import Jobs
 from handler.settings import read_settings
 from handler.wiring import Wiring
-from infra.local_aws import local_aws
-from infra.local_worker import working
+from infra.local.aws import local_aws
+from infra.local.worker import working
 
 SECONDS = 3600.0
 _FLAC_BYTES_PER_SECOND = 14_500  # of these recordings, near enough to tell a part's length by its size

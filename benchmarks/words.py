@@ -15,7 +15,7 @@ import jiwer
 from moonshine_voice.utils import get_assets_path
 
 from benchmarks.speech import encoded, order
-from infra.engine import Recognizer
+from infra.local.engine import Recognizer
 
 NEAR = 12  # words on either side of a cut
 
@@ -35,7 +35,7 @@ def errors(truth: list[str], heard: list[str]) -> list[int]:
 
 
 def parts_of(path: Path, folder: str) -> list[bytes]:
-    command = [sys.executable, "-m", "handler.cutter", str(path), folder, "43200", "300", "12"]
+    command = [sys.executable, "-m", "handler.recordings.decoder", str(path), folder, "43200", "300", "12"]
     output = subprocess.run(command, stdout=subprocess.PIPE, check=True).stdout
     told = [json.loads(line) for line in output.splitlines()]
     return [Path(said["part"]["path"]).read_bytes() for said in told if "part" in said]

@@ -13,9 +13,9 @@ import os
 from mangum import Mangum
 
 from handler import logs
-from handler.api import create_app
-from handler.gateway import Gateway
 from handler.settings import read_settings
+from handler.web.app import create_app
+from handler.web.gateway import Gateway
 
 logs.prepare(on_lambda="AWS_LAMBDA_FUNCTION_NAME" in os.environ)
 app = create_app(read_settings())

@@ -9,7 +9,7 @@ from pydantic import Field, SecretStr, ValidationError, ValidationInfo, field_va
 from pydantic_core import ErrorDetails, Url
 from pydantic_settings import BaseSettings, NoDecode, SettingsConfigDict
 
-from handler.models import DEFAULT_MODEL, MODEL_NAME, MODELS, OPENAI_URL, is_openai
+from handler.upstream.models import DEFAULT_MODEL, MODEL_NAME, MODELS, OPENAI_URL, is_openai
 
 Auth = Literal["token", "jwt", "open"]
 

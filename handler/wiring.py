@@ -12,21 +12,21 @@ from typing import TYPE_CHECKING, Any
 import anyio.to_thread
 from pydantic import SecretStr
 
-from handler.aws import AWS
-from handler.budget import Budget
+from handler.aws.clients import AWS
+from handler.aws.metrics import Metrics
+from handler.aws.outage import is_outage
+from handler.billing.budget import Budget
+from handler.billing.ledger import Ledger, key_of
 from handler.errors import NotFound, StorageUnavailable, UpstreamCredentials
-from handler.jobs import Jobs
-from handler.ledger import Ledger, key_of
-from handler.metrics import Metrics
-from handler.models import Model
-from handler.options import model_for
-from handler.outage import is_outage
+from handler.jobs.store import Jobs
 from handler.settings import Settings
+from handler.transcription.options import model_for
+from handler.upstream.models import Model
 
 if TYPE_CHECKING:
     import httpx2
 
-    from handler.speech import Speech
+    from handler.upstream.client import Speech
 
 log = logging.getLogger("steno")
 
@@ -172,7 +172,7 @@ class Wiring:
     def build_speech(self) -> "Speech":
         with self._lock:
             if self._speech is None:
-                from handler.speech import Speech
+                from handler.upstream.client import Speech
 
                 self._speech = Speech(
                     self.openai_key,

@@ -14,19 +14,19 @@ from functools import cache
 from typing import Any
 
 from handler import logs
-from handler.aws import WORKER_LIMITS
-from handler.busy import Busy
-from handler.cut import Cut
-from handler.dead_letters import DeadLetters
-from handler.finish import Finish
-from handler.job import identity_of
-from handler.jobs import Jobs
-from handler.messages import GiveBack, Halving, Message, Senseless, read
-from handler.outage import is_outage
-from handler.pacing import USUAL, Pacing
-from handler.parts import SentPart
+from handler.aws.clients import WORKER_LIMITS
+from handler.aws.outage import is_outage
+from handler.jobs.job import identity_of
+from handler.jobs.messages import GiveBack, Halving, Message, Senseless, read
+from handler.jobs.parts import SentPart
+from handler.jobs.store import Jobs
 from handler.settings import read_settings
-from handler.transcribe_part import TranscribePart
+from handler.steps.cut import Cut
+from handler.steps.dead_letters import DeadLetters
+from handler.steps.finish import Finish
+from handler.steps.pacing import USUAL, Pacing
+from handler.steps.transcribe_part import TranscribePart
+from handler.upstream.busy import Busy
 from handler.wiring import Wiring
 
 log = logging.getLogger("steno")

@@ -81,15 +81,15 @@ class Bundle:
     folders: tuple[str, ...] = ()
 
     def modules(self) -> list[Path]:
-        """The handler's files that the entries import, at once or later."""
-        found: dict[str, Path] = {}
-        waiting = ["__init__", *self.entries]
+        """Return the handler's files that the entries import, at once or later, and those of their packages."""
+        found: set[Path] = set()
+        waiting = [f"handler.{name}" for name in self.entries]
         while waiting:
-            name = waiting.pop()
-            if name not in found and (HANDLER / f"{name}.py").exists():
-                found[name] = HANDLER / f"{name}.py"
-                waiting += _imports(found[name])
-        return sorted(found.values())
+            for path in _files_of(waiting.pop()):
+                if path not in found:
+                    found.add(path)
+                    waiting += _imports(path)
+        return sorted(found)
 
     def fingerprint(self, target: Target) -> str:
         """The same for the same inputs, on every machine."""
@@ -97,7 +97,7 @@ class Bundle:
         read = [path for name in self.folders for path in sorted((HANDLER / name).iterdir())]
         files = [*self.modules(), *read, HANDLER / self.requirements, LOCK, Path(__file__)]
         for path in files:
-            digest.update(path.name.encode() + b"\0" + path.read_bytes() + b"\0")
+            digest.update(str(path.relative_to(ROOT)).encode() + b"\0" + path.read_bytes() + b"\0")
         return digest.hexdigest()
 
     def build(self, folder: Path, target: Target) -> Path:
@@ -112,9 +112,10 @@ class Bundle:
         shutil.rmtree(unfinished := folder / f"{place.name}.unfinished", ignore_errors=True)
         unfinished.mkdir(parents=True)
         _install(locked(self.packages(), LOCK.read_text(), target.markers()), unfinished, target)
-        (unfinished / "handler").mkdir()
         for path in self.modules():
-            shutil.copyfile(path, unfinished / "handler" / path.name)
+            copy = unfinished / path.relative_to(ROOT)
+            copy.parent.mkdir(parents=True, exist_ok=True)
+            shutil.copyfile(path, copy)
         for name in self.folders:
             shutil.copytree(HANDLER / name, unfinished / "handler" / name)
         _drop_unused(unfinished)
@@ -130,18 +131,27 @@ class Bundle:
 
 
 # The cutter has a bundle of its own because FFmpeg makes it three times as large.
-API = Bundle("api", ("main", "worker"), "requirements.txt", ("page",))
-CUTTER = Bundle("cutter", ("worker", "cutter"), "requirements-worker.txt")
+API = Bundle("api", ("main", "worker"), "requirements.txt", ("web/page",))
+CUTTER = Bundle("cutter", ("worker", "recordings.decoder"), "requirements-worker.txt")
+
+
+def _files_of(name: str) -> Iterator[Path]:
+    """Yield the files that the import of a dotted name reads; it may be of a module, or of something in one."""
+    path = ROOT
+    for part in name.split("."):
+        path /= part
+        if (path / "__init__.py").exists():
+            yield path / "__init__.py"
+        elif path.with_suffix(".py").exists():
+            yield path.with_suffix(".py")
+            return
 
 
 def _imports(path: Path) -> Iterator[str]:
+    """Yield the dotted names of the handler that a module imports."""
     for node in ast.walk(ast.parse(path.read_text())):
-        if isinstance(node, ast.ImportFrom) and node.module == "handler":
-            yield from (name.name for name in node.names)
-        elif isinstance(node, ast.ImportFrom) and node.module:
-            package, _, module = node.module.partition(".")
-            if package == "handler":
-                yield module
+        if isinstance(node, ast.ImportFrom) and node.module and node.module.partition(".")[0] == "handler":
+            yield from (f"{node.module}.{name.name}" for name in node.names)
 
 
 def _install(lines: list[str], folder: Path, target: Target) -> None:

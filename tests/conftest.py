@@ -19,14 +19,14 @@ import uvicorn
 from starlette.testclient import TestClient
 from xdist.scheduler import LoadScopeScheduling
 
-from handler.api import create_app
-from handler.aws import WORKER_LIMITS
-from handler.jobs import Jobs
+from handler.aws.clients import WORKER_LIMITS
+from handler.jobs.store import Jobs
 from handler.settings import Settings
+from handler.web.app import create_app
 from handler.wiring import Wiring
-from infra.local_aws import QUEUES, VISIBILITY_SECONDS, local_aws
-from tests.recordings import recording
-from tests.upstream import FalseUpstream
+from infra.local.aws import QUEUES, VISIBILITY_SECONDS, local_aws
+from tests.false_upstream import FalseUpstream
+from tests.samples import recording
 
 ROOT = Path(__file__).parent.parent
 TODAY = date(2026, 11, 21)
@@ -237,7 +237,7 @@ def _empty(aws_process):
 
 @pytest.fixture(scope="session")
 def engine_process():
-    command = [sys.executable, "-m", "infra.engine", "--port", "0", "--until-stdin-closes"]
+    command = [sys.executable, "-m", "infra.local.engine", "--port", "0", "--until-stdin-closes"]
     with subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True) as process:
         engine = EngineClient(process.stdout.readline().strip())
         yield engine

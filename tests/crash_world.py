@@ -23,18 +23,18 @@ from moto.dynamodb.models import dynamodb_backends
 from moto.s3.models import s3_backends
 from moto.sqs.models import sqs_backends
 
-from handler.audio import identify
 from handler.errors import NotFailed, NotFound
-from handler.job import Caller, Job
-from handler.jobs import Jobs
-from handler.pacing import USUAL, Pacing
+from handler.jobs.job import Caller, Job
+from handler.jobs.store import Jobs
+from handler.recordings.container import identify
+from handler.steps.pacing import USUAL, Pacing
 from handler.wiring import Wiring
 from handler.worker import Worker
-from infra.local_worker import Context, record_of
+from infra.local.worker import Context, record_of
 from tests.conftest import TODAY, settings
+from tests.false_upstream import heard
 from tests.place import PACING
-from tests.recordings import asset, wav
-from tests.upstream import heard
+from tests.samples import asset, wav
 
 NAME, REGION = "steno", "us-east-1"
 QUEUES = {name: f"{NAME}-{name}" for name in ("recordings", "express", "parts")}

@@ -30,17 +30,17 @@ from moto.core import DEFAULT_ACCOUNT_ID
 from moto.dynamodb.exceptions import ConditionalCheckFailed
 from moto.dynamodb.models import dynamodb_backends
 
-from handler.job import Caller
-from handler.jobs import Jobs
-from handler.loudness import SAMPLE_RATE
-from handler.pacing import USUAL
-from handler.parts import SentPart
-from handler.queues import Queues
+from handler.jobs.job import Caller
+from handler.jobs.parts import SentPart
+from handler.jobs.queues import Queues
+from handler.jobs.store import Jobs
+from handler.recordings.speech_activity import SAMPLE_RATE
+from handler.steps.pacing import USUAL
 from handler.wiring import Wiring
 from handler.worker import Worker
-from infra.local_worker import Context
+from infra.local.worker import Context
 from tests.conftest import TODAY, settings
-from tests.upstream import heard, refused
+from tests.false_upstream import heard, refused
 
 NOON = datetime(TODAY.year, TODAY.month, TODAY.day, 12, tzinfo=UTC).timestamp()
 RECORDINGS, PARTS, EXPRESS = QUEUES = ("recordings", "parts", "express")
@@ -231,7 +231,7 @@ class ReceiptHandleIsInvalid(Exception):
 
 
 class FakeSQS:
-    """The client that handler.queues and handler.messages use.
+    """The client that handler.jobs.queues and handler.jobs.messages use.
 
     Each message is delivered in `copies`, each of which is deleted by itself. Half of them come up
     to `late` seconds late. With `disorder`, messages come in any order.

@@ -11,13 +11,13 @@ import httpx2
 from botocore.exceptions import EndpointConnectionError
 from starlette.testclient import TestClient
 
-from handler.api import create_app
-from handler.pacing import Pacing
+from handler.steps.pacing import Pacing
+from handler.web.app import create_app
 from handler.wiring import Wiring
 from handler.worker import Worker
-from infra.local_worker import Context, record_of, working
+from infra.local.worker import Context, record_of, working
 from tests.conftest import TODAY, own_client, settings
-from tests.upstream import FalseUpstream
+from tests.false_upstream import FalseUpstream
 
 PACING = Pacing(part=20, pause=0, wait=0)
 _NOTHING = '{"Records": []}'  # what a worker ignores

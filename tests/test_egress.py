@@ -9,11 +9,11 @@ from starlette.responses import RedirectResponse
 from starlette.routing import Route
 from starlette.testclient import TestClient
 
-from handler.api import create_app
+from handler.web.app import create_app
 from handler.wiring import Wiring
 from tests.attacks.canaries import canaries
 from tests.conftest import serving, settings
-from tests.upstream import FalseUpstream
+from tests.false_upstream import FalseUpstream
 
 HOSTILE = (
     (b"Retry-After", b"5\r\nX-Injected: yes"),

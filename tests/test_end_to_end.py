@@ -6,10 +6,10 @@ import pysubs2
 import pytest
 from starlette.testclient import TestClient
 
-from handler.api import create_app
+from handler.web.app import create_app
 from tests.conftest import serving, settings
 from tests.place import Server
-from tests.recordings import DIRECT, asset, recording
+from tests.samples import DIRECT, asset, recording
 
 SOURCE, SECONDS = "two_cities.wav", 15.0
 LABELS = {  # (file name, content type) as browsers and phones send them

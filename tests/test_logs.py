@@ -9,9 +9,9 @@ from starlette.testclient import TestClient
 
 from handler import logs
 from tests.conftest import app
+from tests.false_upstream import FalseUpstream, heard, refused
 from tests.place import Place
-from tests.recordings import long_recording
-from tests.upstream import FalseUpstream, heard, refused
+from tests.samples import long_recording
 
 ID = "8476a536-e9f4-11e8-9739-2dfe598c3fcd"
 

@@ -6,13 +6,13 @@ writes the file anew, and its difference in the commit shows what has changed.
 
 import json
 
-from handler.api import create_app
 from handler.errors import StenoError
 from handler.settings import Settings
-from infra.local_aws import NAME
+from handler.web.app import create_app
+from infra.local.aws import NAME
 from tests.conftest import ROOT, settings
 from tests.place import Place
-from tests.recordings import long_recording
+from tests.samples import long_recording
 
 KEPT = ROOT / "tests" / "public_contract.json"
 

@@ -9,8 +9,8 @@ import httpx2
 import pytest
 
 from tests.conftest import app
-from tests.test_form import Caller
-from tests.upstream import FalseUpstream, heard, refused
+from tests.false_upstream import FalseUpstream, heard, refused
+from tests.web.test_form import Caller
 
 pytestmark = [
     pytest.mark.anyio,

@@ -9,11 +9,11 @@ import pytest
 from botocore.awsrequest import AWSResponse
 from moto import mock_aws
 
-from handler.aws import AWS
+from handler.aws.clients import AWS
 from handler.errors import StorageUnavailable, UpstreamCredentials
 from handler.wiring import Secret, Wiring
 from tests.conftest import app, settings
-from tests.upstream import FalseUpstream, refused
+from tests.false_upstream import FalseUpstream, refused
 
 pytestmark = pytest.mark.anyio
 

@@ -6,11 +6,11 @@ import threading
 import pytest
 
 from handler.worker import _worker, dead_letters_handler, lambda_handler
-from infra.local_worker import Context
+from infra.local.worker import Context
 from tests.conftest import ROOT
+from tests.false_upstream import FalseUpstream, heard
 from tests.place import Place
-from tests.recordings import long_recording, recording
-from tests.upstream import FalseUpstream, heard
+from tests.samples import long_recording, recording
 
 # What `sam local generate-event s3 put` prints, shortened.
 S3_PUT = {

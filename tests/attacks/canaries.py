@@ -6,7 +6,7 @@ import socket
 from contextlib import contextmanager, suppress
 
 from tests.attacks.bombs import chunk, wave
-from tests.recordings import asset
+from tests.samples import asset
 
 SECRET = "the canary sings"
 _OPENED = 0x20 | 0x01  # of inotify: opened, or read

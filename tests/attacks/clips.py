@@ -4,7 +4,7 @@ import io
 import wave
 from functools import cache
 
-from tests.recordings import asset, wav
+from tests.samples import asset, wav
 
 _RATE = 16_000
 

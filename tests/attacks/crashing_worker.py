@@ -5,12 +5,12 @@ It polls all queues, so that one process has all steps of the engine in it.
 
 import sys
 
-from handler.aws import WORKER_LIMITS
-from handler.jobs import Jobs
-from handler.pacing import Pacing
+from handler.aws.clients import WORKER_LIMITS
+from handler.jobs.store import Jobs
 from handler.settings import read_settings
+from handler.steps.pacing import Pacing
 from handler.wiring import Wiring
-from infra.local_worker import working
+from infra.local.worker import working
 
 HOLD_SECONDS = 2
 PART_SECONDS = 30.0  # with shorter ones, and speech that repeats, two parts may be the same, and are paid once

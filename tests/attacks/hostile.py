@@ -7,7 +7,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from functools import cache, partial
 
-from tests.recordings import KINDS, recording
+from tests.samples import KINDS, recording
 
 _HEAD_BYTES = 512
 _RUNS = (1, 3, 64, 1000)

@@ -11,8 +11,8 @@ from hypothesis import strategies as st
 from schemathesis.engine import events, from_schema
 from schemathesis.transport.serialization import Binary
 
-from tests.recordings import recording
-from tests.test_contract import CODES, HEARD
+from tests.samples import recording
+from tests.web.test_contract import CODES, HEARD
 
 TOKEN = "open-sesame"
 WITH_TOKEN = {"auth": {"openapi": {"HTTPBearer": {"bearer": TOKEN}}}}

@@ -14,15 +14,15 @@ from pathlib import Path
 import boto3
 import pytest
 
-from infra.local_aws import QUEUES, VISIBILITY_SECONDS
+from infra.local.aws import QUEUES, VISIBILITY_SECONDS
 from tests.attacks.clips import clip
 from tests.attacks.crashing_worker import HOLD_SECONDS
 from tests.attacks.processes import Process, Service, api, worker
 from tests.callers import Caller, Remote
 from tests.conftest import serving
+from tests.false_upstream import FalseUpstream
 from tests.place import Place
-from tests.recordings import long_recording, wav
-from tests.upstream import FalseUpstream
+from tests.samples import long_recording, wav
 
 _CALLERS = 3
 _WRITTEN_SECONDS = 1.0  # from an answer until it is in the table, on a machine that is busy
@@ -197,7 +197,7 @@ def _children():
     """The cutters of this process."""
     found = Path("/proc/self/task").glob("*/children")
     pids = [int(pid) for task in found for pid in task.read_text().split()]
-    return [pid for pid in pids if b"handler.cutter" in Path(f"/proc/{pid}/cmdline").read_bytes()]
+    return [pid for pid in pids if b"handler.recordings.decoder" in Path(f"/proc/{pid}/cmdline").read_bytes()]
 
 
 def _until_empty(queues):

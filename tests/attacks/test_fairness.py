@@ -9,9 +9,9 @@ from itertools import count
 import pytest
 from starlette.testclient import TestClient
 
-from infra.local_worker import record_of
+from infra.local.worker import record_of
 from tests.place import PACING, Gateway, Place
-from tests.recordings import long_recording, recording
+from tests.samples import long_recording, recording
 
 _BATCH = 10  # SQS gives no more at a time
 _HIDDEN_SECONDS = 3600  # longer than a test takes

@@ -6,9 +6,9 @@ from contextlib import ExitStack
 from dataclasses import replace
 
 from tests.callers import Caller
+from tests.false_upstream import FalseUpstream
 from tests.faulty_aws import FaultyAWS
 from tests.place import PACING
-from tests.upstream import FalseUpstream
 
 
 def test_requests_and_jobs_end_right_and_are_paid_once_though_aws_fails_three_times_in_ten(fragile, often, tried, webm):

@@ -10,8 +10,8 @@ from contextlib import ExitStack
 import jiwer
 import pytest
 
-from handler.metrics import Metrics
-from handler.pacing import Pacing
+from handler.aws.metrics import Metrics
+from handler.steps.pacing import Pacing
 from tests.attacks.clips import clip
 from tests.attacks.faulty_upstream import FAULTS, FaultyUpstream, question_of
 from tests.callers import Caller

@@ -10,9 +10,10 @@ from pathlib import Path
 import pytest
 
 from tests.conftest import app, serving
-from tests.test_contract import CODES
-from tests.test_form import MULTIPART, form, part
-from tests.test_form_wire import (
+from tests.test_temp_file import open_temp_files
+from tests.web.test_contract import CODES
+from tests.web.test_form import MULTIPART, form, part
+from tests.web.test_form_wire import (
     GOOD,
     KNOWN,
     SHORT,
@@ -25,7 +26,6 @@ from tests.test_form_wire import (
     is_up,
     until_gone,
 )
-from tests.test_temp_file import open_temp_files
 
 pytestmark = pytest.mark.anyio
 

@@ -19,8 +19,8 @@ from pathlib import Path
 import httpx2
 import pytest
 
-from handler.cutting import parts_of
 from handler.errors import StenoError
+from handler.recordings.cutting import parts_of
 from handler.worker import END_SECONDS
 from tests.attacks.bombs import bombs
 from tests.attacks.canaries import SECRET, canaries
@@ -30,7 +30,7 @@ from tests.attacks.lures import lures
 from tests.conftest import ROOT, uvicorn_process
 from tests.integration.test_leaks import descriptors
 from tests.place import Place
-from tests.recordings import long_recording, recording
+from tests.samples import long_recording, recording
 
 pytestmark = pytest.mark.skipif(not Path("/proc/self/task").exists(), reason="looks into /proc, which is Linux's")
 
@@ -73,7 +73,7 @@ def cutters():
         with suppress(FileNotFoundError, ProcessLookupError):  # a thread, or a process, that has ended meanwhile
             for child in map(int, (task / "children").read_text().split()):
                 words = Path(f"/proc/{child}/cmdline").read_text().split("\0")
-                if "handler.cutter" in words:
+                if "handler.recordings.decoder" in words:
                     found[child] = Path(words[3])
     return found
 
@@ -156,7 +156,16 @@ def test_a_table_of_gigabytes_ends_at_the_limit_of_memory(tmp_path, tried):
     """Without it, a recording of 1 KB takes 2.5 GB."""
     (bomb,) = (hostile for hostile in bombs() if hostile.name.startswith("a fragment of 67108864 samples"))
     (tmp_path / "recording").write_bytes(bomb.content)
-    command = [sys.executable, "-m", "handler.cutter", str(tmp_path / "recording"), str(tmp_path), "43200", "300", "12"]
+    command = [
+        sys.executable,
+        "-m",
+        "handler.recordings.decoder",
+        str(tmp_path / "recording"),
+        str(tmp_path),
+        "43200",
+        "300",
+        "12",
+    ]
     with subprocess.Popen(command, cwd=ROOT, stdout=subprocess.PIPE, text=True) as process:
         assert json.loads(process.stdout.read())["failed"]["code"] == "unreadable_recording"
         _, status, used = os.wait4(process.pid, 0)

@@ -11,14 +11,14 @@ from pathlib import Path
 
 import pytest
 
-from handler.pacing import USUAL
+from handler.steps.pacing import USUAL
 from tests.attacks.clips import clip
 from tests.attacks.processes import Service, api, worker
 from tests.callers import Caller, Remote
 from tests.conftest import serving
-from tests.recordings import recording
-from tests.test_direct import WORDS, spent
-from tests.upstream import FalseUpstream
+from tests.false_upstream import FalseUpstream
+from tests.samples import recording
+from tests.transcription.test_direct import WORDS, spent
 
 _TALK_SECONDS = 60
 _MOST_GROWTH = 1.15  # of a process's memory, between the second quarter of the time and the last

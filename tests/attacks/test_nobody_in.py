@@ -9,10 +9,10 @@ from urllib.parse import urlsplit
 from uuid import UUID
 
 from tests.conftest import serving
+from tests.false_upstream import FalseUpstream
 from tests.place import Place
-from tests.recordings import recording
-from tests.test_access_control import DOORS, TOKEN, answered, callers, closed_routes, code_of
-from tests.upstream import FalseUpstream
+from tests.samples import recording
+from tests.web.test_access_control import DOORS, TOKEN, answered, callers, closed_routes, code_of
 
 REFUSED = (401, "unauthorized")
 

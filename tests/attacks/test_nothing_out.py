@@ -10,15 +10,15 @@ import httpx2
 import pytest
 from starlette.testclient import TestClient
 
-from handler.api import create_app
-from handler.metrics import Metrics
+from handler.aws.metrics import Metrics
+from handler.web.app import create_app
 from handler.wiring import Wiring
 from tests.attacks.canaries import canaries
 from tests.conftest import serving, settings
+from tests.false_upstream import FalseUpstream, heard
 from tests.place import Place
-from tests.recordings import recording
-from tests.test_access_control import closed_routes
-from tests.upstream import FalseUpstream, heard
+from tests.samples import recording
+from tests.web.test_access_control import closed_routes
 
 FIELDS = ("model", "language", "prompt", "keywords", "response_format", "temperature", "stream", "unheard_of")
 V1_FIELDS = ("languages[]", "include[]", "timestamp_granularities[]", "chunking_strategy", "known_speaker_references[]")

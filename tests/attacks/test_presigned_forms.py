@@ -5,10 +5,10 @@ from collections import Counter
 
 import pytest
 
+from tests.false_upstream import FalseUpstream, heard
+from tests.jobs.test_presigned_forms import uploaded
 from tests.place import Place
-from tests.recordings import long_recording, recording
-from tests.test_presigned_forms import uploaded
-from tests.upstream import FalseUpstream, heard
+from tests.samples import long_recording, recording
 
 
 def test_a_form_used_again_after_its_job_is_done_pays_nothing_and_leaves_nothing(aws, webm, often, tried):

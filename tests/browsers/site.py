@@ -10,7 +10,7 @@ from starlette.staticfiles import StaticFiles
 from tests.browsers.drivers import until
 from tests.conftest import ROOT, serving
 
-MODULE = ROOT / "handler" / "page" / "recorder.js"
+MODULE = ROOT / "handler" / "web" / "page" / "recorder.js"
 
 # Takes {module, server, recording in base64, options}; gives the transcription and the phases of its progress, or what
 # it was refused with.

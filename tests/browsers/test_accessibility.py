@@ -5,7 +5,7 @@ from playwright.sync_api import expect
 
 from tests.browsers.test_page import choose, visit
 from tests.conftest import serving
-from tests.recordings import recording
+from tests.samples import recording
 
 NO_MICROPHONE = """() => {
     navigator.mediaDevices.getUserMedia = () => Promise.reject(new DOMException("", "NotFoundError"));

@@ -13,7 +13,7 @@ from tests.browsers.conftest import NODE
 from tests.browsers.drivers import until
 from tests.browsers.site import MODULE, TRANSCRIBE, refused, site
 from tests.conftest import serving
-from tests.recordings import ASSETS, recording
+from tests.samples import ASSETS, recording
 
 WORDS = "Ever tried"
 OPENAI = """async ({ server, recording }) => {

@@ -12,10 +12,10 @@ from playwright.sync_api import expect
 from tests.browsers.drivers import until
 from tests.browsers.proxy import Proxy
 from tests.conftest import ROOT, app, serving
-from tests.recordings import asset, long_recording, long_speech, recording
-from tests.upstream import FalseUpstream, heard
+from tests.false_upstream import FalseUpstream, heard
+from tests.samples import asset, long_recording, long_speech, recording
 
-FOLDER = ROOT / "handler" / "page"
+FOLDER = ROOT / "handler" / "web" / "page"
 WORDS = "Ever tried. Ever failed."
 OFFLINE = "No connection. Retrying …"
 OFFLINE_AND_KEPT = "No connection. Retrying; the recording is kept in this browser."

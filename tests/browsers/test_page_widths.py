@@ -5,8 +5,8 @@ from playwright.sync_api import expect
 
 from tests.browsers.test_page import begin_recording, choose, visit
 from tests.conftest import app, serving
-from tests.recordings import recording
-from tests.upstream import FalseUpstream
+from tests.false_upstream import FalseUpstream
+from tests.samples import recording
 
 WIDTHS = (320, 360, 390, 414, 768, 1024, 1440, 1920)
 HEIGHT = 700

@@ -16,9 +16,9 @@ import boto3
 import httpx2
 
 from infra.bundle import Target
-from infra.local_aws import free_port, wait_for
+from infra.local.aws import free_port, wait_for
 from tests.conftest import ROOT
-from tests.test_stack import Template
+from tests.infra.test_stack import Template
 
 ASSETS_BUCKET = "cdk-hnb659fds-assets-000000000000-us-east-1"
 
@@ -105,7 +105,7 @@ def running(folder):
         "AWS_SECRET_ACCESS_KEY": "test",
     }
     log = folder / "aws.log"
-    command = [sys.executable, "-m", "infra.local_aws"]
+    command = [sys.executable, "-m", "infra.local.aws"]
     with (
         log.open("wb") as said,
         subprocess.Popen(

@@ -7,7 +7,7 @@ import pytest
 
 from infra.bundle import API, CUTTER, MOST_GLIBC, ROOT, Target, glibc_of, without_byte_code
 from tests.attacks.test_nothing_out import AWS_SECRET, KEY, TOKEN
-from tests.test_stack import Template
+from tests.infra.test_stack import Template
 
 MOST_BYTES = {"api": 16_000_000, "cutter": 50_000_000}
 

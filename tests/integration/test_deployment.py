@@ -17,7 +17,7 @@ from tests.browsers.drivers import NO_CHROMIUM, chromium
 from tests.browsers.site import TRANSCRIBE, UPLOAD, refused, site
 from tests.integration.cloud import deployed, finished, stored, uploaded
 from tests.integration.issuer import Issuer
-from tests.recordings import ASSETS, asset, long_recording, recording
+from tests.samples import ASSETS, asset, long_recording, recording
 
 WORDS = "Ever tried. Ever failed."
 GUARDED = (("POST", "/api/transcribe"), ("POST", "/api/uploads"), ("GET", "/api/transcriptions/x"))

@@ -13,9 +13,9 @@ import httpx2
 import pytest
 
 from infra.bundle import API, CUTTER, ROOT, Target
-from infra.local_aws import free_port, wait_for
+from infra.local.aws import free_port, wait_for
 from tests.place import Place
-from tests.recordings import asset, long_recording
+from tests.samples import asset, long_recording
 
 SITE = Path(httpx2.__file__).parent.parent
 

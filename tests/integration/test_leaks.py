@@ -9,7 +9,7 @@ import httpx2
 import pytest
 
 from tests.conftest import uvicorn_process
-from tests.recordings import asset
+from tests.samples import asset
 
 pytestmark = pytest.mark.anyio
 

@@ -1,4 +1,4 @@
-"""infra/local.py: what `make run` starts, shows and leaves behind."""
+"""infra/local: what `make run` starts, shows and leaves behind."""
 
 import os
 import select
@@ -12,7 +12,7 @@ import httpx2
 import pytest
 
 from tests.local_run import address, first_lines, started
-from tests.recordings import asset
+from tests.samples import asset
 
 WORDS = "Ever tried. Ever failed."
 HEAD_OF_AN_UPLOAD = (

@@ -11,10 +11,10 @@ from starlette.applications import Starlette
 from starlette.responses import JSONResponse
 from starlette.routing import Route
 
-from infra.local_aws import QUEUES, VISIBILITY_SECONDS
+from infra.local.aws import QUEUES, VISIBILITY_SECONDS
 from tests.attacks.processes import api, worker
 from tests.conftest import serving
-from tests.recordings import recording
+from tests.samples import recording
 
 HOP_SECONDS = 2
 UPSTREAM_SECONDS = 2

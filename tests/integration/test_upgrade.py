@@ -17,9 +17,9 @@ import pytest
 
 from infra.bundle import Target
 from tests.conftest import ROOT
+from tests.infra.test_stack import Template
 from tests.integration.cloud import finished, running, uploaded
-from tests.recordings import asset, long_recording, recording
-from tests.test_stack import Template
+from tests.samples import asset, long_recording, recording
 
 RELEASE = "00c0d61"  # 0.1.1
 SYNTHESIZE = """

@@ -5,7 +5,7 @@ import pytest
 
 from tests.browsers.drivers import NO_CHROMIUM, NO_FIREFOX, NO_WEBKIT, Chromium, Firefox, WebKit, until
 from tests.conftest import serving
-from tests.recordings import ASSETS, asset
+from tests.samples import ASSETS, asset
 
 SPEECH = ASSETS / "beckett.wav"  # ten seconds
 ENGINES = [

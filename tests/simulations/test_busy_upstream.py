@@ -8,9 +8,9 @@ from uuid import uuid4
 
 import pytest
 
-from handler.audio import identify
+from handler.recordings.container import identify
 from tests.fake_queues import FixedWindow, Simulated, TokenBucket, aws_in_process, new_caller
-from tests.recordings import asset, wav
+from tests.samples import asset, wav
 
 HOUR = 12  # parts
 A_MINUTE = 60  # requests that the upstream admits

@@ -6,11 +6,11 @@ from dataclasses import replace
 
 import pytest
 
-from handler.job import Caller
-from handler.pacing import USUAL
+from handler.jobs.job import Caller
+from handler.steps.pacing import USUAL
 from tests.fake_queues import Simulated, aws_in_process
-from tests.recordings import asset, wav
-from tests.upstream import heard, refused
+from tests.false_upstream import heard, refused
+from tests.samples import asset, wav
 
 SPEECH = asset("beckett.wav")[44:] * 3
 # By number of parts. Silence is not sent.

@@ -6,8 +6,8 @@ import httpx2
 import pytest
 
 from tests.fake_queues import Simulated, TokenBucket, aws_in_process
-from tests.recordings import asset, wav
-from tests.upstream import heard
+from tests.false_upstream import heard
+from tests.samples import asset, wav
 
 SPEECH = asset("beckett.wav")[44:]
 HOUR = 3600

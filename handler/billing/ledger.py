@@ -1,0 +1,156 @@
+"""What has been paid for: the speech service's answers, kept so that no recording or part is paid for twice.
+
+In the table, for a day, under the hash of what was asked:
+
+    paid#HASH  answer   who gets the answer, until when, and the seconds in doubt; then the answer, and what it cost
+"""
+
+import hashlib
+import json
+import time
+import zlib
+from collections.abc import Callable
+from contextlib import suppress
+from dataclasses import dataclass
+from typing import Any
+
+from handler.aws.numbers import number
+from handler.transcripts.transcript import Transcript
+
+_KEPT_SECONDS = 86_400
+MOST_BYTES = 380_000  # DynamoDB stores 400 KB an item
+
+
+class Taken(Exception):
+    """Somebody else is getting the answer right now."""
+
+
+@dataclass(frozen=True)
+class Claim:
+    """The right to get an answer. `doubt` are seconds that earlier tries may have cost, `own` those of this holder."""
+
+    doubt: float
+    own: float
+
+
+@dataclass(frozen=True)
+class Answer:
+    """`seconds` are what its `holder` has paid for it, or may have."""
+
+    transcript: Transcript
+    holder: str
+    seconds: float
+
+
+def key_of(owner: str, digest: str, parameters: dict[str, Any]) -> str:
+    """The name of one question: these bytes, from this owner, asked of this model in this way."""
+    return hashlib.sha256(json.dumps([owner, digest, parameters], sort_keys=True).encode()).hexdigest()
+
+
+class Ledger:
+    """The answers in the table `table`."""
+
+    def __init__(self, client: Any, table: str, clock: Callable[[], float] = time.time) -> None:
+        self._client = client
+        self._table = table
+        self._clock = clock
+
+    def claim(self, key: str, holder: str, seconds: float, within: float) -> Claim | Answer:
+        """The answer, where there is one; else it is `holder`'s to get, at the cost of `seconds`, `within` some time.
+
+        Taken where another holder has that claim. A holder's own earlier claim was cut off by a crash.
+        """
+        now = self._clock()
+        try:
+            old = self._client.update_item(
+                TableName=self._table,
+                Key=_key(key),
+                UpdateExpression="SET #holder = :holder, #until = :until, expires = :expires"
+                " REMOVE transcript ADD doubt :seconds",
+                ConditionExpression="attribute_not_exists(pk) OR expires < :now"
+                " OR (attribute_not_exists(transcript) AND (#until < :now OR #holder = :holder))",
+                ExpressionAttributeNames={"#holder": "holder", "#until": "until"},
+                ExpressionAttributeValues={
+                    ":holder": holder,
+                    ":until": number(now + within),
+                    ":seconds": number(seconds),
+                    ":now": number(now),
+                    ":expires": int(now + _KEPT_SECONDS),
+                },
+                ReturnValues="ALL_OLD",
+            ).get("Attributes", {})
+        except self._client.exceptions.ConditionalCheckFailedException:
+            if answer := self.known(key):
+                return answer
+            raise Taken from None
+        doubt = float(old.get("doubt", 0))
+        return Claim(doubt, doubt if old.get("holder") == holder else 0.0)
+
+    def renew(self, key: str, holder: str, within: float) -> None:
+        """Extend a claim, if `holder` still has it."""
+        with suppress(self._client.exceptions.ConditionalCheckFailedException):
+            self._client.update_item(
+                TableName=self._table,
+                Key=_key(key),
+                UpdateExpression="SET #until = :until",
+                ConditionExpression="#holder = :holder AND attribute_not_exists(transcript)",
+                ExpressionAttributeNames={"#holder": "holder", "#until": "until"},
+                ExpressionAttributeValues={":until": number(self._clock() + within), ":holder": holder},
+            )
+
+    def known(self, key: str) -> Answer | None:
+        """The answer, where there is one."""
+        item = self._client.get_item(TableName=self._table, Key=_key(key), ConsistentRead=True).get("Item", {})
+        if "transcript" not in item or item["expires"] < self._clock():
+            return None
+        transcript = Transcript.from_json(zlib.decompress(item["transcript"].value))
+        return Answer(transcript, item["holder"], float(item["paid"]))
+
+    def keep(self, key: str, answer: Answer) -> None:
+        """Puts the answer where the next who asks finds it, if it is not larger than any table takes."""
+        packed = zlib.compress(answer.transcript.to_json())
+        if len(packed) > MOST_BYTES:
+            self.release(key, answer.holder, 0)
+            return
+        self._client.put_item(
+            TableName=self._table,
+            Item={
+                **_key(key),
+                "holder": answer.holder,
+                "paid": number(answer.seconds),
+                "transcript": packed,
+                "expires": int(self._clock() + _KEPT_SECONDS),
+            },
+        )
+
+    def release(self, key: str, holder: str, unpaid: float) -> None:
+        """Gives a claim up; `unpaid` of its seconds cannot have been billed."""
+        try:
+            self._client.update_item(
+                TableName=self._table,
+                Key=_key(key),
+                UpdateExpression="SET #until = :zero ADD doubt :unpaid",
+                ConditionExpression="#holder = :holder AND attribute_not_exists(transcript)",
+                ExpressionAttributeNames={"#holder": "holder", "#until": "until"},
+                ExpressionAttributeValues={":zero": 0, ":holder": holder, ":unpaid": number(-unpaid)},
+            )
+        except self._client.exceptions.ConditionalCheckFailedException:
+            return  # forgotten meanwhile, or another's
+
+    def forget_if_paid_by(self, key: str, job: str) -> None:
+        """Forget an answer that one of the job's parts has paid for."""
+        with suppress(self._client.exceptions.ConditionalCheckFailedException):
+            self._client.delete_item(
+                TableName=self._table,
+                Key=_key(key),
+                ConditionExpression="begins_with(#holder, :job)",
+                ExpressionAttributeNames={"#holder": "holder"},
+                ExpressionAttributeValues={":job": f"{job}/"},
+            )
+
+    def forget(self, key: str) -> None:
+        self._client.delete_item(TableName=self._table, Key=_key(key))
+
+
+def _key(key: str) -> dict[str, str]:
+    return {"pk": f"paid#{key}", "sk": "answer"}

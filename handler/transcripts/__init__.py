@@ -1,0 +1,1 @@
+"""Transcripts: text, segments and words, their alignment with the sound, and subtitles."""

@@ -1,0 +1,182 @@
+"""What is sent back: transcripts and errors, each in our own contract and in OpenAI's."""
+
+import time
+from collections.abc import Callable
+from datetime import UTC, datetime
+from http import HTTPStatus
+from math import ceil
+from typing import TYPE_CHECKING, cast
+
+from fastapi.responses import JSONResponse, PlainTextResponse, Response
+
+from handler.errors import (
+    BudgetExhausted,
+    InvalidOption,
+    MethodNotAllowed,
+    NotReady,
+    StenoError,
+    StorageUnavailable,
+    UpstreamError,
+)
+from handler.jobs.job import Job
+from handler.logs import request_id
+from handler.transcripts.subtitles import srt, vtt
+from handler.transcripts.transcript import Transcript
+
+if TYPE_CHECKING:
+    from handler.web import schemas
+
+# At 50 requests in a second, the gateway throttles: that many are 100 clients that ask every 2 s.
+POLL_SECONDS = 2
+_POLL_SECONDS_BY_AGE = ((30, POLL_SECONDS), (300, 5))
+_LONGEST_POLL_SECONDS = 15
+
+_PLAIN: dict[str, Callable[[Transcript], str]] = {
+    "text": lambda transcript: f"{transcript.text}\n",  # as OpenAI's text ends
+    "srt": lambda transcript: srt(transcript.segments),
+    "vtt": lambda transcript: vtt(transcript.segments),
+}
+
+
+def transcription(transcript: Transcript, response_format: str) -> Response:
+    """The answer of `/api/transcribe`."""
+    if render := _PLAIN.get(response_format):
+        return PlainTextResponse(render(transcript), headers=_made_by(transcript))
+    if response_format == "json":
+        words: schemas.Transcript = {"transcript": transcript.text}
+        return JSONResponse(words, headers=_made_by(transcript))
+    body: schemas.VerboseTranscript = {
+        "transcript": transcript.text,
+        "language": transcript.language,
+        "duration": transcript.duration,
+        "segments": _segments(transcript),
+        "no_speech": not transcript.text,
+        "model": transcript.model,
+    }
+    return JSONResponse(body, headers=_made_by(transcript))
+
+
+def openai_transcription(transcript: Transcript, response_format: str) -> Response:
+    """The answer of `/v1/audio/transcriptions`: the upstream's own body where it was asked in the same format."""
+    if render := _PLAIN.get(response_format):
+        return PlainTextResponse(render(transcript), headers=_made_by(transcript))
+    if transcript.answer and response_format == transcript.answer_format:
+        return JSONResponse(transcript.answer, headers=_made_by(transcript))
+    if response_format == "json":
+        usage = {"type": "duration", "seconds": ceil(transcript.duration or 0)}
+        return JSONResponse({"text": transcript.text, "usage": usage}, headers=_made_by(transcript))
+    body = {
+        "task": "transcribe",
+        "language": transcript.language or "",
+        "duration": transcript.duration or 0.0,
+        "text": transcript.text,
+        "segments": _segments(transcript),
+    }
+    return JSONResponse(body, headers=_made_by(transcript))
+
+
+def job(job: Job, text: str, status: int = 200) -> Response:
+    """How a job stands, with its text so far."""
+    body: schemas.Job = {
+        "id": job.id,
+        "status": job.status,
+        "filename": job.filename,
+        "created_at": date(job.created_at),
+        "progress": _progress(job),
+        "duration": job.duration,
+        "model": job.model,
+        "seconds_paid": job.seconds_paid,
+        "no_speech": job.no_speech,
+        "transcript": text,
+        "error": cast("schemas.Failure | None", job.error),
+    }
+    headers = {"Location": address(job.id)} if status != HTTPStatus.OK else {}
+    if not job.finished:
+        headers["Retry-After"] = str(poll_seconds(job))
+    return JSONResponse(body, status, headers=headers)
+
+
+def poll_seconds(job: Job) -> int:
+    """Return after how many seconds to ask for a job again: longer, the longer it takes."""
+    age = time.time() - job.created_at
+    return next((seconds for younger, seconds in _POLL_SECONDS_BY_AGE if age < younger), _LONGEST_POLL_SECONDS)
+
+
+def _progress(job: Job) -> "schemas.Progress":
+    if job.status == "completed":  # of a job that the ledger answered, no part was ever cut
+        total = job.total or 1
+        return {"done": total, "total": total}
+    return {"done": job.done, "total": job.expected_total}
+
+
+def address(identity: str) -> str:
+    """Where a job is."""
+    return f"/api/transcriptions/{identity}"
+
+
+def date(seconds: float) -> str:
+    return datetime.fromtimestamp(seconds, UTC).isoformat(timespec="seconds").replace("+00:00", "Z")
+
+
+def _made_by(transcript: Transcript) -> dict[str, str]:
+    return {"Steno-Model": transcript.model}
+
+
+def _segments(transcript: Transcript) -> "list[schemas.Segment]":
+    listed: list[schemas.Segment] = []
+    for number, segment in enumerate(transcript.segments):
+        listed.append({"id": number, "start": segment.start, "end": segment.end, "text": segment.text})
+        if segment.speaker is not None:
+            listed[-1]["speaker"] = segment.speaker
+    return listed
+
+
+class ProblemResponse(JSONResponse):
+    media_type = "application/problem+json"
+
+
+def problem(error: StenoError) -> Response:
+    status = HTTPStatus(error.status)
+    body: schemas.Problem = {
+        "type": "about:blank",
+        "title": status.phrase,
+        "status": status,
+        "detail": _utf8(error.detail),
+        "code": error.code,
+        "request_id": request_id(),
+    }
+    return ProblemResponse(body, status, headers=_advice(error))
+
+
+def openai_error(error: StenoError) -> Response:
+    """OpenAI's shape; the SDKs obey `x-should-retry`, so that they never pay twice nor knock at a locked door."""
+    body: schemas.OpenAIErrorDetail = {
+        "message": _utf8(error.detail),
+        "type": "invalid_request_error" if error.status < HTTPStatus.INTERNAL_SERVER_ERROR else "server_error",
+        "param": error.option if isinstance(error, InvalidOption) else None,
+        "code": error.code,
+    }
+    headers = _advice(error)
+    if error.status >= HTTPStatus.INTERNAL_SERVER_ERROR:
+        again = isinstance(error, StorageUnavailable) or (isinstance(error, UpstreamError) and error.again)
+        headers["x-should-retry"] = "true" if again else "false"
+    return JSONResponse({"error": body}, HTTPStatus(error.status), headers=headers)
+
+
+def _utf8(text: str) -> str:
+    """Half a character, which JSON can say but no answer can carry, as a question mark."""
+    return text.encode(errors="replace").decode()
+
+
+def _advice(error: StenoError) -> dict[str, str]:
+    headers = {"Location": address(error.job)} if error.job else {}
+    if error.status == HTTPStatus.UNAUTHORIZED:
+        headers["WWW-Authenticate"] = "Bearer"
+    if isinstance(error, MethodNotAllowed):
+        headers["Allow"] = error.allowed
+    if (
+        isinstance(error, UpstreamError | StorageUnavailable | NotReady | BudgetExhausted)
+        and error.retry_after is not None
+    ):
+        headers["Retry-After"] = str(ceil(error.retry_after))
+    return headers

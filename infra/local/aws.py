@@ -1,0 +1,139 @@
+"""S3, SQS and DynamoDB on this machine, with the bucket, the queues, the table and the secret that Steno has in AWS.
+
+MiniStack enforces what S3 enforces of a presigned POST, and notifies the queue as S3 does.
+"""
+
+import os
+import socket
+import subprocess
+import sys
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
+from pathlib import Path
+from typing import Any
+
+from infra.local.child import end_with_parent
+
+NAME = "steno"
+QUEUES = {  # by the settings that have their addresses
+    "RECORDINGS_QUEUE_URL": NAME,
+    "PARTS_QUEUE_URL": f"{NAME}-parts",
+    "EXPRESS_QUEUE_URL": f"{NAME}-express",
+}
+VISIBILITY_SECONDS = 60  # of a message that no step has held yet
+_START_SECONDS = 30.0
+
+
+@contextmanager
+def local_aws(state: Path, origins: tuple[str, ...] = ()) -> Iterator[dict[str, str]]:
+    """The environment that points boto3 and Steno at it; what is stored lives on in `state`."""
+    port = free_port()
+    environment = {
+        "AWS_ENDPOINT_URL": f"http://127.0.0.1:{port}",
+        "AWS_ACCESS_KEY_ID": "local",
+        "AWS_SECRET_ACCESS_KEY": "local",
+        "AWS_DEFAULT_REGION": "us-east-1",
+        "BUCKET_NAME": NAME,
+        "TABLE_NAME": NAME,
+    }
+    with _ministack(port, state):
+        yield {**environment, **_provide(environment, origins)}
+
+
+@contextmanager
+def _ministack(port: int, state: Path) -> Iterator[None]:
+    settings = {
+        "BIND_HOST": "127.0.0.1",
+        "EDGE_PORT": str(port),  # with GATEWAY_PORT, queues would be named by a port that changes
+        "SFTP_ENABLED": "0",
+        "IOT_MTLS_ENABLED": "0",
+        "LOG_LEVEL": "ERROR",
+        "PERSIST_STATE": "1",
+        "S3_PERSIST": "1",
+        "STATE_DIR": str(state / "state"),
+        "S3_DATA_DIR": str(state / "s3"),
+    }
+    command = [sys.executable, "-m", "infra.local.aws"]
+    environment = {**os.environ, **settings}
+    # In a session of its own, so that Ctrl-C reaches it only after the app has ended.
+    state.mkdir(parents=True, exist_ok=True)
+    with (
+        (state / "aws.log").open("wb") as said,
+        subprocess.Popen(
+            command, stdin=subprocess.PIPE, stdout=said, stderr=said, env=environment, start_new_session=True
+        ) as process,
+    ):
+        try:
+            wait_for(port, process, said.name)
+            yield
+        finally:
+            assert process.stdin
+            process.stdin.close()
+
+
+def wait_for(port: int, process: subprocess.Popen[bytes], log: str) -> None:
+    deadline = time.monotonic() + _START_SECONDS
+    while process.poll() is None and time.monotonic() < deadline:
+        with socket.socket() as probe:
+            if probe.connect_ex(("127.0.0.1", port)) == 0:
+                return
+        time.sleep(0.05)
+    raise RuntimeError(f"The local AWS did not start; what it said is in {log}.")
+
+
+def _provide(environment: dict[str, str], origins: tuple[str, ...]) -> dict[str, str]:
+    """Make the bucket, the queues, the table and the secret, unless they are there; return the queues' addresses."""
+    import boto3
+
+    session = boto3.session.Session(
+        environment["AWS_ACCESS_KEY_ID"], environment["AWS_SECRET_ACCESS_KEY"], region_name="us-east-1"
+    )
+    s3, sqs, table, secrets = (
+        session.client(service, endpoint_url=environment["AWS_ENDPOINT_URL"])
+        for service in ("s3", "sqs", "dynamodb", "secretsmanager")
+    )
+    with suppress(secrets.exceptions.ResourceExistsException):
+        secrets.create_secret(Name=NAME, SecretString="offline")  # for functions that are tried against all this
+    attributes = {"VisibilityTimeout": str(VISIBILITY_SECONDS)}
+    urls = {
+        setting: sqs.create_queue(QueueName=name, Attributes=attributes)["QueueUrl"] for setting, name in QUEUES.items()
+    }
+    asked = {"QueueUrl": urls["RECORDINGS_QUEUE_URL"], "AttributeNames": ["QueueArn"]}
+    arn = sqs.get_queue_attributes(**asked)["Attributes"]["QueueArn"]
+    if NAME not in [bucket["Name"] for bucket in s3.list_buckets()["Buckets"]]:
+        s3.create_bucket(Bucket=NAME)
+    s3.put_bucket_notification_configuration(Bucket=NAME, NotificationConfiguration=_notifications(arn))
+    if origins:
+        s3.put_bucket_cors(Bucket=NAME, CORSConfiguration=_cors(origins))
+    if NAME not in table.list_tables()["TableNames"]:
+        table.create_table(
+            TableName=NAME,
+            KeySchema=[{"AttributeName": "pk", "KeyType": "HASH"}, {"AttributeName": "sk", "KeyType": "RANGE"}],
+            AttributeDefinitions=[{"AttributeName": name, "AttributeType": "S"} for name in ("pk", "sk")],
+            BillingMode="PAY_PER_REQUEST",
+        )
+    return urls
+
+
+def _notifications(queue_arn: str) -> dict[str, Any]:
+    only_uploads = {"Key": {"FilterRules": [{"Name": "prefix", "Value": "uploads/"}]}}
+    return {"QueueConfigurations": [{"QueueArn": queue_arn, "Events": ["s3:ObjectCreated:*"], "Filter": only_uploads}]}
+
+
+def _cors(origins: tuple[str, ...]) -> dict[str, Any]:
+    rule = {"AllowedOrigins": list(origins), "AllowedMethods": ["POST"], "AllowedHeaders": ["*"]}
+    return {"CORSRules": [rule]}
+
+
+def free_port() -> int:
+    with socket.create_server(("127.0.0.1", 0)) as listener:
+        port: int = listener.getsockname()[1]
+        return port
+
+
+if __name__ == "__main__":
+    from ministack.app import main
+
+    end_with_parent()
+    main()

@@ -1,0 +1,205 @@
+"""budget.py: what counts against a day's cap, whatever becomes of the responses of the table."""
+
+from concurrent.futures import ThreadPoolExecutor
+
+import pytest
+from moto import mock_aws
+from moto.core.models import botocore_stubber
+
+from handler.aws.clients import AWS
+from handler.billing.budget import Budget
+from handler.errors import BudgetExhausted
+
+DAY = "spent#2026-11-21"
+
+
+@pytest.fixture
+def table(monkeypatch):
+    """DynamoDB in this process."""
+    for name in ("AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY"):
+        monkeypatch.setenv(name, "test")
+    monkeypatch.setenv("AWS_DEFAULT_REGION", "eu-west-1")
+    with mock_aws():
+        yield Table()
+
+
+class LostError(Exception):
+    """No response came, however often AWS's client tried."""
+
+
+class Table:
+    """A table whose writes are made twice while `lossy`, as when the response to the first was lost."""
+
+    def __init__(self):
+        self.client = AWS().table_client()
+        names = {"pk": "HASH", "sk": "RANGE"}
+        self.client.create_table(
+            TableName="steno",
+            BillingMode="PAY_PER_REQUEST",
+            KeySchema=[{"AttributeName": name, "KeyType": kind} for name, kind in names.items()],
+            AttributeDefinitions=[{"AttributeName": name, "AttributeType": "S"} for name in names],
+        )
+        self.lossy = False
+        self.loses = self.fails = 0
+        self.writes = 0
+        self.client.meta.events.register_first("before-send.dynamodb.UpdateItem", self._write)
+
+    def _write(self, request, **_):
+        self.writes += 1
+        if self.lossy:
+            assert botocore_stubber("before-send", request).status_code in (200, 400)
+        if self.loses == self.writes:
+            assert botocore_stubber("before-send", request).status_code == 200
+            raise LostError
+        if self.fails == self.writes:
+            raise LostError
+
+    def budget(self, everyone=100.0, each=None):
+        return Budget(self.client, "steno", everyone, each, lambda: 1_795_219_200.0)
+
+    def items(self):
+        found = self.client.scan(TableName="steno")["Items"]
+        return {item["sk"].partition("#")[0]: item for item in found if item["pk"] == DAY}
+
+    def spent(self):
+        return {name: float(item["seconds"]) for name, item in self.items().items()}
+
+
+def test_a_write_whose_response_was_lost_and_that_is_sent_again_counts_once(table):
+    budget = table.budget(100, 50)
+    table.lossy = True
+    reservation = budget.reserve("ada", 40)
+    assert table.spent() == {"all": 40, "caller": 40}
+    budget.settle(reservation, 10)
+    assert table.spent() == {"all": 10, "caller": 10}
+    budget.settle(budget.reserve("ada", 40), 40)
+    assert table.spent() == {"all": 50, "caller": 50}
+
+
+def test_a_reservation_that_takes_the_last_seconds_holds_though_its_response_was_lost(table):
+    table.lossy = True
+    table.budget(10).reserve("ada", 10)
+    with pytest.raises(BudgetExhausted, match="00:00 UTC"):
+        table.budget(10).reserve("ada", 1)
+    assert table.spent() == {"all": 10}
+
+
+@pytest.mark.parametrize("write", [1, 2])
+def test_a_reservation_that_fails_leaves_nothing_reserved_though_it_was_written(table, write):
+    table.loses = write
+    with pytest.raises(LostError):
+        table.budget(100, 50).reserve("ada", 40)
+    assert set(table.spent().values()) == {0}
+
+
+def test_settling_twice_is_settling_once(table):
+    budget = table.budget()
+    reservation = budget.reserve("ada", 40)
+    for _ in range(3):
+        budget.settle(reservation, 10)
+    assert table.spent() == {"all": 10}
+
+
+def test_a_reservation_with_a_name_is_made_once_and_settled_by_its_name(table):
+    budget = table.budget(100, 50)
+    for _ in range(3):
+        budget.reserve("ada", 40, "a job", "2026-11-21")
+    assert table.spent() == {"all": 40, "caller": 40}
+    for _ in range(3):
+        budget.settle(budget.reserved("ada", 40, "a job", "2026-11-21"), 10)
+    assert table.spent() == {"all": 10, "caller": 10}
+
+
+def test_a_reservation_with_a_name_stays_in_an_outage_for_whoever_settles_it(table):
+    """Parts of its job may be under way."""
+    budget = table.budget(100, 50)
+    budget.reserve("ada", 40, "a job", "2026-11-21")
+    table.fails = 3
+    with pytest.raises(LostError):
+        budget.reserve("ada", 40, "a job", "2026-11-21")
+    budget.settle(budget.reserved("ada", 40, "a job", "2026-11-21"), 30)
+    assert table.spent() == {"all": 30, "caller": 30}
+
+
+def test_a_reservation_with_a_name_that_is_refused_leaves_nothing_once_it_is_settled(table):
+    budget = table.budget(5, 50)
+    with pytest.raises(BudgetExhausted):
+        budget.reserve("ada", 6, "a job", "2026-11-21")
+    budget.settle(budget.reserved("ada", 6, "a job", "2026-11-21"), 0)
+    assert set(table.spent().values()) <= {0}
+
+
+def test_a_reservation_of_an_earlier_day_is_settled_on_that_day(table):
+    budget = table.budget(100)
+    budget.reserve("ada", 40, "a job", "2026-11-20")
+    budget.settle(budget.reserved("ada", 40, "a job", "2026-11-20"), 10)
+    assert table.spent() == {}
+    (item,) = table.client.scan(TableName="steno")["Items"]
+    assert (item["pk"], item["seconds"]) == ("spent#2026-11-20", 10)
+
+
+def test_a_reservation_that_is_never_settled_counts_as_spent_and_hinders_no_other(table):
+    budget = table.budget(10)
+    budget.reserve("ada", 4)
+    for _ in range(3):
+        budget.settle(budget.reserve("bob", 2), 2)
+    with pytest.raises(BudgetExhausted):
+        budget.reserve("bob", 1)
+    assert table.spent() == {"all": 10}
+
+
+def test_what_is_settled_leaves_nothing_in_the_item_but_its_seconds(table):
+    budget = table.budget()
+    kept = budget.reserve("ada", 1)
+    for _ in range(3):
+        budget.settle(budget.reserve("ada", 1), 1)
+    assert table.items()["all"]["unsettled"] == {kept.id}
+    budget.settle(kept, 1)
+    assert set(table.items()["all"]) == {"pk", "sk", "seconds", "expires"}
+
+
+def test_a_refusal_of_everybodys_budget_gives_back_the_callers(table):
+    budget = table.budget(5, 50)
+    with pytest.raises(BudgetExhausted):
+        budget.reserve("ada", 6)
+    budget.reserve("ada", 5)
+    with pytest.raises(BudgetExhausted):
+        budget.reserve("ada", 5)
+    assert table.spent() == {"all": 5, "caller": 5}
+
+
+def test_a_reservation_and_its_end_are_one_write_each_for_each_cap(table):
+    budget = table.budget(100, 50)
+    budget.settle(budget.reserve("ada", 40), 10)
+    assert table.writes == 4
+    budget.check("ada")
+    assert table.writes == 4
+
+
+def test_a_check_refuses_only_when_nothing_is_left(table):
+    budget = table.budget(100, 50)
+    budget.check("ada")
+    budget.reserve("ada", 49.9)
+    budget.check("ada")
+    budget.reserve("ada", 0.1)
+    with pytest.raises(BudgetExhausted, match="Your 50 seconds"):
+        budget.check("ada")
+    budget.check("bob")
+
+
+def test_reservations_at_once_never_pass_the_cap(aws):
+    """On the local AWS, because moto does not check a condition and write in one step."""
+    client = AWS().table_client()
+    budget = Budget(client, aws["table_name"], 10, None, lambda: 1_795_219_200.0)
+
+    def reserve(_):
+        try:
+            return budget.reserve("ada", 3)
+        except BudgetExhausted:
+            return None
+
+    with ThreadPoolExecutor(8) as pool:
+        made = [one for one in pool.map(reserve, range(8)) if one]
+    assert len(made) == 3
+    (item,) = client.scan(TableName=aws["table_name"])["Items"]
+    assert (item["sk"], item["seconds"]) == ("all", 9)

@@ -1,0 +1,108 @@
+"""The layers of handler/: imports go down only, and nothing happens when a module is imported."""
+
+import ast
+import subprocess
+import sys
+from graphlib import TopologicalSorter
+
+import pytest
+
+from tests.conftest import ROOT
+
+HANDLER = ROOT / "handler"
+# A package or a module may import what is below it. Those of one layer do not import each other.
+LAYERS = [
+    {"main", "worker"},
+    {"web", "steps"},
+    {"transcription.direct", "transcription.purchase"},
+    {"wiring"},
+    {"transcription"},
+    {"jobs"},
+    {"billing"},
+    {"settings"},
+    {"upstream"},
+    {"transcripts"},
+    {"recordings"},
+    {"aws"},
+    {"logs"},
+    {"errors"},
+]
+LAYER = {name: number for number, layer in enumerate(LAYERS) for name in layer}
+MODULES = [
+    ".".join(path.relative_to(HANDLER).with_suffix("").parts)
+    for path in HANDLER.rglob("*.py")
+    if path.name != "__init__.py"
+]
+ENTRIES = {"main"}
+
+
+def imported(path):
+    """The dotted names that a file imports, at once or later."""
+    for node in ast.walk(ast.parse(path.read_text())):
+        if isinstance(node, ast.ImportFrom) and node.module:
+            yield from (f"{node.module}.{name.name}" for name in node.names)
+        elif isinstance(node, ast.Import):
+            yield from (name.name for name in node.names)
+
+
+def file_of(module):
+    return HANDLER / (module.replace(".", "/") + ".py")
+
+
+def imports_of(module):
+    """The handler's modules that a module imports."""
+    for name in imported(file_of(module)):
+        inside = name.removeprefix("handler.")
+        if inside not in (name, "__version__"):
+            yield inside if inside in MODULES else inside.rpartition(".")[0]
+
+
+def layer_of(module):
+    return LAYER[module] if module in LAYER else LAYER[module.partition(".")[0]]
+
+
+@pytest.mark.parametrize("module", MODULES)
+def test_a_module_imports_only_from_its_package_and_the_layers_below(module):
+    for name in imports_of(module):
+        same_package = "." in name and name.partition(".")[0] == module.partition(".")[0]
+        assert same_package or layer_of(name) > layer_of(module), name
+
+
+def test_no_modules_import_each_other_in_a_circle():
+    assert list(TopologicalSorter({module: set(imports_of(module)) for module in MODULES}).static_order())
+
+
+def test_a_package_has_a_docstring_and_no_code():
+    for path in HANDLER.rglob("*/__init__.py"):
+        if path.parent != HANDLER:
+            (only,) = ast.parse(path.read_text()).body
+            assert isinstance(only, ast.Expr), path
+
+
+def test_infra_imports_the_handler_only_where_make_run_starts_it():
+    for path in (ROOT / "infra").glob("*.py"):
+        assert not any(name.startswith("handler") for name in imported(path)), path
+
+
+def test_one_module_imports_the_media_library_and_one_package_the_speech_service():
+    for module in MODULES:
+        names = {name.partition(".")[0] for name in imported(file_of(module))}
+        assert "av" not in names or module == "recordings.decoder"
+        assert "openai" not in names or module in ("upstream.openai_sdk", "upstream.refusals")
+        assert "httpx2" not in names or module.startswith("upstream.") or module == "wiring"
+
+
+def test_importing_a_module_reads_no_settings_and_calls_nobody():
+    """An interpreter without an environment, which ends at the first connection, imports one after another."""
+    watch = "sys.addaudithook(lambda event, _: event in ('socket.connect', 'socket.getaddrinfo') and os._exit(1))"
+    modules = sorted(set(MODULES) - ENTRIES)
+    each = f"for name in {modules}: print(name, flush=True); importlib.import_module('handler.' + name)"
+    program = f"import importlib, os, sys; {watch}\n{each}"
+    run = subprocess.run([sys.executable, "-c", program], cwd=ROOT, env={}, capture_output=True, text=True, check=False)
+    assert run.returncode == 0, f"{run.stdout.split()[-1]}: {run.stderr}"
+
+
+@pytest.mark.parametrize("entry", ["web.app", "worker"])
+def test_a_status_poll_does_not_import_the_upstreams_client(entry):
+    program = f"import sys, handler.{entry}; assert not {{'openai', 'boto3', 'httpx2'}} & set(sys.modules)"
+    subprocess.run([sys.executable, "-c", program], cwd=ROOT, check=True)

@@ -1,0 +1,68 @@
+"""words.py: what a text is made of, in scripts with spaces and without."""
+
+import pytest
+
+from handler.transcripts.words import Ending, joined_text, words
+
+
+@pytest.mark.parametrize(
+    ("text", "said"),
+    [
+        (" Ever tried.\n Ever  failed. ", ["Ever", "tried.", "Ever", "failed."]),
+        ("今日は。晴れ、OK です", ["今", "日", "は。", "晴", "れ、", "OK", "で", "す"]),
+        ("สวัสดีครับ", ["ส", "วั", "ส", "ดี", "ค", "รั", "บ"]),
+        ("彼は「はい」と", ["彼", "は", "「は", "い」", "と"]),
+        ("コーヒーとお茶", ["コー", "ヒー", "と", "お", "茶"]),
+        ("きゃっと", ["きゃっ", "と"]),
+        ("ดื่มน้ำมาก", ["ดื่", "ม", "น้ำ", "มา", "ก"]),
+        ("เมา", ["เมา"]),
+        ("１２３ 日", ["１２３", "日"]),
+        ("ទៅ។ ၁", ["ទៅ។", "၁"]),
+        ("안녕 하세요", ["안녕", "하세요"]),
+        ("مرحبا، نعم؟", ["مرحبا،", "نعم؟"]),
+        ("", []),
+        (" \t\n", []),
+    ],
+)
+def test_a_text_is_its_words_or_its_characters(text, said):
+    found = words(text)
+    assert [word.text for word in found] == said
+    assert all(text[word.first : word.last] == word.text for word in found)
+
+
+@pytest.mark.parametrize(
+    ("word", "ending"),
+    [
+        ("tried.", Ending.STOP),
+        ('"Why?"', Ending.STOP),
+        ("は。", Ending.STOP),
+        ("نعم؟", Ending.STOP),
+        ("short,", Ending.COMMA),
+        ("„Warum?“", Ending.STOP),
+        ("»Warum?«", Ending.STOP),
+        ("ទៅ។", Ending.STOP),
+        ("is:", Ending.STOP),
+        ("then;", Ending.STOP),
+        ("well—", Ending.COMMA),
+        ("れ、", Ending.COMMA),
+        ("ever", Ending.NONE),
+        ("3.5", Ending.NONE),
+        ('""', Ending.NONE),
+    ],
+)
+def test_a_word_tells_how_it_ends(word, ending):
+    assert words(word)[0].ending is ending
+
+
+@pytest.mark.parametrize(
+    ("texts", "whole"),
+    [
+        (["Ever tried.", " Ever failed. ", ""], "Ever tried. Ever failed."),
+        (["今日は。", "晴れです"], "今日は。晴れです"),
+        (["สวัสดี", "ครับ"], "สวัสดีครับ"),
+        (["晴れ", "Ever tried."], "晴れ Ever tried."),
+        (["", " "], ""),
+    ],
+)
+def test_texts_are_joined_as_their_script_joins_words(texts, whole):
+    assert joined_text(texts) == whole
