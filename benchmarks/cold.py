@@ -43,11 +43,11 @@ _FIRST_BYTES = 50_000
 _ANSWER = "import json; assert {module}.lambda_handler(json.load(open('{event}')), None)['statusCode'] == 200; "
 _EXIT = "import os; os._exit(0)"  # an interpreter's tidy end is no part of a cold start
 
-_STENO = "import anyio, handler.main; wiring = handler.main.app.state.wiring; "
+_STENO = "import anyio, handler.main; services = handler.main.app.state.services; "
 _SPEECH, _JOBS, _FORM = (
-    "anyio.run(wiring.speech); ",
-    "wiring.jobs.client; ",
-    "wiring.jobs.objects.form('k', '', 1, 1); ",
+    "anyio.run(services.client.ready); ",
+    "services.jobs.client; ",
+    "services.jobs.objects.form('k', '', 1, 1); ",
 )
 _FLOOR = "import fastapi, mangum; "
 _UPSTREAM_FLOOR = _FLOOR + "import httpx2; httpx2.Client(); "
@@ -92,7 +92,7 @@ def cases(upstream: str, aws: Mapping[str, str], request: Path) -> Iterator[Case
         "cold start, secret read and presigning ready",
         0.8,
         0.55,
-        Start(_STENO + "wiring.openai_key.get(); " + _SPEECH + _FORM, environment=secret),
+        Start(_STENO + "services.openai_key.get(); " + _SPEECH + _FORM, environment=secret),
         Start("import naive; naive.upload(); ", naive=True, environment=secret),
         Start(_UPSTREAM_FLOOR + _AWS_FLOOR + "session.client('s3'); session.client('secretsmanager'); "),
     )

@@ -23,8 +23,8 @@ from handler.jobs.job import Job
 from handler.jobs.parts import SentPart
 from handler.jobs.store import Jobs
 from handler.recordings.speech_activity import SAMPLE_RATE
+from handler.services import build_services
 from handler.settings import read_settings
-from handler.wiring import Wiring
 from infra.local.aws import local_aws
 from infra.local.worker import working
 
@@ -82,7 +82,7 @@ def _run(recordings: int) -> _Run:
         service, settings = _Service(), read_settings()
         jobs = Jobs(settings, limits=WORKER_LIMITS)
         sent: dict[bytes, float] = {}
-        with working(Wiring(settings, transport=service, jobs=jobs)) as threads:
+        with working(build_services(settings, transport=service, jobs=jobs)) as threads:
             arrivals, made = [], []
             for _ in range(recordings):
                 arrivals.append(time.monotonic())

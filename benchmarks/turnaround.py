@@ -25,8 +25,8 @@ from benchmarks.row import Row, table
 from benchmarks.speech import encoded
 from handler.aws.clients import WORKER_LIMITS
 from handler.jobs.store import Jobs
+from handler.services import build_services
 from handler.settings import read_settings
-from handler.wiring import Wiring
 from infra.local.aws import local_aws
 from infra.local.worker import working
 
@@ -87,10 +87,10 @@ def measured(words_per_second: float = 0.0) -> Hour:
         os.environ |= {**environment, "OPENAI_API_KEY": "offline"}
         service, settings = Service(words_per_second), read_settings()
         jobs = Jobs(settings, limits=WORKER_LIMITS)
-        wiring = Wiring(settings, transport=service, jobs=jobs)
+        services = build_services(settings, transport=service, jobs=jobs)
         recording = encoded("m4a", SECONDS, Path(folder))
         with aws_calls.counted(but=threading.get_ident()) as calls:  # this thread only waits
-            with working(wiring) as threads:
+            with working(services) as threads:
                 job, form = jobs.create("hour.m4a", "audio/mp4", recording.stat().st_size, {})
                 with recording.open("rb") as file:
                     httpx2.post(form["url"], data=form["fields"], files={"file": file}, timeout=60).raise_for_status()

@@ -19,7 +19,8 @@ from handler.web.gateway import Gateway
 
 logs.prepare(on_lambda="AWS_LAMBDA_FUNCTION_NAME" in os.environ)
 app = create_app(read_settings())
-app.state.wiring.prepare()
+if jobs := app.state.services.stored_jobs:
+    jobs.client  # noqa: B018 - built now: a start on Lambda has more of a processor than a request has
 
 # Everything Steno answers is text; what Mangum does not know as text it sends in base64.
 lambda_handler = Mangum(

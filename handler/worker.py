@@ -20,6 +20,7 @@ from handler.jobs.job import identity_of
 from handler.jobs.messages import GiveBack, Halving, Message, Senseless, read
 from handler.jobs.parts import SentPart
 from handler.jobs.store import Jobs
+from handler.services import Services, build_services
 from handler.settings import read_settings
 from handler.steps.cut import Cut
 from handler.steps.dead_letters import DeadLetters
@@ -27,7 +28,6 @@ from handler.steps.finish import Finish
 from handler.steps.pacing import USUAL, Pacing
 from handler.steps.transcribe_part import TranscribePart
 from handler.upstream.busy import Busy
-from handler.wiring import Wiring
 
 log = logging.getLogger("steno")
 
@@ -48,12 +48,13 @@ class Worker:
     pacing: Pacing
 
     @classmethod
-    def of(cls, wiring: Wiring, pacing: Pacing = USUAL, sleep: Callable[[float], None] = time.sleep) -> "Worker":
-        jobs, metrics = wiring.jobs, wiring.metrics
-        finish = Finish(jobs, metrics, wiring.today)
-        busy = Busy(jobs.client, jobs.table, wiring.settings.openai_base_url, jobs.clock)
-        part = TranscribePart(jobs, finish, busy, wiring.build_speech, metrics, pacing, wiring.today, sleep)
-        cut = Cut(jobs, finish, pacing, wiring.today)
+    def of(cls, services: Services, pacing: Pacing = USUAL, sleep: Callable[[float], None] = time.sleep) -> "Worker":
+        """Build the steps over what the process shares."""
+        jobs, metrics, models = services.jobs, services.metrics, services.models
+        finish = Finish(jobs, metrics, models)
+        busy = Busy(jobs.client, jobs.table, models.base_url, jobs.clock)
+        part = TranscribePart(jobs, finish, busy, services.client, metrics, pacing, models, sleep)
+        cut = Cut(jobs, finish, pacing, models)
         return cls(cut, part, DeadLetters(jobs, finish, metrics), lambda: jobs.queues.sqs, pacing)
 
     def handle(self, event: dict[str, Any], context: Any) -> dict[str, Any]:
@@ -128,7 +129,7 @@ def _at_once(work: Callable[[Message], bool], messages: list[Message]) -> list[b
 def _worker() -> Worker:
     settings = read_settings()
     logs.prepare(on_lambda=True)
-    return Worker.of(Wiring(settings, jobs=Jobs(settings, limits=WORKER_LIMITS)))
+    return Worker.of(build_services(settings, jobs=Jobs(settings, limits=WORKER_LIMITS)))
 
 
 def lambda_handler(event: dict[str, Any], context: Any) -> dict[str, Any]:

@@ -21,9 +21,9 @@ from xdist.scheduler import LoadScopeScheduling
 
 from handler.aws.clients import WORKER_LIMITS
 from handler.jobs.store import Jobs
+from handler.services import build_services
 from handler.settings import Settings
 from handler.web.app import create_app
-from handler.wiring import Wiring
 from infra.local.aws import QUEUES, VISIBILITY_SECONDS, local_aws
 from tests.false_upstream import FalseUpstream
 from tests.samples import recording
@@ -124,7 +124,7 @@ def settings(**given):
 def app(upstream=None, today=TODAY, **given):
     """The real app over a false upstream."""
     chosen = settings(**given)
-    return create_app(chosen, Wiring(chosen, transport=upstream or FalseUpstream(), today=lambda: today))
+    return create_app(chosen, build_services(chosen, transport=upstream or FalseUpstream(), today=lambda: today))
 
 
 @pytest.fixture

@@ -27,8 +27,8 @@ from handler.errors import NotFailed, NotFound
 from handler.jobs.job import Caller, Job
 from handler.jobs.store import Jobs
 from handler.recordings.container import identify
+from handler.services import build_services
 from handler.steps.pacing import USUAL, Pacing
-from handler.wiring import Wiring
 from handler.worker import Worker
 from infra.local.worker import Context, record_of
 from tests.conftest import TODAY, settings
@@ -139,7 +139,7 @@ class World:
         self.now = 1_800_000_000.0
         self.caller, self.jobs = (Jobs(chosen, lambda: self.now) for _ in range(2))
         upstream = httpx2.MockTransport(self._answer)
-        self._wiring = Wiring(chosen, transport=upstream, today=lambda: TODAY, jobs=self.jobs)
+        self._services = build_services(chosen, transport=upstream, today=lambda: TODAY, jobs=self.jobs)
         for client in (self.jobs.client, self.jobs.objects.client, self.jobs.queues.sqs):
             client.meta.events.register("provide-client-params", self._before_call)
             client.meta.events.register_first("before-send", self._lose_response)
@@ -160,7 +160,7 @@ class World:
 
     def use(self, pacing):
         self._pacing = pacing
-        self.worker = Worker.of(self._wiring, pacing)
+        self.worker = Worker.of(self._services, pacing)
 
     def empty(self):
         """Begin anew, with nothing stored."""

@@ -35,8 +35,8 @@ from handler.jobs.parts import SentPart
 from handler.jobs.queues import Queues
 from handler.jobs.store import Jobs
 from handler.recordings.speech_activity import SAMPLE_RATE
+from handler.services import build_services
 from handler.steps.pacing import USUAL
-from handler.wiring import Wiring
 from handler.worker import Worker
 from infra.local.worker import Context
 from tests.conftest import TODAY, settings
@@ -438,8 +438,8 @@ class Simulated:
         self.completed, self.completed_at = Counter(), {}
         self._aws_seconds, self._chance = aws_seconds, random.Random(1)
         self.caller, engine = self._jobs(), self._engine()
-        wiring = Wiring(self._settings, transport=self.upstream, today=lambda: TODAY, jobs=engine)
-        worker = Worker.of(wiring, replace(pacing, hold=_HOLD_SECONDS), self.simulation.take)
+        services = build_services(self._settings, transport=self.upstream, today=lambda: TODAY, jobs=engine)
+        worker = Worker.of(services, replace(pacing, hold=_HOLD_SECONDS), self.simulation.take)
         for queue, most in zip(QUEUES, (max(2, concurrency // 4), concurrency, max(2, concurrency // 2)), strict=True):
             self.sqs.connect(queue, lambda event: worker.handle(event, Context()), most)
         self.sqs.connect(DEAD_LETTERS, worker.handle_dead_letters, 2)

@@ -11,9 +11,9 @@ import httpx2
 from botocore.exceptions import EndpointConnectionError
 from starlette.testclient import TestClient
 
+from handler.services import build_services
 from handler.steps.pacing import Pacing
 from handler.web.app import create_app
-from handler.wiring import Wiring
 from handler.worker import Worker
 from infra.local.worker import Context, record_of, working
 from tests.conftest import TODAY, own_client, settings
@@ -41,12 +41,12 @@ class Place:
         """Over a false upstream, unless the address of a real one is given."""
         chosen = settings(**aws, **given)
         transport = upstream or (None if "openai_base_url" in given else FalseUpstream())
-        self.wiring = Wiring(chosen, transport=transport, today=lambda: today, jobs=jobs, metrics=metrics)
-        self.app = create_app(chosen, self.wiring)
+        self.services = build_services(chosen, transport=transport, today=lambda: today, jobs=jobs, metrics=metrics)
+        self.app = create_app(chosen, self.services)
         self.http = TestClient(self.app, raise_server_exceptions=False)
-        self.jobs = self.wiring.jobs
+        self.jobs = self.services.jobs
         self.pacing = pacing
-        self.worker = Worker.of(self.wiring, pacing)
+        self.worker = Worker.of(self.services, pacing)
         self.s3, self.sqs = (own_client(name, os.environ["AWS_ENDPOINT_URL"]) for name in ("s3", "sqs"))
         queues = self.jobs.queues
         self.queue, self.parts_queue, self.express_queue = queues.recordings, queues.parts, queues.express
@@ -157,7 +157,7 @@ class Server(Place):
     @contextlib.contextmanager
     def at_work(self):
         """The worker polls the queues as `make run` does."""
-        with working(self.wiring, self.pacing) as threads:
+        with working(self.services, self.pacing) as threads:
             yield
         for queue in (self.queue, self.parts_queue, self.express_queue):
             self.sqs.send_message(QueueUrl=queue, MessageBody=_NOTHING)  # ends the long poll

@@ -9,8 +9,8 @@ from starlette.responses import RedirectResponse
 from starlette.routing import Route
 from starlette.testclient import TestClient
 
+from handler.services import build_services
 from handler.web.app import create_app
-from handler.wiring import Wiring
 from tests.attacks.canaries import canaries
 from tests.conftest import serving, settings
 from tests.false_upstream import FalseUpstream
@@ -68,7 +68,7 @@ def test_an_upstream_that_sends_us_elsewhere_is_not_followed(webm, tmp_path, sta
         door = Starlette(routes=[Route("/v1/audio/transcriptions", elsewhere, methods=["POST"])])
         with serving(door) as url:
             chosen = settings(openai_base_url=f"{url}/v1", request_deadline_seconds=3)
-            with TestClient(create_app(chosen, Wiring(chosen))) as http:
+            with TestClient(create_app(chosen, build_services(chosen))) as http:
                 answer = http.post("/api/transcribe", files={"file": webm})
         assert (answer.status_code, answer.json()["code"]) == (502, "upstream_failed")
         assert len(asked) == 1

@@ -14,8 +14,7 @@ HANDLER = ROOT / "handler"
 LAYERS = [
     {"main", "worker"},
     {"web", "steps"},
-    {"transcription.direct", "transcription.purchase"},
-    {"wiring"},
+    {"services"},
     {"transcription"},
     {"jobs"},
     {"billing"},
@@ -58,7 +57,7 @@ def imports_of(module):
 
 
 def layer_of(module):
-    return LAYER[module] if module in LAYER else LAYER[module.partition(".")[0]]
+    return LAYER[module.partition(".")[0]]
 
 
 @pytest.mark.parametrize("module", MODULES)
@@ -89,7 +88,7 @@ def test_one_module_imports_the_media_library_and_one_package_the_speech_service
         names = {name.partition(".")[0] for name in imported(file_of(module))}
         assert "av" not in names or module == "recordings.decoder"
         assert "openai" not in names or module in ("upstream.openai_sdk", "upstream.refusals")
-        assert "httpx2" not in names or module.startswith("upstream.") or module == "wiring"
+        assert "httpx2" not in names or module.startswith("upstream.") or module == "services"
 
 
 def test_importing_a_module_reads_no_settings_and_calls_nobody():

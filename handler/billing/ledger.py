@@ -12,7 +12,7 @@ import zlib
 from collections.abc import Callable
 from contextlib import suppress
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, BinaryIO
 
 from handler.aws.numbers import number
 from handler.transcripts.transcript import Transcript
@@ -42,9 +42,17 @@ class Answer:
     seconds: float
 
 
-def key_of(owner: str, digest: str, parameters: dict[str, Any]) -> str:
-    """The name of one question: these bytes, from this owner, asked of this model in this way."""
-    return hashlib.sha256(json.dumps([owner, digest, parameters], sort_keys=True).encode()).hexdigest()
+def digest_of(recording: BinaryIO) -> str:
+    """Return the SHA-256 of a file, in hexadecimal digits."""
+    recording.seek(0)
+    return hashlib.file_digest(recording, "sha256").hexdigest()  # type: ignore[arg-type] # all files can readinto
+
+
+def key_of(owner: str, digest: str, parameters: dict[str, Any], upstream: str) -> str:
+    """Return the key of an answer: to this owner, about the bytes with this SHA-256, with these
+    parameters, of the upstream at this address."""
+    asked = [owner, digest, {**parameters, "upstream": upstream}]
+    return hashlib.sha256(json.dumps(asked, sort_keys=True).encode()).hexdigest()
 
 
 class Ledger:

@@ -1,15 +1,13 @@
 """How a job's recording is asked about: the model, the options, and the names of the answers in the ledger."""
 
-from collections.abc import Callable
 from dataclasses import dataclass
-from datetime import date
 from typing import Any
 
 from handler.billing.ledger import key_of
+from handler.errors import InvalidOption
 from handler.jobs.job import Job
-from handler.settings import Settings
 from handler.transcription.options import Options
-from handler.upstream.models import DEFAULT_MODEL, MODELS, serving
+from handler.upstream.models import DEFAULT_MODEL, MODELS, Models
 
 
 @dataclass(frozen=True)
@@ -22,20 +20,17 @@ class Asking:
     upstream: str
 
     @classmethod
-    def of(cls, job: Job, settings: Settings, today: Callable[[], date]) -> "Asking":
-        name = job.options.get("model") or settings.whisper_model
-        model = serving(name, today(), settings.openai_base_url) or MODELS[DEFAULT_MODEL]
+    def of(cls, job: Job, models: Models) -> "Asking":
+        try:
+            model = models.get(job.options.get("model"))
+        except InvalidOption:  # a model that another version of the API had
+            model = MODELS[DEFAULT_MODEL]
         # A newer version of the API may have stored an option that this function does not have.
         options = Options.model_validate(job.options, extra="ignore")
         # Times are always asked for where the model gives them, so that any format can be fetched later.
         timed = options.model_copy(update={"response_format": "verbose_json"})
-        return cls(
-            model.name,
-            timed.for_model(model, today()),
-            options.ask_for_times(model),
-            settings.openai_base_url,
-        )
+        return cls(model.name, timed.for_model(model, models.today()), options.ask_for_times(model), models.base_url)
 
     def entry(self, owner: str, digest: str) -> str:
         """Return the key of the answer about the bytes with this SHA-256."""
-        return key_of(owner, digest, {**self.parameters, "upstream": self.upstream})
+        return key_of(owner, digest, self.parameters, self.upstream)

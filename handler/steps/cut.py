@@ -3,13 +3,11 @@
 import hashlib
 import json
 import logging
-from collections.abc import Callable
 from dataclasses import dataclass, replace
-from datetime import date
 from pathlib import Path
 
 from handler.aws.outage import is_outage
-from handler.billing.ledger import Answer
+from handler.billing.ledger import Answer, digest_of
 from handler.errors import StenoError
 from handler.jobs.job import Job, is_from_request
 from handler.jobs.messages import Halving, Message
@@ -24,7 +22,7 @@ from handler.steps.asking import Asking
 from handler.steps.finish import Finish
 from handler.steps.heartbeat import heartbeat
 from handler.steps.pacing import Pacing
-from handler.transcription.purchase import digest_of
+from handler.upstream.models import Models
 
 log = logging.getLogger("steno")
 
@@ -39,7 +37,7 @@ class Cut:
     jobs: Jobs
     finish: Finish
     pacing: Pacing
-    today: Callable[[], date]
+    models: Models
 
     def recording(self, key: str, message: Message, until: float) -> None:
         """Cut the recording `key`, and transcribe what needs no upstream.
@@ -78,7 +76,7 @@ class Cut:
         """Fetch the recording and begin its generation. Return also what the ledger has of all of it."""
         with recording.open("w+b") as file:
             self.jobs.objects.fetch(job.key, file)
-            asking = Asking.of(job, self.jobs.settings, self.today)
+            asking = Asking.of(job, self.models)
             digest = digest_of(file)
             entry = asking.entry(job.owner, digest)
             known = self.jobs.ledger.known(entry)
@@ -160,7 +158,7 @@ class Cut:
         job = self.jobs.progress.split(job, whole.number, len(pieces))
         answer = PartTranscript(whole.number, whole.start, "", (), None, halving.seconds_paid, halving.entries, 0)
         self.jobs.parts.save(job.id, job.generation, answer, int(self.jobs.expiry()))
-        sending = _Sending(self.jobs, job, Asking.of(job, self.jobs.settings, self.today), None)
+        sending = _Sending(self.jobs, job, Asking.of(job, self.models), None)
         for piece in pieces:
             sending.send_piece(piece)
         self.finish.if_whole(sending.job)

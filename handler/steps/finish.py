@@ -1,9 +1,8 @@
 """The last step of a job: join its parts, store the transcript, and delete what is not needed any more."""
 
 import logging
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
-from datetime import date
 
 from handler.aws.metrics import Metrics
 from handler.aws.numbers import number
@@ -16,6 +15,7 @@ from handler.jobs.store import Jobs
 from handler.steps.asking import Asking
 from handler.transcripts.transcript import Transcript
 from handler.transcripts.words import joined_text
+from handler.upstream.models import Models
 
 log = logging.getLogger("steno")
 
@@ -26,7 +26,7 @@ class Finish:
 
     jobs: Jobs
     metrics: Metrics
-    today: Callable[[], date]
+    models: Models
 
     def if_whole(self, job: Job) -> None:
         """Complete the job if all of its parts are saved."""
@@ -37,7 +37,7 @@ class Finish:
             self._must_have_ended(job)
             self._superseded(job)
             return
-        transcript = joined(saved, Asking.of(job, self.jobs.settings, self.today).model, job.duration)
+        transcript = joined(saved, Asking.of(job, self.models).model, job.duration)
         for entry in job.entries if transcript.text else ():
             self.jobs.ledger.keep(entry, Answer(transcript, job.id, 0.0))
         self.complete(job, transcript, saved)

@@ -4,9 +4,7 @@ import logging
 import time
 from collections.abc import Callable
 from dataclasses import dataclass, replace
-from datetime import date
 from pathlib import Path
-from typing import TYPE_CHECKING
 from uuid import uuid4
 
 import anyio
@@ -28,9 +26,8 @@ from handler.steps.heartbeat import heartbeat
 from handler.steps.pacing import Pacing
 from handler.transcripts.transcript import Transcript
 from handler.upstream.busy import Busy, spread
-
-if TYPE_CHECKING:
-    from handler.upstream.client import Speech
+from handler.upstream.lazy_client import LazyClient
+from handler.upstream.models import Models
 
 log = logging.getLogger("steno")
 
@@ -51,10 +48,10 @@ class TranscribePart:
     jobs: Jobs
     finish: Finish
     busy: Busy
-    speech: "Callable[[], Speech]"
+    client: LazyClient
     metrics: Metrics
     pacing: Pacing
-    today: Callable[[], date]
+    models: Models
     sleep: Callable[[float], None] = time.sleep
 
     def run(self, part: SentPart, message: Message, until: float) -> None:
@@ -131,7 +128,7 @@ class TranscribePart:
         self._wait_for_turn(message)
         if tries.crashes >= _MOST_CRASHES:
             raise StenoError(_CRASHED)
-        asking = Asking.of(job, self.jobs.settings, self.today)
+        asking = Asking.of(job, self.models)
         with scratch() as folder:
             path = folder / "part.flac"
             with path.open("w+b") as file:
@@ -173,7 +170,7 @@ class TranscribePart:
     def _sent(self, path: Path, asking: Asking, within: float) -> Transcript:
         async def ask() -> Transcript:
             with path.open("rb") as file:
-                return await self.speech().transcribe(file, FLAC, asking.parameters, within, attempts=1)
+                return await self.client.get().transcribe(file, FLAC, asking.parameters, within, attempts=1)
 
         return anyio.run(ask)
 

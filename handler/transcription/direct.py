@@ -4,11 +4,11 @@ import time
 from dataclasses import dataclass
 from datetime import date
 from typing import Any, BinaryIO
-from uuid import uuid4
 
 import anyio
 import anyio.to_thread
 
+from handler.billing.ledger import digest_of, key_of
 from handler.errors import (
     BudgetExhausted,
     InvalidOption,
@@ -20,12 +20,12 @@ from handler.errors import (
     error_of,
 )
 from handler.jobs.job import Caller, Job
+from handler.jobs.store import Jobs
 from handler.recordings.container import Container, identify, lacks_most
 from handler.transcription.options import Options
-from handler.transcription.purchase import InDoubt, Payment, Question, digest_of
+from handler.transcription.purchase import InDoubt, Purchases, Question
 from handler.transcripts.transcript import Transcript
-from handler.upstream.models import Model, able
-from handler.wiring import Wiring
+from handler.upstream.models import Model, Models, able
 
 _ATTEMPTS = 3
 _LOOK_SECONDS = 0.25
@@ -52,48 +52,62 @@ class _Recording:
         return min(self.usual_seconds * _MOST_TYPICAL, _LONGEST_SECONDS)
 
 
-async def transcribe(
-    wiring: Wiring, file: BinaryIO, options: Options, caller: Caller, deadline: float
-) -> Transcript | Job:
-    """Return the transcript, or its job if it is not finished at `deadline` (`time.monotonic`)."""
-    today = wiring.today()
-    model = wiring.model_for(options.model)
-    parameters = options.for_model(model, today)
-    container = identify(file)
-    has_books = wiring.ledger is not None
-    digest = await anyio.to_thread.run_sync(digest_of, file) if has_books else ""
-    recording = _Recording(file, container, file.seek(0, 2), digest)
-    times = options.ask_for_times(model)  # the worker hears where the speech is
-    has_sure_way = wiring.settings.bucket_name is not None and not options.beyond_jobs
-    sure = SureWay(wiring, recording, options.of_job(model), caller, deadline, has_sure_way)
-    if sure.is_open and (times or not container.direct or _takes_too_long(recording, deadline)):
-        return await sure.outcome()
-    if times:
-        raise _without_times(options, model, today, wiring.settings.bucket_name is not None)
-    if not container.direct:
-        raise UnsupportedMedia(
-            f"The recording is {container.name}, which the speech service does not take."
-            " Send WebM, MP4, Ogg, WAV, MP3 or FLAC."
-        )
-    if time.monotonic() >= deadline:
-        raise UpstreamTimeout(
-            "The request took too long to arrive: no time is left to transcribe the recording."
-            " Nothing was billed. Send a shorter recording, or one in a compressed format.",
-            again=True,
-        )
-    question = Question(file, container, parameters, recording.digest, recording.usual_seconds, recording.most_seconds)
-    payment = Payment(wiring, caller, uuid4().hex)
-    within = (deadline - time.monotonic()) * (_DIRECT_SHARE if sure.is_open else 1)
-    try:
-        paid = await payment.transcript(question, within, _ATTEMPTS, doubtless=sure.is_open)
-    except (UnreadableRecording, UpstreamTimeout, UpstreamBusy, BudgetExhausted, InDoubt):
-        # The worker reads what the speech service cannot, has more time, and knows how long a recording really is.
-        if not sure.is_open:
-            raise
-        return await sure.outcome()
-    if sure.is_open and lacks_most(file, paid.transcript.seconds_billed):
-        return await sure.outcome()
-    return paid.transcript
+@dataclass(frozen=True)
+class Direct:
+    """Transcribes a recording that came in one request. Without `jobs`, it cannot be handed over."""
+
+    purchases: Purchases
+    models: Models
+    jobs: Jobs | None
+
+    async def transcribe(self, file: BinaryIO, options: Options, caller: Caller, deadline: float) -> Transcript | Job:
+        """Return the transcript, or its job if it is not finished at `deadline` (`time.monotonic`)."""
+        today = self.models.today()
+        model = self.models.get(options.model)
+        parameters = options.for_model(model, today)
+        container = identify(file)
+        digest = await anyio.to_thread.run_sync(digest_of, file) if self.jobs else ""
+        recording = _Recording(file, container, file.seek(0, 2), digest)
+        times = options.ask_for_times(model)  # the cutter finds where the speech is
+        handover = None
+        if self.jobs and not options.beyond_jobs:
+            identity = key_of(caller.owner, digest, options.of_job(model), self.models.base_url)[:32]
+            handover = Handover(self.jobs, identity, recording, options.of_job(model), caller, deadline)
+        if handover and (times or not container.direct or _takes_too_long(recording, deadline)):
+            return await handover.outcome()
+        if times:
+            raise _without_times(options, model, today, self.jobs is not None)
+        if not container.direct:
+            raise UnsupportedMedia(
+                f"The recording is {container.name}, which the speech service does not take."
+                " Send WebM, MP4, Ogg, WAV, MP3 or FLAC."
+            )
+        question = Question(file, container, parameters, digest, recording.usual_seconds, recording.most_seconds)
+        return await self._bought(question, caller, handover, deadline)
+
+    async def _bought(
+        self, question: Question, caller: Caller, handover: "Handover | None", deadline: float
+    ) -> Transcript | Job:
+        """Send the recording; hand it over if the upstream cannot transcribe it within the request."""
+        within = (deadline - time.monotonic()) * (_DIRECT_SHARE if handover else 1)
+        if within <= 0:
+            raise UpstreamTimeout(
+                "The request took too long to arrive: no time is left to transcribe the recording."
+                " Nothing was billed. Send a shorter recording, or one in a compressed format.",
+                again=True,
+            )
+        try:
+            transcript = await self.purchases.transcript(
+                question, caller, within, _ATTEMPTS, doubtless=handover is not None
+            )
+        except (UnreadableRecording, UpstreamTimeout, UpstreamBusy, BudgetExhausted, InDoubt):
+            # The cutter reads what the upstream cannot, has more time, and measures how long a recording really is.
+            if handover is None:
+                raise
+            return await handover.outcome()
+        if handover and lacks_most(question.recording, transcript.seconds_billed):
+            return await handover.outcome()
+        return transcript
 
 
 def _without_times(options: Options, model: Model, today: date, has_bucket: bool) -> InvalidOption:
@@ -115,39 +129,32 @@ def _takes_too_long(recording: _Recording, deadline: float) -> bool:
 
 
 @dataclass(frozen=True)
-class SureWay:
-    """The recording as a job. The same recording, asked about in the same way, is always the same job."""
+class Handover:
+    """The recording as a job. The same recording with the same options is always the same job."""
 
-    wiring: Wiring
+    jobs: Jobs
+    identity: str
     recording: _Recording
     options: dict[str, Any]
     caller: Caller
     deadline: float
-    is_open: bool
 
     async def outcome(self) -> Transcript | Job:
-        """The job's transcript or its error; the job itself where it is not finished in time."""
-        jobs = self.wiring.jobs
+        """Return the job's transcript, or the job if it is not finished in time; raise its error if it failed."""
         job = await anyio.to_thread.run_sync(self._adopted)
         while not job.finished and time.monotonic() < self.deadline:
             await anyio.sleep(_LOOK_SECONDS)
-            job = await anyio.to_thread.run_sync(jobs.get, job.id)
+            job = await anyio.to_thread.run_sync(self.jobs.get, job.id)
         if job.status == "failed":
             error = error_of(**(job.error or {"code": "", "detail": ""}))
             error.job = job.id
             raise error
-        return await anyio.to_thread.run_sync(jobs.transcript, job) if job.finished else job
+        return await anyio.to_thread.run_sync(self.jobs.transcript, job) if job.finished else job
 
     def _adopted(self) -> Job:
-        identity = self.wiring.question(self.caller.owner, self.recording.digest, self.options)[:32]
         try:
-            self.wiring.jobs.get(identity)
+            self.jobs.get(self.identity)
         except NotFound:  # a new job, which will cost something
-            self.wiring.budget.check(self.caller.account)
-        return self.wiring.jobs.adopt(
-            identity,
-            self.recording.file,
-            self.recording.container,
-            self.options,
-            self.caller,
-        )
+            self.jobs.budget.check(self.caller.account)
+        recording = self.recording
+        return self.jobs.adopt(self.identity, recording.file, recording.container, self.options, self.caller)

@@ -19,7 +19,7 @@ from pydantic import (
 
 from handler.errors import InvalidOption
 from handler.transcription.field_errors import remedy
-from handler.upstream.models import MODEL_NAME, MODELS, OPENAI_URL, Model, able, serving
+from handler.upstream.models import MODEL_NAME, MODELS, Model, able
 
 TIMED_FORMATS = ("srt", "vtt", "verbose_json")
 Format = Literal["json", "text", "srt", "vtt", "verbose_json"]
@@ -253,14 +253,6 @@ class TranscribeOptions(Options):
 
 
 _REPEATABLE = {name for name, field in Options.model_fields.items() if field.default == []}
-
-
-def model_for(name: str, today: date, base_url: str = OPENAI_URL) -> Model:
-    """The model that answers for `name` at the upstream; InvalidOption if nobody knows it."""
-    model = serving(name, today, base_url)
-    if model is None:
-        raise InvalidOption("model", f"There is no model `{name[:100]}`. There are: {', '.join(MODELS)}.")
-    return model
 
 
 def _unable(option: str, reason: str, model: Model, ability: str, today: date) -> InvalidOption:

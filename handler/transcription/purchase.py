@@ -1,22 +1,25 @@
 """A recording or a part of one, sent to the speech service: paid for once, and within the day's budget."""
 
-import hashlib
 import logging
 import time
-from collections import defaultdict
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any, BinaryIO
+from uuid import uuid4
 
 import anyio
 import anyio.to_thread
 
-from handler.billing.ledger import Answer, Claim, Ledger, Taken
+from handler.aws.metrics import Metrics
+from handler.billing.budget import Budget
+from handler.billing.ledger import Answer, Claim, Ledger, Taken, key_of
 from handler.errors import StenoError, UpstreamBusy, UpstreamFailed, UpstreamTimeout
 from handler.jobs.job import Caller
+from handler.jobs.store import Jobs
 from handler.recordings.container import Container
 from handler.transcripts.transcript import Transcript
-from handler.wiring import Wiring
+from handler.upstream.lazy_client import LazyClient
+from handler.upstream.models import Models
 
 log = logging.getLogger("steno")
 
@@ -47,55 +50,53 @@ class Question:
 
 
 @dataclass(frozen=True)
-class Paid:
-    """`seconds` were paid for the transcript, or may have been; `entries` are where the ledger has it."""
+class Purchases:
+    """Pays for recordings: each once, as long as the ledger has its answer, and within the day's budget.
 
-    transcript: Transcript
-    seconds: float
-    entries: tuple[str, ...] = ()
+    Without `jobs`, a server has neither a ledger nor a budget: what is sent twice is paid twice.
+    """
 
+    client: LazyClient
+    metrics: Metrics
+    models: Models
+    jobs: Jobs | None
 
-class Payment:
-    """What one `holder`, a request or a job, pays for its caller. Answers are shared among an owner's holders only."""
+    async def transcript(
+        self, question: Question, caller: Caller, within: float, attempts: int, *, doubtless: bool = False
+    ) -> Transcript:
+        """Return the transcript within so many seconds, or raise one of errors.py.
 
-    def __init__(self, wiring: Wiring, caller: Caller, holder: str) -> None:
-        self._wiring = wiring
-        self._caller = caller
-        self._holder = holder
-        self._asking: defaultdict[str, anyio.Lock] = defaultdict(anyio.Lock)
+        InDoubt if an earlier try may have been billed, and the caller asks for a `doubtless` one.
+        """
+        if self.jobs is None:
+            return await self._heard(question, within, attempts)
+        ledger, holder, deadline = self.jobs.ledger, uuid4().hex, time.monotonic() + within
+        key = key_of(caller.owner, question.digest, question.parameters, self.models.base_url)
+        found = await self._claimed(ledger, key, holder, question, deadline)
+        if isinstance(found, Answer):
+            return found.transcript
+        if doubtless and found.doubt > 0:
+            await anyio.to_thread.run_sync(ledger.release, key, holder, question.seconds)
+            raise InDoubt
+        try:
+            transcript = await self._within_budget(self.jobs.budget, question, caller, deadline, attempts)
+        except Exception as error:
+            unpaid = 0.0 if _in_doubt(error) else question.seconds
+            await _booked(ledger.release, key, holder, unpaid)
+            raise
+        seconds = found.own + question.billed(transcript)
+        await _booked(ledger.keep, key, Answer(transcript, holder, seconds))
+        return transcript
 
-    async def transcript(self, question: Question, within: float, attempts: int, *, doubtless: bool = False) -> Paid:
-        """The transcript within so many seconds, or one of errors.py; InDoubt where a `doubtless` one cannot be had."""
-        ledger = self._wiring.ledger
-        if ledger is None:
-            transcript = await self._heard(question, within, attempts)
-            return Paid(transcript, question.billed(transcript))
-        deadline = time.monotonic() + within
-        key = self._wiring.question(self._caller.owner, question.digest, question.parameters)
-        async with self._asking[key]:  # a recording may say the same twice
-            found = await self._claimed(ledger, key, question, deadline)
-            if isinstance(found, Answer):
-                return Paid(found.transcript, found.seconds if found.holder == self._holder else 0.0, (key,))
-            if doubtless and found.doubt > 0:
-                await anyio.to_thread.run_sync(ledger.release, key, self._holder, question.seconds)
-                raise InDoubt
-            try:
-                transcript = await self._within_budget(question, deadline, attempts)
-            except Exception as error:
-                unpaid = 0.0 if _in_doubt(error) else question.seconds
-                await _booked(ledger.release, key, self._holder, unpaid)
-                raise
-            seconds = found.own + question.billed(transcript)
-            await _booked(ledger.keep, key, Answer(transcript, self._holder, seconds))
-            return Paid(transcript, seconds, (key,))
-
-    async def _claimed(self, ledger: Ledger, key: str, question: Question, deadline: float) -> Claim | Answer:
+    async def _claimed(
+        self, ledger: Ledger, key: str, holder: str, question: Question, deadline: float
+    ) -> Claim | Answer:
         """The ledger's answer, or the right to get it; waits for whoever is getting it now."""
         while True:
             left = deadline - time.monotonic()
             try:
                 return await anyio.to_thread.run_sync(
-                    ledger.claim, key, self._holder, question.seconds, left + _GRACE_SECONDS
+                    ledger.claim, key, holder, question.seconds, left + _GRACE_SECONDS
                 )
             except Taken:
                 if left < _LOOK_SECONDS:
@@ -104,9 +105,10 @@ class Payment:
                     ) from None
                 await anyio.sleep(_LOOK_SECONDS)
 
-    async def _within_budget(self, question: Question, deadline: float, attempts: int) -> Transcript:
-        budget = self._wiring.budget
-        reservation = await anyio.to_thread.run_sync(budget.reserve, self._caller.account, question.most_seconds)
+    async def _within_budget(
+        self, budget: Budget, question: Question, caller: Caller, deadline: float, attempts: int
+    ) -> Transcript:
+        reservation = await anyio.to_thread.run_sync(budget.reserve, caller.account, question.most_seconds)
         try:
             transcript = await self._heard(question, deadline - time.monotonic(), attempts)
         except Exception as error:
@@ -116,12 +118,12 @@ class Payment:
         return transcript
 
     async def _heard(self, question: Question, within: float, attempts: int) -> Transcript:
-        speech, began = await self._wiring.speech(), time.monotonic()
-        transcript = await speech.transcribe(
+        client, began = await self.client.ready(), time.monotonic()
+        transcript = await client.transcribe(
             question.recording, question.container, question.parameters, within, attempts=attempts
         )
         milliseconds = round((time.monotonic() - began) * 1000)
-        self._wiring.metrics.tell(UpstreamMilliseconds=milliseconds, SecondsPaid=question.billed(transcript))
+        self.metrics.tell(UpstreamMilliseconds=milliseconds, SecondsPaid=question.billed(transcript))
         return transcript
 
 
@@ -131,11 +133,6 @@ async def _booked(entry: Callable[..., None], *details: Any) -> None:
         await anyio.to_thread.run_sync(entry, *details)
     except Exception:
         log.exception("What was paid for cannot be written down:")
-
-
-def digest_of(recording: BinaryIO) -> str:
-    recording.seek(0)
-    return hashlib.file_digest(recording, "sha256").hexdigest()  # type: ignore[arg-type] # all files can readinto
 
 
 def _in_doubt(error: Exception) -> bool:

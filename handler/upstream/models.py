@@ -7,9 +7,12 @@ the options that every server with OpenAI's route takes.
 """
 
 import re
+from collections.abc import Callable
 from dataclasses import dataclass, replace
 from datetime import date, timedelta
 from urllib.parse import urlsplit
+
+from handler.errors import InvalidOption
 
 OPENAI_URL = "https://api.openai.com/v1"
 DEFAULT_MODEL = "gpt-transcribe"
@@ -94,6 +97,41 @@ def serving(name: str, today: date, base_url: str = OPENAI_URL) -> Model | None:
     """The model that answers for `name`: itself, the default once it is retired, none if nobody knows it."""
     model = named(name, base_url)
     return MODELS[DEFAULT_MODEL] if model and model.retired(today) else model
+
+
+@dataclass(frozen=True)
+class Models:
+    """The models of a server's upstream. `default` is the name of the server's own choice."""
+
+    default: str
+    base_url: str
+    today: Callable[[], date]
+
+    @property
+    def at_openai(self) -> bool:
+        return is_openai(self.base_url)
+
+    def get(self, name: str | None = None) -> Model:
+        """Return the model that answers today for `name`, or for the default. InvalidOption for an unknown one."""
+        name = name or self.default
+        model = serving(name, self.today(), self.base_url)
+        if model is None:
+            raise InvalidOption("model", f"There is no model `{name[:100]}`. There are: {', '.join(MODELS)}.")
+        return model
+
+    def listed(self) -> list[Model]:
+        """Return the models that can be asked for; at another host than OpenAI's, the default alone."""
+        known = MODELS.values() if self.at_openai else [self.get()]
+        return [model for model in known if not model.retired(self.today())]
+
+    def configured(self) -> Model | None:
+        """Return the default, also if it is retired; None if OpenAI has no such model."""
+        return named(self.default, self.base_url)
+
+    def warning(self) -> str | None:
+        """Return one sentence if the default stops soon or has stopped."""
+        model = self.configured()
+        return model.warning(self.today()) if model else None
 
 
 def able(ability: str, today: date, *, elsewhere: bool = False) -> str:

@@ -29,18 +29,16 @@ from handler.errors import (
 )
 from handler.jobs.job import Caller, Job
 from handler.logs import request_id
+from handler.services import Services, build_services
 from handler.settings import Settings
-from handler.transcription import direct
 from handler.transcription.field_errors import remedy
 from handler.transcription.options import TIMED_FORMATS, Options, TranscribeOptions
 from handler.transcripts.transcript import Transcript
-from handler.upstream.models import MODELS, is_openai, named
 from handler.web import job_routes, openapi, pages, responses
-from handler.web.auth import Called, Guarded, Wired, bearer
+from handler.web.auth import AuthenticatedRoute, CallerDep, ServicesDep, bearer
 from handler.web.drain import DrainRefused
 from handler.web.form import received_form
 from handler.web.request_id import RequestId
-from handler.wiring import Wiring
 
 if TYPE_CHECKING:
     from handler.web import schemas
@@ -48,9 +46,9 @@ if TYPE_CHECKING:
 log = logging.getLogger("steno")
 
 
-def create_app(settings: Settings, wiring: Wiring | None = None) -> FastAPI:
-    """The application; `wiring` replaces the clients that the settings describe."""
-    wiring = wiring or Wiring(settings)
+def create_app(settings: Settings, services: Services | None = None) -> FastAPI:
+    """The application; `services` replace those that the settings describe."""
+    services = services or build_services(settings)
     app = openapi.Documented(
         title="Steno",
         summary="Speech to text that you own.",
@@ -61,7 +59,7 @@ def create_app(settings: Settings, wiring: Wiring | None = None) -> FastAPI:
         generate_unique_id_function=lambda route: route.name,
         telemetry={"tracing": False, "metrics": False, "logs": False},  # which nothing here collects
     )
-    app.state.wiring = wiring
+    app.state.services = services
     app.include_router(_open)
     app.include_router(_closed)
     app.include_router(job_routes.router)
@@ -79,53 +77,53 @@ def create_app(settings: Settings, wiring: Wiring | None = None) -> FastAPI:
         expose_headers=["Location", "Retry-After", "Steno-Model", "x-request-id", "x-should-retry"],
     )
     app.add_middleware(RequestId)
-    model = named(settings.whisper_model, settings.openai_base_url)
-    if model and (warning := model.warning(wiring.today())):
+    if warning := services.models.warning():
         log.warning(warning)
     return app
 
 
 _open = APIRouter(prefix="/api")
-_closed = APIRouter(route_class=Guarded, dependencies=[Depends(bearer)])
+_closed = APIRouter(route_class=AuthenticatedRoute, dependencies=[Depends(bearer)])
 
 
 @_open.get("/health", responses=openapi.HEALTH)
-async def health(wiring: Wired) -> Response:
+async def health(services: ServicesDep) -> Response:
     """Whether Steno is up, and how long its model will be."""
-    body: schemas.Health = {"status": "ok", "model": wiring.model_for(None).name}
-    model = named(wiring.settings.whisper_model, wiring.settings.openai_base_url)
-    if model and model.shutdown:
-        body["shutdown_date"] = str(model.shutdown)
-    if model and (warning := model.warning(wiring.today())):
+    models = services.models
+    body: schemas.Health = {"status": "ok", "model": models.get().name}
+    configured = models.configured()
+    if configured and configured.shutdown:
+        body["shutdown_date"] = str(configured.shutdown)
+    if warning := models.warning():
         body["warning"] = warning
     return JSONResponse(body)
 
 
 @_open.get("/config", responses=openapi.CONFIG)
-async def config(wiring: Wired) -> Response:
+async def config(services: ServicesDep) -> Response:
     """What a client needs to choose its way; `upload_max_bytes` is null where there are no uploads."""
     body: schemas.Config = {
-        "direct_max_bytes": wiring.settings.max_audio_bytes,
-        "upload_max_bytes": wiring.settings.max_upload_bytes if wiring.settings.bucket_name else None,
-        "model": wiring.model_for(None).name,
-        "auth": wiring.settings.auth,
+        "direct_max_bytes": services.settings.max_audio_bytes,
+        "upload_max_bytes": services.settings.max_upload_bytes if services.settings.bucket_name else None,
+        "model": services.models.get().name,
+        "auth": services.settings.auth,
     }
     return JSONResponse(body)
 
 
 @_closed.post("/api/transcribe", **openapi.TRANSCRIBE)
-async def transcribe(request: Request, wiring: Wired, caller: Called) -> Response:
+async def transcribe(request: Request, services: ServicesDep, caller: CallerDep) -> Response:
     """A recording in, its words out; 202 where that takes longer than the request may, with the job's address."""
-    options, outcome = await _outcome(request, wiring, caller, TranscribeOptions)
+    options, outcome = await _outcome(request, services, caller, TranscribeOptions)
     if isinstance(outcome, Job):
         return responses.job(outcome, "", 202)
     return await _rendered(responses.transcription, outcome, options.response_format)
 
 
 @_closed.post("/v1/audio/transcriptions", **openapi.OPENAI_TRANSCRIBE)
-async def openai_transcribe(request: Request, wiring: Wired, caller: Called) -> Response:
+async def openai_transcribe(request: Request, services: ServicesDep, caller: CallerDep) -> Response:
     """The same under OpenAI's own contract: their SDKs work with `base_url` and `api_key` changed."""
-    options, outcome = await _outcome(request, wiring, caller, Options)
+    options, outcome = await _outcome(request, services, caller, Options)
     if isinstance(outcome, Job):  # their clients know no 202; the same recording again joins its job
         raise UpstreamBusy(
             "The recording takes long. It is being worked on: send it again for its transcript, at no further cost.",
@@ -136,11 +134,9 @@ async def openai_transcribe(request: Request, wiring: Wired, caller: Called) -> 
 
 
 @_closed.get("/v1/models", responses=openapi.OPENAI_MODELS)
-async def models(wiring: Wired) -> Response:
+async def models(services: ServicesDep) -> Response:
     """The models that can be asked for, in OpenAI's shape; of another upstream, the server's own choice."""
-    today = wiring.today()
-    at_openai = is_openai(wiring.settings.openai_base_url)
-    known = MODELS.values() if at_openai else [wiring.model_for(None)]
+    at_openai = services.models.at_openai
     listed: list[schemas.Model] = [
         {
             "id": model.name,
@@ -149,22 +145,21 @@ async def models(wiring: Wired) -> Response:
             "owned_by": "openai" if at_openai else "upstream",
             "shutdown_date": str(model.shutdown) if model.shutdown else None,
         }
-        for model in known
-        if not model.retired(today)
+        for model in services.models.listed()
     ]
     body: schemas.Models = {"object": "list", "data": listed}
     return JSONResponse(body)
 
 
 async def _outcome(
-    request: Request, wiring: Wiring, caller: Caller, kind: type[Options]
+    request: Request, services: Services, caller: Caller, kind: type[Options]
 ) -> tuple[Options, Transcript | Job]:
     if request.query_params:
         raise InvalidRequest("Options belong in the form, beside `file`, not in the address.")
-    async with received_form(request, wiring.settings.max_audio_bytes) as form:
+    async with received_form(request, services.settings.max_audio_bytes) as form:
         options = kind.from_form(form.fields)
         deadline = request.state.deadline
-        return options, await direct.transcribe(wiring, form.recording, options, caller, deadline)
+        return options, await services.direct.transcribe(form.recording, options, caller, deadline)
 
 
 async def _rendered(
@@ -179,7 +174,7 @@ async def _rendered(
 async def _answer_error(request: Request, error: Exception) -> Response:
     known = _known(request, error)
     if not isinstance(known, JobFailed):  # which was counted when the job failed
-        request.app.state.wiring.metrics.tell(known.code, Failures=1)
+        request.app.state.services.metrics.tell(known.code, Failures=1)
     if known.status >= 500:
         log.warning("%s: %s", known.code, known.detail)
     in_openai_shape = request.url.path.startswith("/v1/")

@@ -13,36 +13,36 @@ from fastapi.security import HTTPAuthorizationCredentials, HTTPBearer
 
 from handler.errors import Unauthorized
 from handler.jobs.job import SHARED_ACCOUNT, Caller
+from handler.services import Services
 from handler.web.deadline import deadline_of
-from handler.wiring import Wiring
 
 
-async def _wiring(request: Request) -> Wiring:
-    wiring: Wiring = request.app.state.wiring
-    return wiring
+async def _services(request: Request) -> Services:
+    services: Services = request.app.state.services
+    return services
 
 
-Wired = Annotated[Wiring, Depends(_wiring)]
+ServicesDep = Annotated[Services, Depends(_services)]
 bearer = HTTPBearer(auto_error=False)  # a closed router depends on it for the document's sake
 
 
-async def _authorize(request: Request, wiring: Wiring, credentials: HTTPAuthorizationCredentials | None) -> None:
-    auth = wiring.settings.auth
+async def _authorize(request: Request, services: Services, credentials: HTTPAuthorizationCredentials | None) -> None:
+    auth = services.settings.auth
     origin = request.headers.get("origin")
-    if auth == "open" and origin and not _welcome(origin, request, wiring):
+    if auth == "open" and origin and not _welcome(origin, request, services):
         raise Unauthorized(f"Pages of {origin[:200]} may not call this server: ALLOWED_ORIGINS does not name them.")
     if auth == "jwt" and not subject(request):
         raise Unauthorized("Send a token of the configured issuer as `Authorization: Bearer ...`.")
     if auth == "token":
-        expected = await anyio.to_thread.run_sync(wiring.access_token.get)
+        expected = await anyio.to_thread.run_sync(services.access_token.get)
         given = credentials.credentials if credentials else ""
         if not given or not hmac.compare_digest(given.encode(), expected.encode()):
             raise Unauthorized("Send the server's access token as `Authorization: Bearer ...`.")
 
 
-def _welcome(origin: str, request: Request, wiring: Wiring) -> bool:
+def _welcome(origin: str, request: Request, services: Services) -> bool:
     """CORS keeps a stranger's page from reading answers, but not from sending recordings that somebody pays for."""
-    settings, host = wiring.settings, request.headers.get("host", "")
+    settings, host = services.settings, request.headers.get("host", "")
     if origin in settings.allowed_origins or "*" in settings.allowed_origins:
         return True
     # API Gateway answers to its own names alone.
@@ -61,30 +61,30 @@ def _leads_here_alone(host: str) -> bool:
         return False
 
 
-class Guarded(APIRoute):
+class AuthenticatedRoute(APIRoute):
     """Asks who is calling before anything is read: the framework itself would take a stranger's whole body first."""
 
     def get_route_handler(self) -> Callable[[Request], Coroutine[Any, Any, Response]]:
         handle = super().get_route_handler()
 
         async def guarded(request: Request) -> Response:
-            wiring = await _wiring(request)
+            services = await _services(request)
             # First, because the token may have to be read from Secrets Manager.
-            seconds = wiring.settings.request_deadline_seconds
+            seconds = services.settings.request_deadline_seconds
             request.state.deadline = deadline_of(request.scope, seconds)
-            await _authorize(request, wiring, await bearer(request))
+            await _authorize(request, services, await bearer(request))
             return await handle(request)
 
         return guarded
 
 
-async def _caller(request: Request, wiring: Wired) -> Caller:
+async def _caller(request: Request, services: ServicesDep) -> Caller:
     owner = subject(request) or ""
     address = request.client.host if request.client else ""
-    return Caller(owner, owner or (SHARED_ACCOUNT if wiring.settings.auth == "token" else address))
+    return Caller(owner, owner or (SHARED_ACCOUNT if services.settings.auth == "token" else address))
 
 
-Called = Annotated[Caller, Depends(_caller)]
+CallerDep = Annotated[Caller, Depends(_caller)]
 
 
 def subject(request: Request) -> str | None:

@@ -20,18 +20,18 @@ from handler.errors import (
 from handler.jobs.job import Job
 from handler.jobs.parts import spent_on
 from handler.jobs.stalled import is_stalled
+from handler.services import Services
 from handler.transcription.options import TIMED_FORMATS, Format, TranscribeOptions
 from handler.transcripts.words import joined_text
 from handler.web import openapi, responses
-from handler.web.auth import Called, Guarded, Wired, bearer
-from handler.wiring import Wiring
+from handler.web.auth import AuthenticatedRoute, CallerDep, ServicesDep, bearer
 
 if TYPE_CHECKING:
     from handler.web import schemas
 
 log = logging.getLogger("steno")
 
-router = APIRouter(prefix="/api", route_class=Guarded, dependencies=[Depends(bearer)])
+router = APIRouter(prefix="/api", route_class=AuthenticatedRoute, dependencies=[Depends(bearer)])
 
 _OF_THE_FILE = {"filename", "content_type", "size"}
 _ANY_TYPE = "application/octet-stream"
@@ -48,12 +48,12 @@ class Upload(TranscribeOptions):
 
 
 @router.post("/uploads", status_code=201, responses=openapi.UPLOADS)
-async def create_upload(upload: Upload, wiring: Wired, caller: Called) -> Response:
+async def create_upload(upload: Upload, services: ServicesDep, caller: CallerDep) -> Response:
     """A job, and the form to upload its recording with: POST `upload.fields` and then `file` to `upload.url`."""
-    jobs = wiring.jobs
-    _check(upload, wiring)
+    jobs = services.jobs
+    _check(upload, services)
     options = upload.model_dump(exclude=_OF_THE_FILE, exclude_defaults=True)
-    await anyio.to_thread.run_sync(wiring.budget.check, caller.account)
+    await anyio.to_thread.run_sync(jobs.budget.check, caller.account)
     job, form = await anyio.to_thread.run_sync(
         jobs.create, upload.filename, upload.content_type or _ANY_TYPE, upload.size, options, caller
     )
@@ -66,10 +66,10 @@ async def create_upload(upload: Upload, wiring: Wired, caller: Called) -> Respon
     return JSONResponse(body, 201, headers={"Location": responses.address(job.id)})
 
 
-def _check(upload: Upload, wiring: Wiring) -> None:
+def _check(upload: Upload, services: Services) -> None:
     for option in sorted(upload.model_fields_set - {*TranscribeOptions.taken(), *_OF_THE_FILE}):
         raise InvalidOption(option, f"There is no option `{option}` here.")
-    limit = wiring.settings.max_upload_bytes
+    limit = services.settings.max_upload_bytes
     if upload.size <= 0:
         raise EmptyRecording("The recording has no bytes: nothing was recorded.")
     if upload.size > limit:
@@ -78,57 +78,57 @@ def _check(upload: Upload, wiring: Wiring) -> None:
     a_header = upload.content_type.isascii() and upload.content_type.isprintable()  # which the bucket keeps, and sends
     if kind and kind != _ANY_TYPE and not (kind.startswith(("audio/", "video/")) and a_header):
         raise UnsupportedMedia(f"{kind[:100]} is no audio or video. Leave content_type empty if it is not known.")
-    upload.for_model(wiring.model_for(upload.model), wiring.today())
+    upload.for_model(services.models.get(upload.model), services.models.today())
 
 
 @router.get("/transcriptions/{identity}", responses=openapi.JOB)
-async def transcription(identity: str, wiring: Wired, caller: Called) -> Response:
+async def transcription(identity: str, services: ServicesDep, caller: CallerDep) -> Response:
     """How the job stands, with the text so far."""
-    job, text = await anyio.to_thread.run_sync(_read, wiring, identity, caller.owner)
+    job, text = await anyio.to_thread.run_sync(_read, services, identity, caller.owner)
     return responses.job(job, text)
 
 
 @router.get("/transcriptions/{identity}/transcript", responses=openapi.TRANSCRIPT)
 async def transcript(
     identity: str,
-    wiring: Wired,
-    caller: Called,
+    services: ServicesDep,
+    caller: CallerDep,
     response_format: Annotated[Format, Query()] = "json",
 ) -> Response:
     """The whole transcript, in any format that the model's times allow."""
-    job = await anyio.to_thread.run_sync(wiring.jobs.get, identity, caller.owner)
+    job = await anyio.to_thread.run_sync(services.jobs.get, identity, caller.owner)
     if job.status == "failed":
         raise JobFailed(job.id, **(job.error or {"code": JobFailed.code, "detail": ""}))
     if job.status != "completed":
         raise NotReady("The job is not finished yet.", responses.poll_seconds(job))
-    whole = await anyio.to_thread.run_sync(wiring.jobs.transcript, job)
+    whole = await anyio.to_thread.run_sync(services.jobs.transcript, job)
     if response_format in TIMED_FORMATS and whole.text and not whole.segments:
         raise InvalidOption("response_format", f"{whole.model} gave no times, and {response_format} needs them.")
     return await anyio.to_thread.run_sync(responses.transcription, whole, response_format)
 
 
 @router.post("/transcriptions/{identity}/retry", status_code=202, responses=openapi.RETRY)
-async def retry(identity: str, wiring: Wired, caller: Called) -> Response:
+async def retry(identity: str, services: ServicesDep, caller: CallerDep) -> Response:
     """The same recording again, without an upload; only the parts that were not heard are sent."""
-    await anyio.to_thread.run_sync(wiring.jobs.retry, identity, caller)
-    job, text = await anyio.to_thread.run_sync(_read, wiring, identity, caller.owner)
+    await anyio.to_thread.run_sync(services.jobs.retry, identity, caller)
+    job, text = await anyio.to_thread.run_sync(_read, services, identity, caller.owner)
     return responses.job(job, text, 202)
 
 
 @router.delete("/transcriptions/{identity}", status_code=204, responses=openapi.DELETE)
-async def delete(identity: str, wiring: Wired, caller: Called) -> Response:
+async def delete(identity: str, services: ServicesDep, caller: CallerDep) -> Response:
     """Recording, parts and transcript are gone."""
-    await anyio.to_thread.run_sync(wiring.jobs.delete, identity, caller.owner)
+    await anyio.to_thread.run_sync(services.jobs.delete, identity, caller.owner)
     return Response(status_code=204)
 
 
-def _read(wiring: Wiring, identity: str, owner: str) -> tuple[Job, str]:
+def _read(services: Services, identity: str, owner: str) -> tuple[Job, str]:
     """Return the job with what its parts tell until it ends, and the text so far."""
-    jobs = wiring.jobs
+    jobs = services.jobs
     job = jobs.get(identity, owner, consistent=False)
     if is_stalled(job):
         log.error("Job %s has made no progress for hours.", job.id)
-        wiring.metrics.tell(JobsStalled=1)
+        services.metrics.tell(JobsStalled=1)
     if job.status == "completed":
         return job, jobs.transcript(job).text
     if job.status not in ("processing", "failed"):

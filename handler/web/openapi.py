@@ -20,7 +20,7 @@ class Documented(FastAPI):
     """An application whose document is whole, and true of its settings."""
 
     def openapi(self) -> dict[str, Any]:
-        document, settings = super().openapi(), self.state.wiring.settings
+        document, settings = super().openapi(), self.state.services.settings
         upload = document["components"]["schemas"]["Upload"]
         upload["properties"]["size"]["maximum"] = settings.max_upload_bytes
         forms = {"Form": _form(TranscribeOptions), "OpenAIForm": _form(Options), "Upload": upload}

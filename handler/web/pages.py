@@ -7,8 +7,8 @@ from pathlib import Path
 import anyio.to_thread
 from fastapi import APIRouter, Request, Response
 
-from handler.web.auth import Wired
-from handler.wiring import Wiring
+from handler.services import Services
+from handler.web.auth import ServicesDep
 
 _FOLDER = Path(__file__).parent / "page"
 _PAGES = {"": "index.html", "docs": "docs.html"}
@@ -24,14 +24,14 @@ _HEADERS = {
 router = APIRouter(include_in_schema=False)
 
 
-async def _answer(request: Request, wiring: Wired) -> Response:
+async def _answer(request: Request, services: ServicesDep) -> Response:
     """A file; 304 where the browser has it already."""
     name = request.scope["path"].removeprefix("/")
     path = _FOLDER / _PAGES.get(name, name)
     content, tag = _read(path)
     headers = {**_HEADERS, "ETag": tag}
     if path.suffix == ".html":
-        policy = partial(_policy, wiring, elsewhere=_SWAGGER if name == "docs" else "")
+        policy = partial(_policy, services, elsewhere=_SWAGGER if name == "docs" else "")
         headers["Content-Security-Policy"] = await anyio.to_thread.run_sync(policy)
     if request.headers.get("if-none-match") == tag:
         return Response(status_code=304, headers=headers)
@@ -48,10 +48,10 @@ def _read(path: Path) -> tuple[bytes, str]:
     return content, f'"{hashlib.sha256(content).hexdigest()[:16]}"'
 
 
-def _policy(wiring: Wiring, elsewhere: str) -> str:
+def _policy(services: Services, elsewhere: str) -> str:
     """A page runs nothing but its own files, and what it has from `elsewhere`; it talks to this server and its bucket
     alone."""
-    bucket = f" {wiring.jobs.objects.origin}" if wiring.settings.bucket_name else ""
+    bucket = f" {services.jobs.objects.origin}" if services.settings.bucket_name else ""
     rules = {
         "default-src": "'none'",
         "script-src": f"'self'{elsewhere}",

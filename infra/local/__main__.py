@@ -32,9 +32,9 @@ from handler import logs
 from handler.aws.clients import WORKER_LIMITS
 from handler.errors import StenoError
 from handler.jobs.store import Jobs
+from handler.services import Services, build_services
 from handler.settings import Settings, read_settings
 from handler.web.app import create_app
-from handler.wiring import Wiring
 from infra.local.aws import local_aws
 from infra.local.worker import working
 
@@ -62,13 +62,13 @@ def main() -> None:
     with _alone(STATE), _upstream(configured) as upstream, _temp_files_in(STATE / "tmp"), _jobs(configured) as aws:
         settings = read_settings()
         logs.prepare(on_lambda=False)
-        wiring = Wiring(settings)
-        server = LocalServer(wiring, address)
+        services = build_services(settings)
+        server = LocalServer(services, address)
         print(f"Steno   {address}  (a page to record on; for programs: {address}/docs)")
         print(f"Speech  {upstream}, as {settings.whisper_model}")
         print(f"Jobs    {aws}")
         print(f"Access  {_access(settings)}", flush=True)
-        work = Wiring(settings, jobs=Jobs(settings, limits=WORKER_LIMITS))
+        work = build_services(settings, jobs=Jobs(settings, limits=WORKER_LIMITS))
         with working(work), suppress(KeyboardInterrupt):  # uvicorn's way to say why it has ended
             server.run(sockets=[listener])
             logging.disable()  # of what is cut off here, and of the queues that go with us
@@ -81,18 +81,18 @@ class LocalServer(uvicorn.Server):
     If that fails, it prints a warning with the remedy, and keeps serving.
     """
 
-    def __init__(self, wiring: Wiring, address: str) -> None:
+    def __init__(self, services: Services, address: str) -> None:
         super().__init__(
             uvicorn.Config(
-                create_app(wiring.settings, wiring),
+                create_app(services.settings, services),
                 log_config=_quiet_start(),
                 lifespan="off",
                 timeout_graceful_shutdown=_LAST_SECONDS,
             )
         )
         self._address = address
-        self._settings = wiring.settings
-        self._token = wiring.access_token
+        self._settings = services.settings
+        self._token = services.access_token
 
     async def startup(self, sockets: list[socket.socket] | None = None) -> None:
         await super().startup(sockets)

@@ -6,9 +6,9 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any
 
+from handler.services import Services
 from handler.steps.pacing import USUAL, Pacing
 from handler.upstream.daemon_threads import DaemonThreads
-from handler.wiring import Wiring
 from handler.worker import Worker
 
 _CALL_SECONDS = 900  # a Lambda function's longest time
@@ -27,13 +27,13 @@ class Context:
 
 
 @contextmanager
-def working(wiring: Wiring, pacing: Pacing = USUAL) -> Iterator[list[threading.Thread]]:
+def working(services: Services, pacing: Pacing = USUAL) -> Iterator[list[threading.Thread]]:
     """A worker beside the caller. What it has not finished at the end, the next run goes on with.
 
     Yields the threads that poll the queues; they end within a second after the block.
     """
-    worker, queues = Worker.of(wiring, pacing), wiring.jobs.queues
-    at_once = min(_MOST_TRANSCRIBERS, wiring.settings.max_concurrent_calls)
+    worker, queues = Worker.of(services, pacing), services.jobs.queues
+    at_once = min(_MOST_TRANSCRIBERS, services.settings.max_concurrent_calls)
     stopped = threading.Event()
     threads = []
     for url, most in ((queues.recordings, _CUTTERS), (queues.parts, at_once), (queues.express, at_once)):

@@ -7,9 +7,9 @@ import sys
 
 from handler.aws.clients import WORKER_LIMITS
 from handler.jobs.store import Jobs
+from handler.services import build_services
 from handler.settings import read_settings
 from handler.steps.pacing import Pacing
-from handler.wiring import Wiring
 from infra.local.worker import working
 
 HOLD_SECONDS = 2
@@ -19,8 +19,8 @@ PART_SECONDS = 30.0  # with shorter ones, and speech that repeats, two parts may
 def main() -> None:
     hold = float(sys.argv[1])
     settings = read_settings()
-    wiring = Wiring(settings, jobs=Jobs(settings, limits=WORKER_LIMITS))
-    with working(wiring, Pacing(part=PART_SECONDS, hold=hold)) as threads:
+    services = build_services(settings, jobs=Jobs(settings, limits=WORKER_LIMITS))
+    with working(services, Pacing(part=PART_SECONDS, hold=hold)) as threads:
         for thread in threads:
             thread.join()
 

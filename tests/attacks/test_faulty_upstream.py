@@ -84,7 +84,7 @@ def _paid(told):
 
 def _spent(server):
     """The seconds that Steno's budget says were spent, or may have been."""
-    item = server.wiring.jobs.client.scan(
+    item = server.services.jobs.client.scan(
         TableName="steno", FilterExpression="sk = :all", ExpressionAttributeValues={":all": "all"}
     )
     return sum(float(found["seconds"]) for found in item["Items"])

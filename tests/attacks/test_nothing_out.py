@@ -11,8 +11,8 @@ import pytest
 from starlette.testclient import TestClient
 
 from handler.aws.metrics import Metrics
+from handler.services import build_services
 from handler.web.app import create_app
-from handler.wiring import Wiring
 from tests.attacks.canaries import canaries
 from tests.conftest import serving, settings
 from tests.false_upstream import FalseUpstream, heard
@@ -207,10 +207,9 @@ def test_no_secret_is_in_any_answer_log_figure_item_or_object(aws, monkeypatch, 
     arn = vault.create_secret(Name="canary", SecretString=KEY)["ARN"]
     upstream, metrics = FalseUpstream(), Metrics(io.StringIO())
     given = {"auth": "token", "access_token": TOKEN, "openai_api_key": None, "openai_secret_arn": arn}
-    place = Place(aws, upstream, **given)
-    place.wiring.metrics = metrics
+    place = Place(aws, upstream, metrics=metrics, **given)
     chosen = settings(**given, request_deadline_seconds=0.3)
-    lone_app = create_app(chosen, Wiring(chosen, transport=upstream, metrics=metrics))
+    lone_app = create_app(chosen, build_services(chosen, transport=upstream, metrics=metrics))
     alone = TestClient(lone_app, raise_server_exceptions=False)
     right, wrong = {"Authorization": f"Bearer {TOKEN}"}, {"Authorization": f"Bearer {JWT}"}
     texts = []

@@ -7,8 +7,8 @@ from starlette.testclient import TestClient
 
 from handler.aws.metrics import Metrics
 from handler.jobs.store import Jobs
+from handler.services import build_services
 from handler.web.app import create_app
-from handler.wiring import Wiring
 from tests.conftest import TODAY, settings
 from tests.false_upstream import FalseUpstream, refused
 from tests.place import Clock, Place
@@ -21,8 +21,8 @@ def told(out):
 
 def test_a_request_tells_what_was_paid_and_how_long_the_service_took_and_no_word():
     out = io.StringIO()
-    wiring = Wiring(settings(), transport=FalseUpstream(), today=lambda: TODAY, metrics=Metrics(out))
-    with TestClient(create_app(wiring.settings, wiring)) as http:
+    services = build_services(settings(), transport=FalseUpstream(), today=lambda: TODAY, metrics=Metrics(out))
+    with TestClient(create_app(services.settings, services)) as http:
         http.post("/api/transcribe", files={"file": recording("webm")}, data={"prompt": "a secret prompt"})
     (line,) = told(out)
     assert line["SecondsPaid"] == 3
@@ -37,8 +37,8 @@ def test_a_request_tells_what_was_paid_and_how_long_the_service_took_and_no_word
 def test_failures_are_counted_by_their_code():
     out = io.StringIO()
     upstream = FalseUpstream(refused(429, "insufficient_quota"))
-    wiring = Wiring(settings(), transport=upstream, today=lambda: TODAY, metrics=Metrics(out))
-    with TestClient(create_app(wiring.settings, wiring)) as http:
+    services = build_services(settings(), transport=upstream, today=lambda: TODAY, metrics=Metrics(out))
+    with TestClient(create_app(services.settings, services)) as http:
         http.post("/api/transcribe", files={"file": recording("webm")})
     assert [(line["Code"], line["Failures"]) for line in told(out)] == [("upstream_quota", 1)]
     assert told(out)[0]["_aws"]["CloudWatchMetrics"][0]["Dimensions"] == [[], ["Code"]]
@@ -77,5 +77,5 @@ def test_each_environment_has_figures_of_its_own():
 
 def test_a_machine_that_nobody_watches_is_told_nothing(capsys):
     Metrics(None).tell(Failures=1)
-    assert Wiring(settings()).metrics.tell(Failures=1) is None
+    assert build_services(settings()).metrics.tell(Failures=1) is None
     assert capsys.readouterr().out == ""

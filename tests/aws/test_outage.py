@@ -42,7 +42,7 @@ def test_a_secret_that_cannot_be_read_again_is_used_as_it_was(fragile, webm):
     server = fragile(faulty, upstream, openai_api_key=None, openai_secret_arn="steno")
     assert server.send(webm).is_success
     faulty.out = "secretsmanager"
-    assert not server.wiring.openai_key.renew("offline")  # it is asked for, and nobody answers
+    assert not server.services.openai_key.renew("offline")  # it is asked for, and nobody answers
     assert server.send(webm, prompt="again").is_success
     assert [call.authorization for call in upstream.calls] == ["Bearer offline"] * 2
 

@@ -314,7 +314,7 @@ def test_requests_at_once_against_a_cap_are_paid_for_up_to_the_cap(server):
 
 def test_a_spent_budget_says_when_it_opens(server):
     place = server(idle=True, daily_seconds_per_caller=3)
-    place.wiring.budget.reserve("testclient", 3)
+    place.services.jobs.budget.reserve("testclient", 3)
     answer = place.ask()
     assert (answer.status_code, answer.json()["code"]) == (429, "budget_exhausted")
     assert 0 < int(answer.headers["Retry-After"]) <= 86_400
@@ -322,7 +322,7 @@ def test_a_spent_budget_says_when_it_opens(server):
 
 
 def test_one_callers_seconds_are_not_anothers(server):
-    budget = server(idle=True, daily_seconds=10, daily_seconds_per_caller=6).wiring.budget
+    budget = server(idle=True, daily_seconds=10, daily_seconds_per_caller=6).services.jobs.budget
     budget.reserve("ada", 6)
     for caller, seconds in (("ada", 1), ("bob", 5)):
         with pytest.raises(Exception, match="00:00 UTC"):

@@ -131,7 +131,7 @@ def test_a_recording_that_is_cut_in_another_way_now_is_heard_once(aws):
     identity = place.upload(long_recording("ogg", 80))
     place.work(place.about(identity))
     assert place.job(identity)["status"] == "failed"
-    place.worker = Worker.of(place.wiring, Pacing(part=80))
+    place.worker = Worker.of(place.services, Pacing(part=80))
     place.http.post(f"/api/transcriptions/{identity}/retry")
     upstream.replies.clear()
     place.work(place.about(identity))

@@ -27,9 +27,9 @@ from handler.errors import (
     UpstreamTimeout,
 )
 from handler.recordings.container import MP4, WEBM
+from handler.services import build_services
 from handler.transcripts.transcript import Segment
 from handler.upstream.client import Speech
-from handler.wiring import Wiring
 from tests.conftest import settings
 from tests.false_upstream import FalseUpstream, heard, refused
 
@@ -57,9 +57,12 @@ def _closed():
         _opened.pop().close()
 
 
+async def built(transport, **given):
+    return await build_services(settings(**given), transport=transport).client.ready()
+
+
 async def send(upstream, recording=b"sound", container=WEBM, parameters=JSON, seconds=20.0, **given):
-    wiring = Wiring(settings(**given), transport=upstream)
-    speech = await wiring.speech()
+    speech = await built(upstream, **given)
     return await speech.transcribe(on_disk(recording), container, parameters, seconds)
 
 
@@ -299,7 +302,9 @@ async def test_the_limiter_admits_as_many_calls_as_the_setting_says_and_not_the_
         together.wait(timeout=10)  # broken, and so 60 failures, if fewer than 60 ever run at once
         return heard("Ever tried.")
 
-    speech = await Wiring(settings(max_concurrent_calls=60), transport=httpx2.MockTransport(wait_for_all)).speech()
+    speech = await build_services(
+        settings(max_concurrent_calls=60), transport=httpx2.MockTransport(wait_for_all)
+    ).client.ready()
     async with anyio.create_task_group() as tasks:
         for _ in range(60):
             tasks.start_soon(speech.transcribe, on_disk(b"sound"), WEBM, JSON, 20.0)
@@ -320,7 +325,9 @@ async def test_the_limiter_admits_no_more_calls_than_the_setting_says():
             running -= 1
         return heard("Ever tried.")
 
-    speech = await Wiring(settings(max_concurrent_calls=2), transport=httpx2.MockTransport(count)).speech()
+    speech = await build_services(
+        settings(max_concurrent_calls=2), transport=httpx2.MockTransport(count)
+    ).client.ready()
     async with anyio.create_task_group() as tasks:
         for _ in range(30):
             tasks.start_soon(speech.transcribe, on_disk(b"sound"), WEBM, JSON, 20.0)
@@ -337,7 +344,7 @@ async def test_a_recording_that_only_waited_its_turn_was_not_sent_and_may_come_a
         release.wait(10)
         return heard("Ever tried.")
 
-    speech = await Wiring(settings(max_concurrent_calls=1), transport=httpx2.MockTransport(hold)).speech()
+    speech = await built(httpx2.MockTransport(hold), max_concurrent_calls=1)
     async with anyio.create_task_group() as tasks:
         tasks.start_soon(speech.transcribe, on_disk(b"sound"), WEBM, JSON, 20.0)
         await wait_all_tasks_blocked()
@@ -479,7 +486,9 @@ async def test_every_call_has_a_connection_of_its_own_that_cannot_have_died_unse
 
     with socket.create_server(("127.0.0.1", 0)) as listener:
         threading.Thread(target=serve, args=(listener,), daemon=True).start()
-        speech = await Wiring(settings(openai_base_url=f"http://127.0.0.1:{listener.getsockname()[1]}/v1")).speech()
+        speech = await build_services(
+            settings(openai_base_url=f"http://127.0.0.1:{listener.getsockname()[1]}/v1")
+        ).client.ready()
         for _ in range(3):
             await speech.transcribe(on_disk(b"sound"), WEBM, JSON, 20.0)
         listener.shutdown(socket.SHUT_RDWR)

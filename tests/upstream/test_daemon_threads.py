@@ -65,10 +65,10 @@ _GIVES_UP = """
 import anyio, sys, tempfile
 from handler.recordings.container import WEBM
 from handler.settings import Settings
-from handler.wiring import Wiring
+from handler.services import build_services
 
 async def main():
-    speech = await Wiring(Settings(openai_api_key="sk", openai_base_url=sys.argv[1])).speech()
+    speech = await build_services(Settings(openai_api_key="sk", openai_base_url=sys.argv[1])).client.ready()
     parameters = {"model": "gpt-transcribe", "response_format": "json"}
     async with anyio.create_task_group() as tasks:
         tasks.start_soon(speech.transcribe, tempfile.TemporaryFile(), WEBM, parameters, 600.0)

@@ -5,6 +5,7 @@ import hashlib
 import pytest
 from starlette.testclient import TestClient
 
+from handler.billing.ledger import key_of
 from infra.stack import OPEN_ROUTES
 from tests.place import Gateway, Place
 from tests.samples import recording
@@ -82,7 +83,7 @@ def test_who_knows_a_recording_and_its_owner_can_name_its_job_and_gets_nothing(a
     mine, stranger = callers(place.app, "mine", "stranger")
     where = mine.post("/api/transcribe", files={"file": content}).headers["Location"]
     digest = hashlib.sha256(content).hexdigest()
-    guess = place.wiring.question("mine", digest, {"model": "gpt-transcribe"})[:32]
+    guess = key_of("mine", digest, {"model": "gpt-transcribe"}, place.services.models.base_url)[:32]
     assert where == f"/api/transcriptions/{guess}"
     assert {answer.status_code for answer in answered(stranger, guess)} == {404}
     assert mine.get(where).status_code == 200

@@ -12,9 +12,9 @@ from starlette.testclient import TestClient
 
 from handler.aws.clients import AWS, WORKER_LIMITS, Limits
 from handler.jobs.store import Jobs
+from handler.services import build_services
 from handler.settings import Settings
 from handler.transcription.direct import _DIRECT_SHARE
-from handler.wiring import Wiring
 from tests.conftest import app, serving, settings
 from tests.false_upstream import FalseUpstream, heard
 from tests.place import Place
@@ -154,7 +154,7 @@ def region(monkeypatch):
 def test_a_request_that_becomes_a_job_at_the_last_moment_meets_a_dead_s3_in_time():
     queues = dict.fromkeys(("recordings_queue_url", "parts_queue_url", "express_queue_url"), "https://sqs.example/q")
     chosen = settings(bucket_name="b", table_name="t", **queues)
-    api = Wiring(chosen).jobs.objects.client
+    api = build_services(chosen).jobs.objects.client
     worker = Jobs(chosen, limits=WORKER_LIMITS).objects.client
     function_seconds = 27  # test_stack.py holds it against the stack
     deadline = Settings(aws_lambda_function_name="steno", openai_api_key="k", access_token="t").request_deadline_seconds

@@ -1,4 +1,4 @@
-"""wiring.py: secrets are read on first use, kept, and read again when the upstream refuses them."""
+"""secrets.py: secrets are read on first use, kept, and read again when the upstream refuses them."""
 
 import threading
 from concurrent.futures import ThreadPoolExecutor
@@ -10,8 +10,9 @@ from botocore.awsrequest import AWSResponse
 from moto import mock_aws
 
 from handler.aws.clients import AWS
+from handler.aws.secrets import Secret
 from handler.errors import StorageUnavailable, UpstreamCredentials
-from handler.wiring import Secret, Wiring
+from handler.services import build_services
 from tests.conftest import app, settings
 from tests.false_upstream import FalseUpstream, refused
 
@@ -108,10 +109,10 @@ async def test_nothing_is_read_until_somebody_asks():
 
 
 async def test_the_client_is_built_once_however_many_ask_first():
-    wiring, built = Wiring(settings()), []
+    services, built = build_services(settings()), []
 
     async def ask():
-        built.append(await wiring.speech())
+        built.append(await services.client.ready())
 
     async with anyio.create_task_group() as tasks:
         for _ in range(20):
