@@ -4,7 +4,7 @@ import json
 import re
 from collections.abc import Mapping, Sequence
 from datetime import date
-from typing import Annotated, Any, Literal, Self
+from typing import TYPE_CHECKING, Annotated, Any, Literal, Self
 
 from pydantic import (
     AfterValidator,
@@ -19,11 +19,15 @@ from pydantic import (
 
 from handler.errors import InvalidOption
 from handler.transcription.field_errors import remedy
+from handler.transcripts.formats import FORMATS, TIMED_FORMATS
 from handler.upstream.models import MODEL_NAME, MODELS, Model, able
 
-TIMED_FORMATS = ("srt", "vtt", "verbose_json")
-Format = Literal["json", "text", "srt", "vtt", "verbose_json"]
-OpenAIFormat = Literal[Format, "diarized_json"]
+if TYPE_CHECKING:
+    FormatName = str
+    OpenAIFormatName = str
+else:
+    FormatName = Literal[tuple(FORMATS)]
+    OpenAIFormatName = Literal[(*FORMATS, "diarized_json")]
 
 _LONGEST_KEYWORD = 100
 _LANGUAGE = re.compile(r"([A-Za-z]{2,3})([-_][A-Za-z0-9]+)*")
@@ -97,7 +101,7 @@ class Options(BaseModel):
     keywords: list[Keyword] = Field(
         [], max_length=_MOST_KEYWORDS, description="Words to expect; repeat the field for each."
     )
-    response_format: OpenAIFormat = "json"
+    response_format: OpenAIFormatName = "json"
     temperature: float | None = Field(None, ge=0, le=1, allow_inf_nan=False)
     include: list[Literal["logprobs"]] = []
     timestamp_granularities: list[Literal["word", "segment"]] = []
@@ -238,7 +242,7 @@ class Options(BaseModel):
 class TranscribeOptions(Options):
     """Those of `/api/transcribe`, whose answer has no place for what the others ask for."""
 
-    response_format: Format = "json"
+    response_format: FormatName = "json"
 
     @classmethod
     def taken(cls) -> tuple[str, ...]:

@@ -32,7 +32,8 @@ from handler.logs import request_id
 from handler.services import Services, build_services
 from handler.settings import Settings
 from handler.transcription.field_errors import remedy
-from handler.transcription.options import TIMED_FORMATS, Options, TranscribeOptions
+from handler.transcription.options import Options, TranscribeOptions
+from handler.transcripts.formats import TIMED_FORMATS
 from handler.transcripts.transcript import Transcript
 from handler.web import job_routes, openapi, pages, responses
 from handler.web.auth import AuthenticatedRoute, CallerDep, ServicesDep, bearer

@@ -21,7 +21,8 @@ from handler.jobs.job import Job
 from handler.jobs.parts import spent_on
 from handler.jobs.stalled import is_stalled
 from handler.services import Services
-from handler.transcription.options import TIMED_FORMATS, Format, TranscribeOptions
+from handler.transcription.options import FormatName, TranscribeOptions
+from handler.transcripts.formats import TIMED_FORMATS
 from handler.transcripts.words import joined_text
 from handler.web import openapi, responses
 from handler.web.auth import AuthenticatedRoute, CallerDep, ServicesDep, bearer
@@ -93,7 +94,7 @@ async def transcript(
     identity: str,
     services: ServicesDep,
     caller: CallerDep,
-    response_format: Annotated[Format, Query()] = "json",
+    response_format: Annotated[FormatName, Query()] = "json",
 ) -> Response:
     """The whole transcript, in any format that the model's times allow."""
     job = await anyio.to_thread.run_sync(services.jobs.get, identity, caller.owner)

@@ -1,7 +1,6 @@
 """What is sent back: transcripts and errors, each in our own contract and in OpenAI's."""
 
 import time
-from collections.abc import Callable
 from datetime import UTC, datetime
 from http import HTTPStatus
 from math import ceil
@@ -20,7 +19,7 @@ from handler.errors import (
 )
 from handler.jobs.job import Job
 from handler.logs import request_id
-from handler.transcripts.subtitles import srt, vtt
+from handler.transcripts.formats import rendered
 from handler.transcripts.transcript import Transcript
 
 if TYPE_CHECKING:
@@ -31,17 +30,11 @@ POLL_SECONDS = 2
 _POLL_SECONDS_BY_AGE = ((30, POLL_SECONDS), (300, 5))
 _LONGEST_POLL_SECONDS = 15
 
-_PLAIN: dict[str, Callable[[Transcript], str]] = {
-    "text": lambda transcript: f"{transcript.text}\n",  # as OpenAI's text ends
-    "srt": lambda transcript: srt(transcript.segments),
-    "vtt": lambda transcript: vtt(transcript.segments),
-}
-
 
 def transcription(transcript: Transcript, response_format: str) -> Response:
     """The answer of `/api/transcribe`."""
-    if render := _PLAIN.get(response_format):
-        return PlainTextResponse(render(transcript), headers=_made_by(transcript))
+    if (text := rendered(transcript, response_format)) is not None:
+        return PlainTextResponse(text, headers=_made_by(transcript))
     if response_format == "json":
         words: schemas.Transcript = {"transcript": transcript.text}
         return JSONResponse(words, headers=_made_by(transcript))
@@ -58,8 +51,8 @@ def transcription(transcript: Transcript, response_format: str) -> Response:
 
 def openai_transcription(transcript: Transcript, response_format: str) -> Response:
     """The answer of `/v1/audio/transcriptions`: the upstream's own body where it was asked in the same format."""
-    if render := _PLAIN.get(response_format):
-        return PlainTextResponse(render(transcript), headers=_made_by(transcript))
+    if (text := rendered(transcript, response_format)) is not None:
+        return PlainTextResponse(text, headers=_made_by(transcript))
     if transcript.answer and response_format == transcript.answer_format:
         return JSONResponse(transcript.answer, headers=_made_by(transcript))
     if response_format == "json":
