@@ -3,7 +3,7 @@
 import time
 from dataclasses import dataclass
 from datetime import date
-from typing import Any, BinaryIO
+from typing import BinaryIO
 
 import anyio
 import anyio.to_thread
@@ -12,23 +12,21 @@ from handler.billing.ledger import digest_of, key_of
 from handler.errors import (
     BudgetExhausted,
     InvalidOption,
-    NotFound,
     UnreadableRecording,
     UnsupportedMedia,
     UpstreamBusy,
     UpstreamTimeout,
-    error_of,
 )
 from handler.jobs.job import Caller, Job
 from handler.jobs.store import Jobs
 from handler.recordings.container import Container, identify, lacks_most
+from handler.transcription.handover import Handover
 from handler.transcription.options import Options
 from handler.transcription.purchase import InDoubt, Purchases, Question
 from handler.transcripts.transcript import Transcript
 from handler.upstream.models import Model, Models, able
 
 _ATTEMPTS = 3
-_LOOK_SECONDS = 0.25
 _DIRECT_SHARE = 0.85  # of the time there is; the rest is for making a job of it
 _SPEED = 20.0  # seconds of sound that the speech service hears in one, when it is slow, ...
 _START_SECONDS = 2.0  # ... and what it takes to begin
@@ -72,7 +70,7 @@ class Direct:
         handover = None
         if self.jobs and not options.beyond_jobs:
             identity = key_of(caller.owner, digest, options.of_job(model), self.models.base_url)[:32]
-            handover = Handover(self.jobs, identity, recording, options.of_job(model), caller, deadline)
+            handover = Handover(self.jobs, identity, file, container, options.of_job(model), caller, deadline)
         if handover and (times or not container.direct or _takes_too_long(recording, deadline)):
             return await handover.outcome()
         if times:
@@ -86,7 +84,7 @@ class Direct:
         return await self._bought(question, caller, handover, deadline)
 
     async def _bought(
-        self, question: Question, caller: Caller, handover: "Handover | None", deadline: float
+        self, question: Question, caller: Caller, handover: Handover | None, deadline: float
     ) -> Transcript | Job:
         """Send the recording; hand it over if the upstream cannot transcribe it within the request."""
         within = (deadline - time.monotonic()) * (_DIRECT_SHARE if handover else 1)
@@ -126,35 +124,3 @@ def _without_times(options: Options, model: Model, today: date, has_bucket: bool
 def _takes_too_long(recording: _Recording, deadline: float) -> bool:
     expected = _START_SECONDS + recording.usual_seconds / _SPEED
     return expected > (deadline - time.monotonic()) * _DIRECT_SHARE
-
-
-@dataclass(frozen=True)
-class Handover:
-    """The recording as a job. The same recording with the same options is always the same job."""
-
-    jobs: Jobs
-    identity: str
-    recording: _Recording
-    options: dict[str, Any]
-    caller: Caller
-    deadline: float
-
-    async def outcome(self) -> Transcript | Job:
-        """Return the job's transcript, or the job if it is not finished in time; raise its error if it failed."""
-        job = await anyio.to_thread.run_sync(self._adopted)
-        while not job.finished and time.monotonic() < self.deadline:
-            await anyio.sleep(_LOOK_SECONDS)
-            job = await anyio.to_thread.run_sync(self.jobs.get, job.id)
-        if job.status == "failed":
-            error = error_of(**(job.error or {"code": "", "detail": ""}))
-            error.job = job.id
-            raise error
-        return await anyio.to_thread.run_sync(self.jobs.transcript, job) if job.finished else job
-
-    def _adopted(self) -> Job:
-        try:
-            self.jobs.get(self.identity)
-        except NotFound:  # a new job, which will cost something
-            self.jobs.budget.check(self.caller.account)
-        recording = self.recording
-        return self.jobs.adopt(self.identity, recording.file, recording.container, self.options, self.caller)

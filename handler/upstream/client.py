@@ -26,9 +26,9 @@ from handler.errors import (
 from handler.recordings.container import Container
 from handler.transcripts.transcript import Segment, Transcript
 from handler.upstream.daemon_threads import DaemonThreads
+from handler.upstream.file_view import FileView
 from handler.upstream.models import MODELS
 from handler.upstream.openai_sdk import Client, HTTPClient
-from handler.upstream.reader import Reader
 from handler.upstream.refusals import BUSY_SECONDS, too_late
 
 if TYPE_CHECKING:
@@ -120,7 +120,7 @@ class Speech:
             raise UpstreamCredentials("The server's key has characters that no key has. Was it pasted from a text?")
         client = self._client_with(key)
         left = call.begin()
-        with BufferedReader(Reader(call.recording)) as recording:
+        with BufferedReader(FileView(call.recording)) as recording:
             file = call.container.filename, recording, call.container.media_type
             body = client.transcription(file, call.parameters, left)
         return _transcript(body, call.parameters["model"], call.parameters["response_format"])

@@ -1,4 +1,4 @@
-"""A second reader of an open file, with a place of its own in it.
+"""A second view of an open file, with a position of its own.
 
 A call that was given up may read on in its thread while the same recording is read for a job, and may do so when the
 file has been closed for everybody else.
@@ -9,7 +9,7 @@ import os
 from typing import Any, BinaryIO
 
 
-class Reader(io.RawIOBase):
+class FileView(io.RawIOBase):
     def __init__(self, file: BinaryIO) -> None:
         self._number = os.dup(file.fileno())
         self._place = 0
