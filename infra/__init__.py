@@ -1,0 +1,4 @@
+"""Where the handler runs: the CDK stack, its choices, alarms and findings, and the bundles.
+
+Nothing here runs in Lambda.
+"""
