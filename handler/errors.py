@@ -29,7 +29,8 @@ StenoError
 import time
 from http import HTTPStatus
 
-_DAY_SECONDS = 86_400
+from handler.durations import DAY_SECONDS
+
 _BUSY_SECONDS = 5.0
 
 
@@ -117,7 +118,7 @@ class BudgetExhausted(Refused):
 
     def __init__(self, detail: str) -> None:
         super().__init__(detail)
-        self.retry_after = _DAY_SECONDS - time.time() % _DAY_SECONDS
+        self.retry_after = DAY_SECONDS - time.time() % DAY_SECONDS
 
 
 class RecordingTooLarge(Refused):

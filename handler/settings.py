@@ -9,6 +9,7 @@ from pydantic import Field, SecretStr, ValidationError, ValidationInfo, field_va
 from pydantic_core import ErrorDetails, Url
 from pydantic_settings import BaseSettings, NoDecode, SettingsConfigDict
 
+from handler.durations import TRANSCRIPT_DAYS
 from handler.upstream.models import DEFAULT_MODEL, MODEL_NAME, MODELS, OPENAI_URL, is_openai
 
 Auth = Literal["token", "jwt", "open"]
@@ -42,7 +43,7 @@ class Settings(BaseSettings):
     express_queue_url: str | None = None
     max_upload_bytes: int = Field(default=2_000_000_000, ge=1, le=5_000_000_000)  # S3 takes no larger form
     max_audio_seconds: float = Field(default=12 * 3600, gt=0)
-    transcript_days: int = Field(default=30, ge=1)
+    transcript_days: int = Field(default=TRANSCRIPT_DAYS, ge=1)
     daily_seconds: float | None = Field(default=None, gt=0)
     daily_seconds_per_caller: float | None = Field(default=None, gt=0)
 

@@ -20,6 +20,7 @@ from aws_cdk.aws_apigatewayv2_integrations import HttpLambdaIntegration
 from aws_cdk.aws_lambda_event_sources import SqsEventSource
 from constructs import Construct
 
+from handler.durations import TRANSCRIPT_DAYS, UNFINISHED_DAYS
 from infra.access_log import AccessLog
 from infra.choices import Choices
 from infra.findings import acknowledge
@@ -36,8 +37,6 @@ DEAD_LETTERS_TIMEOUT = Duration.minutes(1)
 # With the back-off in worker.py, they last for two days of an outage of AWS.
 MOST_DELIVERIES = 200
 DIRECT_BYTES = 4_500_000  # what an event of 6 MB holds in base64
-TRANSCRIPT_DAYS = 30
-UNFINISHED_DAYS = 7
 _PAGE = ("/", "/page.js", "/recorder.js", "/kept.js", "/style.css")
 _DOCS = ("/docs", "/docs.js", "/openapi.json")
 OPEN_ROUTES = (*_PAGE, *_DOCS, "/api/health", "/api/config")

@@ -16,11 +16,11 @@ from datetime import UTC, datetime
 from secrets import token_hex
 from typing import Any
 
-from handler.aws.numbers import number
+from handler.aws.items import number
+from handler.durations import BUDGET_DAYS, DAY_SECONDS
 from handler.errors import BudgetExhausted
 
-_DAY = 86_400
-_KEPT_SECONDS = 7 * _DAY
+_KEPT_SECONDS = BUDGET_DAYS * DAY_SECONDS
 _AGAIN = "They are there again at 00:00 UTC."
 
 

@@ -14,10 +14,11 @@ from contextlib import suppress
 from dataclasses import dataclass
 from typing import Any, BinaryIO
 
-from handler.aws.numbers import number
+from handler.aws.items import number
+from handler.durations import ANSWER_DAYS, DAY_SECONDS
 from handler.transcripts.transcript import Transcript
 
-_KEPT_SECONDS = 86_400
+_KEPT_SECONDS = ANSWER_DAYS * DAY_SECONDS
 MOST_BYTES = 380_000  # DynamoDB stores 400 KB an item
 
 

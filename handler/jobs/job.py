@@ -5,8 +5,7 @@ import re
 from dataclasses import asdict, dataclass, replace
 from typing import Any
 
-from handler.aws.numbers import number
-from handler.aws.stored import known_fields
+from handler.aws.items import known_fields, number
 
 
 @dataclass(frozen=True)

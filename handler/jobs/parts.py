@@ -11,8 +11,7 @@ from collections.abc import Iterable, Iterator
 from dataclasses import asdict, dataclass, replace
 from typing import Any, Self
 
-from handler.aws.numbers import number
-from handler.aws.stored import known_fields
+from handler.aws.items import known_fields, number
 from handler.billing.ledger import MOST_BYTES
 from handler.errors import StenoError
 from handler.recordings.section import Section

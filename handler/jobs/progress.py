@@ -9,7 +9,7 @@ from collections.abc import Callable
 from contextlib import suppress
 from typing import Any
 
-from handler.aws.numbers import number
+from handler.aws.items import number
 from handler.errors import StenoError
 from handler.jobs.job import Job, from_item, identity_of
 from handler.transcripts.transcript import Transcript

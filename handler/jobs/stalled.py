@@ -1,5 +1,6 @@
 """Jobs that no message will bring to an end any more: computed when a job is read, and not stored."""
 
+from handler.durations import DAY_SECONDS
 from handler.errors import StenoError
 from handler.jobs.job import Job, failed
 
@@ -7,7 +8,7 @@ from handler.jobs.job import Job, failed
 # owner has stopped the functions. So it does not fail early: messages are not lost, and those that
 # the queues give up fail their jobs (dead_letters.py). If a message comes after all, the job is
 # still completed.
-_IDLE_SECONDS = {"queued": 86_400, "processing": 6 * 3600}
+_IDLE_SECONDS = {"queued": DAY_SECONDS, "processing": 6 * 3600}
 _STOPPED = "The job has made no progress for hours. Retry it: finished parts are not billed again."
 
 

@@ -18,9 +18,10 @@ from typing import TYPE_CHECKING, Any, BinaryIO
 from uuid import uuid4
 
 from handler.aws.clients import API_LIMITS, AWS, Limits
-from handler.aws.numbers import number
+from handler.aws.items import number
 from handler.billing.budget import Budget
 from handler.billing.ledger import Ledger
+from handler.durations import DAY_SECONDS, UNFINISHED_DAYS
 from handler.errors import NotFailed, NotFound
 from handler.jobs.job import (
     NOBODY,
@@ -48,9 +49,7 @@ if TYPE_CHECKING:
 log = logging.getLogger("steno")
 
 UPLOAD_SECONDS = 15 * 60  # a role's presigned address dies with its token, too
-_DAY = 86_400
 _UPLOADING_SECONDS = 2 * 3600  # a form that was in time may take that long to arrive
-_KEPT_UNFINISHED_DAYS = 7  # as long as the bucket keeps a recording that was not finished
 
 
 @dataclass
@@ -192,7 +191,7 @@ class Jobs:
                     ":none": "",
                     ":zero": 0,
                     ":retries": job.retries + 1,
-                    ":expires": int(self.expiry(_KEPT_UNFINISHED_DAYS)),
+                    ":expires": int(self.expiry(UNFINISHED_DAYS)),
                     ":account": account,
                     ":completed": "completed",
                     ":failed": "failed",
@@ -259,11 +258,11 @@ class Jobs:
             self.budget.settle(reservation, spent)
 
     def _item(self, job: Job) -> dict[str, Any]:
-        return {**to_item(job), **job_key(job.id), "expires": int(self.expiry(_KEPT_UNFINISHED_DAYS))}
+        return {**to_item(job), **job_key(job.id), "expires": int(self.expiry(UNFINISHED_DAYS))}
 
-    def expiry(self, days: int = _KEPT_UNFINISHED_DAYS) -> float:
+    def expiry(self, days: int = UNFINISHED_DAYS) -> float:
         """Return when something that is written now expires (seconds since 1970)."""
-        return self.clock() + days * _DAY
+        return self.clock() + days * DAY_SECONDS
 
 
 def reservation_id(job: Job) -> str:

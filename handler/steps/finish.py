@@ -4,8 +4,8 @@ import logging
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
+from handler.aws.items import number
 from handler.aws.metrics import Metrics
-from handler.aws.numbers import number
 from handler.billing.ledger import Answer
 from handler.errors import StenoError
 from handler.jobs.job import Job, identity_of

@@ -5,7 +5,7 @@ from collections.abc import Iterable, Mapping
 from dataclasses import asdict, dataclass, field
 from typing import Any, Self
 
-from handler.aws.stored import known_fields
+from handler.aws.items import known_fields
 
 
 @dataclass(frozen=True)

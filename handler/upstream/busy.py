@@ -16,9 +16,10 @@ from collections.abc import Callable
 from contextlib import suppress
 from typing import Any
 
-from handler.aws.numbers import number
+from handler.aws.items import number
+from handler.durations import DAY_SECONDS
 
-_KEPT_SECONDS = 86_400
+_KEPT_SECONDS = DAY_SECONDS
 _FORGOTTEN_SECONDS = 600.0  # without a request
 _LONGEST_PAUSE = 60.0  # unless the upstream asks for more
 _FIRST_GAP, _LONGEST_GAP = 0.25, 10.0

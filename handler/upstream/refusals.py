@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 
 import httpx2
 
+from handler.durations import DAY_SECONDS
 from handler.errors import (
     EmptyRecording,
     InvalidOption,
@@ -28,7 +29,6 @@ if TYPE_CHECKING:
     import openai
 
 BUSY_SECONDS = 5.0  # what a caller is asked to wait when the upstream names no time
-_DAY_SECONDS = 86_400.0
 
 _NEVER_BETTER = {
     "insufficient_quota",
@@ -115,7 +115,7 @@ def _retry_after(headers: httpx2.Headers) -> float | None:
     if (seconds := _number(value)) is not None:
         return seconds
     try:
-        return min(max(parsedate_to_datetime(value).timestamp() - time.time(), 0), _DAY_SECONDS)
+        return min(max(parsedate_to_datetime(value).timestamp() - time.time(), 0), DAY_SECONDS)
     except ValueError:
         return None
 
@@ -125,7 +125,7 @@ def _number(text: str) -> float | None:
         number = float(text)
     except ValueError:
         return None
-    return min(number, _DAY_SECONDS) if number >= 0 else None
+    return min(number, DAY_SECONDS) if number >= 0 else None
 
 
 def unanswered(cause: BaseException) -> UpstreamError:

@@ -1,4 +1,4 @@
-"""stored.py: a reader of stored data ignores the fields that only a later version has."""
+"""items.py: a reader of stored data ignores the fields that only a later version has."""
 
 import json
 import zlib
