@@ -6,7 +6,7 @@ from typing import Any
 from handler.billing.ledger import key_of
 from handler.errors import InvalidOption
 from handler.jobs.job import Job
-from handler.transcription.options import Options
+from handler.transcription.options import OpenAIOptions
 from handler.upstream.models import DEFAULT_MODEL, MODELS, Models
 
 
@@ -26,7 +26,7 @@ class Asking:
         except InvalidOption:  # a model that another version of the API had
             model = MODELS[DEFAULT_MODEL]
         # A newer version of the API may have stored an option that this function does not have.
-        options = Options.model_validate(job.options, extra="ignore")
+        options = OpenAIOptions.model_validate(job.options, extra="ignore")
         # Times are always asked for where the model gives them, so that any format can be fetched later.
         timed = options.model_copy(update={"response_format": "verbose_json"})
         return cls(model.name, timed.for_model(model, models.today()), options.ask_for_times(model), models.base_url)

@@ -81,28 +81,119 @@ class ServerVad(BaseModel):
     threshold: float | None = None
 
 
-_OF_JOBS = ("model", "language", "languages", "prompt", "keywords", "response_format", "temperature", "stream")
 _CHUNKING_SCHEMA = {"type": "string", "description": "`auto`, or OpenAI's `server_vad` object as JSON."}
 
 
 class Options(BaseModel):
-    """OpenAI's transcription parameters; a list is a field that may be repeated."""
+    """What all routes that transcribe take; a list is a field that may be repeated."""
 
     model_config = ConfigDict(extra="forbid", frozen=True)
 
     model: ModelName | None = Field(None, description="One of `GET /v1/models`; without it, the server's own choice.")
     language: Language | None = Field(None, description="What is spoken: ISO 639-1 (`en`) or BCP 47 (`en-US`).")
-    languages: list[Language] = Field(
-        [], max_length=_MOST_LANGUAGES, description="Several languages that may be spoken."
-    )
     prompt: str | None = Field(
         None, max_length=_LONGEST_PROMPT, description="Context that helps: names, spelling, style."
     )
     keywords: list[Keyword] = Field(
         [], max_length=_MOST_KEYWORDS, description="Words to expect; repeat the field for each."
     )
-    response_format: OpenAIFormatName = "json"
+    response_format: str = "json"
     temperature: float | None = Field(None, ge=0, le=1, allow_inf_nan=False)
+
+    @field_validator("keywords")
+    @classmethod
+    def _not_too_long(cls, keywords: list[str]) -> list[str]:
+        if sum(map(len, keywords)) > _LONGEST_KEYWORDS:
+            raise ValueError(f"all keywords together have at most {_LONGEST_KEYWORDS:,} characters")
+        return keywords
+
+    @classmethod
+    def from_form(cls, fields: Mapping[str, Sequence[str]]) -> Self:
+        """The options in a form's fields; `keywords[]` is `keywords`, and a field left empty was not given."""
+        given: dict[str, Any] = {}
+        for field, values in fields.items():
+            _put(given, field, [value for value in values if value])
+        for option in given:
+            if option not in cls.model_fields:
+                there_are = ", ".join(cls.model_fields)
+                raise InvalidOption(option, f"There is no option `{option[:100]}` here. There are: {there_are}.")
+        try:
+            return cls.model_validate(given)
+        except ValidationError as error:
+            raise _invalid(error) from None
+
+    @property
+    def beyond_jobs(self) -> list[str]:
+        """The given options that a job's transcript, which is joined of parts, has no place for."""
+        return []
+
+    def of_job(self, model: Model) -> dict[str, Any]:
+        """What a job has to know: of the format no more than whether the text is to be laid on the sound, for the rest
+        is made of its transcript."""
+        told = self.model_dump(exclude_defaults=True, exclude={"response_format", "timestamp_granularities"})
+        times = {"response_format": "verbose_json"} if self.ask_for_times(model) else {}
+        return told | {"model": model.name} | times
+
+    def ask_for_times(self, model: Model) -> bool:
+        """Whether times are asked of a model that tells none, so that the text is laid on the sound."""
+        return self.response_format in TIMED_FORMATS and model.timed_format is None
+
+    def for_model(self, model: Model, today: date) -> dict[str, Any]:
+        """The upstream's parameters for `model`; InvalidOption for one that it would refuse or ignore."""
+        self._refuse_what_is_ignored(model, today)
+        parameters = self.model_dump(include=self._passed_on(), exclude_defaults=True)
+        if model.speakers:  # required by the upstream beyond 30 s
+            parameters.setdefault("chunking_strategy", "auto")
+        return {
+            "model": model.name,
+            "response_format": self._upstream_format(model, today),
+            **_language_hint(self._spoken(), model, today),
+            **parameters,
+        }
+
+    def _passed_on(self) -> set[str]:
+        return {"prompt", "keywords", "temperature"}
+
+    def _spoken(self) -> list[str]:
+        return [self.language] if self.language else []
+
+    def _refuse_what_is_ignored(self, model: Model, today: date) -> None:
+        for option, ability in _ABILITIES.items():
+            given = getattr(self, option, None) not in (None, "", [])
+            if given and not getattr(model, ability):
+                raise _unable(option, f"does not honour `{option}`", model, ability, today)
+
+    def _upstream_format(self, model: Model, today: date) -> str:
+        """Texts and subtitles are rendered here, so the upstream is only ever asked for a body that tells more."""
+        if self.response_format == "diarized_json" and not model.speakers:
+            raise _unable("response_format", "does not tell speakers apart", model, "speakers", today)
+        if self.response_format == "diarized_json":
+            return "diarized_json"
+        if self.response_format not in TIMED_FORMATS:
+            return "json"
+        return model.timed_format or "json"
+
+
+class TranscribeOptions(Options):
+    """Those of `/api/transcribe` and of uploads."""
+
+    response_format: FormatName = "json"
+
+    @field_validator("response_format", mode="before")
+    @classmethod
+    def _has_a_place(cls, response_format: object) -> object:
+        if response_format == "diarized_json":
+            raise ValueError("diarized_json is for /v1/audio/transcriptions; here, verbose_json tells the speakers")
+        return response_format
+
+
+class OpenAIOptions(Options):
+    """All of OpenAI's transcription parameters."""
+
+    languages: list[Language] = Field(
+        [], max_length=_MOST_LANGUAGES, description="Several languages that may be spoken."
+    )
+    response_format: OpenAIFormatName = "json"
     include: list[Literal["logprobs"]] = []
     timestamp_granularities: list[Literal["word", "segment"]] = []
     chunking_strategy: Annotated[Literal["auto"] | ServerVad | None, WithJsonSchema(_CHUNKING_SCHEMA)] = None
@@ -117,13 +208,6 @@ class Options(BaseModel):
             raise ValueError("Steno answers with the whole transcript; leave `stream` out")
         return stream
 
-    @field_validator("keywords")
-    @classmethod
-    def _not_too_long(cls, keywords: list[str]) -> list[str]:
-        if sum(map(len, keywords)) > _LONGEST_KEYWORDS:
-            raise ValueError(f"all keywords together have at most {_LONGEST_KEYWORDS:,} characters")
-        return keywords
-
     @field_validator("chunking_strategy", mode="wrap")
     @classmethod
     def _from_json(cls, strategy: object, validate: ValidatorFunctionWrapHandler) -> object:
@@ -135,8 +219,9 @@ class Options(BaseModel):
 
     @property
     def beyond_jobs(self) -> list[str]:
-        """What is asked that a job's transcript, which is joined of parts, has no place for."""
-        taken = {*_OF_JOBS, *([] if self._word_times else ["timestamp_granularities"])}
+        taken = {*Options.model_fields, "languages", "stream"}
+        if not self._word_times:
+            taken.add("timestamp_granularities")
         speakers = ["response_format"] if self.response_format == "diarized_json" else []
         return speakers + [option for option in type(self).model_fields if option in self.model_fields_set - taken]
 
@@ -145,118 +230,45 @@ class Options(BaseModel):
         """Segments are told in any case."""
         return "word" in self.timestamp_granularities
 
-    def of_job(self, model: Model) -> dict[str, Any]:
-        """What a job has to know: of the format no more than whether the text is to be laid on the sound, for the rest
-        is made of its transcript."""
-        told = self.model_dump(exclude_defaults=True, exclude={"response_format", "timestamp_granularities"})
-        times = {"response_format": "verbose_json"} if self.ask_for_times(model) else {}
-        return told | {"model": model.name} | times
+    def _passed_on(self) -> set[str]:
+        more = {"include", "chunking_strategy", "known_speaker_names", "known_speaker_references"}
+        words = {"timestamp_granularities"} if self._word_times else set()
+        return super()._passed_on() | more | words
 
-    def ask_for_times(self, model: Model) -> bool:
-        """Whether times are asked of a model that tells none, so that the text is laid on the sound."""
-        return self.response_format in TIMED_FORMATS and model.timed_format is None
-
-    @classmethod
-    def taken(cls) -> tuple[str, ...]:
-        return tuple(cls.model_fields)
-
-    @classmethod
-    def from_form(cls, fields: Mapping[str, Sequence[str]]) -> Self:
-        """The options in a form's fields; `keywords[]` is `keywords`, and a field left empty was not given."""
-        given: dict[str, Any] = {}
-        for field, values in fields.items():
-            _put(given, field, [value for value in values if value])
-        for option in given:
-            if option not in cls.taken():
-                there_are = ", ".join(cls.taken())
-                raise InvalidOption(option, f"There is no option `{option[:100]}` here. There are: {there_are}.")
-        try:
-            return cls.model_validate(given)
-        except ValidationError as error:
-            raise _invalid(error) from None
-
-    def for_model(self, model: Model, today: date) -> dict[str, Any]:
-        """The upstream's parameters for `model`; InvalidOption for one that it would refuse or ignore."""
-        self._refuse_what_is_ignored(model, today)
-        parameters = self.model_dump(
-            include={
-                "prompt",
-                "keywords",
-                "temperature",
-                "include",
-                *(["timestamp_granularities"] if self._word_times else []),
-                "chunking_strategy",
-                "known_speaker_names",
-                "known_speaker_references",
-            },
-            exclude_defaults=True,
-        )
-        if model.speakers:  # required by the upstream beyond 30 s
-            parameters.setdefault("chunking_strategy", "auto")
-        return {
-            "model": model.name,
-            "response_format": self._upstream_format(model, today),
-            **self._language_hint(model, today),
-            **parameters,
-        }
+    def _spoken(self) -> list[str]:
+        return list(dict.fromkeys([*super()._spoken(), *self.languages]))
 
     def _refuse_what_is_ignored(self, model: Model, today: date) -> None:
-        for option, ability in (
-            ("prompt", "prompt"),
-            ("keywords", "keywords"),
-            ("temperature", "temperature"),
-            ("include", "logprobs"),
-            ("chunking_strategy", "chunking"),
-            ("known_speaker_names", "speakers"),
-            ("known_speaker_references", "speakers"),
-        ):
-            if getattr(self, option) not in (None, "", []) and not getattr(model, ability):
-                raise _unable(option, f"does not honour `{option}`", model, ability, today)
+        super()._refuse_what_is_ignored(model, today)
         if self._word_times and not model.word_times:
             raise _unable("timestamp_granularities", "does not tell when words were said", model, "word_times", today)
         for option, response_format in (("timestamp_granularities", "verbose_json"), ("include", "json")):
             if getattr(self, option) and self.response_format != response_format:
                 raise InvalidOption(option, f"`{option}` needs response_format={response_format}.")
 
-    def _upstream_format(self, model: Model, today: date) -> str:
-        """Texts and subtitles are rendered here, so the upstream is only ever asked for a body that tells more."""
-        if self.response_format == "diarized_json" and not model.speakers:
-            raise _unable("response_format", "does not tell speakers apart", model, "speakers", today)
-        if self.response_format == "diarized_json":
-            return "diarized_json"
-        if self.response_format not in TIMED_FORMATS:
-            return "json"
-        return model.timed_format or "json"
 
-    def _language_hint(self, model: Model, today: date) -> dict[str, Any]:
-        spoken = list(dict.fromkeys([*([self.language] if self.language else []), *self.languages]))
-        if not spoken:
-            return {}
-        if model.several_languages:
-            return {"languages": spoken}
-        if len(spoken) > 1:
-            raise _unable("languages", "takes one language only", model, "several_languages", today)
-        return {"language": spoken[0]}
+_ABILITIES = {  # of a model, that an option needs
+    "prompt": "prompt",
+    "keywords": "keywords",
+    "temperature": "temperature",
+    "include": "logprobs",
+    "chunking_strategy": "chunking",
+    "known_speaker_names": "speakers",
+    "known_speaker_references": "speakers",
+}
 
 
-class TranscribeOptions(Options):
-    """Those of `/api/transcribe`, whose answer has no place for what the others ask for."""
-
-    response_format: FormatName = "json"
-
-    @classmethod
-    def taken(cls) -> tuple[str, ...]:
-        return tuple(option for option in _OF_JOBS if option not in ("languages", "stream"))
-
-    @field_validator("response_format", mode="before")
-    @classmethod
-    def _has_a_place(cls, response_format: object) -> object:
-        if response_format == "diarized_json":
-            raise ValueError("diarized_json is for /v1/audio/transcriptions; here, verbose_json tells the speakers")
-        return response_format
+def _language_hint(spoken: list[str], model: Model, today: date) -> dict[str, Any]:
+    if not spoken:
+        return {}
+    if model.several_languages:
+        return {"languages": spoken}
+    if len(spoken) > 1:
+        raise _unable("languages", "takes one language only", model, "several_languages", today)
+    return {"language": spoken[0]}
 
 
-_REPEATABLE = {name for name, field in Options.model_fields.items() if field.default == []}
+_REPEATABLE = {name for name, field in OpenAIOptions.model_fields.items() if field.default == []}
 
 
 def _unable(option: str, reason: str, model: Model, ability: str, today: date) -> InvalidOption:

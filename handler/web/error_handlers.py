@@ -22,7 +22,7 @@ from handler.errors import (
 )
 from handler.logs import request_id
 from handler.transcription.field_errors import remedy
-from handler.transcription.options import Options
+from handler.transcription.options import OpenAIOptions
 from handler.web import responses
 
 log = logging.getLogger("steno")
@@ -76,7 +76,7 @@ def _invalid(error: RequestValidationError) -> StenoError:
         return InvalidRequest("Send a JSON object, with the header `Content-Type: application/json`.")
     name = str(first["loc"][1])
     reason = f"`{name[:100]}`: {remedy(first)}."
-    return InvalidOption(name, reason) if name in Options.model_fields else InvalidRequest(reason)
+    return InvalidOption(name, reason) if name in OpenAIOptions.model_fields else InvalidRequest(reason)
 
 
 class AnswerBugs:

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Annotated
 import anyio.to_thread
 from fastapi import APIRouter, Depends, Query, Response
 from fastapi.responses import JSONResponse
-from pydantic import ConfigDict, Field
+from pydantic import Field
 
 from handler.errors import (
     EmptyRecording,
@@ -41,8 +41,6 @@ _ANY_TYPE = "application/octet-stream"
 class Upload(TranscribeOptions):
     """What is going to be uploaded, and how it is to be transcribed."""
 
-    model_config = ConfigDict(json_schema_extra=openapi.keep_taken)
-
     filename: str = Field("", max_length=1000)
     content_type: str = Field("", description="As the browser says it; empty where it says nothing.", max_length=200)
     size: int = Field(description="Bytes. The form takes no more than that.", json_schema_extra={"minimum": 1})
@@ -68,8 +66,6 @@ async def create_upload(upload: Upload, services: ServicesDep, caller: CallerDep
 
 
 def _check(upload: Upload, services: Services) -> None:
-    for option in sorted(upload.model_fields_set - {*TranscribeOptions.taken(), *_OF_THE_FILE}):
-        raise InvalidOption(option, f"There is no option `{option}` here.")
     limit = services.settings.max_upload_bytes
     if upload.size <= 0:
         raise EmptyRecording("The recording has no bytes: nothing was recorded.")

@@ -10,7 +10,7 @@ from fastapi import FastAPI
 
 from handler import errors
 from handler.errors import StenoError
-from handler.transcription.options import Options, TranscribeOptions
+from handler.transcription.options import OpenAIOptions, Options, TranscribeOptions
 from handler.upstream.models import MODEL_NAME, is_openai
 
 _SCHEMAS = "#/components/schemas/"
@@ -23,7 +23,7 @@ class Documented(FastAPI):
         document, settings = super().openapi(), self.state.services.settings
         upload = document["components"]["schemas"]["Upload"]
         upload["properties"]["size"]["maximum"] = settings.max_upload_bytes
-        forms = {"Form": _form(TranscribeOptions), "OpenAIForm": _form(Options), "Upload": upload}
+        forms = {"Form": _form(TranscribeOptions), "OpenAIForm": _form(OpenAIOptions), "Upload": upload}
         if not is_openai(settings.openai_base_url):
             for form in forms.values():
                 _allow_any_model(form["properties"]["model"])
@@ -73,7 +73,6 @@ def _form(options: type[Options]) -> dict[str, Any]:
     """The multipart form with a recording and those options; a field that is not sent is not null."""
     recording = {"type": "string", "format": "binary", "description": "The recording: audio or video."}
     schema = options.model_json_schema()
-    keep_taken(schema, options)
     for option in schema["properties"].values():
         option.update(*(kind for kind in option.pop("anyOf", []) if kind != {"type": "null"}))
         if option.get("default", "") is None:
@@ -87,12 +86,6 @@ def _form(options: type[Options]) -> dict[str, Any]:
         "properties": {"file": recording, **schema["properties"]},
         "additionalProperties": False,
     }
-
-
-def keep_taken(schema: dict[str, Any], options: type[Options]) -> None:
-    """Takes out of the schema of `options` what it has from its parent only to refuse it."""
-    for option in set(Options.model_fields) - {*options.taken()}:
-        del schema["properties"][option]
 
 
 def _content(name: str, media_type: str = "application/json") -> dict[str, Any]:

@@ -10,7 +10,7 @@ from fastapi.responses import JSONResponse
 from handler.errors import InvalidRequest, UpstreamBusy
 from handler.jobs.job import Caller, Job
 from handler.services import Services
-from handler.transcription.options import Options, TranscribeOptions
+from handler.transcription.options import OpenAIOptions, Options, TranscribeOptions
 from handler.transcripts.formats import TIMED_FORMATS
 from handler.transcripts.transcript import Transcript
 from handler.web import openapi, responses
@@ -61,7 +61,7 @@ async def transcribe(request: Request, services: ServicesDep, caller: CallerDep)
 @closed_router.post("/v1/audio/transcriptions", **openapi.OPENAI_TRANSCRIBE)
 async def openai_transcribe(request: Request, services: ServicesDep, caller: CallerDep) -> Response:
     """The same under OpenAI's own contract: their SDKs work with `base_url` and `api_key` changed."""
-    options, outcome = await _outcome(request, services, caller, Options)
+    options, outcome = await _outcome(request, services, caller, OpenAIOptions)
     if isinstance(outcome, Job):  # their clients know no 202; the same recording again joins its job
         raise UpstreamBusy(
             "The recording takes long. It is being worked on: send it again for its transcript, at no further cost.",

@@ -5,7 +5,7 @@ import re
 import pytest
 
 from handler.errors import InvalidOption
-from handler.transcription.options import Options
+from handler.transcription.options import OpenAIOptions
 from tests.place import Place
 
 FORMATS = "`json`, `text`, `srt`, `vtt` or `verbose_json`"
@@ -66,13 +66,13 @@ def test_the_format_for_speakers_is_refused_with_the_route_that_has_it(client, w
 )
 def test_a_bad_option_of_a_form_is_refused_in_our_words(fields, said):
     with pytest.raises(InvalidOption) as refusal:
-        Options.from_form({name: [value] for name, value in fields.items()})
+        OpenAIOptions.from_form({name: [value] for name, value in fields.items()})
     assert refusal.value.detail == said
 
 
 def test_too_many_entries_are_refused_in_our_words():
     with pytest.raises(InvalidOption, match="`languages`: give at most 100 entries"):
-        Options.from_form({"languages": ["en"] * 101})
+        OpenAIOptions.from_form({"languages": ["en"] * 101})
 
 
 @pytest.mark.parametrize(
@@ -98,7 +98,7 @@ VALUES = (None, 5, -1, 1.5, True, "?", "x" * 30_000, [], [[]], ["?"] * 2000, {},
 
 def test_no_text_of_pydantics_is_in_any_refusal_of_an_option(client):
     http, said = client(), set()
-    for name in Options.model_fields:
+    for name in OpenAIOptions.model_fields:
         for value in VALUES:
             answer = http.post("/api/uploads", json={"size": 1, name: value})
             if answer.status_code == 422:

@@ -5,7 +5,7 @@ from datetime import date
 import pytest
 
 from handler.errors import InvalidOption
-from handler.transcription.options import Options
+from handler.transcription.options import OpenAIOptions
 from handler.upstream.models import MODELS, serving
 from tests.conftest import TODAY
 
@@ -13,7 +13,7 @@ from tests.conftest import TODAY
 def sent(model, /, **fields):
     """The upstream's parameters for a form's fields."""
     form = {name: value if isinstance(value, list) else [value] for name, value in fields.items()}
-    return Options.from_form(form).for_model(MODELS[model], TODAY)
+    return OpenAIOptions.from_form(form).for_model(MODELS[model], TODAY)
 
 
 @pytest.mark.parametrize(("given", "primary"), [("en", "en"), ("en-US", "en"), ("pt_BR", "pt"), ("zh-Hant-TW", "zh")])
@@ -51,7 +51,7 @@ def test_an_option_that_a_model_would_ignore_is_refused_by_name_with_the_models_
 
 
 def test_what_no_living_model_can_do_is_said_so():
-    options = Options.from_form({"include": ["logprobs"]})
+    options = OpenAIOptions.from_form({"include": ["logprobs"]})
     with pytest.raises(InvalidOption, match="No model can any more"):
         options.for_model(MODELS["gpt-transcribe"], date(2028, 1, 1))
 
@@ -85,16 +85,18 @@ def test_the_upstream_is_asked_for_the_body_that_tells_what_is_needed(model, ask
     ],
 )
 def test_a_job_is_told_of_the_format_only_whether_the_text_is_to_be_laid_on_the_sound(model, asked, laid):
-    options = Options.from_form({"response_format": [asked], "language": ["en"]})
+    options = OpenAIOptions.from_form({"response_format": [asked], "language": ["en"]})
     told = {"model": model, "language": "en", **({"response_format": "verbose_json"} if laid else {})}
     assert options.of_job(MODELS[model]) == told
 
 
 def test_segments_may_be_asked_for_by_name_and_words_only_of_a_model_that_tells_them():
-    segments = Options.from_form({"response_format": ["verbose_json"], "timestamp_granularities[]": ["segment"]})
+    segments = OpenAIOptions.from_form({"response_format": ["verbose_json"], "timestamp_granularities[]": ["segment"]})
     assert "timestamp_granularities" not in segments.for_model(MODELS["gpt-transcribe"], date(2026, 11, 20))
     assert segments.beyond_jobs == []
-    words = Options.from_form({"response_format": ["verbose_json"], "timestamp_granularities[]": ["word", "segment"]})
+    words = OpenAIOptions.from_form(
+        {"response_format": ["verbose_json"], "timestamp_granularities[]": ["word", "segment"]}
+    )
     assert words.beyond_jobs == ["timestamp_granularities"]
     with pytest.raises(InvalidOption, match="whisper-1"):
         words.for_model(MODELS["gpt-transcribe"], date(2026, 11, 20))
@@ -117,7 +119,7 @@ def test_every_other_option_is_passed_on():
 
 def test_lists_come_in_the_ways_in_which_http_clients_write_them():
     fields = {"keywords": ["a"], "keywords[]": ["b", "c"], "keywords[0]": ["d"]}
-    assert Options.from_form(fields).keywords == ["a", "b", "c", "d"]
+    assert OpenAIOptions.from_form(fields).keywords == ["a", "b", "c", "d"]
 
 
 def test_a_chunking_strategy_comes_as_a_word_as_json_or_in_brackets():
