@@ -28,10 +28,9 @@ class Taken(Exception):
 
 @dataclass(frozen=True)
 class Claim:
-    """The right to get an answer. `doubt` are seconds that earlier tries may have cost, `own` those of this holder."""
+    """The right to get an answer. `doubt` are the seconds that earlier tries may have cost."""
 
     doubt: float
-    own: float
 
 
 @dataclass(frozen=True)
@@ -92,8 +91,7 @@ class Ledger:
             if answer := self.known(key):
                 return answer
             raise Taken from None
-        doubt = float(old.get("doubt", 0))
-        return Claim(doubt, doubt if old.get("holder") == holder else 0.0)
+        return Claim(float(old.get("doubt", 0)))
 
     def renew(self, key: str, holder: str, within: float) -> None:
         """Extend a claim, if `holder` still has it."""

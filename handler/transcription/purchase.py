@@ -84,8 +84,7 @@ class Purchases:
             unpaid = 0.0 if _in_doubt(error) else question.seconds
             await _booked(ledger.release, key, holder, unpaid)
             raise
-        seconds = found.own + question.billed(transcript)
-        await _booked(ledger.keep, key, Answer(transcript, holder, seconds))
+        await _booked(ledger.keep, key, Answer(transcript, holder, question.billed(transcript)))
         return transcript
 
     async def _claimed(
