@@ -1,11 +1,13 @@
 """infra/bundle.py: the bundles are small, complete and the same on every machine, and hold no secret."""
 
+import re
 import zipfile
 from io import BytesIO
 
 import pytest
 
-from infra.bundle import API, CUTTER, MOST_GLIBC, ROOT, Target, glibc_of, without_byte_code
+from infra.bundle import API, CUTTER, LOCK, MOST_GLIBC, ROOT, Target, _install, glibc_of, without_byte_code
+from infra.lock import locked
 from tests.attacks.test_nothing_out import AWS_SECRET, KEY, TOKEN
 from tests.infra.test_stack import Template
 
@@ -62,3 +64,12 @@ def test_no_secret_is_in_the_template_or_the_bundles(tmp_path, monkeypatch):
     for path in files:
         content = path.read_bytes()
         assert not any(secret.encode() in content for secret in (KEY, TOKEN, AWS_SECRET)), path
+
+
+def test_a_wheel_with_another_hash_is_not_installed(tmp_path):
+    (line,) = locked(["six"], LOCK.read_text(), Target().markers())
+    altered = re.sub(r"sha256:\w+", "sha256:" + "0" * 64, line)
+    with pytest.raises(SystemExit, match="THESE PACKAGES DO NOT MATCH THE HASHES"):
+        _install([altered], tmp_path, Target.here())
+    _install([line], tmp_path, Target.here())
+    assert (tmp_path / "six.py").exists()
