@@ -1,4 +1,7 @@
-"""Durations that several modules share: how long what is stored is kept. The stack's lifecycle rules use them too."""
+"""Durations that several modules share, such as how long jobs and answers are stored.
+
+The lifecycle rules of the stack use them too.
+"""
 
 DAY_SECONDS = 86_400
 
