@@ -45,15 +45,11 @@ class Services:
         return self.stored_jobs
 
 
-def _today() -> date:
-    return datetime.now(UTC).date()
-
-
 def build_services(
     settings: Settings,
     *,
     transport: "httpx2.BaseTransport | None" = None,
-    today: Callable[[], date] = _today,
+    today: Callable[[], date] = lambda: datetime.now(UTC).date(),
     jobs: Jobs | None = None,
     metrics: Metrics | None = None,
 ) -> Services:

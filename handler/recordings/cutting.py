@@ -74,7 +74,8 @@ def parts_of(  # noqa: PLR0913 - limits, each of its own
     command = [sys.executable, "-m", "handler.recordings.decoder", str(recording), str(folder), *numbers]
     # Not by a shell, and only our own program.
     with Popen(command, stdin=DEVNULL, stdout=PIPE, env=_bare_environment()) as process:  # noqa: S603
-        timer = threading.Timer(_left(until), process.kill)
+        left = threading.TIMEOUT_MAX if until is None else max(until - time.monotonic(), 0)
+        timer = threading.Timer(left, process.kill)
         timer.daemon = True
         timer.start()
         try:
@@ -82,10 +83,6 @@ def parts_of(  # noqa: PLR0913 - limits, each of its own
         finally:
             timer.cancel()
             process.kill()  # does nothing to one that has ended
-
-
-def _left(until: float | None) -> float:
-    return threading.TIMEOUT_MAX if until is None else max(until - time.monotonic(), 0)
 
 
 def _read(process: Popen[bytes], output: IO[bytes]) -> Iterator[Part]:

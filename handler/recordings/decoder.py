@@ -18,6 +18,7 @@ from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, suppress
 from io import FileIO
 from itertools import accumulate, chain, count, repeat
+from math import inf
 from pathlib import Path
 from typing import Any, BinaryIO
 
@@ -121,12 +122,9 @@ class Timeline:
         time = max(time - self._zero, self._decoded)
         if time > self._longest:  # no gap of a recorder's, but damage, or malice
             return
-        if not self.anchors or abs(time - self._expected()) > _GAP_SECONDS:
+        sample, anchored = self.anchors[-1] if self.anchors else (0, inf)
+        if abs(anchored + self._decoded - sample / SAMPLE_RATE - time) > _GAP_SECONDS:
             self.anchors.append((round(self._decoded * SAMPLE_RATE), time))
-
-    def _expected(self) -> float:
-        sample, time = self.anchors[-1]
-        return time + self._decoded - sample / SAMPLE_RATE
 
     def of(self, start: int, samples: int) -> list[tuple[int, float]]:
         """The anchors of a part that begins at the sample `start`, counted from that sample."""

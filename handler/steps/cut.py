@@ -82,7 +82,9 @@ class Cut:
             known = self.jobs.ledger.known(entry)
             if known and (known.transcript.cut_off or lacks_most(file, known.transcript.seconds_billed)):
                 known = None
-        generation = _generation(job, digest, self._part_seconds(asking))
+        # The same name only for the same cuts of the same recording.
+        named = json.dumps([digest, self._part_seconds(asking), VERSION, job.retries])
+        generation = hashlib.sha256(named.encode()).hexdigest()[:16]
         return self._begun(job, generation, entry), asking, known
 
     def _begun(self, job: Job, generation: str, entry: str) -> Job:
@@ -251,9 +253,3 @@ class _Sending:
         with part.path.open("rb") as file:
             self._jobs.objects.put(sent.key, file, FLAC.media_type)
         self._jobs.queues.send_part(sent, self.job.account, express=express)
-
-
-def _generation(job: Job, digest: str, part_seconds: float) -> str:
-    """Return the name of a set of parts: the same only for the same cuts of the same recording."""
-    named = json.dumps([digest, part_seconds, VERSION, job.retries])
-    return hashlib.sha256(named.encode()).hexdigest()[:16]

@@ -5,9 +5,7 @@ from dataclasses import dataclass
 
 from handler.aws.metrics import Metrics
 from handler.errors import StenoError
-from handler.jobs.job import Job
 from handler.jobs.messages import Halving, Senseless, read
-from handler.jobs.parts import SentPart
 from handler.jobs.progress import Superseded
 from handler.jobs.store import Jobs
 from handler.steps.finish import Finish
@@ -42,7 +40,9 @@ class DeadLetters:
             return
         part = content.part if isinstance(content, Halving) else content
         job = self.jobs.progress.job(part.job)
-        if job and job.generation == part.generation and (_is_needed(content, job) or job.is_whole):
+        # A part to be halved is saved before its halves are sent: its job cannot end without this message.
+        needed = isinstance(content, Halving) or (job and content.number not in job.saved)
+        if job and job.generation == part.generation and (needed or job.is_whole):
             self.finish.fail(job, StenoError(_DEAD))
         else:
             self.finish.clean_up_after_part(part)
@@ -55,8 +55,3 @@ class DeadLetters:
             return
         if job.total is None or job.is_whole:  # else its other parts have messages of their own
             self.finish.fail(job, StenoError(_DEAD))
-
-
-def _is_needed(content: SentPart | Halving, job: Job) -> bool:
-    """Whether the job cannot end without this message. A part to be halved is saved before its pieces are sent."""
-    return isinstance(content, Halving) or content.number not in job.saved

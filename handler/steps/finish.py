@@ -34,19 +34,15 @@ class Finish:
             return
         saved = self.jobs.parts.saved(job.id, job.generation)
         if len(saved) != len(job.saved):
-            self._must_have_ended(job)
+            now = self.jobs.progress.job(job.id)
+            if now and now.status == "processing" and now.generation == job.generation:
+                raise RuntimeError(f"Parts of the job {job.id} are missing.")
             self._superseded(job)
             return
         transcript = joined(saved, Asking.of(job, self.models).model, job.duration)
         for entry in job.entries if transcript.text else ():
             self.jobs.ledger.keep(entry, Answer(transcript, job.id, 0.0))
         self.complete(job, transcript, saved)
-
-    def _must_have_ended(self, job: Job) -> None:
-        """Its parts go only when it ends; RuntimeError if they went otherwise."""
-        now = self.jobs.progress.job(job.id)
-        if now and now.status == "processing" and now.generation == job.generation:
-            raise RuntimeError(f"Parts of the job {job.id} are missing.")
 
     def complete(self, job: Job, transcript: Transcript, saved: Sequence[PartTranscript]) -> None:
         """Store the transcript, then the end of the job; delete the rest."""

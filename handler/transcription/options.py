@@ -120,7 +120,9 @@ class Options(BaseModel):
         try:
             return cls.model_validate(given)
         except ValidationError as error:
-            raise _invalid(error) from None
+            first = error.errors()[0]
+            option = str(first["loc"][0])
+            raise InvalidOption(option, f"`{option}`: {remedy(first)}.") from None
 
     @property
     def beyond_jobs(self) -> list[str]:
@@ -295,9 +297,3 @@ def _put(given: dict[str, Any], field: str, values: list[str]) -> None:
             given.setdefault(name, {})[key] = value
         else:
             given[name] = value
-
-
-def _invalid(error: ValidationError) -> InvalidOption:
-    first = error.errors()[0]
-    option = str(first["loc"][0])
-    return InvalidOption(option, f"`{option}`: {remedy(first)}.")

@@ -98,7 +98,10 @@ class Speech:
             except UpstreamError as error:
                 if error.again:
                     call.not_billed()
-                wait = _wait(error, attempt)
+                wait = error.retry_after
+                if wait is None:
+                    jitter = random.uniform(0.75, 1.25)  # noqa: S311 - it is not a secret
+                    wait = _FIRST_BACKOFF_SECONDS * (1 << attempt - 1) * jitter
                 if not error.again or attempt == attempts or time.monotonic() + wait >= call.deadline:
                     raise
                 await anyio.sleep(wait)
@@ -118,18 +121,14 @@ class Speech:
     def _sent(self, call: "_Call", key: str) -> Transcript:
         if not (key.isascii() and key.isprintable()):  # no header can carry it
             raise UpstreamCredentials("The server's key has characters that no key has. Was it pasted from a text?")
-        client = self._client_with(key)
+        client = self._client
+        if client is None or client.api_key != key:
+            client = self._client = Client(key, self._base_url, self._http)
         left = call.begin()
         with BufferedReader(FileView(call.recording)) as recording:
             file = call.container.filename, recording, call.container.media_type
             body = client.transcription(file, call.parameters, left)
         return _transcript(body, call.parameters["model"], call.parameters["response_format"])
-
-    def _client_with(self, key: str) -> Client:
-        client = self._client
-        if client is None or client.api_key != key:
-            client = self._client = Client(key, self._base_url, self._http)
-        return client
 
 
 class _Call:
@@ -163,12 +162,6 @@ class _Call:
         with self._lock:
             self._given_up = True
             return self._may_be_billed
-
-
-def _wait(error: UpstreamError, attempt: int) -> float:
-    if error.retry_after is not None:
-        return error.retry_after
-    return _FIRST_BACKOFF_SECONDS * (1 << attempt - 1) * random.uniform(0.75, 1.25)  # noqa: S311 - jitter, no secret
 
 
 def _transcript(body: bytes, model: str, answer_format: str) -> Transcript:

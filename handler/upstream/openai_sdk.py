@@ -74,7 +74,7 @@ class HTTPClient(httpx2.Client):
         super().__init__(transport=transport, limits=limits)
 
     def send(self, request: httpx2.Request, *, stream: bool = False, **how: Any) -> httpx2.Response:  # noqa: ARG002 - responses are always read whole
-        deadline = time.monotonic() + _read_timeout(request.extensions)
+        deadline = time.monotonic() + float(request.extensions["timeout"]["read"])
         request.stream = _Joined(request.stream)
         answer = super().send(request, stream=True, **how)
         try:
@@ -105,11 +105,6 @@ class _Joined(httpx2.SyncByteStream):
                 pieces, size = [], 0
         if pieces:
             yield b"".join(pieces)
-
-
-def _read_timeout(extensions: Mapping[str, Any]) -> float:
-    seconds: float = extensions["timeout"]["read"]
-    return seconds
 
 
 def _body(answer: httpx2.Response, deadline: float) -> bytes:
