@@ -27,7 +27,9 @@ def main() -> None:
     RESULTS.write_text(json.dumps(told, indent=1) + "\n")
     chart.draw(rows, CHART)
     missed = sum(not measured.holds for measured in rows)
-    print(f"{len(rows)} figures, {missed} beyond their bound (!), in {time.monotonic() - began:.0f} s.")
+    print(
+        f"{len(rows)} figures, {missed} beyond their bound (!), in {time.monotonic() - began:.0f} s."
+    )
     print(f"Written: {RESULTS}, {CHART}")
 
 

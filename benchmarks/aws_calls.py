@@ -45,7 +45,9 @@ class _Counting(logging.Handler):
             return
         details: Any = record.args  # botocore's model of an operation, and its request
         operation, request = details
-        self.calls[operation.name] += ceil(len(request["body"]) / 1024) if operation.name == "PutItem" else 1
+        self.calls[operation.name] += (
+            ceil(len(request["body"]) / 1024) if operation.name == "PutItem" else 1
+        )
 
 
 @contextmanager

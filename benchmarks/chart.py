@@ -23,21 +23,31 @@ def draw(rows: Sequence[Row], path: Path) -> None:
             if value is not None:
                 axes.barh(place + offset, min(_share(row, value), _FURTHEST), 0.38, color=colour)
         if row.floor:
-            axes.plot([_share(row, row.floor)] * 2, [place - 0.4, place + 0.4], color=_FLOOR, linewidth=2)
+            axes.plot(
+                [_share(row, row.floor)] * 2, [place - 0.4, place + 0.4], color=_FLOOR, linewidth=2
+            )
         axes.text(_FURTHEST + 0.05, place, _figures(row), va="center", fontsize=7.5, color=_INK)
     axes.axvline(1, color=_BOUND, linewidth=1)
     axes.set_yticks(range(len(rows)), [row.what.strip() for row in rows], fontsize=8, color=_INK)
     axes.set_xlim(0, _FURTHEST)
     axes.set_xticks([0, 1, 2], ["0", "the bound", "2 x"], fontsize=8, color=_INK)
     axes.set_xlabel(
-        "the figure over its bound, or the other way round where more is better: shorter is better", fontsize=8
+        "the figure over its bound, or the other way round where more is better: shorter is better",
+        fontsize=8,
     )
     axes.invert_yaxis()
     for side in ("top", "right"):
         axes.spines[side].set_visible(False)
     named = ((_STENO, "Steno"), (_NAIVE, "a tutorial's app"), (_FLOOR, "the floor"))
     handles = [Patch(color=colour, label=name) for colour, name in named]
-    axes.legend(handles=handles, fontsize=8, loc="lower center", bbox_to_anchor=(0.5, 1.0), ncols=3, frameon=False)
+    axes.legend(
+        handles=handles,
+        fontsize=8,
+        loc="lower center",
+        bbox_to_anchor=(0.5, 1.0),
+        ncols=3,
+        frameon=False,
+    )
     figure.savefig(path, bbox_inches="tight")
     pyplot.close(figure)
 

@@ -78,14 +78,26 @@ def cases(upstream: str, aws: Mapping[str, str], request: Path) -> Iterator[Case
     secret = {**jobs, "OPENAI_API_KEY": "", "OPENAI_SECRET_ARN": "steno"}
     naive = Start("import naive; ", naive=True)
     yield Case(
-        "cold start, ready for a transcription", 0.58, 0.5, Start(_STENO + _SPEECH), naive, Start(_UPSTREAM_FLOOR)
+        "cold start, ready for a transcription",
+        0.58,
+        0.5,
+        Start(_STENO + _SPEECH),
+        naive,
+        Start(_UPSTREAM_FLOOR),
     )
     yield Case(
         "cold start and first answer (50 KB)",
         0.62,
         0.5,
-        Start("import handler.main; " + _ANSWER.format(module="handler.main", event=request), environment=near),
-        Start("import naive; " + _ANSWER.format(module="naive", event=request), naive=True, environment=near),
+        Start(
+            "import handler.main; " + _ANSWER.format(module="handler.main", event=request),
+            environment=near,
+        ),
+        Start(
+            "import naive; " + _ANSWER.format(module="naive", event=request),
+            naive=True,
+            environment=near,
+        ),
         Start(_UPSTREAM_FLOOR),
     )
     yield Case(
@@ -94,7 +106,11 @@ def cases(upstream: str, aws: Mapping[str, str], request: Path) -> Iterator[Case
         0.55,
         Start(_STENO + "services.openai_key.get(); " + _SPEECH + _FORM, environment=secret),
         Start("import naive; naive.upload(); ", naive=True, environment=secret),
-        Start(_UPSTREAM_FLOOR + _AWS_FLOOR + "session.client('s3'); session.client('secretsmanager'); "),
+        Start(
+            _UPSTREAM_FLOOR
+            + _AWS_FLOOR
+            + "session.client('s3'); session.client('secretsmanager'); "
+        ),
     )
     yield Case(
         "cold start of a status poll",
@@ -117,11 +133,32 @@ def cases(upstream: str, aws: Mapping[str, str], request: Path) -> Iterator[Case
 def naive_bundle(folder: Path) -> Path:
     """The tutorial's bundle: its file and everything that pip brings, with byte code."""
     wanted = ["fastapi", "mangum", f"openai=={version('openai')}", "boto3", "python-multipart"]
-    pip = [sys.executable, "-m", "pip", "--disable-pip-version-check", "--quiet", "install", "--no-compile"]
+    pip = [
+        sys.executable,
+        "-m",
+        "pip",
+        "--disable-pip-version-check",
+        "--quiet",
+        "install",
+        "--no-compile",
+    ]
     constraints = ["-c", str(ROOT / "handler" / "requirements.txt")]
-    subprocess.run([*pip, "--target", str(folder), *constraints, *wanted], check=True, stderr=subprocess.DEVNULL)
+    subprocess.run(
+        [*pip, "--target", str(folder), *constraints, *wanted],
+        check=True,
+        stderr=subprocess.DEVNULL,
+    )
     shutil.copy(ROOT / "benchmarks" / "naive.py", folder)
-    compiling = [sys.executable, "-m", "compileall", "-q", "-j", "0", "--invalidation-mode", "unchecked-hash"]
+    compiling = [
+        sys.executable,
+        "-m",
+        "compileall",
+        "-q",
+        "-j",
+        "0",
+        "--invalidation-mode",
+        "unchecked-hash",
+    ]
     subprocess.run([*compiling, str(folder)], check=True)
     return folder
 
@@ -140,11 +177,16 @@ def rows() -> Iterator[Row]:
         folder = Path(stack.enter_context(tempfile.TemporaryDirectory()))
         request = folder / "event.json"
         request.write_text(json.dumps(event(_FIRST_BYTES)))
-        bundles = {True: naive_bundle(folder / "naive"), False: API.build(ROOT / ".bundles", Target.here())}
+        bundles = {
+            True: naive_bundle(folder / "naive"),
+            False: API.build(ROOT / ".bundles", Target.here()),
+        }
         upstream = stack.enter_context(processes.upstream())
         aws = stack.enter_context(local_aws(folder / "aws"))
         listed = list(cases(upstream, aws, request))
-        starts = {id(start): start for case in listed for start in (case.steno, case.naive, case.floor)}
+        starts = {
+            id(start): start for case in listed for start in (case.steno, case.naive, case.floor)
+        }
         runs: dict[int, list[float]] = {key: [] for key in starts}
         for _ in range(RUNS):  # in turn, because machines have better and worse moments
             for key, start in starts.items():
@@ -152,7 +194,8 @@ def rows() -> Iterator[Row]:
     ready = statistics.median(runs[id(listed[0].naive)])
     for case in listed:
         steno, naive, floor = (
-            statistics.median(runs[id(start)]) / ready for start in (case.steno, case.naive, case.floor)
+            statistics.median(runs[id(start)]) / ready
+            for start in (case.steno, case.naive, case.floor)
         )
         yield Row(case.what, "of the tutorial's", steno, case.must, case.stretch, naive, floor)
 

@@ -31,8 +31,12 @@ def recording() -> bytes:
 
 def request(address: str) -> bytes:
     """The bytes of one request, made once, so that the client costs little."""
-    made = httpx2.Client().build_request("POST", f"{address}/api/transcribe", files={"file": recording()})
-    head = "".join(f"{name}: {value}\r\n" for name, value in {**made.headers, "connection": "close"}.items())
+    made = httpx2.Client().build_request(
+        "POST", f"{address}/api/transcribe", files={"file": recording()}
+    )
+    head = "".join(
+        f"{name}: {value}\r\n" for name, value in {**made.headers, "connection": "close"}.items()
+    )
     return f"POST /api/transcribe HTTP/1.1\r\n{head}\r\n".encode() + made.read()
 
 
@@ -83,7 +87,14 @@ def rows() -> Iterator[Row]:
     what = f"{REQUESTS} requests at once, upstream {UPSTREAM_SECONDS:.0f} s"
     # The SDK builds each request in Python, on the one core that also receives the others.
     yield Row(what, "of the tutorial's", steno / naive, 0.38, 0.25, 1.0, UPSTREAM_SECONDS / naive)
-    yield Row("  worst /api/health meanwhile", "ms", health["handler.main"], 200, 100, health["benchmarks.naive"])
+    yield Row(
+        "  worst /api/health meanwhile",
+        "ms",
+        health["handler.main"],
+        200,
+        100,
+        health["benchmarks.naive"],
+    )
 
 
 if __name__ == "__main__":

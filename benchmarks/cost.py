@@ -52,10 +52,21 @@ def direct() -> tuple[float, Counter[str]]:
 
 
 def _direct_dollars() -> float:
-    with tempfile.TemporaryDirectory() as folder, processes.upstream() as upstream, local_aws(Path(folder)) as aws:
-        told = {"AUTH": "open", "OPENAI_API_KEY": "offline", "OPENAI_BASE_URL": f"{upstream}/v1", **aws}
+    with (
+        tempfile.TemporaryDirectory() as folder,
+        processes.upstream() as upstream,
+        local_aws(Path(folder)) as aws,
+    ):
+        told = {
+            "AUTH": "open",
+            "OPENAI_API_KEY": "offline",
+            "OPENAI_BASE_URL": f"{upstream}/v1",
+            **aws,
+        }
         command = [sys.executable, "-m", "benchmarks.cost", "direct"]
-        run = subprocess.run(command, env={**os.environ, **told}, stdout=subprocess.PIPE, check=True)
+        run = subprocess.run(
+            command, env={**os.environ, **told}, stdout=subprocess.PIPE, check=True
+        )
     seconds, calls = json.loads(run.stdout.splitlines()[-1])
     lasting: float = seconds + turnaround.upstream_seconds(60)
     each = aws_calls.FUNCTION + aws_calls.GATEWAY + lasting * _API_GB * aws_calls.GB_SECOND
@@ -64,12 +75,16 @@ def _direct_dollars() -> float:
 
 def _upload_dollars() -> float:
     hour = turnaround.measured(turnaround.WORDS_PER_SECOND)
-    cutter = turnaround.measured().cut * (_CUTTER_GB * aws_calls.GB_SECOND + _CUTTER_TMP_GB * aws_calls.TMP_GB_SECOND)
+    cutter = turnaround.measured().cut * (
+        _CUTTER_GB * aws_calls.GB_SECOND + _CUTTER_TMP_GB * aws_calls.TMP_GB_SECOND
+    )
     transcribing = sum(hour.parts) + len(hour.parts) * _TRANSCRIBER_OWN_SECONDS
     functions = cutter + transcribing * _TRANSCRIBER_GB * aws_calls.GB_SECOND
     functions += (1 + len(hour.parts)) * aws_calls.FUNCTION
     requests = 2 + hour.seconds / _POLLS_EVERY  # the form, the polls and the transcript
-    api = requests * (aws_calls.GATEWAY + aws_calls.FUNCTION + _POLL_SECONDS * _API_GB * aws_calls.GB_SECOND)
+    api = requests * (
+        aws_calls.GATEWAY + aws_calls.FUNCTION + _POLL_SECONDS * _API_GB * aws_calls.GB_SECOND
+    )
     api += requests * aws_calls.dollars(_OF_A_POLL)
     # Each message is received once. The queues of this machine are asked every second as well.
     calls = Counter(hour.calls)
@@ -78,8 +93,17 @@ def _upload_dollars() -> float:
 
 
 def rows() -> Iterator[Row]:
-    for way, dollars in (("in requests of a minute", _direct_dollars()), ("by upload", _upload_dollars())):
-        yield Row(f"AWS's own cost of 1 h, {way}", "% of OpenAI's fee", dollars / OPENAI_HOUR * 100, 3.0, 2.0)
+    for way, dollars in (
+        ("in requests of a minute", _direct_dollars()),
+        ("by upload", _upload_dollars()),
+    ):
+        yield Row(
+            f"AWS's own cost of 1 h, {way}",
+            "% of OpenAI's fee",
+            dollars / OPENAI_HOUR * 100,
+            3.0,
+            2.0,
+        )
 
 
 if __name__ == "__main__":

@@ -47,7 +47,16 @@ def measure(path: Path) -> tuple[float, float, float]:
     with tempfile.TemporaryDirectory() as folder:
         before = resource.getrusage(resource.RUSAGE_CHILDREN)
         memory = 0
-        command = [sys.executable, "-m", "handler.recordings.decoder", str(path), folder, LONGEST, "300", "12"]
+        command = [
+            sys.executable,
+            "-m",
+            "handler.recordings.decoder",
+            str(path),
+            folder,
+            LONGEST,
+            "300",
+            "12",
+        ]
         with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as process:
             assert process.stdout
             said = []

@@ -59,9 +59,20 @@ def main() -> None:
     for length, kind in ((length, kind) for length in hours for kind in KINDS):
         with tempfile.TemporaryDirectory() as folder:
             path = encoded(kind, length * 3600, Path(folder))
-            command = [sys.executable, "-m", "handler.recordings.decoder", str(path), folder, LONGEST, "300", "12"]
+            command = [
+                sys.executable,
+                "-m",
+                "handler.recordings.decoder",
+                str(path),
+                folder,
+                LONGEST,
+                "300",
+                "12",
+            ]
             output = subprocess.run(command, stdout=subprocess.PIPE, check=True).stdout
-            parts = [said["part"] for said in map(json.loads, output.splitlines()) if "part" in said]
+            parts = [
+                said["part"] for said in map(json.loads, output.splitlines()) if "part" in said
+            ]
             (whole, seconds), (together, _) = fingerprint(uncut(path)), fingerprint(joined(parts))
             late = max(abs(part["timeline"][0][1] - part["start"] / RATE) for part in parts)
         different += whole != together

@@ -61,7 +61,9 @@ def rows() -> Iterator[Row]:
                     rises[module, at_once] = rise(pid, address, at_once)
     for at_once, how in ((1, "one at a time"), (4, "four at once")):
         steno, naive = rises["handler.main", at_once], rises["benchmarks.naive", at_once]
-        yield Row(f"memory for an upload of 25 MB, {how}", "of its size", steno, 0.1, 0.07, naive, 0.0)
+        yield Row(
+            f"memory for an upload of 25 MB, {how}", "of its size", steno, 0.1, 0.07, naive, 0.0
+        )
 
 
 if __name__ == "__main__":

@@ -32,7 +32,9 @@ async def health() -> dict[str, str]:
 @app.post("/api/uploads")
 def upload() -> Any:
     assert s3
-    return s3.generate_presigned_post(os.environ["BUCKET_NAME"], "uploads/recording.webm", ExpiresIn=900)
+    return s3.generate_presigned_post(
+        os.environ["BUCKET_NAME"], "uploads/recording.webm", ExpiresIn=900
+    )
 
 
 @app.post("/api/transcribe")

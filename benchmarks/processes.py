@@ -14,7 +14,9 @@ import httpx2
 def upstream(seconds: float = 0.0) -> Iterator[str]:
     """A speech service that answers after so many seconds; its address without `/v1`."""
     command = [sys.executable, "-m", "benchmarks.upstream", str(seconds)]
-    with subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True) as process:
+    with subprocess.Popen(
+        command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True
+    ) as process:
         yield process.stdout.readline().strip()  # type: ignore[union-attr] # a pipe
         process.stdin.close()  # type: ignore[union-attr] # a pipe
 

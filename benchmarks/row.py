@@ -31,7 +31,11 @@ def table(rows: Iterable[Row]) -> str:
 def line(row: Row) -> str:
     figures = (row.steno, row.naive, row.floor, row.must, row.stretch)
     mark = " " if row.holds else "!"
-    return f"{row.what:57} {mark}" + " ".join(f"{short(figure):>8}" for figure in figures) + f"  {row.unit}"
+    return (
+        f"{row.what:57} {mark}"
+        + " ".join(f"{short(figure):>8}" for figure in figures)
+        + f"  {row.unit}"
+    )
 
 
 def short(figure: float | None) -> str:

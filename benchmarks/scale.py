@@ -67,7 +67,9 @@ def simulated(system: System, arrivals: list[float]) -> Outcome:
     for number, arrival in enumerate(arrivals):
         begun = max(arrival, heapq.heappop(cutters))
         heapq.heappush(cutters, begun + system.cut_seconds)
-        ready += [(begun + system.cut_seconds * (part + 1) / PARTS, number) for part in range(PARTS)]
+        ready += [
+            (begun + system.cut_seconds * (part + 1) / PARTS, number) for part in range(PARTS)
+        ]
     gap = 60 / system.requests_a_minute if system.requests_a_minute else 0.0
     turn = age = worked = 0.0
     done = [0.0] * len(arrivals)

@@ -20,7 +20,7 @@ import httpx2
 from benchmarks.scale import PARTS, Outcome, System, simulated
 from handler.aws.clients import WORKER_LIMITS
 from handler.jobs.job import Job
-from handler.jobs.parts import SentPart
+from handler.jobs.parts import PartMessage
 from handler.jobs.store import Jobs
 from handler.recordings.speech_activity import SAMPLE_RATE
 from handler.services import build_services
@@ -50,7 +50,9 @@ class _Service(httpx2.MockTransport):
         self.begun[body[where : where + 16]] = time.monotonic()
         time.sleep(_UPSTREAM_SECONDS)
         self.last = time.monotonic()
-        return httpx2.Response(200, json={"text": "Ever tried.", "usage": {"type": "duration", "seconds": 300}})
+        return httpx2.Response(
+            200, json={"text": "Ever tried.", "usage": {"type": "duration", "seconds": 300}}
+        )
 
 
 @dataclass
@@ -67,7 +69,9 @@ def beside() -> Iterator[str]:
     own = few.seconds * _CONCURRENCY / (_FEW * PARTS) - _UPSTREAM_SECONDS
     yield f"A part takes {own:.2f} s besides the upstream's {_UPSTREAM_SECONDS:.0f} s."
     run = _run(_RECORDINGS)
-    system = System(_CONCURRENCY, cut_seconds=0.0, own_seconds=own, upstream_seconds=_UPSTREAM_SECONDS)
+    system = System(
+        _CONCURRENCY, cut_seconds=0.0, own_seconds=own, upstream_seconds=_UPSTREAM_SECONDS
+    )
     told = simulated(system, run.arrivals)
     parts = len(run.arrivals) * PARTS
     real = Outcome(parts / run.seconds * 3600, run.age, 0.0, 0.0)
@@ -103,7 +107,7 @@ def _cut(jobs: Jobs, sent: dict[bytes, float]) -> Job:
     job = jobs.progress.start_generation(jobs.progress.begin(job.key), "generation", uuid4().hex)
     job = jobs.progress.set_total(job, PARTS, PARTS * _PART_SECONDS)
     for number in range(PARTS):
-        part = SentPart(
+        part = PartMessage(
             job=job.id,
             generation=job.generation,
             entry=uuid4().hex,

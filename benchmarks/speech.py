@@ -34,7 +34,10 @@ KINDS = {
     "webm": Kind("webm", "libopus"),
     "live webm": Kind("webm", "libopus", live=True),
     "fragmented mp4": Kind(
-        "mp4", "aac", live=True, options={"movflags": "cmaf", "brand": "iso5", "frag_duration": "1000000"}
+        "mp4",
+        "aac",
+        live=True,
+        options={"movflags": "cmaf", "brand": "iso5", "frag_duration": "1000000"},
     ),
     "mp4 video": Kind("mp4", "aac", pictures=True),
     "ogg": Kind("ogg", "libopus"),
@@ -47,16 +50,25 @@ def encoded(name: str, seconds: float, folder: Path, piece_seconds: int = _PIECE
     """About `seconds` of speech, in pieces that repeat, as a file of the kind that KINDS calls `name`."""
     kind = KINDS[name]
     path = folder / f"{seconds:.0f} {name}"
-    with path.open("wb") as file, av.open(_Live(file) if kind.live else file, "w", kind.muxer, kind.options) as output:
+    with (
+        path.open("wb") as file,
+        av.open(_Live(file) if kind.live else file, "w", kind.muxer, kind.options) as output,
+    ):
         sound = _sound(output, kind)
         pictures: Any = output.add_stream("mpeg4", rate=1) if kind.pictures else None
         last = -_RATE
         for piece in range(max(round(seconds / piece_seconds), 1)):
             for time, duration, content in _packets(kind, piece_seconds):
                 packet = av.Packet(content)
-                packet.stream, packet.time_base, packet.duration = sound, Fraction(1, _RATE), duration
+                packet.stream, packet.time_base, packet.duration = (
+                    sound,
+                    Fraction(1, _RATE),
+                    duration,
+                )
                 packet.pts = packet.dts = time + piece * piece_seconds * _RATE
-                if packet.pts > last:  # what an encoder sends ahead of the first sound is there once
+                if (
+                    packet.pts > last
+                ):  # what an encoder sends ahead of the first sound is there once
                     output.mux(packet)
                     last = packet.pts
             for second in range(piece_seconds if pictures else 0):
@@ -100,7 +112,9 @@ def _packets(kind: Kind, seconds: int) -> list[tuple[int, int, bytes]]:
             frame = av.AudioFrame("s16", "mono", _RATE)
             frame.sample_rate, frame.pts = _RATE, number * _RATE
             frame.planes[0].update(second)
-            packets += [packet for piece in resampler.resample(frame) for packet in stream.encode(piece)]
+            packets += [
+                packet for piece in resampler.resample(frame) for packet in stream.encode(piece)
+            ]
         packets += [packet for piece in resampler.resample(None) for packet in stream.encode(piece)]
         packets += stream.encode(None)
         return [(packet.pts, packet.duration or size, bytes(packet)) for packet in packets]
@@ -132,5 +146,7 @@ def _spoken(seconds: float) -> Iterator[bytes]:
 def _pcm(name: str) -> bytes:
     resampler = av.AudioResampler("s16", "mono", _RATE)
     with av.open(str(get_assets_path() / name), "r") as container:
-        pieces = [piece for frame in container.decode(audio=0) for piece in resampler.resample(frame)]
+        pieces = [
+            piece for frame in container.decode(audio=0) for piece in resampler.resample(frame)
+        ]
     return b"".join(bytes(piece.planes[0])[: piece.samples * 2] for piece in pieces)

@@ -25,8 +25,8 @@ from moonshine_voice.utils import get_assets_path
 
 from benchmarks.speech import SOURCES, order
 from benchmarks.words import errors, normal
-from handler.recordings.speech_activity import Stretch
-from handler.transcripts.alignment import lay
+from handler.recordings.speech_activity import SpeechInterval
+from handler.transcripts.alignment import align
 from handler.transcripts.subtitles import Cue, cues
 from handler.transcripts.transcript import Segment
 from infra.local.engine import Heard, Line, Recognizer
@@ -138,11 +138,16 @@ def subtitled(content: bytes, part_seconds: float, engine: Recognizer) -> tuple[
             str(search),
         ]
         output = subprocess.run(command, stdout=subprocess.PIPE, check=True).stdout
-        for part in (said["part"] for said in map(json.loads, output.splitlines()) if "part" in said):
+        for part in (
+            said["part"] for said in map(json.loads, output.splitlines()) if "part" in said
+        ):
             text = engine.hear(Path(part["path"]).read_bytes(), "flac").text
             start = part["start"] / RATE
-            laid = lay(text, [Stretch(*stretch) for stretch in part["speech"]])
-            segments += [replace(segment, start=segment.start + start, end=segment.end + start) for segment in laid]
+            laid = align(text, [SpeechInterval(*interval) for interval in part["speech"]])
+            segments += [
+                replace(segment, start=segment.start + start, end=segment.end + start)
+                for segment in laid
+            ]
             texts.append(text)
     return cues(segments), " ".join(texts)
 
@@ -167,14 +172,25 @@ def main() -> None:
         found: list[Figures] = []
         for name in (*SOURCES, MIX):
             some = [figures(name, speed, seconds, engine) for speed in SPEEDS]
-            cells = "   ".join(f"at {speed:g}: {told(each.late)}" for speed, each in zip(SPEEDS, some, strict=True))
+            cells = "   ".join(
+                f"at {speed:g}: {told(each.late)}" for speed, each in zip(SPEEDS, some, strict=True)
+            )
             print(f"  {name:>22}   {cells}", flush=True)
             found += some
-        late, anywhere = ([time for each in found for time in getattr(each, kind)] for kind in ("late", "anywhere"))
+        late, anywhere = (
+            [time for each in found for time in getattr(each, kind)]
+            for kind in ("late", "anywhere")
+        )
         words = sum(each.words for each in found)
-        uncut, cut = (sum(getattr(each, kind) for each in found) / words for kind in ("uncut_errors", "cut_errors"))
+        uncut, cut = (
+            sum(getattr(each, kind) for each in found) / words
+            for kind in ("uncut_errors", "cut_errors")
+        )
         print(f"  {'all':>22}   {told(late)}; all cues, also those inside a line: {told(anywhere)}")
-        print(f"  {'words':>22}   error rate uncut {uncut:.2%}, in parts {cut:.2%}: {cut - uncut:+.2%}", flush=True)
+        print(
+            f"  {'words':>22}   error rate uncut {uncut:.2%}, in parts {cut:.2%}: {cut - uncut:+.2%}",
+            flush=True,
+        )
 
 
 def told(late: list[float]) -> str:

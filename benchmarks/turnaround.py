@@ -31,7 +31,9 @@ from infra.local.aws import local_aws
 from infra.local.worker import working
 
 SECONDS = 3600.0
-_FLAC_BYTES_PER_SECOND = 14_500  # of these recordings, near enough to tell a part's length by its size
+_FLAC_BYTES_PER_SECOND = (
+    14_500  # of these recordings, near enough to tell a part's length by its size
+)
 WORDS_PER_SECOND = 2.5
 _LOOK_SECONDS = 0.05
 
@@ -93,7 +95,9 @@ def measured(words_per_second: float = 0.0) -> Hour:
             with working(services) as threads:
                 job, form = jobs.create("hour.m4a", "audio/mp4", recording.stat().st_size, {})
                 with recording.open("rb") as file:
-                    httpx2.post(form["url"], data=form["fields"], files={"file": file}, timeout=60).raise_for_status()
+                    httpx2.post(
+                        form["url"], data=form["fields"], files={"file": file}, timeout=60
+                    ).raise_for_status()
                 began = time.monotonic()
                 while not (told := jobs.get(job.id)).finished:
                     time.sleep(_LOOK_SECONDS)
@@ -118,7 +122,15 @@ def rows() -> Iterator[Row]:
         slowest = max(hour.parts)
         parts = sum(hour.parts) / slowest
         yield Row(what, "of its slowest part's", hour.seconds / slowest, must, stretch, parts, 1)
-        yield Row("  in seconds", "s", hour.seconds, must * slowest, stretch * slowest, sum(hour.parts), slowest)
+        yield Row(
+            "  in seconds",
+            "s",
+            hour.seconds,
+            must * slowest,
+            stretch * slowest,
+            sum(hour.parts),
+            slowest,
+        )
 
 
 if __name__ == "__main__":

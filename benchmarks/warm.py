@@ -42,7 +42,9 @@ def recording(size: int) -> bytes:
 
 def event(size: int) -> dict[str, Any]:
     """The gateway's event for a form with a recording of so many bytes."""
-    form = httpx2.Request("POST", "http://x", files={"file": ("recording.wav", recording(size), "audio/wav")})
+    form = httpx2.Request(
+        "POST", "http://x", files={"file": ("recording.wav", recording(size), "audio/wav")}
+    )
     told: dict[str, Any] = json.loads(_EVENT.read_text())
     told["requestContext"]["http"] |= {"method": "POST", "path": "/api/transcribe"}
     told["headers"] |= {name: form.headers[name] for name in ("content-type", "content-length")}
@@ -90,7 +92,12 @@ def medians(who: str) -> Iterator[float]:
 def rows() -> Iterator[Row]:
     told: dict[str, list[list[float]]] = {"floor": [], "naive": [], "steno": []}
     with processes.upstream() as address:
-        environment = {**os.environ, "AUTH": "open", "OPENAI_API_KEY": "offline", "OPENAI_BASE_URL": f"{address}/v1"}
+        environment = {
+            **os.environ,
+            "AUTH": "open",
+            "OPENAI_API_KEY": "offline",
+            "OPENAI_BASE_URL": f"{address}/v1",
+        }
         for _ in range(RUNS):
             for who, runs in told.items():
                 command = [sys.executable, "-m", "benchmarks.warm", who]

@@ -29,13 +29,24 @@ def errors(truth: list[str], heard: list[str]) -> list[int]:
     found = []
     for chunk in jiwer.process_words(" ".join(truth), " ".join(heard)).alignments[0]:
         if chunk.type != "equal":
-            size = max(chunk.ref_end_idx - chunk.ref_start_idx, chunk.hyp_end_idx - chunk.hyp_start_idx)
+            size = max(
+                chunk.ref_end_idx - chunk.ref_start_idx, chunk.hyp_end_idx - chunk.hyp_start_idx
+            )
             found += [chunk.hyp_start_idx] * size
     return found
 
 
 def parts_of(path: Path, folder: str) -> list[bytes]:
-    command = [sys.executable, "-m", "handler.recordings.decoder", str(path), folder, "43200", "300", "12"]
+    command = [
+        sys.executable,
+        "-m",
+        "handler.recordings.decoder",
+        str(path),
+        folder,
+        "43200",
+        "300",
+        "12",
+    ]
     output = subprocess.run(command, stdout=subprocess.PIPE, check=True).stdout
     told = [json.loads(line) for line in output.splitlines()]
     return [Path(said["part"]["path"]).read_bytes() for said in told if "part" in said]
@@ -46,7 +57,10 @@ def main() -> None:
     engine = Recognizer()
     with tempfile.TemporaryDirectory() as folder:
         path = encoded("m4a", seconds, Path(folder), seconds)
-        alone = {name: engine.hear((get_assets_path() / name).read_bytes(), "wav").text for name, _ in order(seconds)}
+        alone = {
+            name: engine.hear((get_assets_path() / name).read_bytes(), "wav").text
+            for name, _ in order(seconds)
+        }
         truth = normal(" ".join(alone[name] for name, _ in order(seconds)))
         by_part = [normal(engine.hear(part, "flac").text) for part in parts_of(path, folder)]
         cut = [word for part in by_part for word in part]
@@ -57,8 +71,12 @@ def main() -> None:
     at_cuts = [sum(abs(place - at) <= NEAR for place in wrong["cut"]) for at in cuts]
     expected = rate["cut"] * 2 * NEAR
     print(f"{seconds / 60:.0f} minutes, {len(truth)} words, {len(by_part)} parts")
-    print(f"word error rate uncut {rate['uncut']:.2%}, cut {rate['cut']:.2%}: {rate['cut'] - rate['uncut']:+.2%}")
-    print(f"errors within {NEAR} words of each cut: {at_cuts}; anywhere else, {expected:.1f} are as near")
+    print(
+        f"word error rate uncut {rate['uncut']:.2%}, cut {rate['cut']:.2%}: {rate['cut'] - rate['uncut']:+.2%}"
+    )
+    print(
+        f"errors within {NEAR} words of each cut: {at_cuts}; anywhere else, {expected:.1f} are as near"
+    )
 
 
 if __name__ == "__main__":

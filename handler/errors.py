@@ -1,7 +1,7 @@
 """What can go wrong, by what the caller should do about it.
 
 StenoError
-├── Refused                     the request has to change
+├── ClientError                 the request has to change
 │   ├── Unauthorized
 │   ├── NotFound
 │   ├── MethodNotAllowed
@@ -65,23 +65,23 @@ class JobFailed(StenoError):
         self.code = code
 
 
-class Refused(StenoError):
+class ClientError(StenoError):
     """The caller's request cannot be served as it is."""
 
     status = HTTPStatus.UNPROCESSABLE_ENTITY
 
 
-class Unauthorized(Refused):
+class Unauthorized(ClientError):
     status = HTTPStatus.UNAUTHORIZED
     code = "unauthorized"
 
 
-class NotFound(Refused):
+class NotFound(ClientError):
     status = HTTPStatus.NOT_FOUND
     code = "not_found"
 
 
-class MethodNotAllowed(Refused):
+class MethodNotAllowed(ClientError):
     """`allowed` are the methods that the address takes."""
 
     status = HTTPStatus.METHOD_NOT_ALLOWED
@@ -92,7 +92,7 @@ class MethodNotAllowed(Refused):
         self.allowed = allowed
 
 
-class NotReady(Refused):
+class NotReady(ClientError):
     """A job has no transcript yet; `retry_after` are the seconds after which to look again."""
 
     status = HTTPStatus.CONFLICT
@@ -103,14 +103,14 @@ class NotReady(Refused):
         self.retry_after = retry_after
 
 
-class NotFailed(Refused):
+class NotFailed(ClientError):
     """Only a job that has failed can be tried again."""
 
     status = HTTPStatus.CONFLICT
     code = "not_failed"
 
 
-class BudgetExhausted(Refused):
+class BudgetExhausted(ClientError):
     """The day's seconds are spent; `retry_after` seconds from now, at midnight UTC, they are there again."""
 
     status = HTTPStatus.TOO_MANY_REQUESTS
@@ -121,29 +121,29 @@ class BudgetExhausted(Refused):
         self.retry_after = DAY_SECONDS - time.time() % DAY_SECONDS
 
 
-class RecordingTooLarge(Refused):
+class RecordingTooLarge(ClientError):
     status = HTTPStatus.REQUEST_ENTITY_TOO_LARGE
     code = "recording_too_large"
 
 
-class UnsupportedMedia(Refused):
+class UnsupportedMedia(ClientError):
     status = HTTPStatus.UNSUPPORTED_MEDIA_TYPE
     code = "unsupported_media"
 
 
-class EmptyRecording(Refused):
+class EmptyRecording(ClientError):
     code = "empty_recording"
 
 
-class NoAudio(Refused):
+class NoAudio(ClientError):
     code = "no_audio"
 
 
-class UnreadableRecording(Refused):
+class UnreadableRecording(ClientError):
     code = "unreadable_recording"
 
 
-class InvalidOption(Refused):
+class InvalidOption(ClientError):
     """`option` is the name of the form field that is wrong."""
 
     code = "invalid_option"
@@ -153,7 +153,7 @@ class InvalidOption(Refused):
         self.option = option
 
 
-class InvalidRequest(Refused):
+class InvalidRequest(ClientError):
     code = "invalid_request"
 
 
@@ -166,9 +166,11 @@ class UpstreamError(StenoError):
 
     status = HTTPStatus.BAD_GATEWAY
 
-    def __init__(self, detail: str, *, again: bool = False, retry_after: float | None = None) -> None:
+    def __init__(
+        self, detail: str, *, safe_to_retry: bool = False, retry_after: float | None = None
+    ) -> None:
         super().__init__(detail)
-        self.again = again
+        self.safe_to_retry = safe_to_retry
         self.retry_after = retry_after
 
 
@@ -198,11 +200,11 @@ class UpstreamTimeout(UpstreamError):
     code = "upstream_timeout"
 
 
-def error_of(code: str, detail: str) -> StenoError:
+def error_from_code(code: str, detail: str) -> StenoError:
     """The error that ended a job, by the word for it that was written down."""
     if code == InvalidOption.code:
         return InvalidOption("", detail)
     if code == UpstreamBusy.code:
-        return UpstreamBusy(detail, again=True, retry_after=_BUSY_SECONDS)
-    kinds: list[type[StenoError]] = [*Refused.__subclasses__(), *UpstreamError.__subclasses__()]
+        return UpstreamBusy(detail, safe_to_retry=True, retry_after=_BUSY_SECONDS)
+    kinds: list[type[StenoError]] = [*ClientError.__subclasses__(), *UpstreamError.__subclasses__()]
     return next((kind for kind in kinds if kind.code == code), StenoError)(detail)

@@ -15,7 +15,7 @@ _about: ContextVar[dict[str, str | int]] = ContextVar("_about", default={})  # n
 
 
 @contextmanager
-def about(**ids: str | int) -> Iterator[None]:
+def context(**ids: str | int) -> Iterator[None]:
     """Add these to each line that this task or thread logs meanwhile."""
     token = _about.set({**_about.get(), **ids})
     try:
@@ -34,14 +34,14 @@ def request_id() -> str:
     return str(ids().get("request", ""))
 
 
-def prepare(*, on_lambda: bool) -> None:
+def configure(*, on_lambda: bool) -> None:
     """Make the log say what `about` adds. An entry point calls it once."""
     log.setLevel(logging.INFO)
     log.addFilter(_add_ids)
     if not on_lambda and not log.handlers:  # Lambda has a handler of its own
         handler = logging.StreamHandler(sys.stderr)
         handler.setLevel(logging.WARNING)
-        handler.setFormatter(_Plain("%(asctime)s %(levelname)s %(message)s"))
+        handler.setFormatter(_PlainFormatter("%(asctime)s %(levelname)s %(message)s"))
         log.addHandler(handler)
 
 
@@ -50,10 +50,14 @@ def _add_ids(record: logging.LogRecord) -> bool:
     return True
 
 
-class _Plain(logging.Formatter):
+class _PlainFormatter(logging.Formatter):
     """Puts the ids in brackets behind the words."""
 
     def format(self, record: logging.LogRecord) -> str:
-        ids = [f"{name}={record.__dict__[name]}" for name in ("request", "job", "part") if name in record.__dict__]
+        ids = [
+            f"{name}={record.__dict__[name]}"
+            for name in ("request", "job", "part")
+            if name in record.__dict__
+        ]
         line = super().format(record)
         return f"{line} [{' '.join(ids)}]" if ids else line

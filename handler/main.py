@@ -6,7 +6,9 @@ gc.disable()  # for cold starts: nothing that imports leave is garbage
 
 from pydantic import BaseModel
 
-BaseModel.model_config["defer_build"] = True  # most models, FastAPI's own of OpenAPI, are never used
+BaseModel.model_config["defer_build"] = (
+    True  # most models, FastAPI's own of OpenAPI, are never used
+)
 
 import os
 
@@ -17,7 +19,7 @@ from handler.settings import read_settings
 from handler.web.app import create_app
 from handler.web.gateway import Gateway
 
-logs.prepare(on_lambda="AWS_LAMBDA_FUNCTION_NAME" in os.environ)
+logs.configure(on_lambda="AWS_LAMBDA_FUNCTION_NAME" in os.environ)
 app = create_app(read_settings())
 if jobs := app.state.services.stored_jobs:
     jobs.client  # noqa: B018 - built now: a start on Lambda has more of a processor than a request has

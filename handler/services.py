@@ -56,7 +56,9 @@ def build_services(
     """Return what the settings describe. `transport` and `today` replace the network and the calendar."""
     aws = AWS()
     if metrics is None:
-        metrics = Metrics(sys.stdout if settings.aws_lambda_function_name else None, settings.metrics_namespace)
+        metrics = Metrics(
+            sys.stdout if settings.aws_lambda_function_name else None, settings.metrics_namespace
+        )
     if jobs is None and settings.bucket_name:
         jobs = Jobs(settings, aws=aws)
     models = Models(settings.whisper_model, settings.openai_base_url, today)

@@ -5,7 +5,14 @@ import re
 from typing import Annotated, Literal, Self
 from urllib.parse import urlsplit
 
-from pydantic import Field, SecretStr, ValidationError, ValidationInfo, field_validator, model_validator
+from pydantic import (
+    Field,
+    SecretStr,
+    ValidationError,
+    ValidationInfo,
+    field_validator,
+    model_validator,
+)
 from pydantic_core import ErrorDetails, Url
 from pydantic_settings import BaseSettings, NoDecode, SettingsConfigDict
 
@@ -14,14 +21,22 @@ from handler.upstream.models import DEFAULT_MODEL, MODEL_NAME, MODELS, OPENAI_UR
 
 Auth = Literal["token", "jwt", "open"]
 
-_OF_JOBS = ("BUCKET_NAME", "TABLE_NAME", "RECORDINGS_QUEUE_URL", "PARTS_QUEUE_URL", "EXPRESS_QUEUE_URL")
+_OF_JOBS = (
+    "BUCKET_NAME",
+    "TABLE_NAME",
+    "RECORDINGS_QUEUE_URL",
+    "PARTS_QUEUE_URL",
+    "EXPRESS_QUEUE_URL",
+)
 _ORIGIN = re.compile(r"\*|[a-z][a-z0-9+.-]*://[^/\s]+")
 _BASE_URL = re.compile(r"https?://[^ /?#\\]+(/[^ ?#]*)?")
 
 
 class Settings(BaseSettings):
     # An error never shows the value it is about: it may be a key. What is empty is not set.
-    model_config = SettingsConfigDict(extra="ignore", env_ignore_empty=True, hide_input_in_errors=True, frozen=True)
+    model_config = SettingsConfigDict(
+        extra="ignore", env_ignore_empty=True, hide_input_in_errors=True, frozen=True
+    )
 
     openai_api_key: SecretStr | None = None
     openai_secret_arn: str | None = None
@@ -41,13 +56,17 @@ class Settings(BaseSettings):
     recordings_queue_url: str | None = None
     parts_queue_url: str | None = None
     express_queue_url: str | None = None
-    max_upload_bytes: int = Field(default=2_000_000_000, ge=1, le=5_000_000_000)  # S3 takes no larger form
+    max_upload_bytes: int = Field(
+        default=2_000_000_000, ge=1, le=5_000_000_000
+    )  # S3 takes no larger form
     max_audio_seconds: float = Field(default=12 * 3600, gt=0)
     transcript_days: int = Field(default=TRANSCRIPT_DAYS, ge=1)
     daily_seconds: float | None = Field(default=None, gt=0)
     daily_seconds_per_caller: float | None = Field(default=None, gt=0)
 
-    metrics_namespace: str = Field(default="Steno", pattern=r"^[A-Za-z0-9.\-_/#:]{1,255}$")  # of CloudWatch
+    metrics_namespace: str = Field(
+        default="Steno", pattern=r"^[A-Za-z0-9.\-_/#:]{1,255}$"
+    )  # of CloudWatch
 
     # Lambda sets it; where it is set, nothing is open unless it says so and the gateway's 30 s are near.
     aws_lambda_function_name: str | None = None
@@ -81,7 +100,9 @@ class Settings(BaseSettings):
         if name not in MODELS and is_openai(info.data.get("openai_base_url", OPENAI_URL)):
             raise ValueError(f"WHISPER_MODEL must be one of {', '.join(MODELS)}.")
         if not MODEL_NAME.fullmatch(name):
-            raise ValueError("WHISPER_MODEL must be a model's name: printable ASCII without spaces.")
+            raise ValueError(
+                "WHISPER_MODEL must be a model's name: printable ASCII without spaces."
+            )
         return name
 
     @field_validator("allowed_origins", mode="before")
@@ -95,7 +116,9 @@ class Settings(BaseSettings):
     def _real_origins(cls, origins: tuple[str, ...]) -> tuple[str, ...]:
         for origin in origins:
             if not _ORIGIN.fullmatch(origin):
-                raise ValueError(f"ALLOWED_ORIGINS takes origins like https://app.example.com, not {origin!r}.")
+                raise ValueError(
+                    f"ALLOWED_ORIGINS takes origins like https://app.example.com, not {origin!r}."
+                )
         return origins
 
     @model_validator(mode="after")
@@ -108,13 +131,17 @@ class Settings(BaseSettings):
         of_jobs = {name: bool(getattr(self, name.lower())) for name in _OF_JOBS}
         if any(of_jobs.values()) and not all(of_jobs.values()):
             missing = " and ".join(name for name, given in of_jobs.items() if not given)
-            raise ValueError(f"Uploads need all of {', '.join(_OF_JOBS)}. Set {missing} too, or none of them.")
+            raise ValueError(
+                f"Uploads need all of {', '.join(_OF_JOBS)}. Set {missing} too, or none of them."
+            )
         if (self.daily_seconds or self.daily_seconds_per_caller) and not self.table_name:
             raise ValueError(
                 "DAILY_SECONDS and DAILY_SECONDS_PER_CALLER are counted in a table: set BUCKET_NAME and TABLE_NAME."
             )
         if self.auth == "jwt" and not self.aws_lambda_function_name:
-            raise ValueError("AUTH=jwt needs API Gateway to check the tokens; here, use AUTH=token or AUTH=open.")
+            raise ValueError(
+                "AUTH=jwt needs API Gateway to check the tokens; here, use AUTH=token or AUTH=open."
+            )
         if self.auth == "token" and not (self.access_token or self.token_secret_arn):
             raise ValueError(
                 "AUTH=token needs a token: set ACCESS_TOKEN to the token itself,"

@@ -16,18 +16,18 @@ from typing import Any
 from handler import logs
 from handler.aws.clients import WORKER_LIMITS
 from handler.aws.outage import is_outage
-from handler.jobs.job import identity_of
-from handler.jobs.messages import GiveBack, Halving, Message, Senseless, read
-from handler.jobs.parts import SentPart
+from handler.jobs.job import job_id_of
+from handler.jobs.messages import InvalidMessage, Message, RetryLater, SplitRequest, read
+from handler.jobs.parts import PartMessage
 from handler.jobs.store import Jobs
 from handler.services import Services, build_services
 from handler.settings import read_settings
 from handler.steps.cut import Cut
 from handler.steps.dead_letters import DeadLetters
 from handler.steps.finish import Finish
-from handler.steps.pacing import USUAL, Pacing
+from handler.steps.pacing import DEFAULT_PACING, Pacing
 from handler.steps.transcribe_part import TranscribePart
-from handler.upstream.busy import Busy
+from handler.upstream.throttle import Throttle
 
 log = logging.getLogger("steno")
 
@@ -48,11 +48,16 @@ class Worker:
     pacing: Pacing
 
     @classmethod
-    def of(cls, services: Services, pacing: Pacing = USUAL, sleep: Callable[[float], None] = time.sleep) -> "Worker":
+    def of(
+        cls,
+        services: Services,
+        pacing: Pacing = DEFAULT_PACING,
+        sleep: Callable[[float], None] = time.sleep,
+    ) -> "Worker":
         """Build the steps over what the process shares."""
         jobs, metrics, models = services.jobs, services.metrics, services.models
         finish = Finish(jobs, metrics, models)
-        busy = Busy(jobs.client, jobs.table, models.base_url, jobs.clock)
+        busy = Throttle(jobs.client, jobs.table, models.base_url, jobs.clock)
         part = TranscribePart(jobs, finish, busy, services.client, metrics, pacing, models, sleep)
         cut = Cut(jobs, finish, pacing, models)
         return cls(cut, part, DeadLetters(jobs, finish, metrics), lambda: jobs.queues.sqs, pacing)
@@ -63,7 +68,7 @@ class Worker:
         return self._each(event, lambda message: self._work(message, until))
 
     def handle_dead_letters(self, event: dict[str, Any]) -> dict[str, Any]:
-        return self._each(event, lambda message: self.dead_letters.settle(message.body))
+        return self._each(event, lambda message: self.dead_letters.handle(message.body))
 
     def _each(self, event: dict[str, Any], work: Callable[[Message], None]) -> dict[str, Any]:
         messages = [Message(record, self.sqs()) for record in event["Records"]]
@@ -73,16 +78,16 @@ class Worker:
 
     def _work(self, message: Message, until: float) -> None:
         content = read(message.body)
-        if isinstance(content, SentPart):
-            with logs.about(job=content.job, part=content.number):
+        if isinstance(content, PartMessage):
+            with logs.context(job=content.job, part=content.number):
                 self.transcribe_part.run(content, message, until)
-        elif isinstance(content, Halving):
-            with logs.about(job=content.part.job, part=content.part.number):
-                self.cut.halves(content, message, until)
+        elif isinstance(content, SplitRequest):
+            with logs.context(job=content.part.job, part=content.part.number):
+                self.cut.split_part(content, message, until)
         else:
             for key in content:
-                with logs.about(job=identity_of(key)):
-                    self.cut.recording(key, message, until)
+                with logs.context(job=job_id_of(key)):
+                    self.cut.cut_recording(key, message, until)
 
     def _is_done(self, message: Message, work: Callable[[Message], None]) -> bool:
         """Whether the message can be deleted; if not, how soon it is delivered again is set."""
@@ -95,14 +100,14 @@ class Worker:
         return True
 
     def _give_back(self, message: Message, error: Exception) -> None:
-        if isinstance(error, GiveBack):
-            message.keep(error.seconds)
+        if isinstance(error, RetryLater):
+            message.set_visibility(error.seconds)
         elif is_outage(error):
             log.warning("AWS does not respond; a message comes again later: %s", error)
-            message.keep(message.growing(self.pacing.outage))
-        elif isinstance(error, Senseless):
+            message.set_visibility(message.backoff(self.pacing.outage_seconds))
+        elif isinstance(error, InvalidMessage):
             log.error("A message makes no sense: %s", error)
-            message.keep(_SENSELESS_SECONDS)
+            message.set_visibility(_SENSELESS_SECONDS)
         else:
             log.error("A message cannot be worked on: %s", message.body[:1000], exc_info=error)
 
@@ -128,7 +133,7 @@ def _at_once(work: Callable[[Message], bool], messages: list[Message]) -> list[b
 @cache
 def _worker() -> Worker:
     settings = read_settings()
-    logs.prepare(on_lambda=True)
+    logs.configure(on_lambda=True)
     return Worker.of(build_services(settings, jobs=Jobs(settings, limits=WORKER_LIMITS)))
 
 
@@ -144,9 +149,16 @@ def _of_queue(event: dict[str, Any]) -> dict[str, Any]:
     if all("body" in record for record in records):
         return event
     if any("s3" not in record for record in records):
-        raise ValueError("This function takes events of SQS or S3. events/recording.json is an example.")
+        raise ValueError(
+            "This function takes events of SQS or S3. events/recording.json is an example."
+        )
     queue = _worker().cut.jobs.queues.recordings.rpartition("/")[2]
-    message = {"messageId": "s3", "body": json.dumps(event), "receiptHandle": "none", "eventSourceARN": f":{queue}"}
+    message = {
+        "messageId": "s3",
+        "body": json.dumps(event),
+        "receiptHandle": "none",
+        "eventSourceARN": f":{queue}",
+    }
     return {"Records": [message]}
 
 

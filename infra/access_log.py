@@ -35,5 +35,7 @@ class AccessLog:
             "authorizer.error",
         )
         pairs = [f'"{name}":"$context.{name}"' for name in told]
-        pairs.append('"error.message":$context.error.messageString')  # which has its quotation marks
+        pairs.append(
+            '"error.message":$context.error.messageString'
+        )  # which has its quotation marks
         return rest.AccessLogFormat.custom(f"{{{','.join(pairs)}}}")

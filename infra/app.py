@@ -33,7 +33,10 @@ def app(
         bundles or _built(target or Target(machine=choices.machine)),
         choices,
         termination_protection=choices.protect == "on",
-        env=Environment(account=os.environ.get("CDK_DEFAULT_ACCOUNT"), region=os.environ.get("CDK_DEFAULT_REGION")),
+        env=Environment(
+            account=os.environ.get("CDK_DEFAULT_ACCOUNT"),
+            region=os.environ.get("CDK_DEFAULT_REGION"),
+        ),
     )
     for key, value in choices.tag_list:
         Tags.of(made).add(key, value)

@@ -120,13 +120,18 @@ class Bundle:
             shutil.copytree(HANDLER / name, unfinished / "handler" / name)
         _drop_unused(unfinished)
         _compile(unfinished, target)
-        for path in unfinished.rglob("*"):  # whatever this machine's umask says, Lambda's own user has to read it
+        for path in unfinished.rglob(
+            "*"
+        ):  # whatever this machine's umask says, Lambda's own user has to read it
             path.chmod(0o755 if path.is_dir() else 0o644)
         return unfinished.rename(place)
 
     def packages(self) -> list[str]:
         """Return the names of the packages in the requirements, each once."""
-        lines = (line.partition("#")[0].strip() for line in (HANDLER / self.requirements).read_text().splitlines())
+        lines = (
+            line.partition("#")[0].strip()
+            for line in (HANDLER / self.requirements).read_text().splitlines()
+        )
         return list(dict.fromkeys(Requirement(line).name for line in lines if line))
 
 
@@ -150,14 +155,26 @@ def _files_of(name: str) -> Iterator[Path]:
 def _imports(path: Path) -> Iterator[str]:
     """Yield the dotted names of the handler that a module imports."""
     for node in ast.walk(ast.parse(path.read_text())):
-        if isinstance(node, ast.ImportFrom) and node.module and node.module.partition(".")[0] == "handler":
+        if (
+            isinstance(node, ast.ImportFrom)
+            and node.module
+            and node.module.partition(".")[0] == "handler"
+        ):
             yield from (f"{node.module}.{name.name}" for name in node.names)
 
 
 def _install(lines: list[str], folder: Path, target: Target) -> None:
     """Install what the lines of a requirements file name, if each wheel has one of its hashes."""
     platforms = [f"manylinux_2_28_{target.machine}", f"manylinux2014_{target.machine}"]
-    command = [sys.executable, "-m", "pip", "--disable-pip-version-check", "--quiet", "install", "--no-compile"]
+    command = [
+        sys.executable,
+        "-m",
+        "pip",
+        "--disable-pip-version-check",
+        "--quiet",
+        "install",
+        "--no-compile",
+    ]
     command += ["--target", str(folder), "--only-binary=:all:", "--implementation", "cp"]
     command += ["--python-version", target.python, *(f"--platform={name}" for name in platforms)]
     with tempfile.NamedTemporaryFile("w", suffix=".txt") as file:
@@ -177,7 +194,9 @@ def _drop_unused(folder: Path) -> None:
     for path in data.iterdir():
         if path.is_dir() and path.name not in _SERVICES:
             shutil.rmtree(path)
-    for path in data.rglob("*.json.gz"):  # the zip packs them as well, and nothing has to be unpacked twice
+    for path in data.rglob(
+        "*.json.gz"
+    ):  # the zip packs them as well, and nothing has to be unpacked twice
         path.with_suffix("").write_bytes(gzip.decompress(path.read_bytes()))
         path.unlink()
     _cut_endpoints(data / "endpoints.json")
@@ -187,7 +206,9 @@ def _cut_endpoints(path: Path) -> None:
     """Leaves the services that are asked: a client reads the whole list, which is a tenth of a cold start."""
     listed = json.loads(path.read_text())
     for partition in listed["partitions"]:
-        partition["services"] = {name: told for name, told in partition["services"].items() if name in _SERVICES}
+        partition["services"] = {
+            name: told for name, told in partition["services"].items() if name in _SERVICES
+        }
     path.write_text(json.dumps(listed))
 
 
@@ -200,7 +221,16 @@ def _compile(folder: Path, target: Target) -> None:
             file=sys.stderr,
         )
         return
-    command = [interpreter, "-m", "compileall", "-q", "-j", "0", "--invalidation-mode", "unchecked-hash"]
+    command = [
+        interpreter,
+        "-m",
+        "compileall",
+        "-q",
+        "-j",
+        "0",
+        "--invalidation-mode",
+        "unchecked-hash",
+    ]
     # As the function will see it; and the order of sets in the byte code is then the same everywhere.
     where = ["-s", str(folder), "-p", "/var/task", str(folder)]
     subprocess.run([*command, *where], check=True, env={**_environment(), "PYTHONHASHSEED": "0"})
@@ -216,13 +246,21 @@ def _interpreter(target: Target) -> str | None:
     if target.python == Target.here().python:
         return sys.executable
     if found := shutil.which(f"python{target.python}"):
-        trial = subprocess.run([found, "-c", ""], capture_output=True, env=_environment(), check=False)
-        if trial.returncode == 0:  # pyenv's shims are there for versions that are not switched on, too
+        trial = subprocess.run(
+            [found, "-c", ""], capture_output=True, env=_environment(), check=False
+        )
+        if (
+            trial.returncode == 0
+        ):  # pyenv's shims are there for versions that are not switched on, too
             return found
     home = Path.home()
     kept = [
-        *Path(os.environ.get("PYENV_ROOT", home / ".pyenv")).glob(f"versions/{target.python}.*/bin/python"),
-        *(home / ".local/share/uv/python").glob(f"cpython-{target.python}*/bin/python{target.python}"),
+        *Path(os.environ.get("PYENV_ROOT", home / ".pyenv")).glob(
+            f"versions/{target.python}.*/bin/python"
+        ),
+        *(home / ".local/share/uv/python").glob(
+            f"cpython-{target.python}*/bin/python{target.python}"
+        ),
     ]
     return str(kept[0]) if kept else None
 
@@ -233,14 +271,20 @@ def without_byte_code(folder: Path) -> list[Path]:
 
 
 def _is_compiled(path: Path) -> bool:
-    unchecked = (1).to_bytes(4, "little") + importlib.util.source_hash(path.read_bytes())  # as PEP 552 has it
+    unchecked = (1).to_bytes(4, "little") + importlib.util.source_hash(
+        path.read_bytes()
+    )  # as PEP 552 has it
     compiled = path.parent.glob(f"__pycache__/{path.stem}.cpython-*.pyc")
     return any(found.read_bytes()[4:16] == unchecked for found in compiled)
 
 
 def glibc_of(folder: Path) -> int:
     """The newest glibc 2.x that any binary in the folder asks for."""
-    asked = (re.findall(rb"GLIBC_2\.(\d+)", path.read_bytes()) for path in folder.rglob("*.so*") if path.is_file())
+    asked = (
+        re.findall(rb"GLIBC_2\.(\d+)", path.read_bytes())
+        for path in folder.rglob("*.so*")
+        if path.is_file()
+    )
     return max((int(version) for versions in asked for version in versions), default=0)
 
 
@@ -249,7 +293,9 @@ def zipped_sizes(folder: Path) -> Counter[str]:
     sizes: Counter[str] = Counter()
     for path in filter(Path.is_file, folder.rglob("*")):
         top = path.relative_to(folder).parts[0]
-        sizes["*.dist-info" if top.endswith(".dist-info") else top] += len(zlib.compress(path.read_bytes()))
+        sizes["*.dist-info" if top.endswith(".dist-info") else top] += len(
+            zlib.compress(path.read_bytes())
+        )
     return sizes
 
 
@@ -258,4 +304,7 @@ if __name__ == "__main__":
         built = bundle.build(Path(sys.argv[1]), Target())
         sizes = zipped_sizes(built)
         print(f"{built}: {sizes.total() / 1e6:.1f} MB zipped")
-        print(*(f"  {name} {size / 1e6:.2f}" for name, size in sizes.most_common() if size > 50_000), sep="\n")
+        print(
+            *(f"  {name} {size / 1e6:.2f}" for name, size in sizes.most_common() if size > 50_000),
+            sep="\n",
+        )

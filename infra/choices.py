@@ -64,27 +64,41 @@ class Choices:
 
     def _check(self) -> None:
         if not _NAME.fullmatch(self.name):
-            raise SystemExit(f"-c name={self.name}: give letters, digits and hyphens, 40 at most, a letter first.")
+            raise SystemExit(
+                f"-c name={self.name}: give letters, digits and hyphens, 40 at most, a letter first."
+            )
         for name, known in _KNOWN.items():
             if getattr(self, name) not in known:
-                raise SystemExit(f"-c {name}={getattr(self, name)}: there are {', '.join(known[:-1])} and {known[-1]}.")
+                raise SystemExit(
+                    f"-c {name}={getattr(self, name)}: there are {', '.join(known[:-1])} and {known[-1]}."
+                )
         for name in ("daily_seconds", "daily_seconds_per_caller", "alarm_seconds"):
             if getattr(self, name) and not _NUMBER.fullmatch(getattr(self, name)):
-                raise SystemExit(f"-c {name}={getattr(self, name)}: give a number of seconds, such as 3600.")
+                raise SystemExit(
+                    f"-c {name}={getattr(self, name)}: give a number of seconds, such as 3600."
+                )
         if not _NUMBER.fullmatch(self.concurrency) or not 2 <= self.parts_at_once <= 1000:
             raise SystemExit(f"-c concurrency={self.concurrency}: Lambda takes 2 to 1000.")
         if not _NUMBER.fullmatch(self.batch) or self.batch_size > _MOST_BATCH:
-            raise SystemExit(f"-c batch={self.batch}: give the parts for each function, 1 to {_MOST_BATCH}.")
+            raise SystemExit(
+                f"-c batch={self.batch}: give the parts for each function, 1 to {_MOST_BATCH}."
+            )
         if not _NUMBER.fullmatch(self.throttle) or self.rate > _MOST_RATE:
-            raise SystemExit(f"-c throttle={self.throttle}: give requests in a second, 1 to {_MOST_RATE}.")
+            raise SystemExit(
+                f"-c throttle={self.throttle}: give requests in a second, 1 to {_MOST_RATE}."
+            )
         if bool(self.domain) != bool(self.certificate):
-            raise SystemExit("-c domain=speech.example.com and -c certificate=arn:aws:acm:... need each other.")
+            raise SystemExit(
+                "-c domain=speech.example.com and -c certificate=arn:aws:acm:... need each other."
+            )
         if any(not (key and separator) for key, separator, _ in self._tags()):
             raise SystemExit(f"-c tags={self.tags}: give them as team=speech,env=dev.")
         if self.auth == "jwt" and not (self.issuer and self.audience_list):
             raise SystemExit("-c auth=jwt needs -c issuer=https://... and -c audience=...")
         if self.auth == "open" and not self.daily_seconds:
-            raise SystemExit("-c auth=open lets anybody spend your money: cap it with -c daily_seconds=3600 or so.")
+            raise SystemExit(
+                "-c auth=open lets anybody spend your money: cap it with -c daily_seconds=3600 or so."
+            )
 
     @property
     def parts_at_once(self) -> int:

@@ -78,7 +78,9 @@ class Bundles:
 class Steno(Stack):
     """The API, the steps of its jobs, and between them a bucket, queues and a table."""
 
-    def __init__(self, scope: Construct, name: str, bundles: Bundles, choices: Choices, **props: Any) -> None:
+    def __init__(
+        self, scope: Construct, name: str, bundles: Bundles, choices: Choices, **props: Any
+    ) -> None:
         super().__init__(scope, name, description="Speech to text that you own", **props)
         self._choices = choices
         # Do not rename the constructs that hold data: test_stack.py pins their logical ids.
@@ -116,7 +118,9 @@ class Steno(Stack):
         self._outputs()
 
     def _secrets(self) -> tuple[secretsmanager.Secret, secretsmanager.Secret]:
-        key = secretsmanager.Secret(self, "OpenAIKey", description="Steno's OpenAI key: its string is the key itself")
+        key = secretsmanager.Secret(
+            self, "OpenAIKey", description="Steno's OpenAI key: its string is the key itself"
+        )
         # It waits for the owner's: a generated one would be no key.
         child: Any = key.node.default_child
         child.add_property_deletion_override("GenerateSecretString")
@@ -132,7 +136,9 @@ class Steno(Stack):
 
     def _dead_letters(self) -> sqs.Queue:
         # Six times the function's timeout, as AWS recommends.
-        return self._secured_queue("DeadLetters", Duration.seconds(6 * DEAD_LETTERS_TIMEOUT.to_seconds()))
+        return self._secured_queue(
+            "DeadLetters", Duration.seconds(6 * DEAD_LETTERS_TIMEOUT.to_seconds())
+        )
 
     def _queue(self, name: str, timeout: Duration) -> sqs.Queue:
         # Lambda asks for no less than the function's timeout; each step shortens it at once (pacing.py).
@@ -143,7 +149,9 @@ class Steno(Stack):
         return sqs.Queue(
             self,
             name,
-            retention_period=Duration.days(14),  # longer than the bucket keeps what the messages are about
+            retention_period=Duration.days(
+                14
+            ),  # longer than the bucket keeps what the messages are about
             visibility_timeout=visibility,
             encryption=sqs.QueueEncryption.SQS_MANAGED,
             enforce_ssl=True,
@@ -156,7 +164,9 @@ class Steno(Stack):
         notifications = iam.ServicePrincipal("s3.amazonaws.com", conditions=from_here)
         self.recordings.add_to_resource_policy(
             iam.PolicyStatement(
-                actions=["sqs:SendMessage"], principals=[notifications], resources=[self.recordings.queue_arn]
+                actions=["sqs:SendMessage"],
+                principals=[notifications],
+                resources=[self.recordings.queue_arn],
             )
         )
         bucket = s3.Bucket(
@@ -232,18 +242,27 @@ class Steno(Stack):
             "handler.main.lambda_handler",
             timeout=API_TIMEOUT,
             memory_size=1024,
-            snap_start=lambda_.SnapStartConf.ON_PUBLISHED_VERSIONS if choices.snapstart == "on" else None,
+            snap_start=lambda_.SnapStartConf.ON_PUBLISHED_VERSIONS
+            if choices.snapstart == "on"
+            else None,
             environment={
                 "AUTH": choices.auth,
                 "ALLOWED_ORIGINS": ",".join(choices.origin_list),
                 "MAX_AUDIO_BYTES": str(DIRECT_BYTES),
-                **({"TOKEN_SECRET_ARN": self.access_token.secret_arn} if choices.auth == "token" else {}),
+                **(
+                    {"TOKEN_SECRET_ARN": self.access_token.secret_arn}
+                    if choices.auth == "token"
+                    else {}
+                ),
             },
         )
         self._allow(function, self.openai_key.secret_arn, "secretsmanager:GetSecretValue")
         if choices.auth == "token":
             self._allow(function, self.access_token.secret_arn, "secretsmanager:GetSecretValue")
-        for prefix in ("uploads", "requests"):  # whether a recording is there is asked with the right to get it
+        for prefix in (
+            "uploads",
+            "requests",
+        ):  # whether a recording is there is asked with the right to get it
             self._allow_objects(function, prefix, "Get", "Put", "Delete")
         self._allow_objects(function, "parts", "Delete")
         self._allow_objects(function, "transcripts", "Get", "Delete")
@@ -308,16 +327,24 @@ class Steno(Stack):
             self._allow_objects(function, prefix, "Delete")
         self._event_source(function, self.dead_letters, 2)
 
-    def _consume(self, function: lambda_.Function, queue: sqs.Queue, most: int, batch: int = 1) -> None:
-        self.mappings.append(self._event_source(function, queue, most, batch).event_source_mapping_id)
+    def _consume(
+        self, function: lambda_.Function, queue: sqs.Queue, most: int, batch: int = 1
+    ) -> None:
+        self.mappings.append(
+            self._event_source(function, queue, most, batch).event_source_mapping_id
+        )
 
-    def _event_source(self, function: lambda_.Function, queue: sqs.Queue, most: int, batch: int = 1) -> SqsEventSource:
+    def _event_source(
+        self, function: lambda_.Function, queue: sqs.Queue, most: int, batch: int = 1
+    ) -> SqsEventSource:
         """Give the queue's messages to `most` functions at the same time, up to `batch` messages to each.
 
         Lambda takes 2 for `most` at least.
         https://docs.aws.amazon.com/lambda/latest/dg/services-sqs-scaling.html
         """
-        source = SqsEventSource(queue, batch_size=batch, max_concurrency=max(2, most), report_batch_item_failures=True)
+        source = SqsEventSource(
+            queue, batch_size=batch, max_concurrency=max(2, most), report_batch_item_failures=True
+        )
         function.add_event_source(source)
         return source
 
@@ -325,8 +352,12 @@ class Steno(Stack):
         self, name: str, code: Path, entry: str, environment: dict[str, str], **props: Any
     ) -> lambda_.Function:
         """A function with a role of its own, that may write its log and its traces, and use the table."""
-        log = logs.LogGroup(self, f"{name}Log", retention=_KEPT_LOGS, removal_policy=RemovalPolicy.DESTROY)
-        role = iam.Role(self, f"{name}Role", assumed_by=iam.ServicePrincipal("lambda.amazonaws.com"))
+        log = logs.LogGroup(
+            self, f"{name}Log", retention=_KEPT_LOGS, removal_policy=RemovalPolicy.DESTROY
+        )
+        role = iam.Role(
+            self, f"{name}Role", assumed_by=iam.ServicePrincipal("lambda.amazonaws.com")
+        )
         function = lambda_.Function(
             self,
             name,
@@ -371,7 +402,9 @@ class Steno(Stack):
         return {name: value for name, value in given.items() if value}
 
     def _allow(self, function: lambda_.Function, resource: str, *actions: str) -> None:
-        function.add_to_role_policy(iam.PolicyStatement(actions=list(actions), resources=[resource]))
+        function.add_to_role_policy(
+            iam.PolicyStatement(actions=list(actions), resources=[resource])
+        )
 
     def _allow_new_items(self, function: lambda_.Function) -> None:
         self._allow(function, self.table.table_arn, "dynamodb:PutItem")
@@ -392,9 +425,19 @@ class Steno(Stack):
             create_default_stage=False,
             cors_preflight=http.CorsPreflightOptions(
                 allow_origins=self._choices.origin_list,
-                allow_methods=[http.CorsHttpMethod.GET, http.CorsHttpMethod.POST, http.CorsHttpMethod.DELETE],
+                allow_methods=[
+                    http.CorsHttpMethod.GET,
+                    http.CorsHttpMethod.POST,
+                    http.CorsHttpMethod.DELETE,
+                ],
                 allow_headers=_CLIENTS_HEADERS,
-                expose_headers=["location", "retry-after", "steno-model", "x-request-id", "x-should-retry"],
+                expose_headers=[
+                    "location",
+                    "retry-after",
+                    "steno-model",
+                    "x-request-id",
+                    "x-should-retry",
+                ],
                 max_age=Duration.hours(1),
             ),
         )
@@ -406,13 +449,17 @@ class Steno(Stack):
         integration = HttpLambdaIntegration("Api", called, timeout=GATEWAY_TIMEOUT)
         methods = [http.HttpMethod.GET, http.HttpMethod.POST, http.HttpMethod.DELETE]
         for path in OPEN_ROUTES:
-            self.gateway.add_routes(path=path, methods=[http.HttpMethod.GET], integration=integration)
+            self.gateway.add_routes(
+                path=path, methods=[http.HttpMethod.GET], integration=integration
+            )
         authorizer = (
             HttpJwtAuthorizer("Authorizer", choices.issuer, jwt_audience=choices.audience_list)
             if choices.auth == "jwt"
             else None
         )
-        self.gateway.add_routes(path="/{proxy+}", methods=methods, integration=integration, authorizer=authorizer)
+        self.gateway.add_routes(
+            path="/{proxy+}", methods=methods, integration=integration, authorizer=authorizer
+        )
 
     def _stage(self) -> http.HttpStage:
         log = logs.LogGroup(
@@ -431,14 +478,22 @@ class Steno(Stack):
             http_api=self.gateway,
             stage_name="$default",
             auto_deploy=True,
-            throttle=http.ThrottleSettings(rate_limit=self._choices.rate, burst_limit=2 * self._choices.rate),
+            throttle=http.ThrottleSettings(
+                rate_limit=self._choices.rate, burst_limit=2 * self._choices.rate
+            ),
             access_log_settings=AccessLog(log),
         )
 
     def _domain(self) -> http.DomainName:
-        certificate = acm.Certificate.from_certificate_arn(self, "Certificate", self._choices.certificate)
-        domain = http.DomainName(self, "Domain", domain_name=self._choices.domain, certificate=certificate)
-        http.ApiMapping(self, "DomainMapping", api=self.gateway, domain_name=domain, stage=self.stage)
+        certificate = acm.Certificate.from_certificate_arn(
+            self, "Certificate", self._choices.certificate
+        )
+        domain = http.DomainName(
+            self, "Domain", domain_name=self._choices.domain, certificate=certificate
+        )
+        http.ApiMapping(
+            self, "DomainMapping", api=self.gateway, domain_name=domain, stage=self.stage
+        )
         return domain
 
     def _outputs(self) -> None:

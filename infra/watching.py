@@ -17,7 +17,9 @@ from infra.choices import Choices
 
 _OLDEST = Duration.minutes(30)  # a recording of hours takes less
 _SLOW = Duration.seconds(26)  # the handler ends a request after 25 s; the gateway after 29
-_NEAR_THE_END = Duration.seconds(5)  # of a function's time; each ends its work 30 s before it (worker.py)
+_NEAR_THE_END = Duration.seconds(
+    5
+)  # of a function's time; each ends its work 30 s before it (worker.py)
 
 
 @dataclass(frozen=True)
@@ -69,10 +71,25 @@ class Watching(Construct):
         self._dashboard(watched)
 
     def _alarm_about_the_upstream(self, choices: Choices) -> None:
-        self._alarm("RefusedKey", self._failures("upstream_credentials"), 0, "The speech service refuses the key.")
-        self._alarm("SpentQuota", self._failures("upstream_quota"), 0, "The account of the speech service is empty.")
+        self._alarm(
+            "RefusedKey",
+            self._failures("upstream_credentials"),
+            0,
+            "The speech service refuses the key.",
+        )
+        self._alarm(
+            "SpentQuota",
+            self._failures("upstream_quota"),
+            0,
+            "The account of the speech service is empty.",
+        )
         paid = self._figure("SecondsPaid", "Sum", Duration.days(1))
-        self._alarm("SecondsPaid", paid, float(choices.alarm_seconds), "More was paid for in a day than is usual.")
+        self._alarm(
+            "SecondsPaid",
+            paid,
+            float(choices.alarm_seconds),
+            "More was paid for in a day than is usual.",
+        )
 
     def _alarm_about_queues(self, watched: Watched) -> None:
         # Not the visible ones, because their consumer deletes them within seconds; and not the sent
@@ -92,36 +109,68 @@ class Watching(Construct):
 
     def _alarm_about_functions(self, watched: Watched) -> None:
         for name, function in watched.steps.items():
-            self._alarm(f"{name}Errors", function.metric_errors(statistic="Sum"), 0, f"The {name.lower()} failed.")
+            self._alarm(
+                f"{name}Errors",
+                function.metric_errors(statistic="Sum"),
+                0,
+                f"The {name.lower()} failed.",
+            )
             assert function.timeout
             near = function.timeout.minus(_NEAR_THE_END).to_milliseconds()
             longest = function.metric_duration(statistic="Maximum")
-            self._alarm(f"{name}NearTheEnd", longest, near, f"The {name.lower()} was about to be cut off.")
+            self._alarm(
+                f"{name}NearTheEnd", longest, near, f"The {name.lower()} was about to be cut off."
+            )
             dropped = function.metric("RecursiveInvocationsDropped", statistic="Sum")
-            self._alarm(f"{name}Dropped", dropped, 0, f"AWS took messages of the {name.lower()} for a loop.")
+            self._alarm(
+                f"{name}Dropped", dropped, 0, f"AWS took messages of the {name.lower()} for a loop."
+            )
         for name, function in {"Api": watched.api, **watched.steps}.items():
             throttled = function.metric_throttles(statistic="Sum")
-            self._alarm(f"{name}Throttles", throttled, 0, "The account runs no more functions at once.", periods=3)
+            self._alarm(
+                f"{name}Throttles",
+                throttled,
+                0,
+                "The account runs no more functions at once.",
+                periods=3,
+            )
 
     def _alarm_about_the_api(self, watched: Watched) -> None:
         # For a quarter of an hour: a recording that is still being worked on is a 503 to OpenAI's SDKs, a few times.
         server_errors = watched.stage.metric_server_error(statistic="Sum")
         self._alarm("ServerErrors", server_errors, 5, "The API fails.", periods=3)
-        self._alarm("Storage", self._failures("storage_unavailable"), 0, "AWS does not respond.", periods=2)
+        self._alarm(
+            "Storage", self._failures("storage_unavailable"), 0, "AWS does not respond.", periods=2
+        )
         slowest = watched.stage.metric_latency(statistic="p99")
-        self._alarm("SlowApi", slowest, _SLOW.to_milliseconds(), "Requests come near the gateway's limit.", periods=3)
+        self._alarm(
+            "SlowApi",
+            slowest,
+            _SLOW.to_milliseconds(),
+            "Requests come near the gateway's limit.",
+            periods=3,
+        )
 
     def _failures(self, code: str) -> cloudwatch.Metric:
         """Count the failures with a code of the table of errors."""
         return cloudwatch.Metric(
-            namespace=self._namespace, metric_name="Failures", statistic="Sum", dimensions_map={"Code": code}
+            namespace=self._namespace,
+            metric_name="Failures",
+            statistic="Sum",
+            dimensions_map={"Code": code},
         )
 
-    def _figure(self, name: str, statistic: str, period: Duration | None = None) -> cloudwatch.Metric:
+    def _figure(
+        self, name: str, statistic: str, period: Duration | None = None
+    ) -> cloudwatch.Metric:
         """One of those that the handler tells in its log."""
-        return cloudwatch.Metric(namespace=self._namespace, metric_name=name, statistic=statistic, period=period)
+        return cloudwatch.Metric(
+            namespace=self._namespace, metric_name=name, statistic=statistic, period=period
+        )
 
-    def _alarm(self, name: str, metric: cloudwatch.Metric, beyond: float, what: str, periods: int = 1) -> None:
+    def _alarm(
+        self, name: str, metric: cloudwatch.Metric, beyond: float, what: str, periods: int = 1
+    ) -> None:
         alarm = cloudwatch.Alarm(
             self,
             name,
@@ -139,14 +188,23 @@ class Watching(Construct):
         board = cloudwatch.Dashboard(self, "Dashboard")
         stage, queues = watched.stage, watched.queues.items()
         graphs: dict[str, list[cloudwatch.IMetric]] = {
-            "Requests": [stage.metric_count(), stage.metric_client_error(), stage.metric_server_error()],
+            "Requests": [
+                stage.metric_count(),
+                stage.metric_client_error(),
+                stage.metric_server_error(),
+            ],
             "Latency": [stage.metric_latency(statistic=f"p{share}") for share in (50, 90, 99)],
             "The speech service's latency": [
                 self._figure("UpstreamMilliseconds", f"p{share}") for share in (50, 90, 99)
             ],
-            "Seconds paid, and parts transcribed": [self._figure("SecondsPaid", "Sum"), self._figure("Parts", "Sum")],
+            "Seconds paid, and parts transcribed": [
+                self._figure("SecondsPaid", "Sum"),
+                self._figure("Parts", "Sum"),
+            ],
             "Jobs": [
-                watched.recordings.metric_number_of_messages_sent(label="Begun, and parts that are halved"),
+                watched.recordings.metric_number_of_messages_sent(
+                    label="Begun, and parts that are halved"
+                ),
                 self._figure("JobsCompleted", "Sum"),
                 self._figure("JobsFailed", "Sum"),
             ],
@@ -158,18 +216,29 @@ class Watching(Construct):
                     label="Hours",
                 )
             ],
-            "Refused by the speech service": [self._failures("upstream_busy"), self._failures("upstream_failed")],
+            "Refused by the speech service": [
+                self._failures("upstream_busy"),
+                self._failures("upstream_failed"),
+            ],
             "Failures": [
                 cloudwatch.MathExpression(
-                    expression=f"SEARCH('{{{self._namespace},Code}} MetricName=\"Failures\"', 'Sum')", label=""
+                    expression=f"SEARCH('{{{self._namespace},Code}} MetricName=\"Failures\"', 'Sum')",
+                    label="",
                 )
             ],
             **{
-                name: [function.metric_invocations(), function.metric_errors(), function.metric_throttles()]
+                name: [
+                    function.metric_invocations(),
+                    function.metric_errors(),
+                    function.metric_throttles(),
+                ]
                 for name, function in watched.steps.items()
             },
             "Messages that wait": [
-                *(queue.metric_approximate_number_of_messages_visible(label=name) for name, queue in queues),
+                *(
+                    queue.metric_approximate_number_of_messages_visible(label=name)
+                    for name, queue in queues
+                ),
                 watched.dead_letters.metric_number_of_messages_received(label="Dead letters"),
             ],
             "Age of the oldest message": [

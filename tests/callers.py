@@ -61,7 +61,10 @@ class Remote:
 
     def __init__(self, url):
         self.http = httpx2.Client(
-            base_url=url, timeout=60, trust_env=False, transport=_Again(httpx2.HTTPTransport(limits=_NO_POOL))
+            base_url=url,
+            timeout=60,
+            trust_env=False,
+            transport=_Again(httpx2.HTTPTransport(limits=_NO_POOL)),
         )
 
     def send(self, recording, **fields):
@@ -71,7 +74,9 @@ class Remote:
         return self.http.post("/api/uploads", json={"filename": "a.wav", "size": size, **options})
 
     def post(self, form, recording):
-        self.http.post(form["url"], data=form["fields"], files={"file": recording}).raise_for_status()
+        self.http.post(
+            form["url"], data=form["fields"], files={"file": recording}
+        ).raise_for_status()
 
     def job(self, identity):
         return self.http.get(f"/api/transcriptions/{identity}").json()

@@ -33,7 +33,9 @@ TODAY = date(2026, 11, 21)
 
 
 def pytest_addoption(parser):
-    parser.addoption("--soak", action="store_true", help="attack for hours, and write docs/reliability.md")
+    parser.addoption(
+        "--soak", action="store_true", help="attack for hours, and write docs/reliability.md"
+    )
 
 
 def pytest_xdist_auto_num_workers():
@@ -88,7 +90,10 @@ def once(tmp_path_factory, worker_id):
 @pytest.fixture(scope="session", autouse=True)
 def _temp_folder():
     """A folder for the temporary files of this process and its children, which tests look into."""
-    with tempfile.TemporaryDirectory(prefix="tests-") as folder, pytest.MonkeyPatch.context() as patch:
+    with (
+        tempfile.TemporaryDirectory(prefix="tests-") as folder,
+        pytest.MonkeyPatch.context() as patch,
+    ):
         patch.setenv("TMPDIR", folder)
         patch.setattr(tempfile, "tempdir", folder)
         yield
@@ -124,7 +129,9 @@ def settings(**given):
 def app(upstream=None, today=TODAY, **given):
     """The real app over a false upstream."""
     chosen = settings(**given)
-    return create_app(chosen, build_services(chosen, transport=upstream or FalseUpstream(), today=lambda: today))
+    return create_app(
+        chosen, build_services(chosen, transport=upstream or FalseUpstream(), today=lambda: today)
+    )
 
 
 @pytest.fixture
@@ -133,7 +140,9 @@ def client():
     with contextlib.ExitStack() as stack:
 
         def start(*arguments, **given):
-            return stack.enter_context(TestClient(app(*arguments, **given), raise_server_exceptions=False))
+            return stack.enter_context(
+                TestClient(app(*arguments, **given), raise_server_exceptions=False)
+            )
 
         yield start
 
@@ -162,7 +171,16 @@ def serving(application):
 def uvicorn_process(**environment):
     """`python -m uvicorn handler.main:app` as a reader of the README starts it; its process and its address."""
     listener = socket.create_server(("127.0.0.1", 0))
-    command = [sys.executable, "-m", "uvicorn", "handler.main:app", "--app-dir", str(ROOT), "--log-level", "error"]
+    command = [
+        sys.executable,
+        "-m",
+        "uvicorn",
+        "handler.main:app",
+        "--app-dir",
+        str(ROOT),
+        "--log-level",
+        "error",
+    ]
     with tempfile.TemporaryDirectory() as folder:  # one without a developer's `.env`
         process = subprocess.Popen(
             [*command, "--fd", str(listener.fileno())],
@@ -195,7 +213,9 @@ class EngineClient:
         return calls
 
     def ask(self, recording, filename, **fields):
-        return self._http.post("/v1/audio/transcriptions", files={"file": (filename, recording)}, data=fields)
+        return self._http.post(
+            "/v1/audio/transcriptions", files={"file": (filename, recording)}, data=fields
+        )
 
     def close(self):
         self._http.close()
@@ -225,7 +245,9 @@ def own_client(service, endpoint):
 
 def _empty(aws_process):
     """Deletes all that another test has left."""
-    table, sqs, s3 = (own_client(name, aws_process["AWS_ENDPOINT_URL"]) for name in ("dynamodb", "sqs", "s3"))
+    table, sqs, s3 = (
+        own_client(name, aws_process["AWS_ENDPOINT_URL"]) for name in ("dynamodb", "sqs", "s3")
+    )
     name = aws_process["TABLE_NAME"]
     for key in table.scan(TableName=name, ProjectionExpression="pk, sk")["Items"]:
         table.delete_item(TableName=name, Key=key)
@@ -238,7 +260,9 @@ def _empty(aws_process):
 @pytest.fixture(scope="session")
 def engine_process():
     command = [sys.executable, "-m", "infra.local.engine", "--port", "0", "--until-stdin-closes"]
-    with subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True) as process:
+    with subprocess.Popen(
+        command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True
+    ) as process:
         engine = EngineClient(process.stdout.readline().strip())
         yield engine
         engine.close()
@@ -282,11 +306,13 @@ def fragile(aws, aws_process, monkeypatch):
         def start(faulty, upstream, pacing=PACING, **given):
             jobs = Jobs(settings(**aws), limits=WORKER_LIMITS)
             chosen = {"request_deadline_seconds": 10, **given}
-            short = replace(pacing, hold=SHORT_SECONDS)
+            short = replace(pacing, claim_seconds=SHORT_SECONDS)
             stack.enter_context(faulty.before(monkeypatch, aws_process))
             server = Server(aws, upstream, jobs=jobs, pacing=short, **chosen)
             # What the test itself does never fails.
-            server.s3, server.sqs = (own_client(name, aws_process["AWS_ENDPOINT_URL"]) for name in ("s3", "sqs"))
+            server.s3, server.sqs = (
+                own_client(name, aws_process["AWS_ENDPOINT_URL"]) for name in ("s3", "sqs")
+            )
             _set_visibility(server, SHORT_SECONDS)
             stack.callback(_set_visibility, server, VISIBILITY_SECONDS)
             return server
@@ -296,4 +322,6 @@ def fragile(aws, aws_process, monkeypatch):
 
 def _set_visibility(server, seconds):
     for queue in (server.queue, server.parts_queue, server.express_queue):
-        server.sqs.set_queue_attributes(QueueUrl=queue, Attributes={"VisibilityTimeout": str(seconds)})
+        server.sqs.set_queue_attributes(
+            QueueUrl=queue, Attributes={"VisibilityTimeout": str(seconds)}
+        )

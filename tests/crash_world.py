@@ -28,7 +28,7 @@ from handler.jobs.job import Caller, Job
 from handler.jobs.store import Jobs
 from handler.recordings.container import identify
 from handler.services import build_services
-from handler.steps.pacing import USUAL, Pacing
+from handler.steps.pacing import DEFAULT_PACING, Pacing
 from handler.worker import Worker
 from infra.local.worker import Context, record_of
 from tests.conftest import TODAY, settings
@@ -40,8 +40,8 @@ NAME, REGION = "steno", "us-east-1"
 QUEUES = {name: f"{NAME}-{name}" for name in ("recordings", "express", "parts")}
 WORDS, BILLED_SECONDS = "Ever tried.", 3  # of every answer
 LONGEST_PART_SECONDS = 26
-SHORT_PARTS = replace(PACING, part=13)  # the shortest of which the long recording makes two
-LONG_PARTS = replace(PACING, part=30)
+SHORT_PARTS = replace(PACING, part_seconds=13)  # the shortest of which the long recording makes two
+LONG_PARTS = replace(PACING, part_seconds=30)
 _SPEECH = asset("beckett.wav")[44:] * 3
 SHORT, LONG = (wav(_SPEECH[: 32_000 * seconds]) for seconds in (4, 26))
 _TOO_LONG_BYTES = 350_000
@@ -82,7 +82,11 @@ def write_of(operation, params):
     if operation in _READS:
         return ""
     if operation == "ChangeMessageVisibility":
-        return "hold the message" if params["VisibilityTimeout"] == USUAL.hold else "give the message back"
+        return (
+            "hold the message"
+            if params["VisibilityTimeout"] == DEFAULT_PACING.claim_seconds
+            else "give the message back"
+        )
     if operation == "SendMessage":
         if '"halve"' in params["MessageBody"]:
             return "send the halving"
@@ -126,12 +130,20 @@ class World:
 
     def __init__(self):
         self.s3, self.sqs = boto3.client("s3"), boto3.client("sqs")
-        self.queues = {name: self.sqs.create_queue(QueueName=queue)["QueueUrl"] for name, queue in QUEUES.items()}
+        self.queues = {
+            name: self.sqs.create_queue(QueueName=queue)["QueueUrl"]
+            for name, queue in QUEUES.items()
+        }
         self._create_bucket()
         boto3.client("dynamodb").create_table(
             TableName=NAME,
-            KeySchema=[{"AttributeName": "pk", "KeyType": "HASH"}, {"AttributeName": "sk", "KeyType": "RANGE"}],
-            AttributeDefinitions=[{"AttributeName": name, "AttributeType": "S"} for name in ("pk", "sk")],
+            KeySchema=[
+                {"AttributeName": "pk", "KeyType": "HASH"},
+                {"AttributeName": "sk", "KeyType": "RANGE"},
+            ],
+            AttributeDefinitions=[
+                {"AttributeName": name, "AttributeType": "S"} for name in ("pk", "sk")
+            ],
             BillingMode="PAY_PER_REQUEST",
         )
         urls = {f"{name}_queue_url": url for name, url in self.queues.items()}
@@ -139,7 +151,9 @@ class World:
         self.now = 1_800_000_000.0
         self.caller, self.jobs = (Jobs(chosen, lambda: self.now) for _ in range(2))
         upstream = httpx2.MockTransport(self._answer)
-        self._services = build_services(chosen, transport=upstream, today=lambda: TODAY, jobs=self.jobs)
+        self._services = build_services(
+            chosen, transport=upstream, today=lambda: TODAY, jobs=self.jobs
+        )
         for client in (self.jobs.client, self.jobs.objects.client, self.jobs.queues.sqs):
             client.meta.events.register("provide-client-params", self._before_call)
             client.meta.events.register_first("before-send", self._lose_response)
@@ -151,9 +165,15 @@ class World:
 
     def _create_bucket(self):
         self.s3.create_bucket(Bucket=NAME)
-        arn = self.sqs.get_queue_attributes(QueueUrl=self.queues["recordings"], AttributeNames=["QueueArn"])
+        arn = self.sqs.get_queue_attributes(
+            QueueUrl=self.queues["recordings"], AttributeNames=["QueueArn"]
+        )
         uploads = {"Key": {"FilterRules": [{"Name": "prefix", "Value": "uploads/"}]}}
-        notified = {"QueueArn": arn["Attributes"]["QueueArn"], "Events": ["s3:ObjectCreated:*"], "Filter": uploads}
+        notified = {
+            "QueueArn": arn["Attributes"]["QueueArn"],
+            "Events": ["s3:ObjectCreated:*"],
+            "Filter": uploads,
+        }
         self.s3.put_bucket_notification_configuration(
             Bucket=NAME, NotificationConfiguration={"QueueConfigurations": [notified]}
         )
@@ -189,7 +209,12 @@ class World:
         """Go back to a state, in which no process is at work."""
         self._forget()
         self.use(state.pacing)
-        self.now, self.bills, self.unanswered, self.job = state.now, list(state.bills), state.unanswered, state.job
+        self.now, self.bills, self.unanswered, self.job = (
+            state.now,
+            list(state.bills),
+            state.unanswered,
+            state.job,
+        )
         _table().items, _bucket().keys = deepcopy(state.table), deepcopy(state.bucket)
         for name, messages in deepcopy(state.queues).items():
             _queue(name)._messages = messages
@@ -257,7 +282,9 @@ class World:
     def hand_over(self):
         """What the API does with a request that it cannot answer in time."""
         file = BytesIO(SHORT)
-        self.job = self.jobs.adopt("1" * 32, file, identify(file), {}, Caller("ada", "ada"))
+        self.job = self.jobs.create_from_request(
+            "1" * 32, file, identify(file), {}, Caller("ada", "ada")
+        )
 
     def retry(self):
         self.jobs.retry(self.job.id, self.owner)
@@ -270,7 +297,9 @@ class World:
         self.bills.clear()
         for item in self._scan():
             if item["pk"].startswith("spent#"):
-                self.caller.client.delete_item(TableName=NAME, Key={"pk": item["pk"], "sk": item["sk"]})
+                self.caller.client.delete_item(
+                    TableName=NAME, Key={"pk": item["pk"], "sk": item["sk"]}
+                )
 
     @property
     def owner(self):
@@ -332,7 +361,9 @@ class World:
         return [key for key in found if not key[0].startswith(("spent#", "upstream#"))]
 
     def objects(self):
-        return sorted(found["Key"] for found in self.s3.list_objects_v2(Bucket=NAME).get("Contents", []))
+        return sorted(
+            found["Key"] for found in self.s3.list_objects_v2(Bucket=NAME).get("Contents", [])
+        )
 
     def budget(self):
         """The seconds that are spent, and the reservations that are not settled."""
@@ -349,7 +380,12 @@ def _heard(sound):
     if len(sound) < _TOO_LONG_BYTES:
         return heard(WORDS)
     details = {"audio_tokens": 10 * BILLED_SECONDS}
-    usage = {"type": "tokens", "input_tokens": 30, "output_tokens": 2000, "input_token_details": details}
+    usage = {
+        "type": "tokens",
+        "input_tokens": 30,
+        "output_tokens": 2000,
+        "input_token_details": details,
+    }
     return httpx2.Response(200, json={"text": "Ever", "usage": usage})
 
 

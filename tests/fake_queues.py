@@ -31,12 +31,12 @@ from moto.dynamodb.exceptions import ConditionalCheckFailed
 from moto.dynamodb.models import dynamodb_backends
 
 from handler.jobs.job import Caller
-from handler.jobs.parts import SentPart
+from handler.jobs.parts import PartMessage
 from handler.jobs.queues import Queues
 from handler.jobs.store import Jobs
 from handler.recordings.speech_activity import SAMPLE_RATE
 from handler.services import build_services
-from handler.steps.pacing import USUAL
+from handler.steps.pacing import DEFAULT_PACING
 from handler.worker import Worker
 from infra.local.worker import Context
 from tests.conftest import TODAY, settings
@@ -189,7 +189,9 @@ class _Queue:
         del self.copies[copy.number]
 
     def _in_flight(self):
-        return Counter(copy.group for copy in self.copies.values() if copy.is_in_flight(self._simulation.now))
+        return Counter(
+            copy.group for copy in self.copies.values() if copy.is_in_flight(self._simulation.now)
+        )
 
     def _count(self):
         """Add the time since the last change to the shares of the groups."""
@@ -207,14 +209,22 @@ class _Queue:
         if not visible:
             return None
         self._count()
-        in_flight, all_seconds = self._in_flight(), sum(share.seconds for share in self._shares.values())
+        in_flight, all_seconds = (
+            self._in_flight(),
+            sum(share.seconds for share in self._shares.values()),
+        )
         all_in_flight = in_flight.total()
 
         def is_noisy(group):
             has = in_flight[group]
-            return (has >= 30 and has > 0.1 * all_in_flight) or self._shares[group].seconds > 0.1 * all_seconds
+            return (has >= 30 and has > 0.1 * all_in_flight) or self._shares[
+                group
+            ].seconds > 0.1 * all_seconds
 
-        ranks = {group: (1, in_flight[group]) if is_noisy(group) else (0, 0) for group in {c.group for c in visible}}
+        ranks = {
+            group: (1, in_flight[group]) if is_noisy(group) else (0, 0)
+            for group in {c.group for c in visible}
+        }
         best = min(ranks.values())
         first = [copy for copy in visible if ranks[copy.group] == best]
         if self._chance:
@@ -237,7 +247,9 @@ class FakeSQS:
     to `late` seconds late. With `disorder`, messages come in any order.
     """
 
-    exceptions = SimpleNamespace(MessageNotInflight=MessageNotInflight, ReceiptHandleIsInvalid=ReceiptHandleIsInvalid)
+    exceptions = SimpleNamespace(
+        MessageNotInflight=MessageNotInflight, ReceiptHandleIsInvalid=ReceiptHandleIsInvalid
+    )
 
     def __init__(self, simulation, *, copies=1, late=0.0, disorder=False, seed=1):
         chance = self._chance = random.Random(seed)
@@ -403,7 +415,9 @@ class Upstream(httpx2.MockTransport):
         if self._limiter and (wait := self._limiter.wait(now)):
             self.refused.append(now)
             self._simulation.take(_REFUSAL_SECONDS)
-            return refused(429, **({"retry_after": str(math.ceil(wait))} if self._retry_after else {}))
+            return refused(
+                429, **({"retry_after": str(math.ceil(wait))} if self._retry_after else {})
+            )
         self._simulation.take(self._seconds)
         reply = self.reply(content)
         if reply.status_code == 200:
@@ -425,22 +439,41 @@ class Simulated:
     how often a job was completed, `completed_at` has when.
     """
 
-    def __init__(self, *, concurrency=CONCURRENCY, pacing=USUAL, aws_seconds=0.01, queues=None, caps=None, **upstream):
+    def __init__(
+        self,
+        *,
+        concurrency=CONCURRENCY,
+        pacing=DEFAULT_PACING,
+        aws_seconds=0.01,
+        queues=None,
+        caps=None,
+        **upstream,
+    ):
         self.simulation = Simulation()
         self.sqs = FakeSQS(self.simulation, **(queues or {}))
         self.upstream = Upstream(self.simulation, **upstream)
         name = f"steno-{uuid4().hex}"
         _create_table(name)
         self.bucket = {}
-        urls = {"recordings_queue_url": RECORDINGS, "parts_queue_url": PARTS, "express_queue_url": EXPRESS}
+        urls = {
+            "recordings_queue_url": RECORDINGS,
+            "parts_queue_url": PARTS,
+            "express_queue_url": EXPRESS,
+        }
         self._settings = settings(bucket_name=name, table_name=name, **urls, **(caps or {}))
         self.out, self.failures = set(), Counter()
         self.completed, self.completed_at = Counter(), {}
         self._aws_seconds, self._chance = aws_seconds, random.Random(1)
         self.caller, engine = self._jobs(), self._engine()
-        services = build_services(self._settings, transport=self.upstream, today=lambda: TODAY, jobs=engine)
-        worker = Worker.of(services, replace(pacing, hold=_HOLD_SECONDS), self.simulation.take)
-        for queue, most in zip(QUEUES, (max(2, concurrency // 4), concurrency, max(2, concurrency // 2)), strict=True):
+        services = build_services(
+            self._settings, transport=self.upstream, today=lambda: TODAY, jobs=engine
+        )
+        worker = Worker.of(
+            services, replace(pacing, claim_seconds=_HOLD_SECONDS), self.simulation.take
+        )
+        for queue, most in zip(
+            QUEUES, (max(2, concurrency // 4), concurrency, max(2, concurrency // 2)), strict=True
+        ):
             self.sqs.connect(queue, lambda event: worker.handle(event, Context()), most)
         self.sqs.connect(DEAD_LETTERS, worker.handle_dead_letters, 2)
 
@@ -497,10 +530,12 @@ class Simulated:
         caller, jobs = caller or new_caller(), self.caller
         job, _ = jobs.create("a.wav", "audio/wav", 10**9, {}, caller)
         self.bucket[job.key] = b"recording"
-        job = jobs.progress.start_generation(jobs.progress.begin(job.key), "generation", uuid4().hex)
+        job = jobs.progress.start_generation(
+            jobs.progress.begin(job.key), "generation", uuid4().hex
+        )
         jobs.progress.set_total(job, parts, parts * seconds)
         for number in range(parts):
-            part = SentPart(
+            part = PartMessage(
                 job=job.id,
                 generation="generation",
                 entry=uuid4().hex,
@@ -559,7 +594,11 @@ class _Table:
 
     def update_item(self, **call):
         self._begin("dynamodb")
-        key, values, wanted = _typed(call["Key"]), call["ExpressionAttributeValues"], call.get("ReturnValues")
+        key, values, wanted = (
+            _typed(call["Key"]),
+            call["ExpressionAttributeValues"],
+            call.get("ReturnValues"),
+        )
         old = self._backend.get_item(call["TableName"], key)
         attributes = _untyped(old) if old and wanted == "ALL_OLD" else {}
         with self._conditional("UpdateItem"):
@@ -612,7 +651,9 @@ class _Bucket:
 
     def put_object(self, **call):
         self._begin("s3")
-        self._objects[call["Key"]] = call["Body"] if isinstance(call["Body"], bytes) else call["Body"].read()
+        self._objects[call["Key"]] = (
+            call["Body"] if isinstance(call["Body"], bytes) else call["Body"].read()
+        )
 
     def download_fileobj(self, _bucket, key, target):
         self._begin("s3")
@@ -635,7 +676,9 @@ class _Bucket:
 
     def paginate(self, **call):
         self._begin("s3")
-        yield {"Contents": [{"Key": key} for key in self._objects if key.startswith(call["Prefix"])]}
+        yield {
+            "Contents": [{"Key": key} for key in self._objects if key.startswith(call["Prefix"])]
+        }
 
     def _get(self, key, operation):
         if key not in self._objects:
@@ -649,7 +692,10 @@ def _typed(item):
 
 
 def _untyped(item):
-    return {name: TypeDeserializer().deserialize(value) for name, value in item.to_json()["Attributes"].items()}
+    return {
+        name: TypeDeserializer().deserialize(value)
+        for name, value in item.to_json()["Attributes"].items()
+    }
 
 
 def new_caller():

@@ -46,13 +46,24 @@ class FalseUpstream(httpx2.MockTransport):
 
 
 def heard(text: str, **more: Any) -> httpx2.Response:
-    return httpx2.Response(200, json={"text": text, "usage": {"type": "duration", "seconds": 3}, **more})
+    return httpx2.Response(
+        200, json={"text": text, "usage": {"type": "duration", "seconds": 3}, **more}
+    )
 
 
-def refused(status: int, code: str | None = None, param: str | None = None, **headers: str) -> httpx2.Response:
-    error = {"message": f"reason {status}", "type": "invalid_request_error", "param": param, "code": code}
+def refused(
+    status: int, code: str | None = None, param: str | None = None, **headers: str
+) -> httpx2.Response:
+    error = {
+        "message": f"reason {status}",
+        "type": "invalid_request_error",
+        "param": param,
+        "code": code,
+    }
     names = {name.replace("_", "-"): value for name, value in headers.items()}
-    return httpx2.Response(status, json={"error": error}, headers={"x-request-id": "req_1", **names})
+    return httpx2.Response(
+        status, json={"error": error}, headers={"x-request-id": "req_1", **names}
+    )
 
 
 def _call(request: httpx2.Request) -> Call:
@@ -62,5 +73,9 @@ def _call(request: httpx2.Request) -> Call:
         if part["filename"] is None:
             fields.setdefault(part["name"].decode(), []).append(part["value"].decode())
         else:
-            filename, content_type, content = part["filename"].decode(), part["type"].decode(), part["value"]
+            filename, content_type, content = (
+                part["filename"].decode(),
+                part["type"].decode(),
+                part["value"],
+            )
     return Call(filename, content_type, content, fields, request.headers["authorization"])

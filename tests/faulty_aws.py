@@ -10,9 +10,15 @@ from tests.intercept import before
 _JSON = {"Content_Type": "application/x-amz-json-1.0"}
 # service: what it answers to an error of its own, and to whoever asks too much.
 _REFUSALS = {
-    "dynamodb": ((500, b'{"__type": "InternalServerError"}'), (400, b'{"__type": "ThrottlingException"}')),
+    "dynamodb": (
+        (500, b'{"__type": "InternalServerError"}'),
+        (400, b'{"__type": "ThrottlingException"}'),
+    ),
     "sqs": ((500, b'{"__type": "InternalFailure"}'), (400, b'{"__type": "RequestThrottled"}')),
-    "secretsmanager": ((500, b'{"__type": "InternalServiceError"}'), (400, b'{"__type": "ThrottlingException"}')),
+    "secretsmanager": (
+        (500, b'{"__type": "InternalServiceError"}'),
+        (400, b'{"__type": "ThrottlingException"}'),
+    ),
     "s3": (
         (500, b"<Error><Code>InternalError</Code></Error>"),
         (503, b"<Error><Code>SlowDown</Code></Error>"),
@@ -66,12 +72,18 @@ class FaultyAWS:
         with self._lock:
             if self._chance.random() >= self.share:
                 return ""
-            return self._chance.choices(FAULTS, (6, 6, 3, 3, 1))[0]  # a call that hangs takes seconds
+            return self._chance.choices(FAULTS, (6, 6, 3, 3, 1))[
+                0
+            ]  # a call that hangs takes seconds
 
 
 def _service(call):
     target = call.headers.get("x-amz-target", "")
-    for name, service in (("DynamoDB", "dynamodb"), ("AmazonSQS", "sqs"), ("secretsmanager", "secretsmanager")):
+    for name, service in (
+        ("DynamoDB", "dynamodb"),
+        ("AmazonSQS", "sqs"),
+        ("secretsmanager", "secretsmanager"),
+    ):
         if target.startswith(name):
             return service
     return "s3"

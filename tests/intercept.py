@@ -9,7 +9,15 @@ from socket import SO_LINGER, SOL_SOCKET
 import httpx2
 
 _RESET = struct.pack("ii", 1, 0)  # closing then resets the connection
-_HOP_BY_HOP = {"connection", "keep-alive", "transfer-encoding", "content-length", "content-encoding", "date", "server"}
+_HOP_BY_HOP = {
+    "connection",
+    "keep-alive",
+    "transfer-encoding",
+    "content-length",
+    "content-encoding",
+    "date",
+    "server",
+}
 
 
 @contextlib.contextmanager
@@ -48,7 +56,9 @@ class Call:
         return self._body
 
     def answer_of_target(self):
-        headers = [(name, value) for name, value in self.headers.items() if name.lower() != "connection"]
+        headers = [
+            (name, value) for name, value in self.headers.items() if name.lower() != "connection"
+        ]
         return self._target.request(self.method, self.path, headers=headers, content=self.body)
 
     def pass_on(self):
@@ -65,7 +75,11 @@ class Call:
 
     def refuse(self, status, content=b"", **headers):
         _ = self.body  # it is sent before the answer is looked at
-        self._begin(status, [(name.replace("_", "-"), value) for name, value in headers.items()], len(content))
+        self._begin(
+            status,
+            [(name.replace("_", "-"), value) for name, value in headers.items()],
+            len(content),
+        )
         if self.method != "HEAD":
             self._handler.wfile.write(content)
 

@@ -19,7 +19,7 @@ from infra.local.worker import Context, record_of, working
 from tests.conftest import TODAY, own_client, settings
 from tests.false_upstream import FalseUpstream
 
-PACING = Pacing(part=20, pause=0, wait=0)
+PACING = Pacing(part_seconds=20, first_backoff_seconds=0, turn_seconds=0)
 _NOTHING = '{"Records": []}'  # what a worker ignores
 
 
@@ -37,23 +37,34 @@ class Gateway:
 class Place:
     """One server and its worker, over what is there in AWS."""
 
-    def __init__(self, aws, upstream=None, jobs=None, today=TODAY, pacing=PACING, metrics=None, **given):
+    def __init__(
+        self, aws, upstream=None, jobs=None, today=TODAY, pacing=PACING, metrics=None, **given
+    ):
         """Over a false upstream, unless the address of a real one is given."""
         chosen = settings(**aws, **given)
         transport = upstream or (None if "openai_base_url" in given else FalseUpstream())
-        self.services = build_services(chosen, transport=transport, today=lambda: today, jobs=jobs, metrics=metrics)
+        self.services = build_services(
+            chosen, transport=transport, today=lambda: today, jobs=jobs, metrics=metrics
+        )
         self.app = create_app(chosen, self.services)
         self.http = TestClient(self.app, raise_server_exceptions=False)
         self.jobs = self.services.jobs
         self.pacing = pacing
         self.worker = Worker.of(self.services, pacing)
-        self.s3, self.sqs = (own_client(name, os.environ["AWS_ENDPOINT_URL"]) for name in ("s3", "sqs"))
+        self.s3, self.sqs = (
+            own_client(name, os.environ["AWS_ENDPOINT_URL"]) for name in ("s3", "sqs")
+        )
         queues = self.jobs.queues
-        self.queue, self.parts_queue, self.express_queue = queues.recordings, queues.parts, queues.express
+        self.queue, self.parts_queue, self.express_queue = (
+            queues.recordings,
+            queues.parts,
+            queues.express,
+        )
 
     def ask(self, size=1_000_000, **more):
         return self.http.post(
-            "/api/uploads", json={"filename": "voice.webm", "content_type": "audio/webm", "size": size, **more}
+            "/api/uploads",
+            json={"filename": "voice.webm", "content_type": "audio/webm", "size": size, **more},
         )
 
     def upload(self, content, **more):
@@ -64,7 +75,9 @@ class Place:
 
     def post(self, form, content):
         """Sends the recording to the bucket."""
-        httpx2.post(form["url"], data=form["fields"], files={"file": content}, verify=False).raise_for_status()
+        httpx2.post(
+            form["url"], data=form["fields"], files={"file": content}, verify=False
+        ).raise_for_status()
 
     def messages(self, queue=None, wait=2):
         """What is in a queue, by default that of the recordings, as Lambda would hand it over."""
@@ -114,7 +127,11 @@ class Place:
 
     def part_messages(self):
         """The messages of parts that can be delivered now."""
-        return [record for queue in (self.express_queue, self.parts_queue) for record in self.messages(queue, wait=0)]
+        return [
+            record
+            for queue in (self.express_queue, self.parts_queue)
+            for record in self.messages(queue, wait=0)
+        ]
 
     def cut(self, identity):
         """Hands the worker the message about a job's recording alone; the messages of its parts, in order."""
@@ -145,7 +162,9 @@ class Place:
         return boto3.resource("dynamodb").Table(self.jobs.table).scan()["Items"]
 
     def objects(self):
-        return [found["Key"] for found in self.s3.list_objects_v2(Bucket="steno").get("Contents", [])]
+        return [
+            found["Key"] for found in self.s3.list_objects_v2(Bucket="steno").get("Contents", [])
+        ]
 
 
 class Server(Place):
@@ -226,5 +245,9 @@ def outage(place, call):
 def visibilities(place):
     """The seconds for which the worker keeps messages back, in their order."""
     seconds = []
-    with before(place, "sqs.ChangeMessageVisibility", lambda params: seconds.append(params["VisibilityTimeout"])):
+    with before(
+        place,
+        "sqs.ChangeMessageVisibility",
+        lambda params: seconds.append(params["VisibilityTimeout"]),
+    ):
         yield seconds

@@ -15,7 +15,12 @@ ASSETS = get_assets_path()
 # name: (muxer, codec, rate, muxer's options). The first six are what the speech service takes.
 _MAKINGS: dict[str, tuple[str, str, int, dict[str, str]]] = {
     "webm": ("webm", "libopus", 48000, {}),
-    "fragmented mp4": ("mp4", "aac", 48000, {"movflags": "cmaf", "brand": "iso5", "frag_duration": "1000000"}),
+    "fragmented mp4": (
+        "mp4",
+        "aac",
+        48000,
+        {"movflags": "cmaf", "brand": "iso5", "frag_duration": "1000000"},
+    ),
     "ogg": ("ogg", "libopus", 48000, {}),
     "mp3": ("mp3", "libmp3lame", 44100, {"id3v2_version": "0", "write_xing": "0"}),
     "flac": ("flac", "flac", 48000, {}),
@@ -49,9 +54,13 @@ def asset(name: str) -> bytes:
     return (ASSETS / name).read_bytes()
 
 
-def recording(kind: str, source: str = "beckett.wav", seconds: float = 3.0, layout: str = "mono") -> bytes:
+def recording(
+    kind: str, source: str = "beckett.wav", seconds: float = 3.0, layout: str = "mono"
+) -> bytes:
     """The first `seconds` of `source` as a file of `kind`."""
-    if kind == "amr":  # not every build of FFmpeg can write it: frames of 12.2 kbit/s, 20 ms each, that say nothing
+    if (
+        kind == "amr"
+    ):  # not every build of FFmpeg can write it: frames of 12.2 kbit/s, 20 ms each, that say nothing
         return b"#!AMR\n" + (b"\x3c" + bytes(31)) * round(seconds * 50)
     muxer, codec, rate, options = _MAKINGS[kind]
     target = BytesIO()
@@ -83,7 +92,10 @@ def long_recording(kind: str, seconds: float, gap: float = 0) -> bytes:
         stream: Any = output.add_stream(codec, rate=rate, layout="mono")
         stream.bit_rate = 48_000
         resampler = av.AudioResampler(
-            format=stream.format, layout="mono", rate=rate, frame_size=stream.codec_context.frame_size
+            format=stream.format,
+            layout="mono",
+            rate=rate,
+            frame_size=stream.codec_context.frame_size,
         )
         for start in range(0, len(pcm), 96_000):
             chunk = pcm[start : start + 96_000]
@@ -140,7 +152,9 @@ def _show(output: Any, pictures: Any, number: int) -> None:
 
 def _speak(output: Any, stream: Any, source: str, seconds: float) -> None:
     rate, samples = stream.rate, stream.codec_context.frame_size
-    resampler = av.AudioResampler(format=stream.format, layout=stream.layout.name, rate=rate, frame_size=samples)
+    resampler = av.AudioResampler(
+        format=stream.format, layout=stream.layout.name, rate=rate, frame_size=samples
+    )
     for frame in _frames(source, seconds):
         for piece in resampler.resample(frame):
             output.mux(stream.encode(piece))

@@ -45,7 +45,9 @@ def test_no_header_of_the_upstreams_becomes_one_of_ours(client, webm, status):
     for header in HOSTILE:
         never_again = (b"x-should-retry", b"false")
         body = {"error": {"message": "a\r\nX-Injected: yes"}, "text": "a"}
-        http = client(FalseUpstream(httpx2.Response(status, headers=[header, never_again], json=body)))
+        http = client(
+            FalseUpstream(httpx2.Response(status, headers=[header, never_again], json=body))
+        )
         answer = http.post("/api/transcribe", files={"file": webm})
         assert set(answer.headers) <= (OURS | {"steno-model"} if status == 200 else OURS)
         assert answer.headers["content-type"].startswith("application/")
@@ -82,7 +84,9 @@ def test_what_the_documents_load_from_elsewhere_is_held_to_its_hash(client):
     loaded = re.findall(r'<(?:script|link)[^>]*(?:src|href)="https://[^>]*>', page)
     assert len(loaded) == 2
     for tag in loaded:
-        assert re.search(r'@\d+\.\d+\.\d+/[^"]*"\s+integrity="sha384-[\w+/]{64}" crossorigin="anonymous"', tag), tag
+        assert re.search(
+            r'@\d+\.\d+\.\d+/[^"]*"\s+integrity="sha384-[\w+/]{64}" crossorigin="anonymous"', tag
+        ), tag
     assert "script-src 'self' https://cdn.jsdelivr.net/npm/swagger-ui-dist@" in policy
     assert "unsafe" not in policy
     assert {client().get(path).status_code for path in ("/redoc", "/docs/oauth2-redirect")} == {404}

@@ -40,7 +40,9 @@ def app_over_engine(engine_process):
 @pytest.fixture(scope="module")
 def spoken(engine_process):
     """The engine's own words on the recording, asked directly."""
-    return engine_process.ask(recording("wav", SOURCE, SECONDS), "a.wav", model="gpt-transcribe").json()["text"]
+    return engine_process.ask(
+        recording("wav", SOURCE, SECONDS), "a.wav", model="gpt-transcribe"
+    ).json()["text"]
 
 
 @pytest.fixture(scope="module")
@@ -56,9 +58,13 @@ def test_the_transcript_is_the_engines_own_words(app_over_engine, spoken, record
 
 @pytest.mark.parametrize("label", LABELS)
 @pytest.mark.parametrize("kind", DIRECT)
-def test_every_container_under_every_label_gives_the_words(app_over_engine, spoken, recordings, kind, label):
+def test_every_container_under_every_label_gives_the_words(
+    app_over_engine, spoken, recordings, kind, label
+):
     name, media_type = LABELS[label]
-    answer = TestClient(app_over_engine).post("/api/transcribe", files={"file": (name, recordings[kind], media_type)})
+    answer = TestClient(app_over_engine).post(
+        "/api/transcribe", files={"file": (name, recordings[kind], media_type)}
+    )
     assert answer.status_code == 200
     assert jiwer.wer(words(spoken), words(answer.json()["transcript"])) <= 0.1
 
@@ -66,12 +72,17 @@ def test_every_container_under_every_label_gives_the_words(app_over_engine, spok
 @pytest.mark.parametrize(
     "reply",
     [
-        {"status": 400, "body": {"error": {"message": "The audio file could not be decoded.", "param": "file"}}},
+        {
+            "status": 400,
+            "body": {"error": {"message": "The audio file could not be decoded.", "param": "file"}},
+        },
         {"body": {"text": "It was", "usage": {"type": "duration", "seconds": 1}}},
     ],
     ids=["refuses it", "hears its first second"],
 )
-def test_safaris_recording_comes_back_whole_from_a_service_that(reply, aws, engine, spoken, recordings):
+def test_safaris_recording_comes_back_whole_from_a_service_that(
+    reply, aws, engine, spoken, recordings
+):
     place = Server(aws, openai_base_url=engine.url)
     engine.script(reply)
     with place.at_work():
@@ -86,13 +97,18 @@ def test_safaris_recording_comes_back_whole_from_a_service_that(reply, aws, engi
 
 @pytest.fixture(scope="module")
 def sdk(app_over_engine):
-    with serving(app_over_engine) as url, openai.OpenAI(base_url=f"{url}/v1", api_key="anything") as client:
+    with (
+        serving(app_over_engine) as url,
+        openai.OpenAI(base_url=f"{url}/v1", api_key="anything") as client,
+    ):
         yield client
 
 
 def create(sdk, content=None, **options):
     content = asset("beckett.wav") if content is None else content
-    return sdk.audio.transcriptions.create(file=("a.wav", content), **{"model": "whisper-1", **options})
+    return sdk.audio.transcriptions.create(
+        file=("a.wav", content), **{"model": "whisper-1", **options}
+    )
 
 
 def test_the_sdk_gets_its_words(sdk):
@@ -134,7 +150,12 @@ def test_the_sdk_lists_the_models(sdk):
             openai.UnprocessableEntityError,
             "invalid_option",
         ),
-        (None, {"extra_body": {"stream": "true"}}, openai.UnprocessableEntityError, "invalid_option"),
+        (
+            None,
+            {"extra_body": {"stream": "true"}},
+            openai.UnprocessableEntityError,
+            "invalid_option",
+        ),
         (
             b"RIFF\0\0\0\0WAVEdata\xff\xff\xff\xff" + bytes(99),
             {},
@@ -160,7 +181,9 @@ def test_the_sdk_raises_its_own_exceptions(sdk, content, options, exception, cod
 def test_the_sdks_own_retries_never_knock_again_where_it_cannot_help(
     sdk, engine, status, upstream_code, exception, code, calls
 ):
-    engine.script({"status": status, "body": {"error": {"message": "no", "code": upstream_code}}, "times": 9})
+    engine.script(
+        {"status": status, "body": {"error": {"message": "no", "code": upstream_code}}, "times": 9}
+    )
     with pytest.raises(exception) as error:
         create(sdk)
     assert error.value.code == code
@@ -168,7 +191,9 @@ def test_the_sdks_own_retries_never_knock_again_where_it_cannot_help(
 
 
 def test_a_wrong_token_is_the_sdks_authentication_error(engine_process):
-    app = create_app(settings(openai_base_url=engine_process.url, auth="token", access_token="right"))
+    app = create_app(
+        settings(openai_base_url=engine_process.url, auth="token", access_token="right")
+    )
     with serving(app) as url, openai.OpenAI(base_url=f"{url}/v1", api_key="wrong") as sdk:
         with pytest.raises(openai.AuthenticationError):
             create(sdk)

@@ -57,7 +57,11 @@ def test_a_recording_in_a_base64_event_reaches_the_upstream_byte_for_byte(engine
 
 def test_one_process_answers_one_event_after_another(engine):
     answers = invoke(
-        event("health"), event("transcribe"), event("health"), event("transcribe"), OPENAI_BASE_URL=engine.url
+        event("health"),
+        event("transcribe"),
+        event("health"),
+        event("transcribe"),
+        OPENAI_BASE_URL=engine.url,
     )
     assert [answer["statusCode"] for answer in answers] == [200] * 4
 

@@ -19,7 +19,7 @@ ID = "8476a536-e9f4-11e8-9739-2dfe598c3fcd"
 @pytest.fixture
 def lines(caplog):
     """The records of the log, with the ids that an entry point makes them carry."""
-    logs.prepare(on_lambda=True)
+    logs.configure(on_lambda=True)
     with caplog.at_level(logging.INFO, "steno"):
         yield lambda: caplog.records
 
@@ -39,12 +39,17 @@ def test_the_id_of_a_request_is_lambdas_own_and_in_its_response_and_its_lines(li
     http = TestClient(Lambda(app(FalseUpstream(refused(500), refused(500), refused(500)))))
     answer = http.post("/api/transcribe", files={"file": webm})
     assert (answer.headers["x-request-id"], answer.json()["request_id"]) == (ID, ID)
-    assert {(line.levelname, line.request) for line in lines() if "upstream" in line.message} == {("WARNING", ID)}
+    assert {(line.levelname, line.request) for line in lines() if "upstream" in line.message} == {
+        ("WARNING", ID)
+    }
 
 
 def test_requests_elsewhere_have_an_id_of_their_own_each(client, webm):
     http = client()
-    ids = {http.post("/v1/audio/transcriptions", files={"file": webm}).headers["x-request-id"] for _ in range(2)}
+    ids = {
+        http.post("/v1/audio/transcriptions", files={"file": webm}).headers["x-request-id"]
+        for _ in range(2)
+    }
     assert len(ids) == 2
 
 
@@ -54,18 +59,27 @@ def test_a_bug_is_answered_with_the_id_under_which_the_log_has_it(client, lines,
 
     answer = client(FalseUpstream(bug)).post("/api/transcribe", files={"file": webm})
     assert answer.status_code == 500
-    assert answer.json()["detail"] == f"Internal error. See the server's log (request {answer.json()['request_id']})."
+    assert (
+        answer.json()["detail"]
+        == f"Internal error. See the server's log (request {answer.json()['request_id']})."
+    )
     assert [line.request for line in lines() if line.exc_info] == [answer.headers["x-request-id"]]
 
 
-def test_one_id_leads_from_a_request_to_its_job_its_parts_the_upstreams_requests_and_the_reason(aws, lines):
+def test_one_id_leads_from_a_request_to_its_job_its_parts_the_upstreams_requests_and_the_reason(
+    aws, lines
+):
     upstream = FalseUpstream(heard("One."), refused(400))
     place = Place(aws, upstream)
     asked = place.ask()
     request = asked.headers["x-request-id"]
     place.post(asked.json()["upload"], long_recording("ogg", 40))
     place.work()
-    (created,) = (line for line in lines() if getattr(line, "request", "") == request and "awaits" in line.message)
+    (created,) = (
+        line
+        for line in lines()
+        if getattr(line, "request", "") == request and "awaits" in line.message
+    )
     job = created.job
     assert job == asked.json()["id"]
     of_job = [line for line in lines() if getattr(line, "job", "") == job]
@@ -82,8 +96,8 @@ def test_the_log_of_a_machine_has_time_level_and_ids(monkeypatch):
     monkeypatch.setattr("sys.stderr", out)
     before = log.handlers[:]
     monkeypatch.setattr(log, "handlers", [])
-    logs.prepare(on_lambda=False)
-    with logs.about(request="r1", job="j1"):
+    logs.configure(on_lambda=False)
+    with logs.context(request="r1", job="j1"):
         log.warning("Words.")
         log.info("Nothing that needs attention.")
     monkeypatch.setattr(log, "handlers", before)

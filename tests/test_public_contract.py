@@ -22,13 +22,17 @@ def test_the_public_contract_is_the_same_as_in_the_last_commit(aws):
     del document["info"]["version"]
     found = {
         "openapi": document,
-        "codes": {kind.code: int(kind.status) for kind in errors(StenoError) if "code" in vars(kind)},
+        "codes": {
+            kind.code: int(kind.status) for kind in errors(StenoError) if "code" in vars(kind)
+        },
         "environment": sorted(name.upper() for name in Settings.model_fields),
         "stored": stored(Place(aws, daily_seconds=3600)),
     }
     if not KEPT.exists():
         KEPT.write_text(json.dumps(found, indent=1, sort_keys=True, ensure_ascii=False) + "\n")
-        raise AssertionError(f"{KEPT.name} was written anew. Look at its difference, and run the test again.")
+        raise AssertionError(
+            f"{KEPT.name} was written anew. Look at its difference, and run the test again."
+        )
     assert found == json.loads(KEPT.read_text())
 
 
@@ -55,7 +59,9 @@ def stored(place):
 def look(place, names):
     for item in place.jobs.client.scan(TableName=NAME)["Items"]:
         kind = item["pk"].partition("#")[0] + " " + item["sk"].partition("#")[0]
-        names.setdefault("spent caller" if item["sk"].startswith("caller") else kind, set()).update(item)
+        names.setdefault("spent caller" if item["sk"].startswith("caller") else kind, set()).update(
+            item
+        )
     for found in place.s3.list_objects_v2(Bucket=NAME)["Contents"]:
         folder = found["Key"].partition("/")[0]
         names.setdefault("folders of the bucket", set()).add(folder)

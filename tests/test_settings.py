@@ -36,7 +36,12 @@ def test_on_lambda_nothing_is_open_and_the_deadline_is_below_the_gateways():
 def test_without_a_key_the_start_is_refused_with_a_sentence_that_names_both_ways(given, tmp_path):
     command = [sys.executable, "-m", "uvicorn", "handler.main:app", "--app-dir", str(ROOT)]
     run = subprocess.run(
-        command, cwd=tmp_path, env={**os.environ, **given}, capture_output=True, text=True, check=False
+        command,
+        cwd=tmp_path,
+        env={**os.environ, **given},
+        capture_output=True,
+        text=True,
+        check=False,
     )
     assert run.returncode != 0
     assert "OPENAI_API_KEY" in run.stderr
@@ -66,7 +71,13 @@ def test_a_setting_that_cannot_work_is_refused_by_name(given, word):
         settings(**given)
 
 
-OF_UPLOADS = ("bucket_name", "table_name", "recordings_queue_url", "parts_queue_url", "express_queue_url")
+OF_UPLOADS = (
+    "bucket_name",
+    "table_name",
+    "recordings_queue_url",
+    "parts_queue_url",
+    "express_queue_url",
+)
 
 
 @pytest.mark.parametrize("missing", OF_UPLOADS)
@@ -113,7 +124,9 @@ def test_origins_are_separated_by_commas_and_lose_their_last_slash():
 
 
 def test_a_file_named_env_gives_settings_and_the_environment_overrules_it(monkeypatch, tmp_path):
-    (tmp_path / ".env").write_text("OPENAI_API_KEY=sk-file\nWHISPER_MODEL=whisper-1\nAUTH=\nPORT=9\n")
+    (tmp_path / ".env").write_text(
+        "OPENAI_API_KEY=sk-file\nWHISPER_MODEL=whisper-1\nAUTH=\nPORT=9\n"
+    )
     monkeypatch.chdir(tmp_path)
     monkeypatch.setenv("OPENAI_API_KEY", "sk-environment")
     monkeypatch.setenv("WHISPER_MODEL", "")

@@ -14,7 +14,9 @@ from tests.web.test_form import Caller
 
 pytestmark = [
     pytest.mark.anyio,
-    pytest.mark.skipif(not Path("/proc/self/fd").exists(), reason="looks for open files in /proc, which is Linux's"),
+    pytest.mark.skipif(
+        not Path("/proc/self/fd").exists(), reason="looks for open files in /proc, which is Linux's"
+    ),
 ]
 
 
@@ -48,7 +50,9 @@ class Watching(FalseUpstream):
 
 
 def transport(upstream, **given):
-    return httpx2.AsyncClient(transport=httpx2.ASGITransport(app(upstream, **given)), base_url="http://test")
+    return httpx2.AsyncClient(
+        transport=httpx2.ASGITransport(app(upstream, **given)), base_url="http://test"
+    )
 
 
 @pytest.mark.parametrize(
@@ -72,7 +76,11 @@ async def test_after_whatever_the_upstream_says(webm, reply, status):
 @pytest.mark.parametrize("content", [b"", b"<html>", bytes(300_000)])
 async def test_after_a_refusal(content):
     async with transport(FalseUpstream(), max_audio_bytes=200_000) as http:
-        assert (await http.post("/api/transcribe", files={"file": content})).status_code in (413, 415, 422)
+        assert (await http.post("/api/transcribe", files={"file": content})).status_code in (
+            413,
+            415,
+            422,
+        )
     assert open_temp_files() == set()
 
 
@@ -83,7 +91,9 @@ async def test_after_the_client_left_while_it_sent():
 
 
 @pytest.mark.parametrize("seconds", [0.2, 600])
-async def test_after_the_deadline_and_after_a_cancellation_while_the_upstream_still_works(webm, seconds):
+async def test_after_the_deadline_and_after_a_cancellation_while_the_upstream_still_works(
+    webm, seconds
+):
     called, release = threading.Event(), threading.Event()
 
     def hold(_request):
@@ -91,7 +101,10 @@ async def test_after_the_deadline_and_after_a_cancellation_while_the_upstream_st
         release.wait(10)
         return heard("too late")
 
-    async with transport(Watching(hold), request_deadline_seconds=seconds) as http, anyio.create_task_group() as tasks:
+    async with (
+        transport(Watching(hold), request_deadline_seconds=seconds) as http,
+        anyio.create_task_group() as tasks,
+    ):
 
         async def post():
             await http.post("/api/transcribe", files={"file": webm})

@@ -40,5 +40,7 @@ def test_no_other_file_of_the_product_repeats_the_version():
 
 
 def test_the_changelog_begins_with_the_version_once_it_is_released():
-    released = re.findall(r"^## \[?(\d+\.\d+\.\d+)", (ROOT / "CHANGELOG.md").read_text(), re.MULTILINE)
+    released = re.findall(
+        r"^## \[?(\d+\.\d+\.\d+)", (ROOT / "CHANGELOG.md").read_text(), re.MULTILINE
+    )
     assert released[:1] in ([], [__version__])

@@ -53,7 +53,10 @@ def test_an_event_of_the_bucket_itself_is_understood(function):
 @pytest.mark.usefixtures("function")
 @pytest.mark.parametrize("name", ["recording", "part", "s3"])
 def test_the_examples_of_events_are_worked_on(name):
-    assert lambda_handler(json.loads((ROOT / f"events/{name}.json").read_text()), Context()) == NOTHING_FAILED
+    assert (
+        lambda_handler(json.loads((ROOT / f"events/{name}.json").read_text()), Context())
+        == NOTHING_FAILED
+    )
 
 
 @pytest.mark.usefixtures("function")
@@ -77,7 +80,9 @@ def test_only_the_messages_that_failed_are_reported(function):
     assert lambda_handler({"Records": [bad, good]}, Context()) == {"batchItemFailures": failed}
 
 
-def test_the_parts_of_a_batch_are_transcribed_at_the_same_time_and_each_is_deleted_when_it_is_done(aws):
+def test_the_parts_of_a_batch_are_transcribed_at_the_same_time_and_each_is_deleted_when_it_is_done(
+    aws,
+):
     both = threading.Barrier(2)
 
     def together(_):
@@ -88,7 +93,9 @@ def test_the_parts_of_a_batch_are_transcribed_at_the_same_time_and_each_is_delet
     parts = place.cut(place.upload(long_recording("ogg", 40)))
     nonsense = place.message("hello")
     failed = [{"itemIdentifier": nonsense["messageId"]}]
-    assert place.worker.handle({"Records": [nonsense, *parts]}, Context()) == {"batchItemFailures": failed}
+    assert place.worker.handle({"Records": [nonsense, *parts]}, Context()) == {
+        "batchItemFailures": failed
+    }
     queued = place.sqs.get_queue_attributes(
         QueueUrl=place.parts_queue, AttributeNames=["ApproximateNumberOfMessagesNotVisible"]
     )

@@ -9,7 +9,7 @@ if TYPE_CHECKING:
     from _typeshed import DataclassInstance
 
 
-def number(value: float) -> Decimal:
+def to_decimal(value: float) -> Decimal:
     """Return the number as DynamoDB has it, in thousandths: nothing that is stored is more exact."""
     return Decimal(str(round(value, 3)))
 

@@ -17,13 +17,19 @@ class Metrics:
         self._out = out
         self._namespace = namespace
 
-    def tell(self, code: str = "", **figures: float) -> None:
+    def emit(self, code: str = "", **figures: float) -> None:
         """The figures by their names; a failure's `code` is what they are counted by."""
         if self._out is None:
             return
         told = [{"Name": name, "Unit": _UNITS.get(name, "Count")} for name in figures]
-        directive = {"Namespace": self._namespace, "Dimensions": [[], ["Code"]] if code else [[]], "Metrics": told}
+        directive = {
+            "Namespace": self._namespace,
+            "Dimensions": [[], ["Code"]] if code else [[]],
+            "Metrics": told,
+        }
         about = {"Timestamp": round(time.time() * 1000), "CloudWatchMetrics": [directive]}
         line = {"_aws": about, **({"Code": code} if code else {}), **figures}
-        self._out.write(json.dumps(line) + "\n")  # at once, so that it is one line whatever else is printed
+        self._out.write(
+            json.dumps(line) + "\n"
+        )  # at once, so that it is one line whatever else is printed
         self._out.flush()

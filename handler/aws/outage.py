@@ -30,7 +30,11 @@ def is_outage(error: BaseException) -> bool:
         status = error.response["ResponseMetadata"]["HTTPStatusCode"]
         return bool(status >= 500 or error.response["Error"]["Code"] in _SLOW_DOWN)
     return isinstance(
-        error, known.ConnectionError | known.HTTPClientError | known.IncompleteReadError | RetriesExceededError
+        error,
+        known.ConnectionError
+        | known.HTTPClientError
+        | known.IncompleteReadError
+        | RetriesExceededError,
     )
 
 

@@ -14,8 +14,12 @@ from handler.errors import StorageUnavailable, UpstreamCredentials
 
 log = logging.getLogger("steno")
 
-_SECRET_SECONDS = 300  # a rotated key that is refused is read at once; one that still works, within minutes
-_OUTAGE_SECONDS = 30  # until a secret that is known is read again, where Secrets Manager did not answer
+_SECRET_SECONDS = (
+    300  # a rotated key that is refused is read at once; one that still works, within minutes
+)
+_OUTAGE_SECONDS = (
+    30  # until a secret that is known is read again, where Secrets Manager did not answer
+)
 
 
 class Secret:
@@ -63,7 +67,7 @@ class Secret:
             reading = self._reading = shared or Future()
         if not shared:
             try:
-                reading.set_result(self._fetched())
+                reading.set_result(self._fetch())
             except Exception as error:
                 reading.set_exception(error)
             finally:
@@ -71,7 +75,7 @@ class Secret:
                     self._reading = None
         return reading.result()
 
-    def _fetched(self) -> str:
+    def _fetch(self) -> str:
         from botocore.exceptions import BotoCoreError, ClientError
 
         trouble = "it is empty; put the text itself into it"
@@ -84,11 +88,15 @@ class Secret:
             if is_outage(error):
                 log.warning("The %s cannot be read right now: %s", self._name, trouble)
                 if not self._text:
-                    raise StorageUnavailable(f"The server's {self._name} cannot be read right now.") from None
+                    raise StorageUnavailable(
+                        f"The server's {self._name} cannot be read right now."
+                    ) from None
                 self._read_again_at = self._clock() + _OUTAGE_SECONDS
                 return self._text  # the one that is known, which most likely still holds
         self._text, self._read_again_at = text, self._clock() + _SECRET_SECONDS
         if not text:
             log.error("The %s cannot be read from %s: %s", self._name, self._arn, trouble)
-            raise UpstreamCredentials(f"The server's {self._name} cannot be read; its log says why.")
+            raise UpstreamCredentials(
+                f"The server's {self._name} cannot be read; its log says why."
+            )
         return text

@@ -16,7 +16,7 @@ from datetime import UTC, datetime
 from secrets import token_hex
 from typing import Any
 
-from handler.aws.items import number
+from handler.aws.items import to_decimal
 from handler.durations import BUDGET_DAYS, DAY_SECONDS
 from handler.errors import BudgetExhausted
 
@@ -51,7 +51,9 @@ class Budget:
         self._each = each
         self._clock = clock
 
-    def reserve(self, caller: str, seconds: float, identity: str = "", day: str = "") -> Reservation:
+    def reserve(
+        self, caller: str, seconds: float, identity: str = "", day: str = ""
+    ) -> Reservation:
         """BudgetExhausted where so many seconds are not left today.
 
         With the identity and the day of an earlier reservation, that one is made again or left
@@ -73,7 +75,9 @@ class Budget:
 
     def reserved(self, caller: str, seconds: float, identity: str, day: str) -> Reservation:
         """Return the reservation that `reserve` has made, to settle it."""
-        return Reservation(identity, day, tuple(account for account, _ in self._caps(caller)), seconds)
+        return Reservation(
+            identity, day, tuple(account for account, _ in self._caps(caller)), seconds
+        )
 
     def settle(self, reservation: Reservation, seconds: float) -> None:
         """Replace the reserved seconds by the spent ones. Settling a reservation again changes nothing."""
@@ -84,14 +88,16 @@ class Budget:
                     account,
                     "DELETE unsettled :ids ADD seconds :seconds",
                     "contains(unsettled, :id)",
-                    {":seconds": number(seconds - reservation.seconds)},
+                    {":seconds": to_decimal(seconds - reservation.seconds)},
                 )
 
     def check(self, caller: str) -> None:
         """BudgetExhausted where nothing is left today."""
         for account, cap in self._caps(caller):
             if self._item(self.today(), account).get("seconds", 0) >= cap:
-                raise BudgetExhausted(f"{_whose(account)} {cap:g} seconds of sound a day are spent. {_AGAIN}")
+                raise BudgetExhausted(
+                    f"{_whose(account)} {cap:g} seconds of sound a day are spent. {_AGAIN}"
+                )
 
     def _caps(self, caller: str) -> list[tuple[str, float]]:
         name = hashlib.sha256(caller.encode()).hexdigest()[:32]
@@ -111,7 +117,7 @@ class Budget:
                 account,
                 "ADD seconds :seconds, unsettled :ids",
                 "NOT contains(unsettled, :id) AND (attribute_not_exists(seconds) OR seconds <= :most)",
-                {":seconds": number(seconds), ":most": number(cap - seconds)},
+                {":seconds": to_decimal(seconds), ":most": to_decimal(cap - seconds)},
             )
         except self._client.exceptions.ConditionalCheckFailedException:
             if reservation.id in self._item(reservation.day, account).get("unsettled", ()):
@@ -122,7 +128,12 @@ class Budget:
             ) from None
 
     def _update(
-        self, reservation: Reservation, account: str, change: str, condition: str, values: dict[str, Any]
+        self,
+        reservation: Reservation,
+        account: str,
+        change: str,
+        condition: str,
+        values: dict[str, Any],
     ) -> None:
         self._client.update_item(
             TableName=self._table,
@@ -138,7 +149,9 @@ class Budget:
         )
 
     def _item(self, day: str, account: str) -> dict[str, Any]:
-        found = self._client.get_item(TableName=self._table, Key=_key(day, account), ConsistentRead=True)
+        found = self._client.get_item(
+            TableName=self._table, Key=_key(day, account), ConsistentRead=True
+        )
         item: dict[str, Any] = found.get("Item", {})
         return item
 

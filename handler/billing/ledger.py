@@ -14,7 +14,7 @@ from contextlib import suppress
 from dataclasses import dataclass
 from typing import Any, BinaryIO
 
-from handler.aws.items import number
+from handler.aws.items import to_decimal
 from handler.durations import ANSWER_DAYS, DAY_SECONDS
 from handler.transcripts.transcript import Transcript
 
@@ -22,7 +22,7 @@ _KEPT_SECONDS = ANSWER_DAYS * DAY_SECONDS
 MOST_BYTES = 380_000  # DynamoDB stores 400 KB an item
 
 
-class Taken(Exception):
+class ClaimHeld(Exception):
     """Somebody else is getting the answer right now."""
 
 
@@ -30,11 +30,11 @@ class Taken(Exception):
 class Claim:
     """The right to get an answer. `doubt` are the seconds that earlier tries may have cost."""
 
-    doubt: float
+    possibly_billed_seconds: float
 
 
 @dataclass(frozen=True)
-class Answer:
+class PaidAnswer:
     """`seconds` are what its `holder` has paid for it, or may have."""
 
     transcript: Transcript
@@ -42,13 +42,13 @@ class Answer:
     seconds: float
 
 
-def digest_of(recording: BinaryIO) -> str:
+def sha256_of(recording: BinaryIO) -> str:
     """Return the SHA-256 of a file, in hexadecimal digits."""
     recording.seek(0)
     return hashlib.file_digest(recording, "sha256").hexdigest()  # type: ignore[arg-type] # all files can readinto
 
 
-def key_of(owner: str, digest: str, parameters: dict[str, Any], upstream: str) -> str:
+def answer_key(owner: str, digest: str, parameters: dict[str, Any], upstream: str) -> str:
     """Return the key of an answer: to this owner, about the bytes with this SHA-256, with these
     parameters, of the upstream at this address."""
     asked = [owner, digest, {**parameters, "upstream": upstream}]
@@ -63,7 +63,7 @@ class Ledger:
         self._table = table
         self._clock = clock
 
-    def claim(self, key: str, holder: str, seconds: float, within: float) -> Claim | Answer:
+    def claim(self, key: str, holder: str, seconds: float, within: float) -> Claim | PaidAnswer:
         """The answer, where there is one; else it is `holder`'s to get, at the cost of `seconds`, `within` some time.
 
         Taken where another holder has that claim. A holder's own earlier claim was cut off by a crash.
@@ -80,17 +80,17 @@ class Ledger:
                 ExpressionAttributeNames={"#holder": "holder", "#until": "until"},
                 ExpressionAttributeValues={
                     ":holder": holder,
-                    ":until": number(now + within),
-                    ":seconds": number(seconds),
-                    ":now": number(now),
+                    ":until": to_decimal(now + within),
+                    ":seconds": to_decimal(seconds),
+                    ":now": to_decimal(now),
                     ":expires": int(now + _KEPT_SECONDS),
                 },
                 ReturnValues="ALL_OLD",
             ).get("Attributes", {})
         except self._client.exceptions.ConditionalCheckFailedException:
-            if answer := self.known(key):
+            if answer := self.find(key):
                 return answer
-            raise Taken from None
+            raise ClaimHeld from None
         return Claim(float(old.get("doubt", 0)))
 
     def renew(self, key: str, holder: str, within: float) -> None:
@@ -102,18 +102,23 @@ class Ledger:
                 UpdateExpression="SET #until = :until",
                 ConditionExpression="#holder = :holder AND attribute_not_exists(transcript)",
                 ExpressionAttributeNames={"#holder": "holder", "#until": "until"},
-                ExpressionAttributeValues={":until": number(self._clock() + within), ":holder": holder},
+                ExpressionAttributeValues={
+                    ":until": to_decimal(self._clock() + within),
+                    ":holder": holder,
+                },
             )
 
-    def known(self, key: str) -> Answer | None:
+    def find(self, key: str) -> PaidAnswer | None:
         """The answer, where there is one."""
-        item = self._client.get_item(TableName=self._table, Key=_key(key), ConsistentRead=True).get("Item", {})
+        item = self._client.get_item(TableName=self._table, Key=_key(key), ConsistentRead=True).get(
+            "Item", {}
+        )
         if "transcript" not in item or item["expires"] < self._clock():
             return None
         transcript = Transcript.from_json(zlib.decompress(item["transcript"].value))
-        return Answer(transcript, item["holder"], float(item["paid"]))
+        return PaidAnswer(transcript, item["holder"], float(item["paid"]))
 
-    def keep(self, key: str, answer: Answer) -> None:
+    def store(self, key: str, answer: PaidAnswer) -> None:
         """Puts the answer where the next who asks finds it, if it is not larger than any table takes."""
         packed = zlib.compress(answer.transcript.to_json())
         if len(packed) > MOST_BYTES:
@@ -124,7 +129,7 @@ class Ledger:
             Item={
                 **_key(key),
                 "holder": answer.holder,
-                "paid": number(answer.seconds),
+                "paid": to_decimal(answer.seconds),
                 "transcript": packed,
                 "expires": int(self._clock() + _KEPT_SECONDS),
             },
@@ -139,12 +144,16 @@ class Ledger:
                 UpdateExpression="SET #until = :zero ADD doubt :unpaid",
                 ConditionExpression="#holder = :holder AND attribute_not_exists(transcript)",
                 ExpressionAttributeNames={"#holder": "holder", "#until": "until"},
-                ExpressionAttributeValues={":zero": 0, ":holder": holder, ":unpaid": number(-unpaid)},
+                ExpressionAttributeValues={
+                    ":zero": 0,
+                    ":holder": holder,
+                    ":unpaid": to_decimal(-unpaid),
+                },
             )
         except self._client.exceptions.ConditionalCheckFailedException:
             return  # forgotten meanwhile, or another's
 
-    def forget_if_paid_by(self, key: str, job: str) -> None:
+    def delete_if_paid_by(self, key: str, job: str) -> None:
         """Forget an answer that one of the job's parts has paid for."""
         with suppress(self._client.exceptions.ConditionalCheckFailedException):
             self._client.delete_item(
@@ -155,7 +164,7 @@ class Ledger:
                 ExpressionAttributeValues={":job": f"{job}/"},
             )
 
-    def forget(self, key: str) -> None:
+    def delete(self, key: str) -> None:
         self._client.delete_item(TableName=self._table, Key=_key(key))
 
 

@@ -5,7 +5,7 @@ import re
 from dataclasses import asdict, dataclass, replace
 from typing import Any
 
-from handler.aws.items import known_fields, number
+from handler.aws.items import known_fields, to_decimal
 
 
 @dataclass(frozen=True)
@@ -16,7 +16,7 @@ class Caller:
     account: str = ""
 
 
-NOBODY = Caller()
+ANONYMOUS = Caller()
 SHARED_ACCOUNT = "token"  # the account of all callers if they share one token
 
 
@@ -70,7 +70,7 @@ class Job:
         return self.status in ("completed", "failed")
 
     @property
-    def is_whole(self) -> bool:
+    def all_parts_saved(self) -> bool:
         """Whether all parts are saved."""
         return self.total is not None and len(self.saved) == self.total + self.pieces
 
@@ -100,13 +100,13 @@ def is_from_request(key: str) -> bool:
     return key.startswith(_REQUESTS)
 
 
-def identity_of(key: str) -> str:
+def job_id_of(key: str) -> str:
     """The job that a recording belongs to; empty for an object that cannot be a job's."""
     match = re.fullmatch(rf"(?:{_UPLOADS}|{_REQUESTS})/(.*)\.[a-z0-9]{{1,5}}", key)
-    return match[1] if match and is_identity(match[1]) else ""
+    return match[1] if match and is_job_id(match[1]) else ""
 
 
-def is_identity(text: str) -> bool:
+def is_job_id(text: str) -> bool:
     """Whether a job can be called that; no table takes a key of any length."""
     return re.fullmatch(r"[0-9a-f]{32}", text) is not None
 
@@ -119,7 +119,10 @@ def to_item(job: Job) -> dict[str, Any]:
     stored = {**asdict(job), "options": json.dumps(job.options, ensure_ascii=False)}
     if not job.saved:
         del stored["saved"]  # no table has empty sets
-    numbers = {name: number(value) if isinstance(value, float) else value for name, value in stored.items()}
+    numbers = {
+        name: to_decimal(value) if isinstance(value, float) else value
+        for name, value in stored.items()
+    }
     return _OF_RELEASE_0_1 | numbers
 
 

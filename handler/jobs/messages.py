@@ -8,17 +8,17 @@ from math import ceil
 from typing import Any
 from urllib.parse import unquote_plus
 
-from handler.jobs.job import identity_of
-from handler.jobs.parts import SentPart
+from handler.jobs.job import job_id_of
+from handler.jobs.parts import PartMessage
 
 LONGEST_DELAY_SECONDS = 900
 
 
-class Senseless(ValueError):
+class InvalidMessage(ValueError):
     """A message that neither the bucket nor Steno can have sent."""
 
 
-class GiveBack(Exception):
+class RetryLater(Exception):
     """Ends a step whose message is to be delivered again after so many `seconds`."""
 
     def __init__(self, seconds: float) -> None:
@@ -37,7 +37,7 @@ class Message:
         self._receipt = record["receiptHandle"]
         self._queue = record["eventSourceARN"].rpartition(":")[2]
 
-    def keep(self, seconds: float) -> None:
+    def set_visibility(self, seconds: float) -> None:
         """Make the queue deliver it again after so many seconds, if it is not deleted before."""
         known = self._sqs.exceptions
         # It may not be in the queue any more: then there is nothing to keep.
@@ -51,7 +51,7 @@ class Message:
         with suppress(Exception):
             self._sqs.delete_message(QueueUrl=self._url, ReceiptHandle=self._receipt)
 
-    def growing(self, first: float, most: float = LONGEST_DELAY_SECONDS) -> float:
+    def backoff(self, first: float, most: float = LONGEST_DELAY_SECONDS) -> float:
         """Return `first` seconds, doubled with each delivery, `most` seconds at most."""
         doublings = min(self.deliveries - 1, LONGEST_DELAY_SECONDS.bit_length())
         return min(first * (1 << doublings), most)
@@ -62,38 +62,38 @@ class Message:
 
 
 @dataclass(frozen=True)
-class Halving:
+class SplitRequest:
     """Asks for a part in two pieces, because its answer was cut off; `seconds_paid` were paid for it."""
 
-    part: SentPart
+    part: PartMessage
     seconds_paid: float
     entries: tuple[str, ...]
 
 
-Content = list[str] | SentPart | Halving
+Content = list[str] | PartMessage | SplitRequest
 
 
 def read(body: str) -> Content:
     """Return what a message is about: the keys of recordings, a part, or a part to be halved.
 
     There is no key in the test event that S3 sends when the notification is configured, and keys
-    that cannot be a job's are left out. Senseless for everything else.
+    that cannot be a job's are left out. InvalidMessage for everything else.
     """
     try:
         content = json.loads(body)
         if isinstance(content, list):
             (content,) = content
         if "part" in content:
-            return SentPart.from_json(content["part"])
+            return PartMessage.from_json(content["part"])
         if "halve" in content:
-            halving = content["halve"]
-            part = SentPart.from_json(halving["part"])
-            return Halving(part, float(halving["seconds_paid"]), tuple(halving["entries"]))
+            split = content["halve"]
+            part = PartMessage.from_json(split["part"])
+            return SplitRequest(part, float(split["seconds_paid"]), tuple(split["entries"]))
         if "key" in content:
             keys = [content["key"]]
         else:
             records = content.get("Records", [])
             keys = [unquote_plus(record["s3"]["object"]["key"]) for record in records]
-        return [key for key in keys if identity_of(key)]
+        return [key for key in keys if job_id_of(key)]
     except (ValueError, TypeError, KeyError, AttributeError) as error:
-        raise Senseless(body[:1000]) from error
+        raise InvalidMessage(body[:1000]) from error

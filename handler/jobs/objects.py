@@ -46,7 +46,9 @@ class Objects:
         return f"{where.scheme}://{where.netloc}"
 
     def put(self, key: str, recording: BinaryIO, content_type: str) -> None:
-        self.client.put_object(Bucket=self._bucket, Key=key, Body=recording, ContentType=content_type)
+        self.client.put_object(
+            Bucket=self._bucket, Key=key, Body=recording, ContentType=content_type
+        )
 
     def has(self, key: str) -> bool:
         try:
@@ -69,14 +71,18 @@ class Objects:
         return Transcript.from_json(answer["Body"].read())
 
     def put_transcript(self, identity: str, transcript: Transcript) -> None:
-        self.client.put_object(Bucket=self._bucket, Key=_transcript_key(identity), Body=transcript.to_json())
+        self.client.put_object(
+            Bucket=self._bucket, Key=_transcript_key(identity), Body=transcript.to_json()
+        )
 
     def delete(self, key: str) -> None:
         self.client.delete_object(Bucket=self._bucket, Key=key)
 
     def delete_below(self, prefix: str) -> None:
         """Delete all objects whose keys begin with `prefix`."""
-        for page in self.client.get_paginator("list_objects_v2").paginate(Bucket=self._bucket, Prefix=prefix):
+        for page in self.client.get_paginator("list_objects_v2").paginate(
+            Bucket=self._bucket, Prefix=prefix
+        ):
             for found in page.get("Contents", []):
                 self.delete(found["Key"])
 

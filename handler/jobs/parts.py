@@ -11,19 +11,19 @@ from collections.abc import Iterable, Iterator
 from dataclasses import asdict, dataclass, replace
 from typing import Any, Self
 
-from handler.aws.items import known_fields, number
+from handler.aws.items import known_fields, to_decimal
 from handler.billing.ledger import MOST_BYTES
 from handler.errors import StenoError
 from handler.recordings.section import Section
-from handler.recordings.speech_activity import Stretch
-from handler.transcripts.alignment import lay
+from handler.recordings.speech_activity import SpeechInterval
+from handler.transcripts.alignment import align
 from handler.transcripts.transcript import Segment, Transcript, stored_segments
 
 _FIRST_PIECE = 10_000  # more than the parts of the longest recording
 
 
 @dataclass(frozen=True, kw_only=True)
-class SentPart(Section):
+class PartMessage(Section):
     """A part as its message has it. `entry` is the key under which the ledger has its answer."""
 
     job: str
@@ -41,12 +41,12 @@ class SentPart(Section):
     def from_json(cls, said: dict[str, Any]) -> Self:
         lists = {
             "timeline": tuple((int(sample), float(time)) for sample, time in said["timeline"]),
-            "speech": tuple(Stretch(*interval) for interval in said["speech"]),
+            "speech": tuple(SpeechInterval(*interval) for interval in said["speech"]),
         }
         return cls(**{**known_fields(cls, said), **lists})
 
     @property
-    def halvings(self) -> int:
+    def split_depth(self) -> int:
         """Return how often a part was halved to get this piece of it; 0 for a whole part."""
         return (self.number // _FIRST_PIECE + 1).bit_length() - 1
 
@@ -90,7 +90,7 @@ class PartTranscript:
 
 
 @dataclass(frozen=True)
-class Tries:
+class PartAttempts:
     """How often a part was tried in vain.
 
     `crashes` counts the deliveries that did not come to an end, one under way included;
@@ -116,22 +116,33 @@ class Parts:
         self._client = client
         self._table = table
 
-    def find(self, part: SentPart) -> PartTranscript | Tries:
+    def find(self, part: PartMessage) -> PartTranscript | PartAttempts:
         """Return the transcript of a part, or how often it was tried in vain."""
-        asked = {"TableName": self._table, "Key": _key(part.job, part.generation, part.number), "ConsistentRead": True}
+        asked = {
+            "TableName": self._table,
+            "Key": _key(part.job, part.generation, part.number),
+            "ConsistentRead": True,
+        }
         item = self._client.get_item(**asked).get("Item", {})
-        return PartTranscript.unpacked(item["heard"].value) if "heard" in item else _tries(item)
+        return PartTranscript.unpacked(item["heard"].value) if "heard" in item else _attempts(item)
 
-    def note(self, part: SentPart, tries: Tries, expires: int) -> None:
+    def record_attempts(self, part: PartMessage, tries: PartAttempts, expires: int) -> None:
         """Write down how often a part was tried in vain."""
-        told = {**asdict(tries), "seconds": number(tries.seconds), "entry": part.entry, "expires": expires}
+        told = {
+            **asdict(tries),
+            "seconds": to_decimal(tries.seconds),
+            "entry": part.entry,
+            "expires": expires,
+        }
         self._put({**_key(part.job, part.generation, part.number), **told})
 
     def save(self, job: str, generation: str, transcript: PartTranscript, expires: int) -> None:
         """Save what was transcribed; StenoError if it is more than the table takes."""
         packed = transcript.packed()
         if len(packed) > MOST_BYTES:
-            raise StenoError("The transcript of a part is too large to be stored, and larger than speech can be.")
+            raise StenoError(
+                "The transcript of a part is too large to be stored, and larger than speech can be."
+            )
         self._put({**_key(job, generation, transcript.number), "expires": expires, "heard": packed})
 
     def saved(self, job: str, generation: str, *, consistent: bool = True) -> list[PartTranscript]:
@@ -140,7 +151,9 @@ class Parts:
         found = [PartTranscript.unpacked(item["heard"].value) for item in items if "heard" in item]
         return sorted(found, key=lambda part: part.start)
 
-    def saved_ever(self, job: str, generation: str) -> dict[tuple[str, int], PartTranscript]:
+    def saved_in_any_generation(
+        self, job: str, generation: str
+    ) -> dict[tuple[str, int], PartTranscript]:
         """Return what was transcribed in any generation, by the ledger's key and the first sample.
 
         The same bytes at the same place have the same transcript. Parts without an answer of the
@@ -164,7 +177,7 @@ class Parts:
         spent = 0.0
         for item in self._items(job, f"parts#{generation}#"):
             if "heard" not in item:
-                spent += _tries(item).seconds_paid
+                spent += _attempts(item).seconds_paid
             elif not (part := PartTranscript.unpacked(item["heard"].value)).reused:
                 spent += part.seconds_paid
         return spent
@@ -176,7 +189,9 @@ class Parts:
                 yield from PartTranscript.unpacked(item["heard"].value).entries
             elif "entry" in item:  # the ledger has a claim, or an answer that was cut off
                 yield item["entry"]
-            self._client.delete_item(TableName=self._table, Key={"pk": item["pk"], "sk": item["sk"]})
+            self._client.delete_item(
+                TableName=self._table, Key={"pk": item["pk"], "sk": item["sk"]}
+            )
 
     def _put(self, item: dict[str, Any]) -> None:
         self._client.put_item(TableName=self._table, Item=item)
@@ -197,7 +212,7 @@ class Parts:
             asked["ExclusiveStartKey"] = page["LastEvaluatedKey"]
 
 
-def spent_on(saved: Iterable[PartTranscript]) -> float:
+def seconds_paid_for(saved: Iterable[PartTranscript]) -> float:
     """Return the seconds that were paid for parts in their own generation."""
     return sum(part.seconds_paid for part in saved if not part.reused)
 
@@ -206,22 +221,27 @@ def _key(job: str, generation: str, part: int) -> dict[str, str]:
     return {"pk": f"job#{job}", "sk": f"parts#{generation}#{part:04}"}
 
 
-def _tries(item: dict[str, Any]) -> Tries:
+def _attempts(item: dict[str, Any]) -> PartAttempts:
     counts = {name: int(item.get(name, 0)) for name in ("crashes", "unanswered", "refused")}
-    return Tries(**counts, seconds=float(item.get("seconds", 0)))
+    return PartAttempts(**counts, seconds=float(item.get("seconds", 0)))
 
 
-def transcript_of(
-    section: Section, transcript: Transcript, seconds_paid: float = 0.0, entries: tuple[str, ...] = ()
+def part_transcript(
+    section: Section,
+    transcript: Transcript,
+    seconds_paid: float = 0.0,
+    entries: tuple[str, ...] = (),
 ) -> PartTranscript:
     """Return what was transcribed of a section, in the recording's time; aligned if it has no times."""
-    speech = section.speech or (Stretch(0.0, section.seconds, 1),)
-    segments = transcript.segments or lay(transcript.text, speech)
+    speech = section.speech or (SpeechInterval(0.0, section.seconds, 1),)
+    segments = transcript.segments or align(transcript.text, speech)
     return PartTranscript(
         section.number,
         section.start,
         transcript.text,
-        tuple(replace(one, start=section.at(one.start), end=section.at(one.end)) for one in segments),
+        tuple(
+            replace(one, start=section.at(one.start), end=section.at(one.end)) for one in segments
+        ),
         transcript.language,
         seconds_paid,
         entries,

@@ -9,9 +9,9 @@ from collections.abc import Callable
 from contextlib import suppress
 from typing import Any
 
-from handler.aws.items import number
+from handler.aws.items import to_decimal
 from handler.errors import StenoError
-from handler.jobs.job import Job, from_item, identity_of
+from handler.jobs.job import Job, from_item, job_id_of
 from handler.transcripts.transcript import Transcript
 
 
@@ -33,14 +33,16 @@ class Progress:
 
     def job(self, identity: str) -> Job | None:
         """Return the job as it is stored; None if there is none."""
-        found = self._client.get_item(TableName=self._table, Key=job_key(identity), ConsistentRead=True)
+        found = self._client.get_item(
+            TableName=self._table, Key=job_key(identity), ConsistentRead=True
+        )
         item = found.get("Item")
         return from_item(item) if item and item["expires"] >= self._clock() else None
 
     def begin(self, key: str) -> Job:
         """Begin to cut the recording `key`: one more attempt. Superseded if its job has ended."""
         return self._change(
-            identity_of(key),
+            job_id_of(key),
             # Release 0.1 has no generations, and marks a failed job that is to be tried again.
             "SET #status = :processing, #error = :null, progressed_at = :now, retry = :no,"
             " generation = if_not_exists(generation, :none) ADD attempts :one",
@@ -85,7 +87,7 @@ class Progress:
                     ":zero": 0,
                     ":none": "",
                     ":null": None,
-                    ":paid": number(job.paid_earlier + spent),
+                    ":paid": to_decimal(job.paid_earlier + spent),
                 },
                 " AND (generation = :none OR #total = :null)",
             )
@@ -95,18 +97,22 @@ class Progress:
                 return now
             raise
 
-    def expect(self, job: Job, parts: int) -> Job:
+    def set_expected_parts(self, job: Job, parts: int) -> Job:
         """Write down how many parts there will probably be."""
         return self._change_generation(job, "SET expected = :parts", {":parts": parts})
 
     def reserve(self, job: Job, day: str, seconds: float) -> Job:
         """Write down what is about to be reserved of the budget."""
-        values = {":day": day, ":seconds": number(seconds)}
-        return self._change_generation(job, "SET reserved_on = :day, reserved_seconds = :seconds", values)
+        values = {":day": day, ":seconds": to_decimal(seconds)}
+        return self._change_generation(
+            job, "SET reserved_on = :day, reserved_seconds = :seconds", values
+        )
 
     def add_saved(self, job: Job, part: int) -> Job:
         """Add a part to those that are saved. Return the job with all of them."""
-        return self._change_generation(job, "SET progressed_at = :now ADD saved :part", {":part": {part}})
+        return self._change_generation(
+            job, "SET progressed_at = :now ADD saved :part", {":part": {part}}
+        )
 
     def split(self, job: Job, part: int, pieces: int) -> Job:
         """Replace a part by so many pieces, unless that was done before."""
@@ -121,7 +127,12 @@ class Progress:
             )
         except Superseded:
             now = self.job(job.id)
-            if now and now.status == "processing" and now.generation == job.generation and part in now.saved:
+            if (
+                now
+                and now.status == "processing"
+                and now.generation == job.generation
+                and part in now.saved
+            ):
                 return now
             raise
 
@@ -130,7 +141,7 @@ class Progress:
         return self._change_generation(
             job,
             "SET #total = :total, #duration = :duration, attempts = :zero, progressed_at = :now",
-            {":total": total, ":duration": number(duration), ":zero": 0},
+            {":total": total, ":duration": to_decimal(duration), ":zero": 0},
         )
 
     def complete(self, job: Job, transcript: Transcript, entries: list[str], **told: Any) -> Job:
@@ -140,7 +151,7 @@ class Progress:
             "completed",
             entries=entries,
             model=transcript.model,
-            duration=number(transcript.duration or 0),
+            duration=to_decimal(transcript.duration or 0),
             no_speech=not transcript.text,
             **told,
         )
@@ -151,9 +162,13 @@ class Progress:
     def _end(self, job: Job, status: str, **told: Any) -> Job:
         told |= {"status": status}
         sets = ", ".join(f"#{name} = :{name}" for name in told)
-        return self._change_generation(job, f"SET {sets}", {f":{name}": value for name, value in told.items()})
+        return self._change_generation(
+            job, f"SET {sets}", {f":{name}": value for name, value in told.items()}
+        )
 
-    def _change_generation(self, job: Job, change: str, values: dict[str, Any], more: str = "") -> Job:
+    def _change_generation(
+        self, job: Job, change: str, values: dict[str, Any], more: str = ""
+    ) -> Job:
         return self._change(
             job.id,
             change,
@@ -163,7 +178,7 @@ class Progress:
 
     def _change(self, identity: str, change: str, condition: str, values: dict[str, Any]) -> Job:
         if ":now" in change:
-            values = {**values, ":now": number(self._clock())}
+            values = {**values, ":now": to_decimal(self._clock())}
         names = {f"#{name}": name for name in re.findall(r"#(\w+)", change + condition)}
         try:
             item = self._client.update_item(

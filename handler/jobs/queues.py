@@ -13,8 +13,8 @@ from typing import Any
 
 from handler.errors import UnreadableRecording
 from handler.jobs.job import is_from_request
-from handler.jobs.messages import Halving
-from handler.jobs.parts import SentPart
+from handler.jobs.messages import SplitRequest
+from handler.jobs.parts import PartMessage
 
 # SQS takes 262,144 bytes in each of its regions. A part of five minutes has 2 to 10 KB.
 _MOST_BYTES = 250_000
@@ -37,15 +37,15 @@ class Queues:
         content = {"key": key}
         self._send(self.recordings, [content] if is_from_request(key) else content, account)
 
-    def send_part(self, part: SentPart, account: str, *, express: bool) -> None:
+    def send_part(self, part: PartMessage, account: str, *, express: bool) -> None:
         """UnreadableRecording if there is more to say of the part than a message takes."""
         self._send(self.express if express else self.parts, {"part": part.to_json()}, account)
 
-    def send_halving(self, halving: Halving, account: str) -> None:
+    def send_split(self, split: SplitRequest, account: str) -> None:
         told = {
-            "part": halving.part.to_json(),
-            "seconds_paid": halving.seconds_paid,
-            "entries": halving.entries,
+            "part": split.part.to_json(),
+            "seconds_paid": split.seconds_paid,
+            "entries": split.entries,
         }
         self._send(self.recordings, [{"halve": told}], account)
 

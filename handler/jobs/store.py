@@ -18,18 +18,18 @@ from typing import TYPE_CHECKING, Any, BinaryIO
 from uuid import uuid4
 
 from handler.aws.clients import API_LIMITS, AWS, Limits
-from handler.aws.items import number
+from handler.aws.items import to_decimal
 from handler.billing.budget import Budget
 from handler.billing.ledger import Ledger
 from handler.durations import DAY_SECONDS, UNFINISHED_DAYS
 from handler.errors import NotFailed, NotFound
 from handler.jobs.job import (
-    NOBODY,
+    ANONYMOUS,
     Caller,
     Job,
     failed,
     from_item,
-    is_identity,
+    is_job_id,
     recording_key,
     request_key,
     to_item,
@@ -100,24 +100,52 @@ class Jobs:
         return str(self.settings.table_name)
 
     def create(
-        self, filename: str, content_type: str, size: int, options: dict[str, Any], caller: Caller = NOBODY
+        self,
+        filename: str,
+        content_type: str,
+        size: int,
+        options: dict[str, Any],
+        caller: Caller = ANONYMOUS,
     ) -> tuple[Job, dict[str, Any]]:
         """A job that awaits its recording of `size` bytes at most, and the presigned POST to send it
         with: `url` and `fields`."""
         identity = uuid4().hex
         key = recording_key(identity, _extension(filename))
-        job = Job(identity, key, caller.owner, caller.account, filename, options, self.clock(), request=request_id())
+        job = Job(
+            identity,
+            key,
+            caller.owner,
+            caller.account,
+            filename,
+            options,
+            self.clock(),
+            request=request_id(),
+        )
         upload = self.objects.form(key, content_type, size, self.upload_seconds)
         self.client.put_item(TableName=self.table, Item=self._item(job))
         log.info("Job %s awaits its recording.", job.id, extra={"job": job.id})
         return job, upload
 
-    def adopt(
-        self, identity: str, recording: BinaryIO, container: Container, options: dict[str, Any], caller: Caller
+    def create_from_request(
+        self,
+        identity: str,
+        recording: BinaryIO,
+        container: Container,
+        options: dict[str, Any],
+        caller: Caller,
     ) -> Job:
         """The job of a recording that has come in one request; the same one again joins the job that it has."""
         key, name = request_key(identity, container.extension), container.filename
-        new = Job(identity, key, caller.owner, caller.account, name, options, self.clock(), request=request_id())
+        new = Job(
+            identity,
+            key,
+            caller.owner,
+            caller.account,
+            name,
+            options,
+            self.clock(),
+            request=request_id(),
+        )
         job = new if self._begin(new) else self.get(identity, caller.owner)
         if job.status in ("processing", "completed"):
             return job
@@ -150,7 +178,9 @@ class Jobs:
         """
         job = self.get(identity, caller.owner)
         if job.status != "failed" and not (job.status == "queued" and job.retries):
-            raise NotFailed(f"The job is {job.status}; only one that has failed can be tried again.")
+            raise NotFailed(
+                f"The job is {job.status}; only one that has failed can be tried again."
+            )
         if not self.objects.has(job.key):
             raise NotFound("The recording is not here (any more); upload it again.")
         if job.status == "failed":
@@ -195,9 +225,9 @@ class Jobs:
                     ":account": account,
                     ":completed": "completed",
                     ":failed": "failed",
-                    ":progressed": number(job.progressed_at),
-                    ":now": number(self.clock()),
-                    ":paid": number(paid),
+                    ":progressed": to_decimal(job.progressed_at),
+                    ":now": to_decimal(self.clock()),
+                    ":paid": to_decimal(paid),
                     ":request": request_id(),
                 },
             )
@@ -207,25 +237,29 @@ class Jobs:
 
         What is not read consistently may be a second old, but is never missing.
         """
-        item = self._read(identity, consistent=consistent) if is_identity(identity) else None
+        item = self._read(identity, consistent=consistent) if is_job_id(identity) else None
         if not item or item["expires"] < self.clock():
             raise NotFound("There is no such job, or it has expired.")
         job = from_item(item)
         if owner is not None and job.owner != owner:
             raise NotFound("There is no such job, or it has expired.")
-        return self._as_it_reads(job)
+        return self._effective_status(job)
 
     def _read(self, identity: str, *, consistent: bool) -> dict[str, Any] | None:
         asked = {"TableName": self.table, "Key": job_key(identity), "ConsistentRead": consistent}
         item: dict[str, Any] | None = self.client.get_item(**asked).get("Item")
         return item if item or consistent else self._read(identity, consistent=True)
 
-    def _as_it_reads(self, job: Job) -> Job:
+    def _effective_status(self, job: Job) -> Job:
         """What nobody writes down: that a recording has arrived or never will, and that the job is stuck."""
         now = self.clock()
         if job.status == "awaiting_upload" and not self.objects.has(job.key):
             if now > job.created_at + self.upload_seconds + _UPLOADING_SECONDS:
-                return failed(job, "invalid_request", "The recording was not uploaded in time; ask for a new upload.")
+                return failed(
+                    job,
+                    "invalid_request",
+                    "The recording was not uploaded in time; ask for a new upload.",
+                )
             return job
         if job.status == "awaiting_upload":
             job = replace(job, status="queued", error=None)
@@ -239,22 +273,24 @@ class Jobs:
         """Recording, parts and transcript go; a step that is under way finds no job at its next write."""
         job = self.get(identity, owner)
         self.settle(job, self.parts.seconds_spent(job.id, job.generation))
-        self.sweep(job.key, job.id, job.entries)
+        self.delete_leftovers(job.key, job.id, job.entries)
         self.client.delete_item(TableName=self.table, Key=job_key(identity))
-        self.sweep(job.key, job.id, job.entries)  # what was written meanwhile
+        self.delete_leftovers(job.key, job.id, job.entries)  # what was written meanwhile
 
-    def sweep(self, key: str, identity: str, entries: tuple[str, ...] = ()) -> None:
+    def delete_leftovers(self, key: str, identity: str, entries: tuple[str, ...] = ()) -> None:
         """Delete all that a deleted job may have left: objects, parts, and answers in the ledger."""
         self.objects.delete(key)
         self.objects.delete_below(folder_of(identity))
         self.objects.delete_transcript(identity)
         for entry in chain(entries, self.parts.delete_all(identity)):
-            self.ledger.forget(entry)
+            self.ledger.delete(entry)
 
     def settle(self, job: Job, spent: float) -> None:
         """Settle what the job's generation has reserved of the budget, if it is not settled yet."""
         if job.reserved_on:
-            reservation = self.budget.reserved(job.account, job.reserved_seconds, reservation_id(job), job.reserved_on)
+            reservation = self.budget.reserved(
+                job.account, job.reserved_seconds, reservation_id(job), job.reserved_on
+            )
             self.budget.settle(reservation, spent)
 
     def _item(self, job: Job) -> dict[str, Any]:

@@ -103,13 +103,15 @@ def identify(file: BinaryIO) -> Container:
         container = _container(file)
         holds_media = _HOLDS_MEDIA.get(container)
         if holds_media and not holds_media(file):
-            raise EmptyRecording(f"This {container.name} file has a header and nothing recorded after it.")
+            raise EmptyRecording(
+                f"This {container.name} file has a header and nothing recorded after it."
+            )
         return container
     finally:
         file.seek(0)
 
 
-def lacks_most(file: BinaryIO, seconds: float | None) -> bool:
+def looks_truncated(file: BinaryIO, seconds: float | None) -> bool:
     """Whether `seconds` are far less than such a recording lasts, where that can be told by its size.
 
     Of what Safari records without time slices, a fragmented MP4 of sound alone, the speech service has been seen to
@@ -153,7 +155,9 @@ def _after_tags(file: BinaryIO) -> Container:
 
 
 def _tag_bytes(head: bytes) -> int:
-    size = sum((byte & 0x7F) << shift for byte, shift in zip(head[6:10], (21, 14, 7, 0), strict=False))
+    size = sum(
+        (byte & 0x7F) << shift for byte, shift in zip(head[6:10], (21, 14, 7, 0), strict=False)
+    )
     has_footer = len(head) > 5 and head[5] & 0x10
     return 10 + size + (10 if has_footer else 0)
 

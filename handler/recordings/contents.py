@@ -8,11 +8,15 @@ from collections.abc import Iterator
 from os import SEEK_CUR, SEEK_END
 from typing import BinaryIO
 
-_MAX_STEPS = 10_000  # a header has dozens of elements; a file made of tiny ones must not hold the event loop
+_MAX_STEPS = (
+    10_000  # a header has dozens of elements; a file made of tiny ones must not hold the event loop
+)
 
 
 def in_webm(file: BinaryIO) -> bool:
-    return any(element in (_SIMPLE_BLOCK, _BLOCK_GROUP, _BROKEN) for element in _ebml_elements(file))
+    return any(
+        element in (_SIMPLE_BLOCK, _BLOCK_GROUP, _BROKEN) for element in _ebml_elements(file)
+    )
 
 
 def in_mp4(file: BinaryIO) -> bool:

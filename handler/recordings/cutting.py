@@ -16,14 +16,16 @@ from signal import SIGKILL
 from subprocess import DEVNULL, PIPE, Popen
 from typing import IO, cast
 
-from handler.errors import UnreadableRecording, error_of
+from handler.errors import UnreadableRecording, error_from_code
 from handler.recordings.section import Section
-from handler.recordings.speech_activity import Stretch
+from handler.recordings.speech_activity import SpeechInterval
 
 # Of the cutting as a whole: a new number means that the same recording may give other parts.
 VERSION = 1
 PART_SECONDS = 300.0  # words get lost at cuts, and answers end without a word beyond 2,000 tokens
-TIMED_PART_SECONDS = 60.0  # where text is laid on the sound, an error travels no further than its part
+TIMED_PART_SECONDS = (
+    60.0  # where text is laid on the sound, an error travels no further than its part
+)
 SEARCH_SECONDS = 12.0
 _LINE_BYTES = 16_000_000
 _CODE_ROOT = Path(__file__).parent.parent.parent
@@ -71,7 +73,14 @@ def parts_of(  # noqa: PLR0913 - limits, each of its own
     UnreadableRecording, NoAudio, EmptyRecording, RecordingTooLarge; CutterStopped.
     """
     numbers = [str(seconds) for seconds in (longest, part_seconds, search_seconds)]
-    command = [sys.executable, "-m", "handler.recordings.decoder", str(recording), str(folder), *numbers]
+    command = [
+        sys.executable,
+        "-m",
+        "handler.recordings.decoder",
+        str(recording),
+        str(folder),
+        *numbers,
+    ]
     # Not by a shell, and only our own program.
     with Popen(command, stdin=DEVNULL, stdout=PIPE, env=_bare_environment()) as process:  # noqa: S603
         left = threading.TIMEOUT_MAX if until is None else max(until - time.monotonic(), 0)
@@ -96,7 +105,7 @@ def _read(process: Popen[bytes], output: IO[bytes]) -> Iterator[Part]:
         if "done" in said:
             return
         if "failed" in said:
-            raise error_of(said["failed"]["code"], said["failed"]["detail"])
+            raise error_from_code(said["failed"]["code"], said["failed"]["detail"])
         told = said["part"]
         yield Part(
             number=told["number"],
@@ -106,7 +115,7 @@ def _read(process: Popen[bytes], output: IO[bytes]) -> Iterator[Part]:
             timeline=tuple((sample, time) for sample, time in told["timeline"]),
             of=told["of"],
             whole=told["whole"],
-            speech=tuple(Stretch(*stretch) for stretch in told["speech"]),
+            speech=tuple(SpeechInterval(*interval) for interval in told["speech"]),
         )
 
 

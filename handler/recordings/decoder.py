@@ -32,13 +32,17 @@ _SAMPLE_BYTES = 2
 _MEMORY_BYTES = 1_000_000_000  # a 96 KB wav can make FFmpeg ask for 2 GB
 _CPU_SECONDS = 600  # twelve hours take two minutes, ...
 _LOOK_SECONDS = 60  # ... and to look through their packets ten seconds
-_MOST_CPU_SECONDS = _CPU_SECONDS + 1  # at the limit itself the process is told by a signal of its own
+_MOST_CPU_SECONDS = (
+    _CPU_SECONDS + 1
+)  # at the limit itself the process is told by a signal of its own
 
 # Without these lists a playlist inside an upload opens other files and hosts. The recording itself is read
 # through Python, so that no protocol is needed at all.
 _FORMATS = "wav,w64,mp3,mov,mp4,m4a,3gp,3g2,mj2,matroska,webm,ogg,flac,aac,aiff,caf,amr,asf,avi,mpegts,mpeg"
 _FORMATS += ",ac3,eac3,wv,au,tta"
-_OPENING: dict[str, Any] = {"container_options": {"format_whitelist": _FORMATS, "protocol_whitelist": ""}}
+_OPENING: dict[str, Any] = {
+    "container_options": {"format_whitelist": _FORMATS, "protocol_whitelist": ""}
+}
 if int(av.__version__.partition(".")[0]) < 19:  # later releases read any tag
     _OPENING["metadata_errors"] = "ignore"
 # What comes out of broken files beside FFmpeg's own errors.
@@ -50,8 +54,13 @@ _FLAC_OPTIONS = {"frame_size": "2304", "max_prediction_order": "2", "max_partiti
 _CHUNK_SAMPLES = 48_000
 _SLACK_SECONDS = 60.0  # what decoders may add to what packets say
 _LOOK_FRAMES = 50
-_LAST, _LESS = 8, 0.93  # an hour is heard a seventh sooner, and none of its parts is shorter than half of the longest
-_GAP_SECONDS = 0.1  # the timeline's steps are rounded to milliseconds, and recorders are late by some
+_LAST, _LESS = (
+    8,
+    0.93,
+)  # an hour is heard a seventh sooner, and none of its parts is shorter than half of the longest
+_GAP_SECONDS = (
+    0.1  # the timeline's steps are rounded to milliseconds, and recorders are late by some
+)
 
 
 class Failure(Exception):
@@ -80,7 +89,9 @@ class Flac:
         self.path = path
         self.samples = 0
         self._container = av.open(str(path), "w", format="flac")
-        self._stream = self._container.add_stream("flac", rate=SAMPLE_RATE, layout="mono", options=_FLAC_OPTIONS)
+        self._stream = self._container.add_stream(
+            "flac", rate=SAMPLE_RATE, layout="mono", options=_FLAC_OPTIONS
+        )
 
     def write(self, samples: bytes) -> None:
         if not samples:
@@ -130,14 +141,18 @@ class Timeline:
         """The anchors of a part that begins at the sample `start`, counted from that sample."""
         anchors = self.anchors or [(0, 0.0)]
         first = max((anchor for anchor in anchors if anchor[0] <= start), default=anchors[0])
-        inside = [(sample - start, time) for sample, time in anchors if start < sample < start + samples]
+        inside = [
+            (sample - start, time) for sample, time in anchors if start < sample < start + samples
+        ]
         return [(0, first[1] + (start - first[0]) / SAMPLE_RATE), *inside]
 
 
 class Cutter:
     """Takes samples as they are decoded and writes them into parts, cut where it is quiet."""
 
-    def __init__(self, folder: Path, lengths: Sequence[float], search_seconds: float, timeline: Timeline) -> None:
+    def __init__(
+        self, folder: Path, lengths: Sequence[float], search_seconds: float, timeline: Timeline
+    ) -> None:
         self._folder = folder
         # They are counted from the beginning, so that early cuts do not add up to a long last part.
         self._marks = accumulate(chain(lengths, repeat(max(lengths))))
@@ -175,7 +190,7 @@ class Cutter:
         written = bytes(self._held[: samples * _SAMPLE_BYTES])
         del self._held[: samples * _SAMPLE_BYTES]
         self._part.write(written)
-        self._loudness.hear(written)
+        self._loudness.add(written)
 
     def _finish(self) -> dict[str, Any]:
         self._part.close()
@@ -186,7 +201,7 @@ class Cutter:
             "start": self._start,
             "samples": samples,
             "timeline": self._timeline.of(self._start, samples),
-            "speech": self._loudness.stretches(),
+            "speech": self._loudness.intervals(),
         }
         self._number += 1
         self._start += samples
@@ -278,7 +293,9 @@ class Decoder:
                 continue
             for frame in frames:
                 self._timeline.follow(frame)
-                frame.pts = None  # the timeline has it; here, what comes next follows what came before
+                frame.pts = (
+                    None  # the timeline has it; here, what comes next follows what came before
+                )
                 try:
                     self._decoded.write(frame)
                 except ValueError:  # a recorder may change its channels or its rate on the way
@@ -300,7 +317,9 @@ class Decoder:
         except _BROKEN:
             detail = "The recording has channels or a rate that cannot be read. Export it with one or two channels."
             raise Failure("unreadable_recording", detail) from None
-        return b"".join(memoryview(piece.planes[0])[: piece.samples * _SAMPLE_BYTES] for piece in pieces)
+        return b"".join(
+            memoryview(piece.planes[0])[: piece.samples * _SAMPLE_BYTES] for piece in pieces
+        )
 
 
 def _resampler() -> Any:
@@ -314,9 +333,7 @@ def _opened(recording: BinaryIO) -> Iterator[tuple[Any, Any]]:
         container = av.open(recording, "r", **_OPENING)
     except _BROKEN as error:
         reason = getattr(error, "strerror", None) or "its structure is broken"
-        detail = (
-            f"The recording cannot be opened ({reason}): it is damaged, or was cut short. Record or export it again."
-        )
+        detail = f"The recording cannot be opened ({reason}): it is damaged, or was cut short. Record or export it again."
         raise Failure("unreadable_recording", detail) from None
     with container:
         stream = container.streams.best("audio")
@@ -340,7 +357,9 @@ def _zero(container: Any) -> float:
 def main() -> None:
     recording, folder, *seconds = sys.argv[1:]
     longest, part_seconds, search_seconds = map(float, seconds)
-    signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is for the parent, which ends this process or is gone
+    signal.signal(
+        signal.SIGINT, signal.SIG_IGN
+    )  # Ctrl-C is for the parent, which ends this process or is gone
     resource.setrlimit(resource.RLIMIT_AS, (_MEMORY_BYTES, _MEMORY_BYTES))
     resource.setrlimit(resource.RLIMIT_CPU, (_LOOK_SECONDS, _MOST_CPU_SECONDS))
     try:

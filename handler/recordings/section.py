@@ -2,7 +2,7 @@
 
 from dataclasses import dataclass
 
-from handler.recordings.speech_activity import SAMPLE_RATE, Stretch
+from handler.recordings.speech_activity import SAMPLE_RATE, SpeechInterval
 
 Timeline = tuple[tuple[int, float], ...]
 
@@ -20,7 +20,7 @@ class Section:
     start: int
     samples: int
     timeline: Timeline
-    speech: tuple[Stretch, ...] = ()
+    speech: tuple[SpeechInterval, ...] = ()
 
     @property
     def seconds(self) -> float:
@@ -29,7 +29,9 @@ class Section:
     def at(self, seconds: float) -> float:
         """Return the recording's time, in seconds, of a moment of this section."""
         sample = round(seconds * SAMPLE_RATE)
-        first, time = max((anchor for anchor in self.timeline if anchor[0] <= sample), default=self.timeline[0])
+        first, time = max(
+            (anchor for anchor in self.timeline if anchor[0] <= sample), default=self.timeline[0]
+        )
         return time + (sample - first) / SAMPLE_RATE
 
     def timeline_of(self, inner: "Section") -> Timeline:

@@ -21,14 +21,16 @@ _LONG_FRAMES = 10  # a pause to cut in
 _PAUSE_FRAMES = 8  # shorter ones are within words: a `t` holds its breath for 100 ms
 _VOICED_FRAMES = 4  # 80 ms: clicks are shorter, syllables are not
 _WINDOW = 500  # frames, that are judged by themselves and as many around them
-_RISE = 2.5  # 8 dB: noises of any colour stay within 6 dB of their quietest tenth; speech rises by 20
+_RISE = (
+    2.5  # 8 dB: noises of any colour stay within 6 dB of their quietest tenth; speech rises by 20
+)
 _FAINTEST = 3.2  # 82 dB below full
 _LOUDEST_NOISE = 325.0  # 42 dB below full: what is louder all the time is heard
 _BEHIND = 0.025  # 32 dB below the loudest fiftieth, there is no speaker, but his room
 _DIP = 1.2  # 1.6 dB, between two syllables
 
 
-class Stretch(NamedTuple):
+class SpeechInterval(NamedTuple):
     """Somebody may be speaking, without a pause, from `start` to `end` in seconds; in about so many `syllables`."""
 
     start: float
@@ -43,22 +45,26 @@ class Loudness:
         self._levels: list[float] = []
         self._rest = b""
 
-    def hear(self, samples: bytes) -> None:
+    def add(self, samples: bytes) -> None:
         heard = self._rest + samples
         whole = len(heard) // _SAMPLE_BYTES // _FRAME * _FRAME * _SAMPLE_BYTES
         self._levels += _levels(heard[:whole])
         self._rest = heard[whole:]
 
-    def stretches(self) -> list[Stretch]:
+    def intervals(self) -> list[SpeechInterval]:
         """Where anybody may be speaking: nowhere in silence, hiss, hum, room tone and clicks.
 
         In doubt somewhere: a word that is not sent is lost, a noise that is sent costs little.
         """
         if not self._levels:  # of so short a sound nothing can be told
-            return [Stretch(0.0, len(self._rest) / _SAMPLE_BYTES / SAMPLE_RATE, 1)] if any(self._rest) else []
+            return (
+                [SpeechInterval(0.0, len(self._rest) / _SAMPLE_BYTES / SAMPLE_RATE, 1)]
+                if any(self._rest)
+                else []
+            )
         smooth = _smoothed(self._levels)
         return [
-            Stretch(_seconds(first), _seconds(last), _syllables(smooth[first:last]))
+            SpeechInterval(_seconds(first), _seconds(last), _syllables(smooth[first:last]))
             for first, last in _joined(_loud_runs(self._levels))
         ]
 
@@ -66,7 +72,10 @@ class Loudness:
 def quietest(samples: bytes | bytearray) -> int:
     """The sample to cut at: the middle of the longest pause, or the quietest moment where nobody pauses."""
     heard = array("h", bytes(samples))
-    levels = [sum(map(abs, heard[start : start + _FRAME : 2])) for start in range(0, len(heard) - _FRAME + 1, _FRAME)]
+    levels = [
+        sum(map(abs, heard[start : start + _FRAME : 2]))
+        for start in range(0, len(heard) - _FRAME + 1, _FRAME)
+    ]
     by_level = sorted(levels)
     floor, speech = by_level[len(levels) // 10], by_level[len(levels) * 9 // 10]
     quiet = floor + (speech - floor) // 8
@@ -82,7 +91,10 @@ def quietest(samples: bytes | bytearray) -> int:
 def _levels(samples: bytes) -> list[float]:
     heard = array("h", samples)[::_STEP]
     width = _SWINGS + 1
-    return [dist(heard[at + 1 : at + width], heard[at : at + _SWINGS]) / _SCALE for at in range(0, len(heard), width)]
+    return [
+        dist(heard[at + 1 : at + width], heard[at : at + _SWINGS]) / _SCALE
+        for at in range(0, len(heard), width)
+    ]
 
 
 def _loud_runs(levels: Sequence[float]) -> Iterator[tuple[int, int]]:
@@ -90,7 +102,9 @@ def _loud_runs(levels: Sequence[float]) -> Iterator[tuple[int, int]]:
     loud: list[bool] = []
     for at in range(0, len(levels), _WINDOW):
         # Digital silence is no room: what recorders and editors fill in tells nothing of the noise elsewhere.
-        around = sorted(filter(_FAINTEST.__lt__, levels[max(at - _WINDOW // 2, 0) : at + _WINDOW * 3 // 2]))
+        around = sorted(
+            filter(_FAINTEST.__lt__, levels[max(at - _WINDOW // 2, 0) : at + _WINDOW * 3 // 2])
+        )
         around = around or [_FAINTEST]
         floor, speech = around[len(around) // 10], around[len(around) * 49 // 50]
         least = max(_RISE * min(floor, _LOUDEST_NOISE), _BEHIND * speech)
@@ -122,7 +136,9 @@ def _smoothed(levels: Sequence[float]) -> list[float]:
     padded = [0.0, 0.0, *levels, 0.0, 0.0]
     return [
         a + 2 * b + 3 * c + 2 * d + e
-        for a, b, c, d, e in zip(padded, padded[1:], padded[2:], padded[3:], padded[4:], strict=False)
+        for a, b, c, d, e in zip(
+            padded, padded[1:], padded[2:], padded[3:], padded[4:], strict=False
+        )
     ]
 
 

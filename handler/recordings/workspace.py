@@ -12,7 +12,7 @@ _PREFIX = "steno-job-"
 
 
 @contextmanager
-def scratch() -> Iterator[Path]:
+def scratch_folder() -> Iterator[Path]:
     _sweep()
     folder, lock = _locked_folder()
     try:

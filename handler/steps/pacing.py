@@ -7,23 +7,24 @@ from handler.recordings.cutting import PART_SECONDS, TIMED_PART_SECONDS
 
 @dataclass(frozen=True)
 class Pacing:
-    """All in seconds.
+    """Lengths and waiting times, in seconds.
 
-    `part` is the length of a part, `timed_part` that of one whose text is aligned with the sound.
-    `deadline` is how long the upstream may take for one part, `pause` the first pause after a
-    failure; it doubles each time, as does `outage`, the first pause after an outage of AWS. `wait`
-    is how long a delivery waits for a busy upstream before its message goes back. `hold` is how
-    long a message and its claim are held: a step renews both while it works, so a crash is noticed
-    after that time.
+    `part_seconds` is the length of a part, and `timed_part_seconds` that of a part whose text is
+    aligned with the sound. `call_seconds` limits one request to the upstream.
+    `first_backoff_seconds` is the first pause after a failed request, and `outage_seconds` the
+    first pause after an outage of AWS; both double with each try. `turn_seconds` is how long a
+    delivery waits for a busy upstream before its message goes back to the queue. `claim_seconds`
+    is the visibility timeout of a message and the lifetime of its claim. A step renews both while
+    it works, so a crash is noticed after that time.
     """
 
-    part: float = PART_SECONDS
-    timed_part: float = TIMED_PART_SECONDS
-    deadline: float = 300.0
-    pause: float = 2.0
-    outage: float = 60.0
-    wait: float = 60.0
-    hold: float = 90.0
+    part_seconds: float = PART_SECONDS
+    timed_part_seconds: float = TIMED_PART_SECONDS
+    call_seconds: float = 300.0
+    first_backoff_seconds: float = 2.0
+    outage_seconds: float = 60.0
+    turn_seconds: float = 60.0
+    claim_seconds: float = 90.0
 
 
-USUAL = Pacing()
+DEFAULT_PACING = Pacing()

@@ -8,7 +8,7 @@ from typing import BinaryIO
 import anyio
 import anyio.to_thread
 
-from handler.billing.ledger import digest_of, key_of
+from handler.billing.ledger import answer_key, sha256_of
 from handler.errors import (
     BudgetExhausted,
     InvalidOption,
@@ -19,10 +19,10 @@ from handler.errors import (
 )
 from handler.jobs.job import Caller, Job
 from handler.jobs.store import Jobs
-from handler.recordings.container import Container, identify, lacks_most
+from handler.recordings.container import Container, identify, looks_truncated
 from handler.transcription.handover import Handover
 from handler.transcription.options import Options
-from handler.transcription.purchase import InDoubt, Purchases, Question
+from handler.transcription.purchase import PossiblyBilled, PurchaseRequest, Purchases
 from handler.transcripts.transcript import Transcript
 from handler.upstream.models import Model, Models, able
 
@@ -58,21 +58,27 @@ class Direct:
     models: Models
     jobs: Jobs | None
 
-    async def transcribe(self, file: BinaryIO, options: Options, caller: Caller, deadline: float) -> Transcript | Job:
+    async def transcribe(
+        self, file: BinaryIO, options: Options, caller: Caller, deadline: float
+    ) -> Transcript | Job:
         """Return the transcript, or its job if it is not finished at `deadline` (`time.monotonic`)."""
         today = self.models.today()
         model = self.models.get(options.model)
-        parameters = options.for_model(model, today)
+        parameters = options.upstream_parameters(model, today)
         container = identify(file)
-        digest = await anyio.to_thread.run_sync(digest_of, file) if self.jobs else ""
+        digest = await anyio.to_thread.run_sync(sha256_of, file) if self.jobs else ""
         recording = _Recording(file, container, file.seek(0, 2), digest)
-        times = options.ask_for_times(model)  # the cutter finds where the speech is
+        times = options.needs_alignment(model)  # the cutter finds where the speech is
         handover = None
-        if self.jobs and not options.beyond_jobs:
-            identity = key_of(caller.owner, digest, options.of_job(model), self.models.base_url)[:32]
-            handover = Handover(self.jobs, identity, file, container, options.of_job(model), caller, deadline)
+        if self.jobs and not options.unsupported_in_jobs:
+            identity = answer_key(
+                caller.owner, digest, options.job_options(model), self.models.base_url
+            )[:32]
+            handover = Handover(
+                self.jobs, identity, file, container, options.job_options(model), caller, deadline
+            )
         if handover and (times or not container.direct or _takes_too_long(recording, deadline)):
-            return await handover.outcome()
+            return await handover.wait_for_result()
         if times:
             raise _without_times(options, model, today, self.jobs is not None)
         if not container.direct:
@@ -80,11 +86,17 @@ class Direct:
                 f"The recording is {container.name}, which the speech service does not take."
                 " Send WebM, MP4, Ogg, WAV, MP3 or FLAC."
             )
-        question = Question(file, container, parameters, digest, recording.usual_seconds, recording.most_seconds)
-        return await self._bought(question, caller, handover, deadline)
+        request = PurchaseRequest(
+            file, container, parameters, digest, recording.usual_seconds, recording.most_seconds
+        )
+        return await self._purchase(request, caller, handover, deadline)
 
-    async def _bought(
-        self, question: Question, caller: Caller, handover: Handover | None, deadline: float
+    async def _purchase(
+        self,
+        request: PurchaseRequest,
+        caller: Caller,
+        handover: Handover | None,
+        deadline: float,
     ) -> Transcript | Job:
         """Send the recording; hand it over if the upstream cannot transcribe it within the request."""
         within = (deadline - time.monotonic()) * (_DIRECT_SHARE if handover else 1)
@@ -92,24 +104,34 @@ class Direct:
             raise UpstreamTimeout(
                 "The request took too long to arrive: no time is left to transcribe the recording."
                 " Nothing was billed. Send a shorter recording, or one in a compressed format.",
-                again=True,
+                safe_to_retry=True,
             )
         try:
             transcript = await self.purchases.transcript(
-                question, caller, within, _ATTEMPTS, doubtless=handover is not None
+                request,
+                caller,
+                within,
+                _ATTEMPTS,
+                skip_if_possibly_billed=handover is not None,
             )
-        except (UnreadableRecording, UpstreamTimeout, UpstreamBusy, BudgetExhausted, InDoubt):
+        except (
+            UnreadableRecording,
+            UpstreamTimeout,
+            UpstreamBusy,
+            BudgetExhausted,
+            PossiblyBilled,
+        ):
             # The cutter reads what the upstream cannot, has more time, and measures how long a recording really is.
             if handover is None:
                 raise
-            return await handover.outcome()
-        if handover and lacks_most(question.recording, transcript.seconds_billed):
-            return await handover.outcome()
+            return await handover.wait_for_result()
+        if handover and looks_truncated(request.recording, transcript.seconds_billed):
+            return await handover.wait_for_result()
         return transcript
 
 
 def _without_times(options: Options, model: Model, today: date, has_bucket: bool) -> InvalidOption:
-    beyond = " and ".join(f"`{option}`" for option in options.beyond_jobs)
+    beyond = " and ".join(f"`{option}`" for option in options.unsupported_in_jobs)
     hindrances = [f"not beside {beyond}"] if beyond else []
     hindrances += [] if has_bucket else ["only where it has a bucket, which this server has not"]
     reason = ", and ".join(hindrances)

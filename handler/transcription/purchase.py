@@ -12,7 +12,7 @@ import anyio.to_thread
 
 from handler.aws.metrics import Metrics
 from handler.billing.budget import Budget
-from handler.billing.ledger import Answer, Claim, Ledger, Taken, key_of
+from handler.billing.ledger import Claim, ClaimHeld, Ledger, PaidAnswer, answer_key
 from handler.errors import StenoError, UpstreamBusy, UpstreamFailed, UpstreamTimeout
 from handler.jobs.job import Caller
 from handler.jobs.store import Jobs
@@ -27,12 +27,12 @@ _LOOK_SECONDS = 0.25
 _GRACE_SECONDS = 5.0  # until a claim that was neither kept nor released is taken for a crash
 
 
-class InDoubt(Exception):
+class PossiblyBilled(Exception):
     """An earlier try of the same may have been billed, and has brought nothing."""
 
 
 @dataclass(frozen=True)
-class Question:
+class PurchaseRequest:
     """A recording and how it is asked about.
 
     `digest` is its SHA-256; it lasts about `seconds`, where the answer does not tell, and `most_seconds` at most.
@@ -62,71 +62,101 @@ class Purchases:
     jobs: Jobs | None
 
     async def transcript(
-        self, question: Question, caller: Caller, within: float, attempts: int, *, doubtless: bool = False
+        self,
+        request: PurchaseRequest,
+        caller: Caller,
+        within: float,
+        attempts: int,
+        *,
+        skip_if_possibly_billed: bool = False,
     ) -> Transcript:
         """Return the transcript within so many seconds, or raise one of errors.py.
 
-        InDoubt if an earlier try may have been billed, and the caller asks for a `doubtless` one.
+        PossiblyBilled if an earlier try may have been billed, and the caller asks for a `doubtless` one.
         """
         if self.jobs is None:
-            return await self._heard(question, within, attempts)
+            return await self._send(request, within, attempts)
         ledger, holder, deadline = self.jobs.ledger, uuid4().hex, time.monotonic() + within
-        key = key_of(caller.owner, question.digest, question.parameters, self.models.base_url)
-        found = await self._claimed(ledger, key, holder, question, deadline)
-        if isinstance(found, Answer):
+        key = answer_key(caller.owner, request.digest, request.parameters, self.models.base_url)
+        found = await self._claim(ledger, key, holder, request, deadline)
+        if isinstance(found, PaidAnswer):
             return found.transcript
-        if doubtless and found.doubt > 0:
-            await anyio.to_thread.run_sync(ledger.release, key, holder, question.seconds)
-            raise InDoubt
+        if skip_if_possibly_billed and found.possibly_billed_seconds > 0:
+            await anyio.to_thread.run_sync(ledger.release, key, holder, request.seconds)
+            raise PossiblyBilled
         try:
-            transcript = await self._within_budget(self.jobs.budget, question, caller, deadline, attempts)
+            transcript = await self._within_budget(
+                self.jobs.budget, request, caller, deadline, attempts
+            )
         except Exception as error:
-            unpaid = 0.0 if _in_doubt(error) else question.seconds
-            await _booked(ledger.release, key, holder, unpaid)
+            unpaid = 0.0 if _may_be_billed(error) else request.seconds
+            await _record(ledger.release, key, holder, unpaid)
             raise
-        await _booked(ledger.keep, key, Answer(transcript, holder, question.billed(transcript)))
+        await _record(ledger.store, key, PaidAnswer(transcript, holder, request.billed(transcript)))
         return transcript
 
-    async def _claimed(
-        self, ledger: Ledger, key: str, holder: str, question: Question, deadline: float
-    ) -> Claim | Answer:
+    async def _claim(
+        self,
+        ledger: Ledger,
+        key: str,
+        holder: str,
+        request: PurchaseRequest,
+        deadline: float,
+    ) -> Claim | PaidAnswer:
         """The ledger's answer, or the right to get it; waits for whoever is getting it now."""
         while True:
             left = deadline - time.monotonic()
             try:
                 return await anyio.to_thread.run_sync(
-                    ledger.claim, key, holder, question.seconds, left + _GRACE_SECONDS
+                    ledger.claim, key, holder, request.seconds, left + _GRACE_SECONDS
                 )
-            except Taken:
+            except ClaimHeld:
                 if left < _LOOK_SECONDS:
                     raise UpstreamBusy(
-                        "The same recording is being transcribed for another request.", again=True, retry_after=2
+                        "The same recording is being transcribed for another request.",
+                        safe_to_retry=True,
+                        retry_after=2,
                     ) from None
                 await anyio.sleep(_LOOK_SECONDS)
 
     async def _within_budget(
-        self, budget: Budget, question: Question, caller: Caller, deadline: float, attempts: int
+        self,
+        budget: Budget,
+        request: PurchaseRequest,
+        caller: Caller,
+        deadline: float,
+        attempts: int,
     ) -> Transcript:
-        reservation = await anyio.to_thread.run_sync(budget.reserve, caller.account, question.most_seconds)
+        reservation = await anyio.to_thread.run_sync(
+            budget.reserve, caller.account, request.most_seconds
+        )
         try:
-            transcript = await self._heard(question, deadline - time.monotonic(), attempts)
+            transcript = await self._send(request, deadline - time.monotonic(), attempts)
         except Exception as error:
-            await _booked(budget.settle, reservation, question.seconds if _in_doubt(error) else 0.0)
+            await _record(
+                budget.settle,
+                reservation,
+                request.seconds if _may_be_billed(error) else 0.0,
+            )
             raise
-        await _booked(budget.settle, reservation, question.billed(transcript))
+        await _record(budget.settle, reservation, request.billed(transcript))
         return transcript
 
-    async def _heard(self, question: Question, within: float, attempts: int) -> Transcript:
+    async def _send(self, request: PurchaseRequest, within: float, attempts: int) -> Transcript:
         client, began = await self.client.ready(), time.monotonic()
         transcript = await client.transcribe(
-            question.recording, question.container, question.parameters, within, attempts=attempts
+            request.recording,
+            request.container,
+            request.parameters,
+            within,
+            attempts=attempts,
         )
         milliseconds = round((time.monotonic() - began) * 1000)
-        self.metrics.tell(UpstreamMilliseconds=milliseconds, SecondsPaid=question.billed(transcript))
+        self.metrics.emit(UpstreamMilliseconds=milliseconds, SecondsPaid=request.billed(transcript))
         return transcript
 
 
-async def _booked(entry: Callable[..., None], *details: Any) -> None:
+async def _record(entry: Callable[..., None], *details: Any) -> None:
     """What has been paid for is worth more than the books: trouble with them is told to the log alone."""
     try:
         await anyio.to_thread.run_sync(entry, *details)
@@ -134,8 +164,8 @@ async def _booked(entry: Callable[..., None], *details: Any) -> None:
         log.exception("What was paid for cannot be written down:")
 
 
-def _in_doubt(error: Exception) -> bool:
+def _may_be_billed(error: Exception) -> bool:
     """Whether what ended without an answer may have been billed all the same."""
     if isinstance(error, UpstreamFailed | UpstreamTimeout):
-        return not error.again
+        return not error.safe_to_retry
     return not isinstance(error, StenoError)

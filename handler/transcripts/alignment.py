@@ -13,7 +13,7 @@ from math import inf, log
 from operator import itemgetter
 from unicodedata import east_asian_width
 
-from handler.recordings.speech_activity import Stretch
+from handler.recordings.speech_activity import SpeechInterval
 from handler.transcripts.transcript import Segment
 from handler.transcripts.words import Ending, Word, words
 
@@ -24,29 +24,44 @@ _DIGIT, _WIDE, _BETWEEN = 4.0, 3.0, 0.2
 _SPREAD = 0.22  # of the logarithm of how fast syllables are spoken
 _BLUR = 0.2  # seconds by which a stretch's length is uncertain
 _TIME = 0.25  # how much a stretch's length counts for the words in it; the rest is its syllables
-_EMPTY, _EMPTY_SECOND, _EMPTY_LONGEST = 1.7, 7.0, 2.0  # a stretch that holds a cough, a laugh, a neighbour, music
+_EMPTY, _EMPTY_SECOND, _EMPTY_LONGEST = (
+    1.7,
+    7.0,
+    2.0,
+)  # a stretch that holds a cough, a laugh, a neighbour, music
 _NO_PAUSE = (0.0, 0.25, 2.2)  # inside a stretch: behind a word, a comma, a full stop
-_PAUSE = ((1.6, 2.7), (0.0, 2.0), (0.0, 0.0))  # between two: at least, and for each second of the pause
+_PAUSE = (
+    (1.6, 2.7),
+    (0.0, 2.0),
+    (0.0, 0.0),
+)  # between two: at least, and for each second of the pause
 _LONGEST_PAUSE = 1.3
-_FASTEST, _LEAST_SECONDS = 3.5, 1.5  # no stretch holds more words than at so many times the usual speed
+_FASTEST, _LEAST_SECONDS = (
+    3.5,
+    1.5,
+)  # no stretch holds more words than at so many times the usual speed
 _WAYS = 100  # that are followed at once
 
-_SHARES = (1.0, 0.6, 0.35)  # of the stretches that may be speech; what remains is music, or a neighbour's
+_SHARES = (
+    1.0,
+    0.6,
+    0.35,
+)  # of the stretches that may be speech; what remains is music, or a neighbour's
 
 _BREATH_SECONDS = 0.6  # a pause that ends a segment wherever it is
 _LONG_SECONDS = 7.0  # a segment that ends at the next pause, or full stop
 _HARDLY = 0.01  # words of one stretch follow each other at once
 
 
-def lay(text: str, stretches: Sequence[Stretch]) -> tuple[Segment, ...]:
+def align(text: str, intervals: Sequence[SpeechInterval]) -> tuple[Segment, ...]:
     """The text's sentences and clauses, each with the time of the speech that it is laid on.
 
     Together they are the whole text; they never overlap. None where there is no text or no speech.
     """
     spoken = words(text)
-    if not spoken or not stretches:
+    if not spoken or not intervals:
         return ()
-    times = _times(spoken, stretches)
+    times = _times(spoken, intervals)
     segments: list[Segment] = []
     first = 0
     for number, (word, (_, end)) in enumerate(zip(spoken, times, strict=True)):
@@ -60,31 +75,37 @@ def lay(text: str, stretches: Sequence[Stretch]) -> tuple[Segment, ...]:
     return tuple(segments)
 
 
-def _times(spoken: Sequence[Word], stretches: Sequence[Stretch]) -> list[tuple[float, float]]:
+def _times(
+    spoken: Sequence[Word], intervals: Sequence[SpeechInterval]
+) -> list[tuple[float, float]]:
     """When each word begins and ends: inside a stretch, each takes its share."""
     times: list[tuple[float, float]] = []
-    behind = _laid(spoken, stretches)
-    for stretch, first, last in zip(stretches, [0, *behind], behind, strict=False):
+    behind = _assign_words(spoken, intervals)
+    for interval, first, last in zip(intervals, [0, *behind], behind, strict=False):
         said = [0.0, *accumulate(map(_length, spoken[first:last]))]
-        each = (stretch.end - stretch.start) / said[-1] if said[-1] else 0.0
-        times += ((stretch.start + begin * each, stretch.start + end * each) for begin, end in pairwise(said))
+        each = (interval.end - interval.start) / said[-1] if said[-1] else 0.0
+        times += (
+            (interval.start + begin * each, interval.start + end * each)
+            for begin, end in pairwise(said)
+        )
     return times
 
 
-def _laid(spoken: Sequence[Word], stretches: Sequence[Stretch]) -> list[int]:
+def _assign_words(spoken: Sequence[Word], intervals: Sequence[SpeechInterval]) -> list[int]:
     """For each stretch, how many words have been said at its end."""
-    seconds = sum(stretch.end - stretch.start for stretch in stretches)
-    syllables = sum(stretch.syllables for stretch in stretches)
+    seconds = sum(interval.end - interval.start for interval in intervals)
+    syllables = sum(interval.syllables for interval in intervals)
     rooms = [
-        _TIME * (stretch.end - stretch.start) + (1 - _TIME) * stretch.syllables * seconds / syllables
-        for stretch in stretches
+        _TIME * (interval.end - interval.start)
+        + (1 - _TIME) * interval.syllables * seconds / syllables
+        for interval in intervals
     ]
     pace = seconds / sum(map(_length, spoken))
-    return min(_likeliest(spoken, stretches, rooms, pace * share) for share in _SHARES)[1]
+    return min(_likeliest(spoken, intervals, rooms, pace * share) for share in _SHARES)[1]
 
 
 def _likeliest(
-    spoken: Sequence[Word], stretches: Sequence[Stretch], rooms: Sequence[float], pace: float
+    spoken: Sequence[Word], intervals: Sequence[SpeechInterval], rooms: Sequence[float], pace: float
 ) -> tuple[float, list[int]]:
     """What `_laid` says where a word of length 1 takes `pace` seconds, and how unlikely it is; each stretch has room
     for some seconds of words."""
@@ -92,8 +113,8 @@ def _likeliest(
     unpaused = [0.0, *accumulate(_NO_PAUSE[word.ending] for word in spoken)]
     endings = [word.ending for word in spoken]
     ways, steps = {0: 0.0}, []
-    for stretch, after, room in zip(stretches, [*stretches[1:], None], rooms, strict=True):
-        pause = min(after.start - stretch.end, _LONGEST_PAUSE) if after else 0.0
+    for interval, after, room in zip(intervals, [*intervals[1:], None], rooms, strict=True):
+        pause = min(after.start - interval.end, _LONGEST_PAUSE) if after else 0.0
         paused = [least + more * pause for least, more in _PAUSE]
         empty = _EMPTY + _EMPTY_SECOND * min(room, _EMPTY_LONGEST)
         reached: dict[int, tuple[float, int]] = {}
@@ -108,7 +129,9 @@ def _likeliest(
                     total += paused[endings[last - 1]] if last < len(spoken) else 0.0
                 if last not in reached or total < reached[last][0]:
                     reached[last] = total, first
-        ways = {last: total for last, (total, _) in nsmallest(_WAYS, reached.items(), key=itemgetter(1))}
+        ways = {
+            last: total for last, (total, _) in nsmallest(_WAYS, reached.items(), key=itemgetter(1))
+        }
         steps.append(reached)
     behind = [len(spoken)]
     for reached in reversed(steps[1:]):

@@ -21,7 +21,11 @@ _APART = 1.5  # seconds of pause that end a cue
 
 # What a reader minds, more or less.
 _CUE = 1.0
-_BREAK = {Ending.STOP: 0.0, Ending.COMMA: 1.0, Ending.NONE: 4.0}  # between two cues, behind such a word
+_BREAK = {
+    Ending.STOP: 0.0,
+    Ending.COMMA: 1.0,
+    Ending.NONE: 4.0,
+}  # between two cues, behind such a word
 _BREATH = 4.0  # so much less, for each second of pause there
 _INSIDE = 2.0  # a second of pause in the middle of a cue
 _SENTENCE = 0.8  # another sentence in the same cue
@@ -54,7 +58,9 @@ class _Spoken:
 def srt(segments: Iterable[Segment]) -> str:
     """The segments as SubRip subtitles."""
     return "\n".join(
-        f"{number}\n{_clock(cue.start, ',')} --> {_clock(cue.end, ',')}\n" + "\n".join(cue.lines) + "\n"
+        f"{number}\n{_clock(cue.start, ',')} --> {_clock(cue.end, ',')}\n"
+        + "\n".join(cue.lines)
+        + "\n"
         for number, cue in enumerate(cues(segments), start=1)
     )
 
@@ -62,7 +68,9 @@ def srt(segments: Iterable[Segment]) -> str:
 def vtt(segments: Iterable[Segment]) -> str:
     """The segments as WebVTT subtitles."""
     blocks = (
-        f"{_clock(cue.start, '.')} --> {_clock(cue.end, '.')}\n" + "\n".join(map(_escape, cue.lines)) + "\n"
+        f"{_clock(cue.start, '.')} --> {_clock(cue.end, '.')}\n"
+        + "\n".join(map(_escape, cue.lines))
+        + "\n"
         for cue in cues(segments)
     )
     return "\n".join(["WEBVTT\n", *blocks])
@@ -87,13 +95,23 @@ def _spoken(segments: Sequence[Segment]) -> Iterator[_Spoken]:
         start, end = segment.start * 1000, segment.end * 1000
         if after:  # a speaker who interrupts another
             end = min(end, after.start * 1000)
-        pieces = [(piece, _columns(piece.text)) for word in words(segment.text) for piece in _pieces(word)]
+        pieces = [
+            (piece, _columns(piece.text)) for word in words(segment.text) for piece in _pieces(word)
+        ]
         each = min(max(end - start, 0.0) / max(sum(columns for _, columns in pieces), 1), _SLOWEST)
         said, behind = 0, 0
         for piece, columns in pieces:
             spaced = piece.first > behind if behind else are_spaced(before, piece.text)
             begin, said = start + said * each, said + columns
-            yield _Spoken(piece.text, piece.ending, columns, begin, start + said * each, spaced, segment.speaker)
+            yield _Spoken(
+                piece.text,
+                piece.ending,
+                columns,
+                begin,
+                start + said * each,
+                spaced,
+                segment.speaker,
+            )
             behind = piece.last
         before = segment.text.rstrip() or before
 
@@ -176,7 +194,10 @@ def _lines(portion: Sequence[_Spoken]) -> tuple[str, ...]:
 def _times(portions: Sequence[Sequence[_Spoken]], end_of_sound: int) -> list[tuple[int, int]]:
     """From when to when each cue stands: as long as it is said, and longer where it takes longer to read."""
     starts = [round(portion[0].start) for portion in portions]
-    ends = [min(round(portion[-1].end), start + LONGEST) for portion, start in zip(portions, starts, strict=True)]
+    ends = [
+        min(round(portion[-1].end), start + LONGEST)
+        for portion, start in zip(portions, starts, strict=True)
+    ]
     for number, limit in enumerate([*starts[1:], end_of_sound]):
         free = ends[number - 1] if number else starts[0]
         start = max(starts[number], free)
@@ -184,13 +205,17 @@ def _times(portions: Sequence[Sequence[_Spoken]], end_of_sound: int) -> list[tup
         # What is too short even so may begin in the pause before.
         starts[number] = max(min(start, ends[number] - SHORTEST), free)
     for number, limit in enumerate([*starts[1:], end_of_sound]):
-        readable = starts[number] + min(_columns(_text(portions[number])) * 1000 // COLUMNS_A_SECOND, LONGEST)
+        readable = starts[number] + min(
+            _columns(_text(portions[number])) * 1000 // COLUMNS_A_SECOND, LONGEST
+        )
         ends[number] = max(ends[number], min(readable, limit))
     return list(zip(starts, ends, strict=True))
 
 
 def _text(portion: Sequence[_Spoken]) -> str:
-    return "".join(" " * (word.spaced and number > 0) + word.text for number, word in enumerate(portion))
+    return "".join(
+        " " * (word.spaced and number > 0) + word.text for number, word in enumerate(portion)
+    )
 
 
 def _columns(text: str) -> int:
@@ -207,7 +232,9 @@ def _width(letter: str) -> int:
 def _clock(milliseconds: int, decimal_mark: str) -> str:
     minutes, milliseconds = divmod(milliseconds, 60_000)
     hours, minutes = divmod(minutes, 60)
-    return f"{hours:02}:{minutes:02}:{milliseconds // 1000:02}{decimal_mark}{milliseconds % 1000:03}"
+    return (
+        f"{hours:02}:{minutes:02}:{milliseconds // 1000:02}{decimal_mark}{milliseconds % 1000:03}"
+    )
 
 
 def _escape(text: str) -> str:

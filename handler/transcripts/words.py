@@ -45,7 +45,13 @@ class Word:
     @property
     def ending(self) -> Ending:
         closing = self.text.rstrip(_CLOSING)[-1:]
-        return Ending.STOP if closing in _STOPS else Ending.COMMA if closing in _COMMAS else Ending.NONE
+        return (
+            Ending.STOP
+            if closing in _STOPS
+            else Ending.COMMA
+            if closing in _COMMAS
+            else Ending.NONE
+        )
 
 
 def words(text: str) -> list[Word]:

@@ -26,10 +26,10 @@ from handler.errors import (
 from handler.recordings.container import Container
 from handler.transcripts.transcript import Segment, Transcript
 from handler.upstream.daemon_threads import DaemonThreads
+from handler.upstream.errors import BUSY_SECONDS, timed_out
 from handler.upstream.file_view import FileView
 from handler.upstream.models import MODELS
 from handler.upstream.openai_sdk import Client, HTTPClient
-from handler.upstream.refusals import BUSY_SECONDS, too_late
 
 if TYPE_CHECKING:
     import httpx2
@@ -39,7 +39,11 @@ _TURNS = 2  # of the loop for everybody else, where hundreds of recordings are t
 _FIRST_BACKOFF_SECONDS = 0.5
 _NEARLY_ALL = 0.95  # of a model's longest answer
 _TOKENS_PER_SECOND = 10  # of sound
-_TOKENS_PER_LETTER = ((0x80, 0.25), (0x2E80, 0.4), (sys.maxunicode + 1, 1.0))  # Latin, most scripts, Chinese characters
+_TOKENS_PER_LETTER = (
+    (0x80, 0.25),
+    (0x2E80, 0.4),
+    (sys.maxunicode + 1, 1.0),
+)  # Latin, most scripts, Chinese characters
 _LATEST_SECONDS = 1e6
 
 
@@ -50,11 +54,16 @@ class Key(Protocol):
     def renew(self, refused: str) -> bool: ...
 
 
-class Speech:
+class UpstreamClient:
     """Sends recordings to the upstream, `most_at_once` of them at a time."""
 
     def __init__(
-        self, key: Key, base_url: str, most_at_once: int, *, transport: "httpx2.BaseTransport | None" = None
+        self,
+        key: Key,
+        base_url: str,
+        most_at_once: int,
+        *,
+        transport: "httpx2.BaseTransport | None" = None,
     ) -> None:
         self._key = key
         # Threads of its own stay when an event of Lambda's has been answered; the framework's end with each.
@@ -79,10 +88,10 @@ class Speech:
                 return await self._attempts(call, attempts)
         except TimeoutError:
             if call.give_up():
-                raise too_late() from None
+                raise timed_out() from None
             raise UpstreamBusy(
                 "The server had no time left to send the recording. Send it again.",
-                again=True,
+                safe_to_retry=True,
                 retry_after=BUSY_SECONDS,
             ) from None
         finally:
@@ -94,33 +103,41 @@ class Speech:
                 for _ in range(_TURNS):
                     await anyio.lowlevel.checkpoint()
                 # Given up at the deadline, the call ends by itself: its file is closed and its timeouts are the same.
-                return await asyncio.get_running_loop().run_in_executor(self._threads, self._send, call)
+                return await asyncio.get_running_loop().run_in_executor(
+                    self._threads, self._send, call
+                )
             except UpstreamError as error:
-                if error.again:
+                if error.safe_to_retry:
                     call.not_billed()
                 wait = error.retry_after
                 if wait is None:
                     jitter = random.uniform(0.75, 1.25)  # noqa: S311 - it is not a secret
                     wait = _FIRST_BACKOFF_SECONDS * (1 << attempt - 1) * jitter
-                if not error.again or attempt == attempts or time.monotonic() + wait >= call.deadline:
+                if (
+                    not error.safe_to_retry
+                    or attempt == attempts
+                    or time.monotonic() + wait >= call.deadline
+                ):
                     raise
                 await anyio.sleep(wait)
         raise AssertionError("the last attempt returns or raises")
 
     def _send(self, call: "_Call") -> Transcript:
-        with logs.about(**call.ids):
+        with logs.context(**call.ids):
             key = self._key.get()
             try:
-                return self._sent(call, key)
+                return self._request(call, key)
             except UpstreamCredentials:
                 call.not_billed()
                 if not self._key.renew(key):
                     raise
-            return self._sent(call, self._key.get())
+            return self._request(call, self._key.get())
 
-    def _sent(self, call: "_Call", key: str) -> Transcript:
+    def _request(self, call: "_Call", key: str) -> Transcript:
         if not (key.isascii() and key.isprintable()):  # no header can carry it
-            raise UpstreamCredentials("The server's key has characters that no key has. Was it pasted from a text?")
+            raise UpstreamCredentials(
+                "The server's key has characters that no key has. Was it pasted from a text?"
+            )
         client = self._client
         if client is None or client.api_key != key:
             client = self._client = Client(key, self._base_url, self._http)
@@ -134,7 +151,9 @@ class Speech:
 class _Call:
     """One recording on its way. Its thread asks before it sends, so that nothing is sent once the call is given up."""
 
-    def __init__(self, recording: BinaryIO, container: Container, parameters: dict[str, Any], deadline: float) -> None:
+    def __init__(
+        self, recording: BinaryIO, container: Container, parameters: dict[str, Any], deadline: float
+    ) -> None:
         self.recording = recording
         self.container = container
         self.parameters = parameters
@@ -166,14 +185,20 @@ class _Call:
 
 def _transcript(body: bytes, model: str, answer_format: str) -> Transcript:
     try:
-        return _read_answer(json.loads(body, parse_constant=_no_number, parse_float=_finite), model, answer_format)
+        return _read_answer(
+            json.loads(body, parse_constant=_no_number, parse_float=_finite), model, answer_format
+        )
     except (ValueError, TypeError, KeyError, AttributeError, RecursionError):
-        raise UpstreamFailed(f"The speech service answered 200 with something that is no {answer_format}.") from None
+        raise UpstreamFailed(
+            f"The speech service answered 200 with something that is no {answer_format}."
+        ) from None
 
 
 def _read_answer(answer: dict[str, Any], model: str, answer_format: str) -> Transcript:
     text = answer["text"].strip()
-    segments = tuple(sorted(map(_segment, answer.get("segments") or ()), key=lambda segment: segment.start))
+    segments = tuple(
+        sorted(map(_segment, answer.get("segments") or ()), key=lambda segment: segment.start)
+    )
     if answer_format != "json" and text and not segments and not answer.get("words"):
         raise ValueError("times were asked for and none came")
     usage = answer.get("usage") or {}
@@ -186,7 +211,8 @@ def _read_answer(answer: dict[str, Any], model: str, answer_format: str) -> Tran
         language=answer.get("language") or next(iter(languages), None),
         duration=answer.get("duration") or _billed(usage),
         seconds_billed=_billed(usage),
-        cut_off=(usage.get("output_tokens") or _tokens(text)) > _NEARLY_ALL * (most_tokens or math.inf),
+        cut_off=(usage.get("output_tokens") or _tokens(text))
+        > _NEARLY_ALL * (most_tokens or math.inf),
         answer=answer,
         answer_format=answer_format,
     )
@@ -219,4 +245,6 @@ def _billed(usage: dict[str, Any]) -> float | None:
 
 def _tokens(text: str) -> float:
     """About how many tokens a text was, where the answer does not say."""
-    return sum(next(tokens for end, tokens in _TOKENS_PER_LETTER if ord(letter) < end) for letter in text)
+    return sum(
+        next(tokens for end, tokens in _TOKENS_PER_LETTER if ord(letter) < end) for letter in text
+    )

@@ -29,7 +29,11 @@ class FileView(io.RawIOBase):
         return read
 
     def seek(self, offset: int, whence: int = os.SEEK_SET) -> int:
-        begin = {os.SEEK_SET: 0, os.SEEK_CUR: self._place, os.SEEK_END: os.fstat(self._number).st_size}
+        begin = {
+            os.SEEK_SET: 0,
+            os.SEEK_CUR: self._place,
+            os.SEEK_END: os.fstat(self._number).st_size,
+        }
         self._place = begin[whence] + offset
         return self._place
 

@@ -33,7 +33,11 @@ class LazyPackages(MetaPathFinder):
         if fullname != self._root and not fullname.startswith(f"{self._root}."):
             return None
         spec = PathFinder.find_spec(fullname, path, target)
-        if spec is None or spec.submodule_search_locations is None or type(spec.loader) is not SourceFileLoader:
+        if (
+            spec is None
+            or spec.submodule_search_locations is None
+            or type(spec.loader) is not SourceFileLoader
+        ):
             return None
         spec.loader = _LazyPackage(spec.loader.name, spec.loader.path)
         return spec

@@ -51,7 +51,9 @@ class Model:
         if self.shutdown is None or today < self.shutdown - WARN_BEFORE:
             return None
         if self.retired(today):
-            return f"OpenAI shut {self.name} down on {self.shutdown}; {DEFAULT_MODEL} answers for it."
+            return (
+                f"OpenAI shut {self.name} down on {self.shutdown}; {DEFAULT_MODEL} answers for it."
+            )
         return f"OpenAI shuts {self.name} down on {self.shutdown}; set WHISPER_MODEL={DEFAULT_MODEL} before."
 
 
@@ -63,7 +65,9 @@ MODELS = {
         Model("gpt-transcribe", several_languages=True, keywords=True),
         Model("gpt-4o-transcribe", logprobs=True, chunking=True, shutdown=_SHUTDOWN),
         Model("gpt-4o-mini-transcribe", logprobs=True, chunking=True, shutdown=_SHUTDOWN),
-        Model("gpt-4o-mini-transcribe-2025-12-15", logprobs=True, chunking=True, shutdown=_SHUTDOWN),
+        Model(
+            "gpt-4o-mini-transcribe-2025-12-15", logprobs=True, chunking=True, shutdown=_SHUTDOWN
+        ),
         Model(
             "gpt-4o-transcribe-diarize",
             timed_format="diarized_json",
@@ -72,7 +76,13 @@ MODELS = {
             chunking=True,
             shutdown=_SHUTDOWN,
         ),
-        Model("whisper-1", timed_format="verbose_json", word_times=True, most_tokens=None, shutdown=_SHUTDOWN),
+        Model(
+            "whisper-1",
+            timed_format="verbose_json",
+            word_times=True,
+            most_tokens=None,
+            shutdown=_SHUTDOWN,
+        ),
     )
 }
 
@@ -116,7 +126,9 @@ class Models:
         name = name or self.default
         model = serving(name, self.today(), self.base_url)
         if model is None:
-            raise InvalidOption("model", f"There is no model `{name[:100]}`. There are: {', '.join(MODELS)}.")
+            raise InvalidOption(
+                "model", f"There is no model `{name[:100]}`. There are: {', '.join(MODELS)}."
+            )
         return model
 
     def listed(self) -> list[Model]:

@@ -17,7 +17,7 @@ import httpx2
 
 from handler.errors import UpstreamFailed
 from handler.upstream import lazy_types
-from handler.upstream.refusals import refused, too_late, unanswered
+from handler.upstream.errors import connection_error, error_from_response, timed_out
 
 lazy_types.install()
 
@@ -38,7 +38,9 @@ class Client(openai.OpenAI):
     def __init__(self, key: str, base_url: str, http: httpx2.Client) -> None:
         super().__init__(api_key=key, base_url=base_url, http_client=http, max_retries=0)
 
-    def transcription(self, file: tuple[str, BinaryIO, str], parameters: Mapping[str, Any], seconds: float) -> bytes:
+    def transcription(
+        self, file: tuple[str, BinaryIO, str], parameters: Mapping[str, Any], seconds: float
+    ) -> bytes:
         """Return the body of the response to one request.
 
         `seconds` limits connecting, sending and reading, each. Raises one of errors.py.
@@ -48,17 +50,24 @@ class Client(openai.OpenAI):
         try:
             answer = create(file=file, timeout=timeout, **parameters)
         except openai.APIStatusError as error:
-            raise refused(error, self.api_key) from None
+            raise error_from_response(error, self.api_key) from None
         except openai.APIConnectionError as error:
-            raise unanswered(error.__cause__ or error) from None
-        log.info("The upstream has answered the request %s.", answer.headers.get("x-request-id", "without an id"))
+            raise connection_error(error.__cause__ or error) from None
+        log.info(
+            "The upstream has answered the request %s.",
+            answer.headers.get("x-request-id", "without an id"),
+        )
         body: bytes = answer.content
         return body
 
     @property
     def default_headers(self) -> dict[str, str | openai.Omit]:
         """Without those that the SDK takes from the environment."""
-        return {"Accept": "application/json", "User-Agent": self.user_agent, **self.platform_headers()}
+        return {
+            "Accept": "application/json",
+            "User-Agent": self.user_agent,
+            **self.platform_headers(),
+        }
 
 
 class HTTPClient(httpx2.Client):
@@ -81,7 +90,11 @@ class HTTPClient(httpx2.Client):
             body = _body(answer, deadline)
         finally:
             answer.close()
-        headers = [(name, value) for name, value in answer.headers.multi_items() if name not in _OF_THE_TRANSFER]
+        headers = [
+            (name, value)
+            for name, value in answer.headers.multi_items()
+            if name not in _OF_THE_TRANSFER
+        ]
         return httpx2.Response(answer.status_code, headers=headers, content=body, request=request)
 
 
@@ -112,7 +125,7 @@ def _body(answer: httpx2.Response, deadline: float) -> bytes:
     for chunk in answer.iter_bytes():
         body += chunk
         if time.monotonic() > deadline:
-            raise too_late()
+            raise timed_out()
         if len(body) > _MOST_ANSWER_BYTES:
             raise UpstreamFailed("The speech service's answer is too long to be a transcript.")
     return bytes(body)

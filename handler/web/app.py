@@ -9,8 +9,8 @@ from handler import __version__
 from handler.services import Services, build_services
 from handler.settings import Settings
 from handler.web import job_routes, openapi, pages, routes
-from handler.web.drain import DrainRefused
-from handler.web.error_handlers import AnswerBugs, add_error_handlers
+from handler.web.drain import DrainRejectedBody
+from handler.web.error_handlers import HandleUnexpectedErrors, add_error_handlers
 from handler.web.request_id import RequestId
 
 log = logging.getLogger("steno")
@@ -19,7 +19,7 @@ log = logging.getLogger("steno")
 def create_app(settings: Settings, services: Services | None = None) -> FastAPI:
     """The application; `services` replace those that the settings describe."""
     services = services or build_services(settings)
-    app = openapi.Documented(
+    app = openapi.DocumentedApp(
         title="Steno",
         summary="Speech to text that you own.",
         version=__version__,
@@ -27,16 +27,20 @@ def create_app(settings: Settings, services: Services | None = None) -> FastAPI:
         docs_url=None,  # it is a page of ours
         redoc_url=None,
         generate_unique_id_function=lambda route: route.name,
-        telemetry={"tracing": False, "metrics": False, "logs": False},  # which nothing here collects
+        telemetry={
+            "tracing": False,
+            "metrics": False,
+            "logs": False,
+        },  # which nothing here collects
     )
     app.state.services = services
-    app.include_router(routes.open_router)
-    app.include_router(routes.closed_router)
+    app.include_router(routes.public_router)
+    app.include_router(routes.authenticated_router)
     app.include_router(job_routes.router)
     app.include_router(pages.router)
     add_error_handlers(app)
-    app.add_middleware(AnswerBugs)
-    app.add_middleware(DrainRefused)
+    app.add_middleware(HandleUnexpectedErrors)
+    app.add_middleware(DrainRejectedBody)
     app.add_middleware(
         CORSMiddleware,
         allow_origins=settings.allowed_origins,

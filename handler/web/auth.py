@@ -26,11 +26,15 @@ ServicesDep = Annotated[Services, Depends(_services)]
 bearer = HTTPBearer(auto_error=False)  # a closed router depends on it for the document's sake
 
 
-async def _authorize(request: Request, services: Services, credentials: HTTPAuthorizationCredentials | None) -> None:
+async def _authorize(
+    request: Request, services: Services, credentials: HTTPAuthorizationCredentials | None
+) -> None:
     auth = services.settings.auth
     origin = request.headers.get("origin")
-    if auth == "open" and origin and not _welcome(origin, request, services):
-        raise Unauthorized(f"Pages of {origin[:200]} may not call this server: ALLOWED_ORIGINS does not name them.")
+    if auth == "open" and origin and not _is_allowed_origin(origin, request, services):
+        raise Unauthorized(
+            f"Pages of {origin[:200]} may not call this server: ALLOWED_ORIGINS does not name them."
+        )
     if auth == "jwt" and not subject(request):
         raise Unauthorized("Send a token of the configured issuer as `Authorization: Bearer ...`.")
     if auth == "token":
@@ -40,17 +44,17 @@ async def _authorize(request: Request, services: Services, credentials: HTTPAuth
             raise Unauthorized("Send the server's access token as `Authorization: Bearer ...`.")
 
 
-def _welcome(origin: str, request: Request, services: Services) -> bool:
+def _is_allowed_origin(origin: str, request: Request, services: Services) -> bool:
     """CORS keeps a stranger's page from reading answers, but not from sending recordings that somebody pays for."""
     settings, host = services.settings, request.headers.get("host", "")
     if origin in settings.allowed_origins or "*" in settings.allowed_origins:
         return True
     # API Gateway answers to its own names alone.
-    ours = settings.aws_lambda_function_name is not None or _leads_here_alone(host)
+    ours = settings.aws_lambda_function_name is not None or _is_local_host(host)
     return ours and origin in (f"http://{host}", f"https://{host}")
 
 
-def _leads_here_alone(host: str) -> bool:
+def _is_local_host(host: str) -> bool:
     """Whether no stranger can have a page at that host: an address, or `localhost`. A name leads where its owner says,
     which may be here once his page is loaded (DNS rebinding)."""
     match = re.fullmatch(r"\[?([^\[\]@]+?)\]?(:[0-9]+)?", host)
@@ -81,7 +85,9 @@ class AuthenticatedRoute(APIRoute):
 async def _caller(request: Request, services: ServicesDep) -> Caller:
     owner = subject(request) or ""
     address = request.client.host if request.client else ""
-    return Caller(owner, owner or (SHARED_ACCOUNT if services.settings.auth == "token" else address))
+    return Caller(
+        owner, owner or (SHARED_ACCOUNT if services.settings.auth == "token" else address)
+    )
 
 
 CallerDep = Annotated[Caller, Depends(_caller)]

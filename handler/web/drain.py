@@ -7,7 +7,7 @@ _MAX_BYTES = 32 * 1024 * 1024
 _MAX_SECONDS = 5.0
 
 
-class DrainRefused:
+class DrainRejectedBody:
     """Reads and throws away, for a bounded while, what a refused request still sends; without, the connection resets.
 
     A client that waits for `100 Continue` has sent nothing yet and needs no draining.
@@ -21,7 +21,9 @@ class DrainRefused:
         if scope["type"] != "http":
             await self._app(scope, receive, send)
             return
-        body = _Body(receive, self._max_seconds, waits=(b"expect", b"100-continue") in scope["headers"])
+        body = _Body(
+            receive, self._max_seconds, waits=(b"expect", b"100-continue") in scope["headers"]
+        )
 
         async def send_drained(message: Message) -> None:
             if message["type"] == "http.response.start" and message["status"] >= 400:

@@ -38,7 +38,7 @@ def add_error_handlers(app: FastAPI) -> None:
 async def _answer_error(request: Request, error: Exception) -> Response:
     known = _known(request, error)
     if not isinstance(known, JobFailed):  # which was counted when the job failed
-        request.app.state.services.metrics.tell(known.code, Failures=1)
+        request.app.state.services.metrics.emit(known.code, Failures=1)
     if known.status >= 500:
         log.warning("%s: %s", known.code, known.detail)
     in_openai_shape = request.url.path.startswith("/v1/")
@@ -49,7 +49,9 @@ def _known(request: Request, error: Exception) -> StenoError:
     if isinstance(error, StenoError):
         return error
     if isinstance(error, HTTPException) and error.status_code == 405:
-        return MethodNotAllowed(", ".join(filter(partial(_takes, request), ("DELETE", "GET", "POST"))))
+        return MethodNotAllowed(
+            ", ".join(filter(partial(_takes, request), ("DELETE", "GET", "POST")))
+        )
     if isinstance(error, HTTPException) and error.status_code == 400:
         return InvalidRequest("The body cannot be read; send JSON in UTF-8, not nested too deep.")
     if isinstance(error, HTTPException):
@@ -57,7 +59,9 @@ def _known(request: Request, error: Exception) -> StenoError:
     if isinstance(error, RequestValidationError):
         return _invalid(error)
     if is_outage(error):
-        return StorageUnavailable("AWS, where Steno keeps its jobs and its books, does not answer. Try again.")
+        return StorageUnavailable(
+            "AWS, where Steno keeps its jobs and its books, does not answer. Try again."
+        )
     return StenoError(f"Internal error. See the server's log (request {request_id()}).")
 
 
@@ -73,13 +77,19 @@ def _invalid(error: RequestValidationError) -> StenoError:
     if first["type"] == "json_invalid":
         return InvalidRequest(f"The body is no well-formed JSON: {first['ctx']['error']}.")
     if len(first["loc"]) == 1:
-        return InvalidRequest("Send a JSON object, with the header `Content-Type: application/json`.")
+        return InvalidRequest(
+            "Send a JSON object, with the header `Content-Type: application/json`."
+        )
     name = str(first["loc"][1])
     reason = f"`{name[:100]}`: {remedy(first)}."
-    return InvalidOption(name, reason) if name in OpenAIOptions.model_fields else InvalidRequest(reason)
+    return (
+        InvalidOption(name, reason)
+        if name in OpenAIOptions.model_fields
+        else InvalidRequest(reason)
+    )
 
 
-class AnswerBugs:
+class HandleUnexpectedErrors:
     """Answers what nobody foresaw, inside the middleware of CORS: outside, a browser would see no answer at all."""
 
     def __init__(self, app: ASGIApp) -> None:

@@ -32,7 +32,9 @@ async def received_form(request: Request, max_bytes: int) -> AsyncIterator[Form]
     """The request's form, its recording at most `max_bytes` long; the temp file is gone at the end."""
     boundary = _boundary(request)
     claimed = request.headers.get("content-length", "")
-    if claimed.isdecimal() and (len(claimed) > _MOST_DIGITS or int(claimed) > _most_bytes(max_bytes)):
+    if claimed.isdecimal() and (
+        len(claimed) > _MOST_DIGITS or int(claimed) > _most_bytes(max_bytes)
+    ):
         raise _too_large(max_bytes)
     with TemporaryFile(prefix="steno-") as file:
         form = Form(file)
@@ -87,7 +89,9 @@ class _Reader:
     def begin_part(self) -> None:
         self._parts += 1
         if self._parts > _MAX_PARTS:
-            raise InvalidRequest(f"The form has more than {_MAX_PARTS:,} parts; send fewer `keywords`.")
+            raise InvalidRequest(
+                f"The form has more than {_MAX_PARTS:,} parts; send fewer `keywords`."
+            )
         self._disposition = b""
         self._text.clear()
 
@@ -111,9 +115,13 @@ class _Reader:
         if self._name == "file":
             self._recordings += 1
             if self._recordings > 1:
-                raise InvalidRequest("The form has more than one `file`; send one recording a request.")
+                raise InvalidRequest(
+                    "The form has more than one `file`; send one recording a request."
+                )
         elif b"filename" in parameters:
-            raise InvalidRequest(f"The recording belongs in the field `file`, not `{self._name[:100]}`.")
+            raise InvalidRequest(
+                f"The recording belongs in the field `file`, not `{self._name[:100]}`."
+            )
 
     def take_data(self, data: bytes, start: int, end: int) -> None:
         piece = memoryview(data)[start:end]
@@ -126,7 +134,9 @@ class _Reader:
         else:
             self._field_bytes += len(piece)
             if self._field_bytes > _MAX_FIELDS_BYTES:
-                raise InvalidRequest(f"The fields beside `file` are longer than {_MAX_FIELDS_BYTES:,} bytes.")
+                raise InvalidRequest(
+                    f"The fields beside `file` are longer than {_MAX_FIELDS_BYTES:,} bytes."
+                )
             self._text += piece
 
     def end_part(self) -> None:
@@ -142,7 +152,9 @@ class _Reader:
 
     def finish(self) -> None:
         if not self._ended:
-            raise InvalidRequest("The form stops before its last boundary; a part of the recording is missing.")
+            raise InvalidRequest(
+                "The form stops before its last boundary; a part of the recording is missing."
+            )
         if not self._recordings:
             raise InvalidRequest("The form has no `file`; the recording belongs there.")
         self._form.recording.seek(0)
@@ -158,7 +170,9 @@ def _boundary(request: Request) -> bytes:
     if kind != b"multipart/form-data":
         raise InvalidRequest("Send the recording as `multipart/form-data`, in the field `file`.")
     if not parameters.get(b"boundary"):
-        raise InvalidRequest("The Content-Type of the form names no boundary. Let your HTTP client set that header.")
+        raise InvalidRequest(
+            "The Content-Type of the form names no boundary. Let your HTTP client set that header."
+        )
     return parameters[b"boundary"]
 
 

@@ -18,7 +18,7 @@ from handler.errors import (
     UnsupportedMedia,
 )
 from handler.jobs.job import Job
-from handler.jobs.parts import spent_on
+from handler.jobs.parts import seconds_paid_for
 from handler.jobs.stalled import is_stalled
 from handler.services import Services
 from handler.transcription.options import FormatName, TranscribeOptions
@@ -42,8 +42,12 @@ class Upload(TranscribeOptions):
     """What is going to be uploaded, and how it is to be transcribed."""
 
     filename: str = Field("", max_length=1000)
-    content_type: str = Field("", description="As the browser says it; empty where it says nothing.", max_length=200)
-    size: int = Field(description="Bytes. The form takes no more than that.", json_schema_extra={"minimum": 1})
+    content_type: str = Field(
+        "", description="As the browser says it; empty where it says nothing.", max_length=200
+    )
+    size: int = Field(
+        description="Bytes. The form takes no more than that.", json_schema_extra={"minimum": 1}
+    )
 
 
 @router.post("/uploads", status_code=201, responses=openapi.UPLOADS)
@@ -70,12 +74,18 @@ def _check(upload: Upload, services: Services) -> None:
     if upload.size <= 0:
         raise EmptyRecording("The recording has no bytes: nothing was recorded.")
     if upload.size > limit:
-        raise RecordingTooLarge(f"The recording is larger than {limit:,} bytes, the most that this server takes.")
+        raise RecordingTooLarge(
+            f"The recording is larger than {limit:,} bytes, the most that this server takes."
+        )
     kind = upload.content_type.partition(";")[0].strip().lower()
-    a_header = upload.content_type.isascii() and upload.content_type.isprintable()  # which the bucket keeps, and sends
+    a_header = (
+        upload.content_type.isascii() and upload.content_type.isprintable()
+    )  # which the bucket keeps, and sends
     if kind and kind != _ANY_TYPE and not (kind.startswith(("audio/", "video/")) and a_header):
-        raise UnsupportedMedia(f"{kind[:100]} is no audio or video. Leave content_type empty if it is not known.")
-    upload.for_model(services.models.get(upload.model), services.models.today())
+        raise UnsupportedMedia(
+            f"{kind[:100]} is no audio or video. Leave content_type empty if it is not known."
+        )
+    upload.upstream_parameters(services.models.get(upload.model), services.models.today())
 
 
 @router.get("/transcriptions/{identity}", responses=openapi.JOB)
@@ -100,7 +110,9 @@ async def transcript(
         raise NotReady("The job is not finished yet.", responses.poll_seconds(job))
     whole = await anyio.to_thread.run_sync(services.jobs.transcript, job)
     if response_format in TIMED_FORMATS and whole.text and not whole.segments:
-        raise InvalidOption("response_format", f"{whole.model} gave no times, and {response_format} needs them.")
+        raise InvalidOption(
+            "response_format", f"{whole.model} gave no times, and {response_format} needs them."
+        )
     return await anyio.to_thread.run_sync(responses.transcription, whole, response_format)
 
 
@@ -125,11 +137,13 @@ def _read(services: Services, identity: str, owner: str) -> tuple[Job, str]:
     job = jobs.get(identity, owner, consistent=False)
     if is_stalled(job):
         log.error("Job %s has made no progress for hours.", job.id)
-        services.metrics.tell(JobsStalled=1)
+        services.metrics.emit(JobsStalled=1)
     if job.status == "completed":
         return job, jobs.transcript(job).text
     if job.status not in ("processing", "failed"):
         return job, ""
     saved = jobs.parts.saved(identity, job.generation, consistent=False)
-    paid = job.paid_earlier + spent_on(saved)
-    return replace(job, done=len(saved), seconds_paid=round(paid, 3)), joined_text(part.text for part in saved)
+    paid = job.paid_earlier + seconds_paid_for(saved)
+    return replace(job, done=len(saved), seconds_paid=round(paid, 3)), joined_text(
+        part.text for part in saved
+    )

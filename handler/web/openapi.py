@@ -16,21 +16,27 @@ from handler.upstream.models import MODEL_NAME, is_openai
 _SCHEMAS = "#/components/schemas/"
 
 
-class Documented(FastAPI):
+class DocumentedApp(FastAPI):
     """An application whose document is whole, and true of its settings."""
 
     def openapi(self) -> dict[str, Any]:
         document, settings = super().openapi(), self.state.services.settings
         upload = document["components"]["schemas"]["Upload"]
         upload["properties"]["size"]["maximum"] = settings.max_upload_bytes
-        forms = {"Form": _form(TranscribeOptions), "OpenAIForm": _form(OpenAIOptions), "Upload": upload}
+        forms = {
+            "Form": _form(TranscribeOptions),
+            "OpenAIForm": _form(OpenAIOptions),
+            "Upload": upload,
+        }
         if not is_openai(settings.openai_base_url):
             for form in forms.values():
                 _allow_any_model(form["properties"]["model"])
         document["components"]["schemas"] = _schemas() | forms
         if settings.auth == "open":
             document["components"].pop("securitySchemes", None)
-        for operation in (operation for path in document["paths"].values() for operation in path.values()):
+        for operation in (
+            operation for path in document["paths"].values() for operation in path.values()
+        ):
             # FastAPI says so of every route with a parameter, but those in an address may be any text.
             if "HTTPValidationError" in str(operation["responses"].get("422")):
                 del operation["responses"]["422"]
@@ -46,7 +52,8 @@ def _schemas() -> dict[str, Any]:
     from handler.web import schemas
 
     _, told = TypeAdapter.json_schemas(
-        [(body, "serialization", TypeAdapter(body)) for body in schemas.ALL], ref_template=_SCHEMAS + "{model}"
+        [(body, "serialization", TypeAdapter(body)) for body in schemas.ALL],
+        ref_template=_SCHEMAS + "{model}",
     )
     found: dict[str, Any] = told["$defs"]
     for schema in found.values():
@@ -59,7 +66,9 @@ def _schemas() -> dict[str, Any]:
 
 def _allow_any_model(option: dict[str, Any]) -> None:
     """Another upstream than OpenAI may have any model."""
-    option["description"] = "The name of any of the upstream's models; without it, the server's own choice."
+    option["description"] = (
+        "The name of any of the upstream's models; without it, the server's own choice."
+    )
     for kind in (option, *option.get("anyOf", ())):
         if kind.pop("enum", None):
             kind["pattern"] = f"^({MODEL_NAME.pattern})?$"
@@ -71,7 +80,11 @@ def _kinds(error: type[StenoError]) -> list[type[StenoError]]:
 
 def _form(options: type[Options]) -> dict[str, Any]:
     """The multipart form with a recording and those options; a field that is not sent is not null."""
-    recording = {"type": "string", "format": "binary", "description": "The recording: audio or video."}
+    recording = {
+        "type": "string",
+        "format": "binary",
+        "description": "The recording: audio or video.",
+    }
     schema = options.model_json_schema()
     for option in schema["properties"].values():
         option.update(*(kind for kind in option.pop("anyOf", []) if kind != {"type": "null"}))
@@ -99,7 +112,11 @@ def _header(description: str, kind: str = "string", *, required: bool = True) ->
 _PROBLEM, _OPENAI_ERROR = _content("Problem", "application/problem+json"), _content("OpenAIError")
 _LOCATION = {"Location": _header("The job's address.")}
 _AGAIN = {"Retry-After": _header("Seconds after which to ask again.", "integer")}
-_LATER = {"Retry-After": _header("Seconds after which to ask again, where that helps.", "integer", required=False)}
+_LATER = {
+    "Retry-After": _header(
+        "Seconds after which to ask again, where that helps.", "integer", required=False
+    )
+}
 _ADVICE = {
     401: {"WWW-Authenticate": _header("`Bearer`.")},
     409: _LATER,
@@ -173,20 +190,33 @@ def _transcript(*bodies: str) -> dict[str, Any]:
         "description": "What was said.",
         "headers": {"Steno-Model": _header("The model that heard it.")},
         "content": {
-            "application/json": {"schema": {"anyOf": [{"$ref": _SCHEMAS + body} for body in bodies]}},
+            "application/json": {
+                "schema": {"anyOf": [{"$ref": _SCHEMAS + body} for body in bodies]}
+            },
             "text/plain": {"schema": {"type": "string"}},
         },
     }
 
 
 def _job(description: str, headers: dict[str, Any], body: str = "Job") -> dict[str, Any]:
-    return {"description": description, "headers": headers, "content": _content(body), "links": _LINKS}
+    return {
+        "description": description,
+        "headers": headers,
+        "content": _content(body),
+        "links": _LINKS,
+    }
 
 
 _OURS = _transcript("Transcript", "VerboseTranscript")
 
-HEALTH = {200: {"description": "Steno is up.", "content": _content("Health")}, **_problems(StenoError)}
-CONFIG = {200: {"description": "What a client needs to know.", "content": _content("Config")}, **_problems(StenoError)}
+HEALTH = {
+    200: {"description": "Steno is up.", "content": _content("Health")},
+    **_problems(StenoError),
+}
+CONFIG = {
+    200: {"description": "What a client needs to know.", "content": _content("Config")},
+    **_problems(StenoError),
+}
 TRANSCRIBE: dict[str, Any] = {
     "openapi_extra": _form_of("Form"),
     "responses": {
@@ -217,6 +247,11 @@ UPLOADS = {
 }
 JOB = {200: _job("How the job stands.", _LATER), **_problems(*_JOB)}
 TRANSCRIPT = {200: _OURS, **_problems(errors.NotReady, errors.InvalidOption, *_JOB)}
-TRANSCRIPT[409]["description"] += " before the job is finished; the `code` of its error if it failed"
-RETRY = {202: _job("The job, which begins again.", {**_LOCATION, **_LATER}), **_problems(errors.NotFailed, *_JOB)}
+TRANSCRIPT[409]["description"] += (
+    " before the job is finished; the `code` of its error if it failed"
+)
+RETRY = {
+    202: _job("The job, which begins again.", {**_LOCATION, **_LATER}),
+    **_problems(errors.NotFailed, *_JOB),
+}
 DELETE = {204: {"description": "All of it is gone."}, **_problems(*_JOB)}

@@ -4,7 +4,7 @@ from uuid import uuid4
 
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
-from handler.logs import about
+from handler.logs import context
 
 HEADER = "x-request-id"
 
@@ -23,8 +23,11 @@ class RequestId:
 
         async def send_with_id(message: Message) -> None:
             if message["type"] == "http.response.start":
-                message = {**message, "headers": [*message["headers"], (HEADER.encode(), identity.encode())]}
+                message = {
+                    **message,
+                    "headers": [*message["headers"], (HEADER.encode(), identity.encode())],
+                }
             await send(message)
 
-        with about(request=identity):
+        with context(request=identity):
             await self._app(scope, receive, send_with_id)

@@ -34,10 +34,10 @@ _LONGEST_POLL_SECONDS = 15
 def transcription(transcript: Transcript, response_format: str) -> Response:
     """The answer of `/api/transcribe`."""
     if (text := rendered(transcript, response_format)) is not None:
-        return PlainTextResponse(text, headers=_made_by(transcript))
+        return PlainTextResponse(text, headers=_model_header(transcript))
     if response_format == "json":
         words: schemas.Transcript = {"transcript": transcript.text}
-        return JSONResponse(words, headers=_made_by(transcript))
+        return JSONResponse(words, headers=_model_header(transcript))
     body: schemas.VerboseTranscript = {
         "transcript": transcript.text,
         "language": transcript.language,
@@ -46,18 +46,20 @@ def transcription(transcript: Transcript, response_format: str) -> Response:
         "no_speech": not transcript.text,
         "model": transcript.model,
     }
-    return JSONResponse(body, headers=_made_by(transcript))
+    return JSONResponse(body, headers=_model_header(transcript))
 
 
 def openai_transcription(transcript: Transcript, response_format: str) -> Response:
     """The answer of `/v1/audio/transcriptions`: the upstream's own body where it was asked in the same format."""
     if (text := rendered(transcript, response_format)) is not None:
-        return PlainTextResponse(text, headers=_made_by(transcript))
+        return PlainTextResponse(text, headers=_model_header(transcript))
     if transcript.answer and response_format == transcript.answer_format:
-        return JSONResponse(transcript.answer, headers=_made_by(transcript))
+        return JSONResponse(transcript.answer, headers=_model_header(transcript))
     if response_format == "json":
         usage = {"type": "duration", "seconds": ceil(transcript.duration or 0)}
-        return JSONResponse({"text": transcript.text, "usage": usage}, headers=_made_by(transcript))
+        return JSONResponse(
+            {"text": transcript.text, "usage": usage}, headers=_model_header(transcript)
+        )
     body = {
         "task": "transcribe",
         "language": transcript.language or "",
@@ -65,7 +67,7 @@ def openai_transcription(transcript: Transcript, response_format: str) -> Respon
         "text": transcript.text,
         "segments": _segments(transcript),
     }
-    return JSONResponse(body, headers=_made_by(transcript))
+    return JSONResponse(body, headers=_model_header(transcript))
 
 
 def job(job: Job, text: str, status: int = 200) -> Response:
@@ -92,7 +94,10 @@ def job(job: Job, text: str, status: int = 200) -> Response:
 def poll_seconds(job: Job) -> int:
     """Return after how many seconds to ask for a job again: longer, the longer it takes."""
     age = time.time() - job.created_at
-    return next((seconds for younger, seconds in _POLL_SECONDS_BY_AGE if age < younger), _LONGEST_POLL_SECONDS)
+    return next(
+        (seconds for younger, seconds in _POLL_SECONDS_BY_AGE if age < younger),
+        _LONGEST_POLL_SECONDS,
+    )
 
 
 def _progress(job: Job) -> "schemas.Progress":
@@ -111,14 +116,16 @@ def date(seconds: float) -> str:
     return datetime.fromtimestamp(seconds, UTC).isoformat(timespec="seconds").replace("+00:00", "Z")
 
 
-def _made_by(transcript: Transcript) -> dict[str, str]:
+def _model_header(transcript: Transcript) -> dict[str, str]:
     return {"Steno-Model": transcript.model}
 
 
 def _segments(transcript: Transcript) -> "list[schemas.Segment]":
     listed: list[schemas.Segment] = []
     for number, segment in enumerate(transcript.segments):
-        listed.append({"id": number, "start": segment.start, "end": segment.end, "text": segment.text})
+        listed.append(
+            {"id": number, "start": segment.start, "end": segment.end, "text": segment.text}
+        )
         if segment.speaker is not None:
             listed[-1]["speaker"] = segment.speaker
     return listed
@@ -138,20 +145,24 @@ def problem(error: StenoError) -> Response:
         "code": error.code,
         "request_id": request_id(),
     }
-    return ProblemResponse(body, status, headers=_advice(error))
+    return ProblemResponse(body, status, headers=_problem_headers(error))
 
 
 def openai_error(error: StenoError) -> Response:
     """OpenAI's shape; the SDKs obey `x-should-retry`, so that they never pay twice nor knock at a locked door."""
     body: schemas.OpenAIErrorDetail = {
         "message": _utf8(error.detail),
-        "type": "invalid_request_error" if error.status < HTTPStatus.INTERNAL_SERVER_ERROR else "server_error",
+        "type": "invalid_request_error"
+        if error.status < HTTPStatus.INTERNAL_SERVER_ERROR
+        else "server_error",
         "param": error.option if isinstance(error, InvalidOption) else None,
         "code": error.code,
     }
-    headers = _advice(error)
+    headers = _problem_headers(error)
     if error.status >= HTTPStatus.INTERNAL_SERVER_ERROR:
-        again = isinstance(error, StorageUnavailable) or (isinstance(error, UpstreamError) and error.again)
+        again = isinstance(error, StorageUnavailable) or (
+            isinstance(error, UpstreamError) and error.safe_to_retry
+        )
         headers["x-should-retry"] = "true" if again else "false"
     return JSONResponse({"error": body}, HTTPStatus(error.status), headers=headers)
 
@@ -161,7 +172,7 @@ def _utf8(text: str) -> str:
     return text.encode(errors="replace").decode()
 
 
-def _advice(error: StenoError) -> dict[str, str]:
+def _problem_headers(error: StenoError) -> dict[str, str]:
     headers = {"Location": address(error.job)} if error.job else {}
     if error.status == HTTPStatus.UNAUTHORIZED:
         headers["WWW-Authenticate"] = "Bearer"

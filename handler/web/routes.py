@@ -20,11 +20,11 @@ from handler.web.form import received_form
 if TYPE_CHECKING:
     from handler.web import schemas
 
-open_router = APIRouter(prefix="/api")
-closed_router = APIRouter(route_class=AuthenticatedRoute, dependencies=[Depends(bearer)])
+public_router = APIRouter(prefix="/api")
+authenticated_router = APIRouter(route_class=AuthenticatedRoute, dependencies=[Depends(bearer)])
 
 
-@open_router.get("/health", responses=openapi.HEALTH)
+@public_router.get("/health", responses=openapi.HEALTH)
 async def health(services: ServicesDep) -> Response:
     """Whether Steno is up, and how long its model will be."""
     models = services.models
@@ -37,19 +37,21 @@ async def health(services: ServicesDep) -> Response:
     return JSONResponse(body)
 
 
-@open_router.get("/config", responses=openapi.CONFIG)
+@public_router.get("/config", responses=openapi.CONFIG)
 async def config(services: ServicesDep) -> Response:
     """What a client needs to choose its way; `upload_max_bytes` is null where there are no uploads."""
     body: schemas.Config = {
         "direct_max_bytes": services.settings.max_audio_bytes,
-        "upload_max_bytes": services.settings.max_upload_bytes if services.settings.bucket_name else None,
+        "upload_max_bytes": services.settings.max_upload_bytes
+        if services.settings.bucket_name
+        else None,
         "model": services.models.get().name,
         "auth": services.settings.auth,
     }
     return JSONResponse(body)
 
 
-@closed_router.post("/api/transcribe", **openapi.TRANSCRIBE)
+@authenticated_router.post("/api/transcribe", **openapi.TRANSCRIBE)
 async def transcribe(request: Request, services: ServicesDep, caller: CallerDep) -> Response:
     """A recording in, its words out; 202 where that takes longer than the request may, with the job's address."""
     options, outcome = await _outcome(request, services, caller, TranscribeOptions)
@@ -58,20 +60,22 @@ async def transcribe(request: Request, services: ServicesDep, caller: CallerDep)
     return await _rendered(responses.transcription, outcome, options.response_format)
 
 
-@closed_router.post("/v1/audio/transcriptions", **openapi.OPENAI_TRANSCRIBE)
+@authenticated_router.post("/v1/audio/transcriptions", **openapi.OPENAI_TRANSCRIBE)
 async def openai_transcribe(request: Request, services: ServicesDep, caller: CallerDep) -> Response:
     """The same under OpenAI's own contract: their SDKs work with `base_url` and `api_key` changed."""
     options, outcome = await _outcome(request, services, caller, OpenAIOptions)
-    if isinstance(outcome, Job):  # their clients know no 202; the same recording again joins its job
+    if isinstance(
+        outcome, Job
+    ):  # their clients know no 202; the same recording again joins its job
         raise UpstreamBusy(
             "The recording takes long. It is being worked on: send it again for its transcript, at no further cost.",
-            again=True,
+            safe_to_retry=True,
             retry_after=responses.POLL_SECONDS,
         )
     return await _rendered(responses.openai_transcription, outcome, options.response_format)
 
 
-@closed_router.get("/v1/models", responses=openapi.OPENAI_MODELS)
+@authenticated_router.get("/v1/models", responses=openapi.OPENAI_MODELS)
 async def models(services: ServicesDep) -> Response:
     """The models that can be asked for, in OpenAI's shape; of another upstream, the server's own choice."""
     at_openai = services.models.at_openai

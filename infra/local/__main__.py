@@ -39,7 +39,9 @@ from infra.local.aws import local_aws
 from infra.local.worker import working
 
 _LAST_SECONDS = 30  # what is left of a request's life after Ctrl-C
-_ENGINE_CALLS = "4"  # it hears one recording at a time: more would only wait there, against their deadline
+_ENGINE_CALLS = (
+    "4"  # it hears one recording at a time: more would only wait there, against their deadline
+)
 _SAMPLE_SECONDS = 60
 STATE = Path(".steno").resolve()
 SAMPLE = Path(get_assets_path()) / "beckett.wav"  # ten seconds of speech
@@ -59,9 +61,14 @@ def main() -> None:
     configured = {**dotenv_values(".env"), **os.environ}
     listener = _listen(configured.get("PORT") or "8000")
     address = f"http://127.0.0.1:{listener.getsockname()[1]}"
-    with _alone(STATE), _upstream(configured) as upstream, _temp_files_in(STATE / "tmp"), _jobs(configured) as aws:
+    with (
+        _alone(STATE),
+        _upstream(configured) as upstream,
+        _temp_files_in(STATE / "tmp"),
+        _jobs(configured) as aws,
+    ):
         settings = read_settings()
-        logs.prepare(on_lambda=False)
+        logs.configure(on_lambda=False)
         services = build_services(settings)
         server = LocalServer(services, address)
         print(f"Steno   {address}  (a page to record on; for programs: {address}/docs)")
@@ -100,7 +107,10 @@ class LocalServer(uvicorn.Server):
 
     async def shutdown(self, sockets: list[socket.socket] | None = None) -> None:
         if self.server_state.tasks:
-            print(f"Finishing what has begun, {_LAST_SECONDS} s at most; Ctrl-C again ends it now.", flush=True)
+            print(
+                f"Finishing what has begun, {_LAST_SECONDS} s at most; Ctrl-C again ends it now.",
+                flush=True,
+            )
         await super().shutdown(sockets)
 
     def handle_exit(self, sig: int, frame: FrameType | None) -> None:
@@ -112,7 +122,9 @@ class LocalServer(uvicorn.Server):
 
     def _show_sample(self) -> None:
         url = f"{self._address}/api/transcribe"
-        header = ' -H "Authorization: Bearer $ACCESS_TOKEN"' if self._settings.auth == "token" else ""
+        header = (
+            ' -H "Authorization: Bearer $ACCESS_TOKEN"' if self._settings.auth == "token" else ""
+        )
         sample = _sample()
         if len(sample) > self._settings.max_audio_bytes:
             print("Sample  none: it is larger than MAX_AUDIO_BYTES")
@@ -128,12 +140,20 @@ class LocalServer(uvicorn.Server):
         print(f'Try it  curl{header} -F "file=@{_short(SAMPLE)}" {url}', flush=True)
 
     def _send(self, sample: bytes) -> None:
-        headers = {"Authorization": f"Bearer {self._token.get()}"} if self._settings.auth == "token" else {}
-        with httpx2.Client(base_url=self._address, headers=headers, timeout=60, trust_env=False) as http:
+        headers = (
+            {"Authorization": f"Bearer {self._token.get()}"}
+            if self._settings.auth == "token"
+            else {}
+        )
+        with httpx2.Client(
+            base_url=self._address, headers=headers, timeout=60, trust_env=False
+        ) as http:
             for way, send in (("in one request", _direct), ("by upload, as a job", _as_a_job)):
                 began = time.monotonic()
                 words = send(http, sample)
-                print(f"Sample  {SAMPLE.name}, 10 s of speech, {way}, in {time.monotonic() - began:.1f} s:")
+                print(
+                    f"Sample  {SAMPLE.name}, 10 s of speech, {way}, in {time.monotonic() - began:.1f} s:"
+                )
                 print(f"        {words}", flush=True)
 
 
@@ -166,7 +186,9 @@ def _as_a_job(http: httpx2.Client, sample: bytes) -> str:
     wanted = {"filename": SAMPLE.name, "content_type": "audio/wav", "size": len(sample)}
     created = _body(http.post("/api/uploads", json=wanted))
     upload = created["upload"]
-    httpx2.post(upload["url"], data=upload["fields"], files={"file": sample}, trust_env=False).raise_for_status()
+    httpx2.post(
+        upload["url"], data=upload["fields"], files={"file": sample}, trust_env=False
+    ).raise_for_status()
     deadline = time.monotonic() + _SAMPLE_SECONDS
     while time.monotonic() < deadline:
         job = _body(http.get(f"/api/transcriptions/{created['id']}"))
@@ -204,7 +226,9 @@ def _alone(state: Path) -> Iterator[None]:
         try:
             fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError:
-            sys.exit("Steno is running from this folder already; end that first (Ctrl-C where it runs).")
+            sys.exit(
+                "Steno is running from this folder already; end that first (Ctrl-C where it runs)."
+            )
         yield
 
 

@@ -61,7 +61,12 @@ def _ministack(port: int, state: Path) -> Iterator[None]:
     with (
         (state / "aws.log").open("wb") as said,
         subprocess.Popen(
-            command, stdin=subprocess.PIPE, stdout=said, stderr=said, env=environment, start_new_session=True
+            command,
+            stdin=subprocess.PIPE,
+            stdout=said,
+            stderr=said,
+            env=environment,
+            start_new_session=True,
         ) as process,
     ):
         try:
@@ -87,30 +92,42 @@ def _provide(environment: dict[str, str], origins: tuple[str, ...]) -> dict[str,
     import boto3
 
     session = boto3.session.Session(
-        environment["AWS_ACCESS_KEY_ID"], environment["AWS_SECRET_ACCESS_KEY"], region_name="us-east-1"
+        environment["AWS_ACCESS_KEY_ID"],
+        environment["AWS_SECRET_ACCESS_KEY"],
+        region_name="us-east-1",
     )
     s3, sqs, table, secrets = (
         session.client(service, endpoint_url=environment["AWS_ENDPOINT_URL"])
         for service in ("s3", "sqs", "dynamodb", "secretsmanager")
     )
     with suppress(secrets.exceptions.ResourceExistsException):
-        secrets.create_secret(Name=NAME, SecretString="offline")  # for functions that are tried against all this
+        secrets.create_secret(
+            Name=NAME, SecretString="offline"
+        )  # for functions that are tried against all this
     attributes = {"VisibilityTimeout": str(VISIBILITY_SECONDS)}
     urls = {
-        setting: sqs.create_queue(QueueName=name, Attributes=attributes)["QueueUrl"] for setting, name in QUEUES.items()
+        setting: sqs.create_queue(QueueName=name, Attributes=attributes)["QueueUrl"]
+        for setting, name in QUEUES.items()
     }
     asked = {"QueueUrl": urls["RECORDINGS_QUEUE_URL"], "AttributeNames": ["QueueArn"]}
     arn = sqs.get_queue_attributes(**asked)["Attributes"]["QueueArn"]
     if NAME not in [bucket["Name"] for bucket in s3.list_buckets()["Buckets"]]:
         s3.create_bucket(Bucket=NAME)
-    s3.put_bucket_notification_configuration(Bucket=NAME, NotificationConfiguration=_notifications(arn))
+    s3.put_bucket_notification_configuration(
+        Bucket=NAME, NotificationConfiguration=_notifications(arn)
+    )
     if origins:
         s3.put_bucket_cors(Bucket=NAME, CORSConfiguration=_cors(origins))
     if NAME not in table.list_tables()["TableNames"]:
         table.create_table(
             TableName=NAME,
-            KeySchema=[{"AttributeName": "pk", "KeyType": "HASH"}, {"AttributeName": "sk", "KeyType": "RANGE"}],
-            AttributeDefinitions=[{"AttributeName": name, "AttributeType": "S"} for name in ("pk", "sk")],
+            KeySchema=[
+                {"AttributeName": "pk", "KeyType": "HASH"},
+                {"AttributeName": "sk", "KeyType": "RANGE"},
+            ],
+            AttributeDefinitions=[
+                {"AttributeName": name, "AttributeType": "S"} for name in ("pk", "sk")
+            ],
             BillingMode="PAY_PER_REQUEST",
         )
     return urls
@@ -118,7 +135,11 @@ def _provide(environment: dict[str, str], origins: tuple[str, ...]) -> dict[str,
 
 def _notifications(queue_arn: str) -> dict[str, Any]:
     only_uploads = {"Key": {"FilterRules": [{"Name": "prefix", "Value": "uploads/"}]}}
-    return {"QueueConfigurations": [{"QueueArn": queue_arn, "Events": ["s3:ObjectCreated:*"], "Filter": only_uploads}]}
+    return {
+        "QueueConfigurations": [
+            {"QueueArn": queue_arn, "Events": ["s3:ObjectCreated:*"], "Filter": only_uploads}
+        ]
+    }
 
 
 def _cors(origins: tuple[str, ...]) -> dict[str, Any]:

@@ -118,7 +118,11 @@ class Recognizer:
             lines = self._model.transcribe_without_streaming(heard.tolist(), SAMPLE_RATE).lines
         return Heard(
             tuple(
-                Line(round(line.start_time, 3), round(min(line.start_time + line.duration, duration), 3), line.text)
+                Line(
+                    round(line.start_time, 3),
+                    round(min(line.start_time + line.duration, duration), 3),
+                    line.text,
+                )
                 for line in lines
             ),
             duration,
@@ -141,10 +145,17 @@ def decode(recording: bytes, demuxer: str) -> "np.ndarray[Any, np.dtype[np.float
 class RefusedError(Exception):
     """A refusal in OpenAI's shape."""
 
-    def __init__(self, status: int, message: str, param: str | None = None, code: str | None = None) -> None:
+    def __init__(
+        self, status: int, message: str, param: str | None = None, code: str | None = None
+    ) -> None:
         super().__init__(message)
         self.status = status
-        self.error = {"message": message, "type": "invalid_request_error", "param": param, "code": code}
+        self.error = {
+            "message": message,
+            "type": "invalid_request_error",
+            "param": param,
+            "code": code,
+        }
 
 
 class Engine:
@@ -201,7 +212,9 @@ class Engine:
                 recording, demuxer, response_format = await _accepted(form, call)
                 heard = await anyio.to_thread.run_sync(self._recognizer.hear, recording, demuxer)
         except (av.FFmpegError, ValueError, IndexError, MemoryError):
-            refusal = RefusedError(400, "The audio file could not be decoded or its format is not supported.", "file")
+            refusal = RefusedError(
+                400, "The audio file could not be decoded or its format is not supported.", "file"
+            )
         except RefusedError as error:
             refusal = error
         else:
@@ -209,7 +222,10 @@ class Engine:
                 call["seconds"] = math.ceil(heard.duration)
                 return _answer(heard, response_format, call["fields"])
             refusal = RefusedError(
-                400, "Audio file is too short. Minimum audio length is 0.1 seconds.", "file", "audio_too_short"
+                400,
+                "Audio file is too short. Minimum audio length is 0.1 seconds.",
+                "file",
+                "audio_too_short",
             )
         call["status"] = refusal.status
         return JSONResponse({"error": refusal.error}, refusal.status)
@@ -220,7 +236,11 @@ async def _accepted(form: FormData, call: dict[str, Any]) -> tuple[bytes, str, s
     if not isinstance(upload, UploadFile):
         raise RefusedError(400, "you must provide a file", "file")
     recording = await upload.read()
-    fields = {name: form.getlist(name) if name.endswith("[]") else form[name] for name in form if name != "file"}
+    fields = {
+        name: form.getlist(name) if name.endswith("[]") else form[name]
+        for name in form
+        if name != "file"
+    }
     call |= {
         "filename": upload.filename,
         "content_type": upload.content_type,
@@ -232,7 +252,12 @@ async def _accepted(form: FormData, call: dict[str, Any]) -> tuple[bytes, str, s
         raise RefusedError(413, f"Maximum content size limit ({MAX_BYTES}) exceeded")
     demuxer = _DEMUXERS.get((upload.filename or "").rpartition(".")[2])
     if demuxer is None:
-        raise RefusedError(400, f"Unsupported file format. Supported: {sorted(_DEMUXERS)}", "file", "unsupported_value")
+        raise RefusedError(
+            400,
+            f"Unsupported file format. Supported: {sorted(_DEMUXERS)}",
+            "file",
+            "unsupported_value",
+        )
     return recording, demuxer, _response_format(fields)
 
 
@@ -242,7 +267,9 @@ def _response_format(fields: dict[str, Any]) -> str:
         raise RefusedError(400, "you must provide a model parameter", "model")
     if response_format not in _FORMATS.get(model, _EVERY_FORMAT):
         raise RefusedError(
-            400, f"response_format '{response_format}' is not compatible with model '{model}'", "response_format"
+            400,
+            f"response_format '{response_format}' is not compatible with model '{model}'",
+            "response_format",
         )
     if any(set("<>\r\n") & set(keyword) for keyword in fields.get("keywords[]", [])):
         raise RefusedError(400, "keywords must not hold <, > or line breaks", "keywords")
@@ -251,7 +278,9 @@ def _response_format(fields: dict[str, Any]) -> str:
 
 def _answer(heard: Heard, response_format: str, fields: dict[str, Any]) -> Response:
     if response_format in ("text", "srt", "vtt"):
-        return PlainTextResponse(heard.text + "\n" if response_format == "text" else _subtitles(heard, response_format))
+        return PlainTextResponse(
+            heard.text + "\n" if response_format == "text" else _subtitles(heard, response_format)
+        )
     body: dict[str, Any] = {
         "text": heard.text,
         "usage": {"type": "duration", "seconds": math.ceil(heard.duration)},
@@ -264,7 +293,9 @@ def _answer(heard: Heard, response_format: str, fields: dict[str, Any]) -> Respo
         body |= {"task": "transcribe", "language": "english", "duration": heard.duration}
         granularities = fields.get("timestamp_granularities[]") or ["segment"]
         if "segment" in granularities:
-            body["segments"] = [_segment(number, line, response_format) for number, line in enumerate(heard.lines)]
+            body["segments"] = [
+                _segment(number, line, response_format) for number, line in enumerate(heard.lines)
+            ]
         if "word" in granularities:
             body["words"] = [word for line in heard.lines for word in _words(line)]
     return JSONResponse(body)
@@ -275,15 +306,29 @@ def _words(line: Line) -> list[dict[str, Any]]:
     words = line.text.split()
     step = (line.end - line.start) / max(len(words), 1)
     return [
-        {"word": word, "start": round(line.start + number * step, 3), "end": round(line.start + (number + 1) * step, 3)}
+        {
+            "word": word,
+            "start": round(line.start + number * step, 3),
+            "end": round(line.start + (number + 1) * step, 3),
+        }
         for number, word in enumerate(words)
     ]
 
 
 def _segment(number: int, line: Line, response_format: str) -> dict[str, Any]:
     if response_format == "diarized_json":
-        return {"type": "transcript.text.segment", "id": f"seg_{number}", "speaker": "A", **asdict(line)}
-    confidence = {"avg_logprob": -0.2, "compression_ratio": 1.0, "no_speech_prob": 0.01, "temperature": 0.0}
+        return {
+            "type": "transcript.text.segment",
+            "id": f"seg_{number}",
+            "speaker": "A",
+            **asdict(line),
+        }
+    confidence = {
+        "avg_logprob": -0.2,
+        "compression_ratio": 1.0,
+        "no_speech_prob": 0.01,
+        "temperature": 0.0,
+    }
     return {"id": number, "seek": 0, "tokens": [], **asdict(line), **confidence}
 
 
@@ -311,10 +356,18 @@ async def _bit_by_bit(content: str, reply: Reply) -> AsyncIterator[str]:
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(prog="python -m infra.local.engine", description=__doc__.partition("\n")[0])
+    parser = argparse.ArgumentParser(
+        prog="python -m infra.local.engine", description=__doc__.partition("\n")[0]
+    )
     parser.add_argument("--port", type=int, default=9000, help="0 takes a free one (default: 9000)")
-    parser.add_argument("--delay", type=float, default=0, help="seconds added to every transcription (default: 0)")
-    parser.add_argument("--until-stdin-closes", action="store_true", help="end with the process that started this one")
+    parser.add_argument(
+        "--delay", type=float, default=0, help="seconds added to every transcription (default: 0)"
+    )
+    parser.add_argument(
+        "--until-stdin-closes",
+        action="store_true",
+        help="end with the process that started this one",
+    )
     arguments = parser.parse_args()
     listener = socket.create_server(("127.0.0.1", arguments.port))
     server = uvicorn.Server(uvicorn.Config(Engine(arguments.delay).app(), log_level="warning"))

@@ -7,7 +7,7 @@ from contextlib import contextmanager
 from typing import Any
 
 from handler.services import Services
-from handler.steps.pacing import USUAL, Pacing
+from handler.steps.pacing import DEFAULT_PACING, Pacing
 from handler.upstream.daemon_threads import DaemonThreads
 from handler.worker import Worker
 
@@ -27,7 +27,9 @@ class Context:
 
 
 @contextmanager
-def working(services: Services, pacing: Pacing = USUAL) -> Iterator[list[threading.Thread]]:
+def working(
+    services: Services, pacing: Pacing = DEFAULT_PACING
+) -> Iterator[list[threading.Thread]]:
     """A worker beside the caller. What it has not finished at the end, the next run goes on with.
 
     Yields the threads that poll the queues; they end within a second after the block.
@@ -36,7 +38,11 @@ def working(services: Services, pacing: Pacing = USUAL) -> Iterator[list[threadi
     at_once = min(_MOST_TRANSCRIBERS, services.settings.max_concurrent_calls)
     stopped = threading.Event()
     threads = []
-    for url, most in ((queues.recordings, _CUTTERS), (queues.parts, at_once), (queues.express, at_once)):
+    for url, most in (
+        (queues.recordings, _CUTTERS),
+        (queues.parts, at_once),
+        (queues.express, at_once),
+    ):
         poller = _Poller(queues.sqs, url, worker, most)
         threads.append(threading.Thread(target=poller.run, args=(stopped,), daemon=True))
         threads[-1].start()
@@ -85,7 +91,9 @@ class _Poller:
 
     def _work(self, message: dict[str, Any]) -> None:
         try:
-            if not self._worker.handle({"Records": [record_of(message, self._url)]}, Context())["batchItemFailures"]:
+            if not self._worker.handle({"Records": [record_of(message, self._url)]}, Context())[
+                "batchItemFailures"
+            ]:
                 self._sqs.delete_message(QueueUrl=self._url, ReceiptHandle=message["ReceiptHandle"])
         except Exception:
             log.exception("A message is delivered again:")

@@ -20,7 +20,9 @@ def tried(request):
     notes = request.config.stash.setdefault(_NOTES, [])
 
     def note(what, times, outcome):
-        made = Row(what, times, outcome, f"{request.node.path.stem}.py -k {request.node.originalname}")
+        made = Row(
+            what, times, outcome, f"{request.node.path.stem}.py -k {request.node.originalname}"
+        )
         notes.append((request.node.nodeid, made))
         print(f"\n{made.what}: {made.times}; {made.outcome}")  # noqa: T201 - `pytest -s` shows it
 

@@ -13,14 +13,16 @@ from handler.steps.pacing import Pacing
 from infra.local.worker import working
 
 HOLD_SECONDS = 2
-PART_SECONDS = 30.0  # with shorter ones, and speech that repeats, two parts may be the same, and are paid once
+PART_SECONDS = (
+    30.0  # with shorter ones, and speech that repeats, two parts may be the same, and are paid once
+)
 
 
 def main() -> None:
     hold = float(sys.argv[1])
     settings = read_settings()
     services = build_services(settings, jobs=Jobs(settings, limits=WORKER_LIMITS))
-    with working(services, Pacing(part=PART_SECONDS, hold=hold)) as threads:
+    with working(services, Pacing(part_seconds=PART_SECONDS, claim_seconds=hold)) as threads:
         for thread in threads:
             thread.join()
 

@@ -21,7 +21,11 @@ _REFUSALS = {
     "media type": (415, None, {}),
     "server error": (500, "server_error", {}),
     "overloaded": (503, None, {"retry_after": "0.1"}),
-    "overloaded for whoever asks again": (503, None, {"retry_after": "0.1", "x_should_retry": "false"}),
+    "overloaded for whoever asks again": (
+        503,
+        None,
+        {"retry_after": "0.1", "x_should_retry": "false"},
+    ),
     "timeout of its own": (408, None, {}),
     "gateway": (502, None, {}),
     "gateway's timeout": (504, None, {}),
@@ -65,7 +69,9 @@ class FaultyUpstream:
             self.faults.append(fault)
         if fault in _REFUSALS:
             status, code, headers = _REFUSALS[fault]
-            call.refuse(status, json.dumps({"error": {"message": fault, "code": code}}).encode(), **headers)
+            call.refuse(
+                status, json.dumps({"error": {"message": fault, "code": code}}).encode(), **headers
+            )
         elif fault in _UNHEARD:
             call.reset(after=0 if fault == "reset" else int(call.headers["content-length"]) // 2)
         else:

@@ -18,7 +18,9 @@ _CANONICAL = {
     "recording.mp3": "audio/mpeg",
     "recording.flac": "audio/flac",
 }
-_UNREADABLE = {"error": {"message": "The audio file could not be decoded.", "type": "invalid_request_error"}}
+_UNREADABLE = {
+    "error": {"message": "The audio file could not be decoded.", "type": "invalid_request_error"}
+}
 
 
 class Hearing:
@@ -33,7 +35,9 @@ class Hearing:
         self.strange = []
         self.heads = []
         self._choosy = choosy
-        self._app = Starlette(routes=[Route("/v1/audio/transcriptions", self._transcribe, methods=["POST"])])
+        self._app = Starlette(
+            routes=[Route("/v1/audio/transcriptions", self._transcribe, methods=["POST"])]
+        )
 
     @contextlib.contextmanager
     def open(self):

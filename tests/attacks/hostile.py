@@ -19,7 +19,14 @@ _TAGS = re.compile(
     rb"|\x1aE\xdf\xa3|\x18S\x80g|\x15I\xa9f|\x16T\xaek|\xae|\xe1|\x63\xa2|\x1fC\xb6u|\xe7|\xa3|\x1cS\xbbk"
     rb"|\x75\xb2\x26\x30|\xa1\xdc\xab\x8c|\x91\x07\xdc\xb7|\x36\x26\xb2\x75"
 )
-_WILD = (bytes(8), b"\xff" * 8, b"\x7f" + b"\xff" * 7, b"\x80" + bytes(7), b"\x00\x00\x00\x01" * 2, b"\x01" + bytes(7))
+_WILD = (
+    bytes(8),
+    b"\xff" * 8,
+    b"\x7f" + b"\xff" * 7,
+    b"\x80" + bytes(7),
+    b"\x00\x00\x00\x01" * 2,
+    b"\x01" + bytes(7),
+)
 _MAGIC = {
     "webm": b"\x1aE\xdf\xa3",
     "ogg": b"OggS\0\x02",
@@ -105,7 +112,10 @@ def polyglots() -> list[Hostile]:
     ]
     chance = random.Random(3)
     behind = [
-        Hostile(f"noise behind the magic of {name}, {size} bytes", partial(_behind, magic, size, chance.random()))
+        Hostile(
+            f"noise behind the magic of {name}, {size} bytes",
+            partial(_behind, magic, size, chance.random()),
+        )
         for name, magic in _MAGIC.items()
         for size in (0, 10, 300, 5_000, 100_000)
     ]
@@ -148,7 +158,9 @@ def _splice(broken: bytearray, chance: random.Random) -> None:
     length = chance.choice(_RUNS)
     at = chance.randrange(min(chance.choice((_HEAD_BYTES, len(broken))), len(broken)))
     run = bytes(broken[at : at + length])
-    broken[at : at + length] = chance.choice((chance.randbytes(length) + run, b"", bytes(len(run)), run + run))
+    broken[at : at + length] = chance.choice(
+        (chance.randbytes(length) + run, b"", bytes(len(run)), run + run)
+    )
     broken += bytes(max(1 - len(broken), 0))
 
 
@@ -167,7 +179,9 @@ def _resize(broken: bytearray, chance: random.Random) -> None:
 def _overwrite(broken: bytearray, chance: random.Random) -> None:
     """A wild number somewhere in the header."""
     at, size = chance.randrange(min(_HEAD_BYTES, len(broken))), chance.choice((1, 2, 4, 8))
-    broken[at : at + size] = chance.choice((*_WILD, chance.randbytes(8), struct.pack("<Q", 1 << 62)))[:size]
+    broken[at : at + size] = chance.choice(
+        (*_WILD, chance.randbytes(8), struct.pack("<Q", 1 << 62))
+    )[:size]
 
 
 def _joined(other: bytes, kind: str, where: str) -> bytes:

@@ -35,7 +35,9 @@ _LISTS = {
 def lures(path: str, address: str) -> dict[str, list[Hostile]]:
     """What points at the file `path` and at the HTTP `address`, by how it does so."""
     targets = (
-        path.rpartition("/")[2],  # beside the recording: scripts open what is there, where they may open no whole path
+        path.rpartition("/")[
+            2
+        ],  # beside the recording: scripts open what is there, where they may open no whole path
         address,
         path,
         f"file:{path}",
@@ -57,10 +59,13 @@ def lures(path: str, address: str) -> dict[str, list[Hostile]]:
     }
     for where, hide in behind.items():
         found[f"HLS {where}"] = [
-            Hostile(f"HLS {where} of {target}", partial(hide, _listed(_LISTS["HLS"], target))) for target in targets
+            Hostile(f"HLS {where} of {target}", partial(hide, _listed(_LISTS["HLS"], target)))
+            for target in targets
         ]
     for name, refer in _REFERRING.items():
-        found[name] = [Hostile(f"{name} to {target}", partial(refer, target.encode())) for target in targets]
+        found[name] = [
+            Hostile(f"{name} to {target}", partial(refer, target.encode())) for target in targets
+        ]
     return found
 
 
@@ -83,8 +88,19 @@ def _in_mp4(playlist: bytes) -> bytes:
 def _alias(target: bytes) -> bytes:
     """A Macintosh alias record: the volume, the file's name, and its whole path."""
     name = target[-60:]
-    record = bytes(10) + b"\1/" + bytes(26) + bytes(12) + bytes([len(name)]) + name.ljust(63, b"\0") + bytes(16)
-    paths = b"".join(struct.pack(">hH", kind, len(target)) + target + bytes(len(target) % 2) for kind in (2, 18, 19))
+    record = (
+        bytes(10)
+        + b"\1/"
+        + bytes(26)
+        + bytes(12)
+        + bytes([len(name)])
+        + name.ljust(63, b"\0")
+        + bytes(16)
+    )
+    paths = b"".join(
+        struct.pack(">hH", kind, len(target)) + target + bytes(len(target) % 2)
+        for kind in (2, 18, 19)
+    )
     return record + struct.pack(">HH", 1, 1) + bytes(16) + paths + struct.pack(">hH", -1, 0)
 
 
@@ -95,39 +111,73 @@ def _referred(kind: str, target: bytes) -> bytes:
 
 
 def _reference_movie(target: bytes) -> bytes:
-    reference = atom("rdrf", bytes(4) + b"url " + struct.pack(">I", len(target) + 1) + target + b"\0")
+    reference = atom(
+        "rdrf", bytes(4) + b"url " + struct.pack(">I", len(target) + 1) + target + b"\0"
+    )
     return atom("ftyp", b"qt  \0\0\2\0qt  ") + atom("moov", atom("rmra", atom("rmda", reference)))
 
 
 def _linked(target: bytes) -> bytes:
-    links = element(0x3E83BB, target) + element(0x3C83AB, target) + element(0x3EB923, target[:16].ljust(16))
-    chapter = element(0x1043A770, element(0x45B9, element(0xB6, element(0x6E67, target[:16].ljust(16)))))
+    links = (
+        element(0x3E83BB, target)
+        + element(0x3C83AB, target)
+        + element(0x3EB923, target[:16].ljust(16))
+    )
+    chapter = element(
+        0x1043A770, element(0x45B9, element(0xB6, element(0x6E67, target[:16].ljust(16))))
+    )
     return matroska(track(), scale=links, more=chapter)
 
 
 def _attached(target: bytes) -> bytes:
-    file = element(0x61A7, element(0x466E, target), element(0x4660, b"application/x-mpegURL"), element(0x465C, target))
+    file = element(
+        0x61A7,
+        element(0x466E, target),
+        element(0x4660, b"application/x-mpegURL"),
+        element(0x465C, target),
+    )
     return matroska(track(), more=element(0x1941A469, file))
 
 
 def _subtitled(target: bytes) -> bytes:
     """An AVI with a track of subtitles that is a file of its own, which FFmpeg opens to look what it is."""
     playlist = _listed(_LISTS["HLS"], target.decode())
-    sound = struct.pack("<4s4sIHHIIIIIIII", b"auds", bytes(4), 0, 0, 0, 0, 1, 16_000, 0, 100, 0, 0, 2) + bytes(8)
-    text = struct.pack("<4s4sIHHIIIIIIII", b"txts", bytes(4), 0, 0, 0, 0, 1, 1, 0, 1, 0, 0, 0) + bytes(8)
+    sound = struct.pack(
+        "<4s4sIHHIIIIIIII", b"auds", bytes(4), 0, 0, 0, 0, 1, 16_000, 0, 100, 0, 0, 2
+    ) + bytes(8)
+    text = struct.pack(
+        "<4s4sIHHIIIIIIII", b"txts", bytes(4), 0, 0, 0, 0, 1, 1, 0, 1, 0, 0, 0
+    ) + bytes(8)
     streams = chunk(
         b"LIST",
-        b"strl" + chunk(b"strh", sound) + chunk(b"strf", struct.pack("<HHIIHHH", 1, 1, 16_000, 32_000, 2, 16, 0)),
+        b"strl"
+        + chunk(b"strh", sound)
+        + chunk(b"strf", struct.pack("<HHIIHHH", 1, 1, 16_000, 32_000, 2, 16, 0)),
     ) + chunk(b"LIST", b"strl" + chunk(b"strh", text) + chunk(b"strf", b""))
-    header = chunk(b"LIST", b"hdrl" + chunk(b"avih", struct.pack("<14I", *[0] * 6, 2, *[0] * 7)) + streams)
-    inner = b"GAB2\0" + struct.pack("<HI", 2, 4) + b"a\0b\0" + struct.pack("<HI", 4, len(playlist)) + playlist
+    header = chunk(
+        b"LIST", b"hdrl" + chunk(b"avih", struct.pack("<14I", *[0] * 6, 2, *[0] * 7)) + streams
+    )
+    inner = (
+        b"GAB2\0"
+        + struct.pack("<HI", 2, 4)
+        + b"a\0b\0"
+        + struct.pack("<HI", 4, len(playlist))
+        + playlist
+    )
     movie = chunk(b"LIST", b"movi" + chunk(b"00wb", bytes(32_000)) + chunk(b"01tx", inner))
     return chunk(b"RIFF", b"AVI " + header + movie)
 
 
 def _indexed_elsewhere(target: bytes) -> bytes:
-    index = struct.pack("<HBBI4s", 4, 0, 0, 1, b"00wb") + bytes(12) + struct.pack("<QII", 1 << 62, 1 << 31, 1) + target
-    return whole("avi").replace(b"strf", b"indx" + struct.pack("<I", len(index)) + index + b"strf", 1)
+    index = (
+        struct.pack("<HBBI4s", 4, 0, 0, 1, b"00wb")
+        + bytes(12)
+        + struct.pack("<QII", 1 << 62, 1 << 31, 1)
+        + target
+    )
+    return whole("avi").replace(
+        b"strf", b"indx" + struct.pack("<I", len(index)) + index + b"strf", 1
+    )
 
 
 def _skeleton(target: bytes) -> bytes:
@@ -151,10 +201,18 @@ def _named_in_tag(target: bytes) -> bytes:
 
 def _scripted(target: bytes) -> bytes:
     """ASF's script commands, that have had players open addresses."""
-    commands = bytes(16) + struct.pack("<HH", 1, 1) + struct.pack("<H", 3) + "URL".encode("utf-16-le")
+    commands = (
+        bytes(16) + struct.pack("<HH", 1, 1) + struct.pack("<H", 3) + "URL".encode("utf-16-le")
+    )
     commands += struct.pack("<IHH", 0, 0, len(target)) + target.decode().encode("utf-16-le")
     guid = bytes.fromhex("301afb1e620bd011a39b00a0c90348f6")
-    return whole("asf")[:30] + guid + struct.pack("<Q", 24 + len(commands)) + commands + whole("asf")[30:]
+    return (
+        whole("asf")[:30]
+        + guid
+        + struct.pack("<Q", 24 + len(commands))
+        + commands
+        + whole("asf")[30:]
+    )
 
 
 _REFERRING = {

@@ -39,12 +39,17 @@ class Service:
     def __init__(self, slowest=0.4):
         self.bills = []
         self._slowest = slowest
-        self.app = Starlette(routes=[Route("/v1/audio/transcriptions", self._transcribe, methods=["POST"])])
+        self.app = Starlette(
+            routes=[Route("/v1/audio/transcriptions", self._transcribe, methods=["POST"])]
+        )
 
     async def _transcribe(self, request):
         began = time.monotonic()
         async with request.form() as form:
-            prompt, sound = str(form.get("prompt", "")), hashlib.sha256(await form["file"].read()).hexdigest()
+            prompt, sound = (
+                str(form.get("prompt", "")),
+                hashlib.sha256(await form["file"].read()).hexdigest(),
+            )
         await anyio.sleep(random.uniform(self._slowest / 8, self._slowest))
         self.bills.append(Bill(prompt, sound, began, time.monotonic()))
         return JSONResponse({"text": sound[:8], "usage": {"type": "duration", "seconds": SECONDS}})
@@ -66,7 +71,11 @@ class Process:
 
     def start(self):
         self._process = subprocess.Popen(
-            self._command, cwd=ROOT, env=self._environment, pass_fds=self._descriptors, stderr=subprocess.DEVNULL
+            self._command,
+            cwd=ROOT,
+            env=self._environment,
+            pass_fds=self._descriptors,
+            stderr=subprocess.DEVNULL,
         )
 
     @property

@@ -19,7 +19,9 @@ WITH_TOKEN = {"auth": {"openapi": {"HTTPBearer": {"bearer": TOKEN}}}}
 CHECKS = {
     # No schema can say whether a model honours an option, nor whether a text is a type of sound.
     "positive_data_acceptance": {"expected-statuses": ["2xx", "401", "404", "409", "415", "422"]},
-    "negative_data_rejection": {"expected-statuses": ["401", "404", "405", "409", "413", "415", "422"]},
+    "negative_data_rejection": {
+        "expected-statuses": ["401", "404", "405", "409", "413", "415", "422"]
+    },
 }
 OPENAI = {
     "include-path": "/v1/audio/transcriptions",
@@ -51,16 +53,24 @@ def what_is_allowed_is_refused_only_for_what_no_schema_can_say(_context, answer,
 def _is_as_allowed(case, schemas):
     """Whether nothing is wrong any more with what was to be wrong, once it is sent."""
     if case.media_type != "multipart/form-data":
-        return isinstance(case.body, dict) and isinstance(case.body.get("temperature"), bool)  # pydantic's 1 and 0
+        return isinstance(case.body, dict) and isinstance(
+            case.body.get("temperature"), bool
+        )  # pydantic's 1 and 0
     schema = schemas["Form" if case.path == "/api/transcribe" else "OpenAIForm"]
     kinds = {name: option.get("type") for name, option in schema["properties"].items()}
     texts = {name: _texts(value) for name, value in {**case.body, "file": "a recording"}.items()}
-    return jsonschema_rs.is_valid(schema, {name: _read(kinds.get(name), told) for name, told in texts.items() if told})
+    return jsonschema_rs.is_valid(
+        schema, {name: _read(kinds.get(name), told) for name, told in texts.items() if told}
+    )
 
 
 def _texts(value):
     """In a form all is text, and what is empty was not given."""
-    return [str(text) for text in (value if isinstance(value, list) else [value]) if text not in ("", None)]
+    return [
+        str(text)
+        for text in (value if isinstance(value, list) else [value])
+        if text not in ("", None)
+    ]
 
 
 def _read(kind, texts):
@@ -85,18 +95,26 @@ class Outcome:
         for identity, checks in recorder.checks.items():
             case = recorder.cases[identity].value
             for failed in (check for check in checks if check.failure_info):
-                if failed.name != "negative_data_rejection" or not _is_as_allowed(case, self.schemas):
+                if failed.name != "negative_data_rejection" or not _is_as_allowed(
+                    case, self.schemas
+                ):
                     told = failed.failure_info
-                    self.failures.append(f"{failed.name}: {told.failure.message[:500]}\n{told.code_sample[-2000:]}")
+                    self.failures.append(
+                        f"{failed.name}: {told.failure.message[:500]}\n{told.code_sample[-2000:]}"
+                    )
 
     def count(self, first, last):
-        return f"{sum(times for status, times in self.answered.items() if first <= status <= last):,}"
+        return (
+            f"{sum(times for status, times in self.answered.items() if first <= status <= last):,}"
+        )
 
 
 def attacked(app, most, **config):
     told = {"continue-on-failure": True, "checks": CHECKS, "operations": [OPENAI], **config}
     told["generation"] = {"max-examples": most, "deterministic": True, "database": "none"}
-    schema = schemathesis.openapi.from_asgi("/openapi.json", app, config=schemathesis.Config.from_dict(told))
+    schema = schemathesis.openapi.from_asgi(
+        "/openapi.json", app, config=schemathesis.Config.from_dict(told)
+    )
     outcome = Outcome(app.openapi()["components"]["schemas"])
     for event in from_schema(schema).execute():
         assert not isinstance(event, events.NonFatalError | events.FatalError), event
@@ -118,7 +136,9 @@ def recordings():
     [({}, {}), ({"auth": "token", "access_token": TOKEN}, WITH_TOKEN)],
     ids=["open to all", "with a token"],
 )
-def test_every_answer_is_as_documented_and_every_refusal_has_a_code(server, often, tried, request, access, config):
+def test_every_answer_is_as_documented_and_every_refusal_has_a_code(
+    server, often, tried, request, access, config
+):
     app = server(HEARD, request_deadline_seconds=3, **access).app
     outcome = attacked(app, often(15, 300), **config)
     assert outcome.failures == []

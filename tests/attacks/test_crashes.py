@@ -40,14 +40,18 @@ def queues(aws):
         sqs.set_queue_attributes(QueueUrl=url, Attributes={"VisibilityTimeout": str(HOLD_SECONDS)})
     yield urls
     for url in urls:
-        sqs.set_queue_attributes(QueueUrl=url, Attributes={"VisibilityTimeout": str(VISIBILITY_SECONDS)})
+        sqs.set_queue_attributes(
+            QueueUrl=url, Attributes={"VisibilityTimeout": str(VISIBILITY_SECONDS)}
+        )
 
 
 class Siege:
     """What callers do while processes die, and what came of it."""
 
     def __init__(self, server):
-        self.caller = Caller(server, "internal_error", "upstream_busy", "storage_unavailable", "upstream_timeout")
+        self.caller = Caller(
+            server, "internal_error", "upstream_busy", "storage_unavailable", "upstream_timeout"
+        )
         self.wounds = []
         self.words = {}
         self._over = threading.Event()
@@ -68,7 +72,9 @@ class Siege:
             if number % 3:
                 self.words[prompt] = self.caller.words_of(clip(3, self._chance), prompt=prompt)
             else:
-                self.words[prompt] = self.caller.words_of_upload(clip(_TALK_SECONDS, self._chance), prompt=prompt)
+                self.words[prompt] = self.caller.words_of_upload(
+                    clip(_TALK_SECONDS, self._chance), prompt=prompt
+                )
 
     def end(self):
         self._over.set()
@@ -78,7 +84,10 @@ class Siege:
         return [same for same in _by_question(bills) if sum(map(self._undisturbed, same)) > 1]
 
     def _undisturbed(self, bill):
-        return not any(began < bill.ended + _WRITTEN_SECONDS and ended > bill.began for began, ended in self.wounds)
+        return not any(
+            began < bill.ended + _WRITTEN_SECONDS and ended > bill.began
+            for began, ended in self.wounds
+        )
 
 
 def _by_question(bills):
@@ -119,7 +128,9 @@ def test_every_recording_is_transcribed_and_paid_once_though_processes_die_in_ev
         for caller in calling:
             caller.result()
         _until_empty(queues)
-        siege.caller.words_of_upload(wav(bytes(32_000)))  # a worker sweeps where another died when it begins a job
+        siege.caller.words_of_upload(
+            wav(bytes(32_000))
+        )  # a worker sweeps where another died when it begins a job
         _until_empty(queues)
         assert list(tmp_path.iterdir()) == []
     known = {(bill.prompt, bill.question[:8]) for bill in service.bills}
@@ -197,7 +208,11 @@ def _children():
     """The cutters of this process."""
     found = Path("/proc/self/task").glob("*/children")
     pids = [int(pid) for task in found for pid in task.read_text().split()]
-    return [pid for pid in pids if b"handler.recordings.decoder" in Path(f"/proc/{pid}/cmdline").read_bytes()]
+    return [
+        pid
+        for pid in pids
+        if b"handler.recordings.decoder" in Path(f"/proc/{pid}/cmdline").read_bytes()
+    ]
 
 
 def _until_empty(queues):
@@ -210,7 +225,9 @@ def _until_empty(queues):
 def _messages(sqs, queue):
     """How many messages a queue has, those that are worked on included."""
     counts = sqs.get_queue_attributes(QueueUrl=queue, AttributeNames=["All"])["Attributes"]
-    return int(counts["ApproximateNumberOfMessages"]) + int(counts["ApproximateNumberOfMessagesNotVisible"])
+    return int(counts["ApproximateNumberOfMessages"]) + int(
+        counts["ApproximateNumberOfMessagesNotVisible"]
+    )
 
 
 def _orphans(aws):
@@ -218,14 +235,20 @@ def _orphans(aws):
     table = boto3.resource("dynamodb").Table(aws["table_name"])
     items = [item for page in _pages(table) for item in page if item["pk"].startswith("job#")]
     jobs = {item["id"]: item["status"] for item in items if item["sk"] == "job"}
-    wanted = {"uploads": {"failed", "awaiting_upload"}, "requests": {"failed"}, "transcripts": {"completed"}}
+    wanted = {
+        "uploads": {"failed", "awaiting_upload"},
+        "requests": {"failed"},
+        "transcripts": {"completed"},
+    }
     objects = [
         stored.key
         for stored in boto3.resource("s3").Bucket(aws["bucket_name"]).objects.all()
         for kind, name in [stored.key.split("/")[:2]]
         if jobs.get(name.partition(".")[0]) not in wanted.get(kind, ())
     ]
-    return objects + [item["pk"] for item in items if item["sk"] != "job" and jobs.get(item["pk"][4:]) != "failed"]
+    return objects + [
+        item["pk"] for item in items if item["sk"] != "job" and jobs.get(item["pk"][4:]) != "failed"
+    ]
 
 
 def _pages(table):

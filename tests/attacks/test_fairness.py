@@ -87,7 +87,9 @@ class Functions:
             record, group = delivered
             self.begun.append(group)
             seconds = self._chance.uniform(4, 12)
-            heapq.heappush(self._working, (self.now + seconds, next(self._order), seconds, record, group))
+            heapq.heappush(
+                self._working, (self.now + seconds, next(self._order), seconds, record, group)
+            )
         self.now, _, seconds, record, group = heapq.heappop(self._working)
         assert self._place.handle(record) == []
         self._queue.done(group, seconds)
@@ -99,10 +101,15 @@ def cut_all(place):
 
 
 @pytest.mark.parametrize(
-    ("kind", "seconds", "few", "many"), [("long recordings", 160, 5, 60), ("voice notes", 3, 40, 300)]
+    ("kind", "seconds", "few", "many"),
+    [("long recordings", 160, 5, 60), ("voice notes", 3, 40, 300)],
 )
-def test_one_job_is_done_soon_though_another_caller_has_sent_many(aws, often, tried, kind, seconds, few, many):
-    place = Place(aws, auth="jwt", aws_lambda_function_name="steno", pacing=replace(PACING, part=4))
+def test_one_job_is_done_soon_though_another_caller_has_sent_many(
+    aws, often, tried, kind, seconds, few, many
+):
+    place = Place(
+        aws, auth="jwt", aws_lambda_function_name="steno", pacing=replace(PACING, part_seconds=4)
+    )
     url = place.express_queue if kind == "voice notes" else place.parts_queue
     spoken, jobs = long_recording("ogg", seconds), often(few, many)
     place.http = TestClient(Gateway(place.app, "greedy"))

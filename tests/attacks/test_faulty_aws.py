@@ -11,17 +11,25 @@ from tests.faulty_aws import FaultyAWS
 from tests.place import PACING
 
 
-def test_requests_and_jobs_end_right_and_are_paid_once_though_aws_fails_three_times_in_ten(fragile, often, tried, webm):
+def test_requests_and_jobs_end_right_and_are_paid_once_though_aws_fails_three_times_in_ten(
+    fragile, often, tried, webm
+):
     faulty, upstream = FaultyAWS(0.3), FalseUpstream()
-    server = fragile(faulty, upstream, replace(PACING, outage=1), daily_seconds=10**6)
+    server = fragile(faulty, upstream, replace(PACING, outage_seconds=1), daily_seconds=10**6)
     requests, jobs = often(20, 300), often(4, 30)
     caller = Caller(server, "storage_unavailable", "upstream_busy", "internal_error")
     with ExitStack() as stack:
         for _ in range(3):
             stack.enter_context(server.at_work())
         pool = stack.enter_context(ThreadPoolExecutor(8))
-        direct = [pool.submit(caller.words_of, webm, prompt=f"request {number}") for number in range(requests)]
-        uploaded = [pool.submit(caller.words_of_upload, webm, prompt=f"job {number}") for number in range(jobs)]
+        direct = [
+            pool.submit(caller.words_of, webm, prompt=f"request {number}")
+            for number in range(requests)
+        ]
+        uploaded = [
+            pool.submit(caller.words_of_upload, webm, prompt=f"job {number}")
+            for number in range(jobs)
+        ]
         assert {words.result() for words in direct + uploaded} == {"Ever tried."}
     asked = Counter(call.fields["prompt"][0] for call in upstream.calls)
     assert len(asked) == requests + jobs

@@ -17,7 +17,7 @@ from tests.attacks.faulty_upstream import FAULTS, FaultyUpstream, question_of
 from tests.callers import Caller
 from tests.place import Server
 
-_PACING = Pacing(part=20, pause=0.05, deadline=100)
+_PACING = Pacing(part_seconds=20, first_backoff_seconds=0.05, call_seconds=100)
 
 
 @pytest.fixture
@@ -56,7 +56,9 @@ def test_requests_and_jobs_end_right_and_are_paid_once_though_the_service_fails_
     arrived = Counter(call.question for call in service.heard if call.arrived)
     assert max(arrived.values()) == 1  # nothing whose answer came was asked again
     billed_at_all = Counter(call.question for call in service.heard if call.seconds)
-    assert max(billed_at_all[question_of(recording)] for recording in clips) == 1  # nor, in one request, any other
+    assert (
+        max(billed_at_all[question_of(recording)] for recording in clips) == 1
+    )  # nor, in one request, any other
     billed = sum(call.seconds for call in service.heard if call.arrived)
     assert _paid(told) == pytest.approx(billed)
     in_doubt = sum(call.seconds for call in service.heard if not call.arrived)

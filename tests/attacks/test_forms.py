@@ -49,7 +49,9 @@ def test_many_slow_clients_keep_nobody_waiting(often, tried):
         assert threading.active_count() - threads < 10
         for connection in held[: slow // 2]:
             connection.sendall(GOOD[220:])
-        assert [answered(connection) for connection in held[: slow // 2]] == [(200, None)] * (slow // 2)
+        assert [answered(connection) for connection in held[: slow // 2]] == [(200, None)] * (
+            slow // 2
+        )
         stack.close()
         assert until_gone()
         assert is_up(url)
@@ -72,9 +74,13 @@ WHOLE = form(
 
 
 CHANGES = {
-    "flipped": lambda form, at, chance: form[:at] + bytes([form[at] ^ 1 << chance.randrange(8)]) + form[at + 1 :],
+    "flipped": lambda form, at, chance: (
+        form[:at] + bytes([form[at] ^ 1 << chance.randrange(8)]) + form[at + 1 :]
+    ),
     "removed": lambda form, at, chance: form[:at] + form[at + chance.randint(1, 40) :],
-    "doubled": lambda form, at, chance: form[:at] + form[at : at + chance.randint(1, 200)] + form[at:],
+    "doubled": lambda form, at, chance: (
+        form[:at] + form[at : at + chance.randint(1, 200)] + form[at:]
+    ),
     "moved": lambda form, at, _chance: form[at:] + form[:at],
     "strange": lambda form, at, chance: form[:at] + chance.choice(STRANGE) + form[at:],
     "cut off": lambda form, at, _chance: form[:at],
@@ -100,14 +106,22 @@ STRANGE = (
 
 async def test_a_good_form_changed_anywhere_is_taken_or_refused_with_a_code(often, tried):
     chance, answers = random.Random(1), Counter()
-    framed = [at for at in range(len(WHOLE)) if not WHOLE.index(SHORT[:600]) < at < WHOLE.index(SHORT[:600]) + 590]
+    framed = [
+        at
+        for at in range(len(WHOLE))
+        if not WHOLE.index(SHORT[:600]) < at < WHOLE.index(SHORT[:600]) + 590
+    ]
     descriptors = len([*Path("/proc/self/fd").iterdir()])
     async with in_process() as http:
         for change in itertools.islice(itertools.cycle(CHANGES.values()), often(600, 20_000)):
             changed = WHOLE
             for _ in range(chance.choice((1, 1, 2, 5))):
-                changed = change(changed, min(chance.choice(framed), len(changed) - 1), chance) or b"-"
-            answer = await http.post("/api/transcribe", content=changed, headers={"Content-Type": MULTIPART})
+                changed = (
+                    change(changed, min(chance.choice(framed), len(changed) - 1), chance) or b"-"
+                )
+            answer = await http.post(
+                "/api/transcribe", content=changed, headers={"Content-Type": MULTIPART}
+            )
             assert answer.status_code in (200, 415, 422), changed
             assert answer.status_code == 200 or (answer.status_code, answer.json()["code"]) in CODES
             answers[answer.status_code] += 1

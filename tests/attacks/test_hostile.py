@@ -32,7 +32,9 @@ from tests.integration.test_leaks import descriptors
 from tests.place import Place
 from tests.samples import long_recording, recording
 
-pytestmark = pytest.mark.skipif(not Path("/proc/self/task").exists(), reason="looks into /proc, which is Linux's")
+pytestmark = pytest.mark.skipif(
+    not Path("/proc/self/task").exists(), reason="looks into /proc, which is Linux's"
+)
 
 CUTTERS = 2  # at once
 SENDERS = 4
@@ -70,7 +72,9 @@ def cutters():
     """The processes of this one's that cut, and the recordings they cut."""
     found = {}
     for task in Path("/proc/self/task").iterdir():
-        with suppress(FileNotFoundError, ProcessLookupError):  # a thread, or a process, that has ended meanwhile
+        with suppress(
+            FileNotFoundError, ProcessLookupError
+        ):  # a thread, or a process, that has ended meanwhile
             for child in map(int, (task / "children").read_text().split()):
                 words = Path(f"/proc/{child}/cmdline").read_text().split("\0")
                 if "handler.recordings.decoder" in words:
@@ -109,7 +113,9 @@ def outcome_of_cutting(hostile, folder, beside):
         (folder / Path(beside).name).hardlink_to(beside)
     refusal = None
     try:
-        with parts_of(path, folder / "parts", LONGEST, until=time.monotonic() + HANGS_SECONDS) as parts:
+        with parts_of(
+            path, folder / "parts", LONGEST, until=time.monotonic() + HANGS_SECONDS
+        ) as parts:
             made = list(parts)
     except StenoError as error:
         refusal = error
@@ -135,11 +141,15 @@ def test_whatever_is_cut_is_heard_or_refused_with_its_reason(tmp_path, often, tr
     said = capfd.readouterr()
     assert (said.out, said.err, caplog.messages) == ("", "", [])
     tried(
-        "Recordings damaged, cut off and mixed with other files, cut by the worker", f"{len(corpus):,}", told(outcomes)
+        "Recordings damaged, cut off and mixed with other files, cut by the worker",
+        f"{len(corpus):,}",
+        told(outcomes),
     )
 
 
-def test_a_header_that_claims_the_world_costs_neither_memory_nor_a_crash(tmp_path, often, tried, capfd, caplog):
+def test_a_header_that_claims_the_world_costs_neither_memory_nor_a_crash(
+    tmp_path, often, tried, capfd, caplog
+):
     corpus = share(bombs(), often(16, 1_000), 4)
     outcomes = outcomes_of_cutting(corpus, tmp_path)
     assert cutters() == {}
@@ -154,7 +164,9 @@ def test_a_header_that_claims_the_world_costs_neither_memory_nor_a_crash(tmp_pat
 
 def test_a_table_of_gigabytes_ends_at_the_limit_of_memory(tmp_path, tried):
     """Without it, a recording of 1 KB takes 2.5 GB."""
-    (bomb,) = (hostile for hostile in bombs() if hostile.name.startswith("a fragment of 67108864 samples"))
+    (bomb,) = (
+        hostile for hostile in bombs() if hostile.name.startswith("a fragment of 67108864 samples")
+    )
     (tmp_path / "recording").write_bytes(bomb.content)
     command = [
         sys.executable,
@@ -174,13 +186,19 @@ def test_a_table_of_gigabytes_ends_at_the_limit_of_memory(tmp_path, tried):
     megabytes = used.ru_maxrss / 1000
     assert megabytes < 1000
     size = f"{len(bomb.content) / 1000:.0f} KB"
-    tried(f"A table of gigabytes in a recording of {size}", "1", f"refused; the process had {megabytes:.0f} MB at most")
+    tried(
+        f"A table of gigabytes in a recording of {size}",
+        "1",
+        f"refused; the process had {megabytes:.0f} MB at most",
+    )
 
 
 def test_nothing_in_an_upload_opens_another_file_or_address(tmp_path, canary, often, tried, capfd):
     """Playlists, scripts and references, to a file and an address that are watched."""
     groups = [*lures(canary.path, canary.address).values()]
-    corpus = [hostile for group in groups for hostile in [*group[:2], *share(group[2:], often(0, 4), 5)]]
+    corpus = [
+        hostile for group in groups for hostile in [*group[:2], *share(group[2:], often(0, 4), 5)]
+    ]
     assert canary.knocks() == []
     outcomes = outcomes_of_cutting(corpus, tmp_path, beside=canary.path)
     assert canary.knocks() == []
@@ -192,13 +210,18 @@ def test_nothing_in_an_upload_opens_another_file_or_address(tmp_path, canary, of
     )
 
 
-def test_whatever_is_sent_in_one_request_is_answered_and_leaves_nothing_behind(scratch, canary, often, tried):
+def test_whatever_is_sent_in_one_request_is_answered_and_leaves_nothing_behind(
+    scratch, canary, often, tried
+):
     """By a server that cannot be made to grow: it opens no recording, and keeps none in memory."""
     corpus = share(damages(150), often(150, 3_000), 6) + share(truncations(), often(150, 2_000), 7)
     corpus += share(bombs(), often(40, 1_000), 8) + share(polyglots(), often(40, 1_000), 9)
     corpus += [group[0] for group in lures(canary.path, canary.address).values()]
     hearing, sent = Hearing(choosy=True), set()
-    with hearing.open() as url, uvicorn_process(OPENAI_API_KEY="any", OPENAI_BASE_URL=url) as (process, address):
+    with (
+        hearing.open() as url,
+        uvicorn_process(OPENAI_API_KEY="any", OPENAI_BASE_URL=url) as (process, address),
+    ):
         with httpx2.Client(base_url=address, timeout=60) as http:
             outcome_of_sending(http, polyglots()[0].content)
             files, before = descriptors(process), most_memory(process)
@@ -244,29 +267,51 @@ def test_what_the_speech_service_cannot_read_is_cut_and_answered_in_the_same_req
 ):
     """Where there is a bucket: what is refused there, or in a container that it does not take, becomes a job."""
     number = often(2, 12)
-    corpus = share(damages(20), 2 * number, 10) + share(bombs(), number, 11) + share(polyglots(), number, 12)
-    corpus += [group[0] for group in share([*lures(canary.path, canary.address).values()], number, 13)]
+    corpus = (
+        share(damages(20), 2 * number, 10)
+        + share(bombs(), number, 11)
+        + share(polyglots(), number, 12)
+    )
+    corpus += [
+        group[0] for group in share([*lures(canary.path, canary.address).values()], number, 13)
+    ]
     hearing = Hearing(choosy=True)
     with hearing.open() as url:
         made = server(openai_base_url=url, request_deadline_seconds=120)
         with ThreadPoolExecutor(SENDERS) as senders:
-            outcomes = list(senders.map(lambda hostile: outcome_of_sending(made.http, hostile.content), corpus))
+            outcomes = list(
+                senders.map(lambda hostile: outcome_of_sending(made.http, hostile.content), corpus)
+            )
     assert hearing.strange == []
     assert list(scratch.glob("steno*")) == []
     assert (canary.knocks(), cutters()) == ([], {})
     assert [record for record in caplog.records if record.levelname in ("ERROR", "CRITICAL")] == []
-    tried("The same where there is a bucket, so that the worker helps", f"{len(corpus):,} recordings", told(outcomes))
+    tried(
+        "The same where there is a bucket, so that the worker helps",
+        f"{len(corpus):,} recordings",
+        told(outcomes),
+    )
 
 
-def test_a_hostile_upload_is_a_job_that_completes_or_fails_with_its_reason(aws, scratch, canary, often, tried, caplog):
+def test_a_hostile_upload_is_a_job_that_completes_or_fails_with_its_reason(
+    aws, scratch, canary, often, tried, caplog
+):
     number = often(2, 25)
-    corpus = share(damages(20), 2 * number, 14) + share(bombs(), number, 15) + share(truncations(), number, 16)
-    corpus += [group[0] for group in share([*lures(canary.path, canary.address).values()], number, 17)]
+    corpus = (
+        share(damages(20), 2 * number, 14)
+        + share(bombs(), number, 15)
+        + share(truncations(), number, 16)
+    )
+    corpus += [
+        group[0] for group in share([*lures(canary.path, canary.address).values()], number, 17)
+    ]
     hearing, outcomes = Hearing(), []
     with hearing.open() as url:
         place = Place(aws, openai_base_url=url)
         for first in range(0, len(corpus), 10):
-            jobs = [place.upload(hostile.content or b"\0") for hostile in corpus[first : first + 10]]
+            jobs = [
+                place.upload(hostile.content or b"\0") for hostile in corpus[first : first + 10]
+            ]
             work_until_ended(place, jobs)
             outcomes += [ended(place.job(job)) for job in jobs]
     assert hearing.strange == []
@@ -329,11 +374,19 @@ def test_a_crash_inside_the_decoder_ends_its_own_job_alone(aws, scratch, often, 
             records = arrived(place, jobs)
             beside = place.upload(recording("flac"))
             with ThreadPoolExecutor(2) as workers:
-                working = [workers.submit(place.work, *told) for told in (records, arrived(place, [beside]))]
+                working = [
+                    workers.submit(place.work, *told)
+                    for told in (records, arrived(place, [beside]))
+                ]
                 assert [left.result() for left in working] == [[], []]
             assert strike.struck
-            assert (place.job(job)["status"], place.job(job)["error"]["code"]) == ("failed", "unreadable_recording")
-            assert {place.job(other)["status"] for other in (before, beside, after)} == {"completed"}
+            assert (place.job(job)["status"], place.job(job)["error"]["code"]) == (
+                "failed",
+                "unreadable_recording",
+            )
+            assert {place.job(other)["status"] for other in (before, beside, after)} == {
+                "completed"
+            }
             place.http.post(f"/api/transcriptions/{job}/retry")
             work_until_ended(place, [job])
             assert place.job(job)["status"] == "completed"
@@ -363,7 +416,9 @@ class ShortOfTime:
         return (END_SECONDS + 5) * 1000
 
 
-def test_a_decoder_that_hangs_is_ended_in_time_and_the_next_delivery_completes_the_job(aws, scratch):
+def test_a_decoder_that_hangs_is_ended_in_time_and_the_next_delivery_completes_the_job(
+    aws, scratch
+):
     hangs = long_recording("webm", 300)
     hearing = Hearing()
     with hearing.open() as url:
@@ -419,15 +474,23 @@ NAMES = [
 ]
 
 
-def test_no_name_of_a_file_gets_into_a_path_a_key_or_what_is_sent_on(aws, scratch, canary, webm, tried):
+def test_no_name_of_a_file_gets_into_a_path_a_key_or_what_is_sent_on(
+    aws, scratch, canary, webm, tried
+):
     hearing = Hearing()
     with hearing.open() as url:
         place = Place(aws, openai_base_url=url)
         answers = Counter()
         for name in NAMES:
-            for written in (name.encode(), name.encode("utf-16"), name.encode("utf-8").replace(b'"', b'\\"')):
+            for written in (
+                name.encode(),
+                name.encode("utf-16"),
+                name.encode("utf-8").replace(b'"', b'\\"'),
+            ):
                 body = form(part(b'; name="file"; filename="' + written + b'"', webm))
-                answers[place.http.post("/api/transcribe", content=body, headers=MULTIPART).status_code] += 1
+                answers[
+                    place.http.post("/api/transcribe", content=body, headers=MULTIPART).status_code
+                ] += 1
             for label in ("audio/webm", f"audio/{name}", name):
                 asked = place.ask(filename=name, content_type=label)
                 answers[asked.status_code] += 1

@@ -11,7 +11,7 @@ from pathlib import Path
 
 import pytest
 
-from handler.steps.pacing import USUAL
+from handler.steps.pacing import DEFAULT_PACING
 from tests.attacks.clips import clip
 from tests.attacks.processes import Service, api, worker
 from tests.callers import Caller, Remote
@@ -33,10 +33,17 @@ class Load:
         self._chance = random.Random(1)
 
     def request(self, number):
-        self._timed("request", self.caller.words_of, clip(5, self._chance), prompt=f"request {number}")
+        self._timed(
+            "request", self.caller.words_of, clip(5, self._chance), prompt=f"request {number}"
+        )
 
     def job(self, number):
-        self._timed("job", self.caller.words_of_upload, clip(_TALK_SECONDS, self._chance), prompt=f"job {number}")
+        self._timed(
+            "job",
+            self.caller.words_of_upload,
+            clip(_TALK_SECONDS, self._chance),
+            prompt=f"job {number}",
+        )
 
     def _timed(self, kind, words_of, recording, **options):
         began = time.monotonic()
@@ -60,7 +67,9 @@ class Watch:
         self.looks = []
 
     def look(self):
-        self.looks.append([(_memory(process.pid), _descriptors(process.pid)) for process in self._processes])
+        self.looks.append(
+            [(_memory(process.pid), _descriptors(process.pid)) for process in self._processes]
+        )
 
     def growth(self):
         """Of each process: memory and descriptors in the last quarter of the time, over those in the second."""
@@ -93,10 +102,17 @@ def steno(aws, tmp_path):
             "OPENAI_BASE_URL": f"{stack.enter_context(serving(service.app))}/v1",
         }
         front, url = stack.enter_context(api(tmp_path, **given))
-        yield front, url, stack.enter_context(worker(tmp_path, USUAL.hold, **given)), service
+        yield (
+            front,
+            url,
+            stack.enter_context(worker(tmp_path, DEFAULT_PACING.claim_seconds, **given)),
+            service,
+        )
 
 
-def test_fifty_jobs_and_five_hundred_requests_at_once_are_all_transcribed_and_paid_once(steno, often, tried):
+def test_fifty_jobs_and_five_hundred_requests_at_once_are_all_transcribed_and_paid_once(
+    steno, often, tried
+):
     _, url, _, service = steno
     load, jobs, requests = Load(url), often(5, 50), often(50, 500)
     with ThreadPoolExecutor(jobs + requests) as pool:

@@ -11,7 +11,9 @@ from tests.place import Place
 from tests.samples import long_recording, recording
 
 
-def test_a_form_used_again_after_its_job_is_done_pays_nothing_and_leaves_nothing(aws, webm, often, tried):
+def test_a_form_used_again_after_its_job_is_done_pays_nothing_and_leaves_nothing(
+    aws, webm, often, tried
+):
     upstream = FalseUpstream()
     place = Place(aws, upstream)
     asked = place.ask().json()
@@ -25,7 +27,9 @@ def test_a_form_used_again_after_its_job_is_done_pays_nothing_and_leaves_nothing
     assert place.job(asked["id"])["transcript"] == "Ever tried."
     assert len(upstream.calls) == 1
     tried(
-        "Upload forms used again after their job was done", f"{times} times", "1 payment; nothing kept, nothing changed"
+        "Upload forms used again after their job was done",
+        f"{times} times",
+        "1 payment; nothing kept, nothing changed",
     )
 
 
@@ -44,7 +48,8 @@ class Counting:
         self.calls = 0
         self._moment, self._act = moment, act
         self._events = [
-            client.meta.events for client in (place.jobs.client, place.jobs.objects.client, place.jobs.queues.sqs)
+            client.meta.events
+            for client in (place.jobs.client, place.jobs.objects.client, place.jobs.queues.sqs)
         ]
 
     def __enter__(self):
@@ -77,14 +82,22 @@ def test_a_form_used_again_during_its_job_gives_one_transcript_pays_once_and_lea
     moments = often(4, 60)
     for number in range(moments):
         before = len(upstream.calls)
-        identity, _ = _job(place, first, f"{number}", 1 + number * calls // moments, again, delivered)
+        identity, _ = _job(
+            place, first, f"{number}", 1 + number * calls // moments, again, delivered
+        )
         assert place.job(identity)["transcript"] in words[: 1 if again is first else 2]
         questions = Counter(call.recording for call in upstream.calls[before:])
         assert max(questions.values()) == 1
         assert again is second or len(questions) == len(words[0].split())
-        assert [key for key in place.objects() if identity in key] == [f"transcripts/{identity}.json"]
+        assert [key for key in place.objects() if identity in key] == [
+            f"transcripts/{identity}.json"
+        ]
         assert [item["sk"] for item in place.items() if item["pk"] == f"job#{identity}"] == ["job"]
-        (spent,) = (item for item in place.items() if item["pk"].startswith("spent#") and item["sk"] == "all")
+        (spent,) = (
+            item
+            for item in place.items()
+            if item["pk"].startswith("spent#") and item["sk"] == "all"
+        )
         assert (spent["seconds"], spent.get("unsettled")) == (3 * len(upstream.calls), None)
     tried(
         f"Upload forms used again during their job, with {bytes_are} bytes, delivered {delivered}",

@@ -7,11 +7,11 @@ from dataclasses import asdict
 import boto3
 import pytest
 
-from handler.billing.ledger import Answer, Ledger
+from handler.billing.ledger import Ledger, PaidAnswer
 from handler.jobs.job import Job, from_item, to_item
-from handler.jobs.messages import Halving, read
-from handler.jobs.parts import PartTranscript, SentPart
-from handler.recordings.speech_activity import Stretch
+from handler.jobs.messages import SplitRequest, read
+from handler.jobs.parts import PartMessage, PartTranscript
+from handler.recordings.speech_activity import SpeechInterval
 from handler.transcripts.transcript import Segment, Transcript
 from tests.place import Place
 from tests.samples import long_recording, recording
@@ -38,12 +38,21 @@ def test_a_part_with_unknown_fields_is_read():
 
 def test_a_part_of_release_0_1_is_read():
     """It has neither `samples` nor `reused`."""
-    told = {"number": 1, "start": 16_000, "text": "Ever", "segments": [], "language": None, "seconds_paid": 3.0}
-    part = PartTranscript.unpacked(zlib.compress(json.dumps({**told, "entries": ["entry"]}).encode()))
+    told = {
+        "number": 1,
+        "start": 16_000,
+        "text": "Ever",
+        "segments": [],
+        "language": None,
+        "seconds_paid": 3.0,
+    }
+    part = PartTranscript.unpacked(
+        zlib.compress(json.dumps({**told, "entries": ["entry"]}).encode())
+    )
     assert part == PartTranscript(1, 16_000, "Ever", seconds_paid=3.0, entries=("entry",))
 
 
-SENT = SentPart(
+SENT = PartMessage(
     job="0" * 32,
     generation="generation",
     entry="entry",
@@ -51,15 +60,15 @@ SENT = SentPart(
     start=16_000,
     samples=48_000,
     timeline=((0, 1.0), (16_000, 5.5)),
-    speech=(Stretch(0.5, 2.5, 1.0),),
+    speech=(SpeechInterval(0.5, 2.5, 1.0),),
 )
 
 
 def test_messages_about_a_part_with_unknown_fields_are_read():
     part = {**SENT.to_json(), **LATER}
     assert read(json.dumps({"part": part, **LATER})) == SENT
-    halving = {"part": part, "seconds_paid": 3, "entries": ["entry"], **LATER}
-    assert read(json.dumps({"halve": halving, **LATER})) == Halving(SENT, 3.0, ("entry",))
+    split = {"part": part, "seconds_paid": 3, "entries": ["entry"], **LATER}
+    assert read(json.dumps({"halve": split, **LATER})) == SplitRequest(SENT, 3.0, ("entry",))
 
 
 def test_a_job_with_unknown_fields_is_read():
@@ -74,16 +83,22 @@ def table(aws):
 
 
 def test_an_answer_in_the_ledger_with_unknown_fields_is_read(table):
-    ledger, answer = Ledger(table.meta.client, table.name), Answer(TRANSCRIPT, "holder", 3.0)
-    ledger.keep("key", answer)
+    ledger, answer = Ledger(table.meta.client, table.name), PaidAnswer(TRANSCRIPT, "holder", 3.0)
+    ledger.store("key", answer)
     (item,) = table.scan()["Items"]
-    table.put_item(Item={**item, **LATER, "transcript": zlib.compress(of_a_later_version(asdict(TRANSCRIPT)))})
-    assert ledger.known("key") == answer
+    table.put_item(
+        Item={**item, **LATER, "transcript": zlib.compress(of_a_later_version(asdict(TRANSCRIPT)))}
+    )
+    assert ledger.find("key") == answer
 
 
 def add_an_unknown_field_to_everything(place, table):
     for item in table.scan(ConsistentRead=True)["Items"]:
-        later = {"options": json.dumps({**json.loads(item["options"]), **LATER})} if "options" in item else {}
+        later = (
+            {"options": json.dumps({**json.loads(item["options"]), **LATER})}
+            if "options" in item
+            else {}
+        )
         table.put_item(Item={**item, **LATER, **later})
     for key in (key for key in place.objects() if key.startswith("transcripts/")):
         told = json.loads(place.s3.get_object(Bucket="steno", Key=key)["Body"].read())
@@ -102,7 +117,10 @@ def test_a_job_of_a_later_version_is_worked_on_and_read(aws, table):
         assert place.handle(part) == []
     add_an_unknown_field_to_everything(place, table)
     transcript = place.job(identity)["transcript"]
-    assert (set(transcript.split(". ")), place.job(identity)["status"]) == ({"Ever tried", "Ever tried."}, "completed")
+    assert (set(transcript.split(". ")), place.job(identity)["status"]) == (
+        {"Ever tried", "Ever tried."},
+        "completed",
+    )
     assert place.transcript(identity).json() == {"transcript": transcript}
 
 

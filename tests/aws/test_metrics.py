@@ -21,9 +21,13 @@ def told(out):
 
 def test_a_request_tells_what_was_paid_and_how_long_the_service_took_and_no_word():
     out = io.StringIO()
-    services = build_services(settings(), transport=FalseUpstream(), today=lambda: TODAY, metrics=Metrics(out))
+    services = build_services(
+        settings(), transport=FalseUpstream(), today=lambda: TODAY, metrics=Metrics(out)
+    )
     with TestClient(create_app(services.settings, services)) as http:
-        http.post("/api/transcribe", files={"file": recording("webm")}, data={"prompt": "a secret prompt"})
+        http.post(
+            "/api/transcribe", files={"file": recording("webm")}, data={"prompt": "a secret prompt"}
+        )
     (line,) = told(out)
     assert line["SecondsPaid"] == 3
     assert line["UpstreamMilliseconds"] >= 0
@@ -37,7 +41,9 @@ def test_a_request_tells_what_was_paid_and_how_long_the_service_took_and_no_word
 def test_failures_are_counted_by_their_code():
     out = io.StringIO()
     upstream = FalseUpstream(refused(429, "insufficient_quota"))
-    services = build_services(settings(), transport=upstream, today=lambda: TODAY, metrics=Metrics(out))
+    services = build_services(
+        settings(), transport=upstream, today=lambda: TODAY, metrics=Metrics(out)
+    )
     with TestClient(create_app(services.settings, services)) as http:
         http.post("/api/transcribe", files={"file": recording("webm")})
     assert [(line["Code"], line["Failures"]) for line in told(out)] == [("upstream_quota", 1)]
@@ -71,11 +77,11 @@ def test_a_stalled_job_is_counted_each_time_that_a_client_asks_for_it(aws):
 
 def test_each_environment_has_figures_of_its_own():
     out = io.StringIO()
-    Metrics(out, "steno-dev").tell(Parts=1)
+    Metrics(out, "steno-dev").emit(Parts=1)
     assert told(out)[0]["_aws"]["CloudWatchMetrics"][0]["Namespace"] == "steno-dev"
 
 
 def test_a_machine_that_nobody_watches_is_told_nothing(capsys):
-    Metrics(None).tell(Failures=1)
-    assert build_services(settings()).metrics.tell(Failures=1) is None
+    Metrics(None).emit(Failures=1)
+    assert build_services(settings()).metrics.emit(Failures=1) is None
     assert capsys.readouterr().out == ""

@@ -57,7 +57,9 @@ class _TakesNothing(FaultyAWS):
 
     def _fault(self, call, service):
         writes = call.headers.get("x-amz-target", "").endswith(".PutItem")
-        return "error" if self.full and writes and self.faults[service, "error"] < self._times else ""
+        return (
+            "error" if self.full and writes and self.faults[service, "error"] < self._times else ""
+        )
 
 
 def test_what_is_heard_while_the_table_takes_nothing_is_neither_lost_nor_paid_again(fragile):
@@ -87,20 +89,34 @@ def test_a_key_that_is_rotated_in_the_middle_of_a_job_costs_nothing(fragile):
         return heard("First.")
 
     def guarded(request):
-        return heard("Later.") if request.headers["authorization"] in keys else refused(401, "invalid_api_key")
+        return (
+            heard("Later.")
+            if request.headers["authorization"] in keys
+            else refused(401, "invalid_api_key")
+        )
 
     upstream = FalseUpstream(rotate, *[guarded] * 20)
-    server = fragile(FaultyAWS(), upstream, openai_api_key=None, openai_secret_arn="steno", max_concurrent_calls=1)
+    server = fragile(
+        FaultyAWS(),
+        upstream,
+        openai_api_key=None,
+        openai_secret_arn="steno",
+        max_concurrent_calls=1,
+    )
     try:
         identity = server.upload(long_recording("ogg", 50))
         with server.at_work():
             assert Caller(server).words_of_job(identity).startswith("First. Later.")
-        assert len(upstream.calls) == server.job(identity)["progress"]["total"] + 1  # one was refused, and not billed
+        assert (
+            len(upstream.calls) == server.job(identity)["progress"]["total"] + 1
+        )  # one was refused, and not billed
     finally:
         secrets.put_secret_value(SecretId="steno", SecretString="offline")
 
 
-def test_a_worker_whose_clock_is_ahead_takes_a_part_over_and_pays_again_for_the_request_in_flight_alone(aws):
+def test_a_worker_whose_clock_is_ahead_takes_a_part_over_and_pays_again_for_the_request_in_flight_alone(
+    aws,
+):
     """As if the claim had ended: the first worker comes too late, and changes nothing any more."""
     upstream, parts = FalseUpstream(), []
     ahead = Place(aws, upstream, jobs=Jobs(settings(**aws), clock=lambda: time.time() + 3600))
@@ -116,7 +132,10 @@ def test_a_worker_whose_clock_is_ahead_takes_a_part_over_and_pays_again_for_the_
     upstream.replies.append(overtaken)
     assert first.handle(parts[0]) == []
     job = ahead.job(identity)
-    assert (job["status"], set(job["transcript"].split(". "))) == ("completed", {"Ever tried", "Ever tried."})
+    assert (job["status"], set(job["transcript"].split(". "))) == (
+        "completed",
+        {"Ever tried", "Ever tried."},
+    )
     assert len(upstream.calls) == job["progress"]["total"] + 1 == len(parts) + 1
     assert first.objects() == [f"transcripts/{identity}.json"]
     assert not [item for item in first.items() if item["sk"].startswith("part")]

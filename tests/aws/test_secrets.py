@@ -54,7 +54,9 @@ def test_renewing_tells_whether_the_secret_has_changed(vault):
     assert not secret.renew("sk-first")
     vault.rotate("sk-second")
     assert secret.renew("sk-first")
-    assert secret.renew("sk-first")  # refused under the old key, and another call has read the new one meanwhile
+    assert secret.renew(
+        "sk-first"
+    )  # refused under the old key, and another call has read the new one meanwhile
     assert secret.get() == "sk-second"
 
 
@@ -69,7 +71,9 @@ def test_an_empty_or_missing_secret_is_the_owners_to_mend_and_only_the_log_names
     for arn in (vault.arn, "arn:aws:secretsmanager:eu-west-1:123456789012:secret:nobody"):
         secret = Secret("OpenAI key", None, arn, AWS())
         for _ in range(2):  # a failure is not kept as if it were the secret
-            with pytest.raises(UpstreamCredentials, match="The server's OpenAI key cannot be read") as failure:
+            with pytest.raises(
+                UpstreamCredentials, match="The server's OpenAI key cannot be read"
+            ) as failure:
                 secret.get()
         assert "arn:" not in failure.value.detail
         assert arn in caplog.text
@@ -84,14 +88,20 @@ async def test_a_token_that_cannot_be_read_opens_nothing(vault, client, webm):
     assert upstream.calls == []
 
 
-async def test_a_rotated_key_is_read_again_once_and_the_recording_still_transcribes(vault, client, webm):
+async def test_a_rotated_key_is_read_again_once_and_the_recording_still_transcribes(
+    vault, client, webm
+):
     upstream = FalseUpstream(refused(401, "invalid_api_key"))
     http = client(upstream, openai_api_key=None, openai_secret_arn=vault.arn)
     secret_of_the_first_call = http.post("/api/transcribe", files={"file": webm})
-    assert secret_of_the_first_call.status_code == 502  # the same key came back: nothing to try again with
+    assert (
+        secret_of_the_first_call.status_code == 502
+    )  # the same key came back: nothing to try again with
     vault.rotate("sk-second")
     upstream.replies.append(refused(401, "invalid_api_key"))
-    assert http.post("/api/transcribe", files={"file": webm}).json() == {"transcript": "Ever tried."}
+    assert http.post("/api/transcribe", files={"file": webm}).json() == {
+        "transcript": "Ever tried."
+    }
     keys = [call.authorization for call in upstream.calls]
     assert keys == ["Bearer sk-first", "Bearer sk-first", "Bearer sk-second"]
 
@@ -163,7 +173,9 @@ class Now:
         return self.seconds
 
 
-def test_a_known_secret_that_cannot_be_read_again_is_used_and_is_asked_for_again_after_30_seconds(vault):
+def test_a_known_secret_that_cannot_be_read_again_is_used_and_is_asked_for_again_after_30_seconds(
+    vault,
+):
     aws, now = Interrupted(), Now()
     aws.gate.set()
     secret = Secret("key", None, vault.arn, aws, now)

@@ -36,7 +36,13 @@ def npm(once):
 def _install(folder):
     for name in ("package.json", "package-lock.json"):
         shutil.copy(ROOT / "tests" / "browsers" / "npm" / name, folder)
-    command = [NODE / "bin" / "node", NODE / "lib/node_modules/npm/bin/npm-cli.js", "ci", "--no-audit", "--no-fund"]
+    command = [
+        NODE / "bin" / "node",
+        NODE / "lib/node_modules/npm/bin/npm-cli.js",
+        "ci",
+        "--no-audit",
+        "--no-fund",
+    ]
     # Node has a list of authorities of its own, without those of the machine's owner.
     environment = {**os.environ, "NODE_USE_SYSTEM_CA": "1"}
     subprocess.run(command, cwd=folder, env=environment, check=True, stdout=subprocess.DEVNULL)

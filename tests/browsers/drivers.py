@@ -44,7 +44,9 @@ NO_WEBKIT = absent("WebKitWebDriver", "Xvfb", "dbus-run-session", "pulseaudio", 
 @contextlib.contextmanager
 def running(*command, **given):
     """A program and all that it starts, for as long as it is needed."""
-    with subprocess.Popen(command, start_new_session=True, stdin=subprocess.DEVNULL, **given) as process:
+    with subprocess.Popen(
+        command, start_new_session=True, stdin=subprocess.DEVNULL, **given
+    ) as process:
         try:
             yield process
         finally:
@@ -109,7 +111,12 @@ class Chromium:
 def sound_server(folder):
     """PulseAudio, with a microphone that hears what is played; the environment of who uses it."""
     socket = folder / "sound"
-    environment = {**os.environ, "HOME": str(folder), "XDG_RUNTIME_DIR": str(folder), "PULSE_SERVER": f"unix:{socket}"}
+    environment = {
+        **os.environ,
+        "HOME": str(folder),
+        "XDG_RUNTIME_DIR": str(folder),
+        "PULSE_SERVER": f"unix:{socket}",
+    }
     modules = (
         f"module-native-protocol-unix socket={socket} auth-anonymous=1",
         "module-null-sink sink_name=speech",
@@ -120,7 +127,14 @@ def sound_server(folder):
         command += ["-L", module]
     with running(*command, env=environment, stderr=subprocess.DEVNULL):
         listen = ["pactl", "set-default-source", "microphone"]
-        until(lambda: subprocess.run(listen, env=environment, stderr=subprocess.DEVNULL, check=False).returncode == 0)
+        until(
+            lambda: (
+                subprocess.run(
+                    listen, env=environment, stderr=subprocess.DEVNULL, check=False
+                ).returncode
+                == 0
+            )
+        )
         yield environment
 
 
@@ -133,7 +147,9 @@ class Listener:
 
     def speak(self):
         until(lambda: self.run("document.getElementById('clock').textContent") >= "0:01")
-        subprocess.run(["paplay", "--device=speech", self._speech], env=self._environment, check=True)
+        subprocess.run(
+            ["paplay", "--device=speech", self._speech], env=self._environment, check=True
+        )
 
 
 class Firefox(Listener):
@@ -144,9 +160,19 @@ class Firefox(Listener):
     def started(cls, folder, speech):
         profile = folder / "profile"
         profile.mkdir()
-        lines = (f"user_pref({json.dumps(name)}, {json.dumps(value)});" for name, value in PREFERENCES.items())
+        lines = (
+            f"user_pref({json.dumps(name)}, {json.dumps(value)});"
+            for name, value in PREFERENCES.items()
+        )
         (profile / "user.js").write_text("\n".join(lines))
-        command = ["firefox-esr", "--headless", "--no-remote", "--remote-debugging-port=0", "--profile", str(profile)]
+        command = [
+            "firefox-esr",
+            "--headless",
+            "--no-remote",
+            "--remote-debugging-port=0",
+            "--profile",
+            str(profile),
+        ]
         log = folder / "firefox.log"
         with (
             sound_server(folder) as environment,
@@ -174,7 +200,9 @@ class Firefox(Listener):
 
     def _evaluate(self, expression):
         target = {"context": self._page}
-        return self._ask("script.evaluate", expression=expression, target=target, awaitPromise=True)["result"]
+        return self._ask(
+            "script.evaluate", expression=expression, target=target, awaitPromise=True
+        )["result"]
 
     def open(self, url):
         self._ask("browsingContext.navigate", context=self._page, url=url, wait="complete")
@@ -184,7 +212,12 @@ class Firefox(Listener):
 
     def click(self, identity):
         element = {"sharedId": self._evaluate(f"document.getElementById('{identity}')")["sharedId"]}
-        move = {"type": "pointerMove", "x": 0, "y": 0, "origin": {"type": "element", "element": element}}
+        move = {
+            "type": "pointerMove",
+            "x": 0,
+            "y": 0,
+            "origin": {"type": "element", "element": element},
+        }
         press = [{"type": kind, "button": 0} for kind in ("pointerDown", "pointerUp")]
         pointer = {"type": "pointer", "id": "mouse", "actions": [move, *press]}
         self._ask("input.performActions", context=self._page, actions=[pointer])
@@ -198,10 +231,19 @@ class WebKit(Listener):
     def started(cls, folder, speech):
         number, port = free_port(), free_port()
         quiet = {"stdout": subprocess.DEVNULL, "stderr": subprocess.DEVNULL}
-        with sound_server(folder) as environment, running("Xvfb", f":{number}", "-nolisten", "tcp", **quiet):
+        with (
+            sound_server(folder) as environment,
+            running("Xvfb", f":{number}", "-nolisten", "tcp", **quiet),
+        ):
             until(Path(f"/tmp/.X11-unix/X{number}").exists)
             environment |= {"DISPLAY": f":{number}", "WEBKIT_DISABLE_COMPOSITING_MODE": "1"}
-            command = ["dbus-run-session", "--", "WebKitWebDriver", "--host=127.0.0.1", f"--port={port}"]
+            command = [
+                "dbus-run-session",
+                "--",
+                "WebKitWebDriver",
+                "--host=127.0.0.1",
+                f"--port={port}",
+            ]
             with (
                 running(*command, env=environment, **quiet) as process,
                 httpx2.Client(base_url=f"http://127.0.0.1:{port}", timeout=WAIT_SECONDS) as driver,
@@ -214,7 +256,10 @@ class WebKit(Listener):
     def __init__(self, driver, environment, speech):
         super().__init__(environment, speech)
         self._driver = driver
-        options = {"binary": str(MINI_BROWSER), "args": ["--automation", "--enable-media-stream=true"]}
+        options = {
+            "binary": str(MINI_BROWSER),
+            "args": ["--automation", "--enable-media-stream=true"],
+        }
         wanted = {"capabilities": {"alwaysMatch": {"webkitgtk:browserOptions": options}}}
         self._session = f"/session/{self._ask('/session', wanted)['sessionId']}"
 
@@ -227,10 +272,14 @@ class WebKit(Listener):
         self._ask(f"{self._session}/url", {"url": url})
 
     def run(self, expression):
-        return self._ask(f"{self._session}/execute/sync", {"script": f"return {expression}", "args": []})
+        return self._ask(
+            f"{self._session}/execute/sync", {"script": f"return {expression}", "args": []}
+        )
 
     def click(self, identity):
-        found = self._ask(f"{self._session}/element", {"using": "css selector", "value": f"#{identity}"})
+        found = self._ask(
+            f"{self._session}/element", {"using": "css selector", "value": f"#{identity}"}
+        )
         self._ask(f"{self._session}/element/{next(iter(found.values()))}/click", {})
 
     def end(self):

@@ -48,14 +48,18 @@ def site(folder):
         return HTMLResponse("<!doctype html><title>Somebody's app</title>")
 
     (folder / "recorder.js").write_bytes(MODULE.read_bytes())
-    with serving(Starlette(routes=[Route("/", home), Mount("/", StaticFiles(directory=folder))])) as url:
+    with serving(
+        Starlette(routes=[Route("/", home), Mount("/", StaticFiles(directory=folder))])
+    ) as url:
         yield url.replace("127.0.0.1", "localhost")
 
 
 def refused(page, given):
     """What TRANSCRIBE is told in the end, without waiting until its patience does."""
     page.clock.install()
-    page.evaluate(f"(given) => {{ ({TRANSCRIBE})(given).then((told) => (window.told = told)); }}", given)
+    page.evaluate(
+        f"(given) => {{ ({TRANSCRIBE})(given).then((told) => (window.told = told)); }}", given
+    )
 
     def told():
         page.clock.run_for(30_000)

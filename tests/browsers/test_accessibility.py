@@ -56,7 +56,9 @@ def without_a_microphone(page):
 
 
 def asked_for_a_token(page):
-    page.route("**/api/transcribe", lambda route: route.fulfill(status=401, json={"code": "unauthorized"}))
+    page.route(
+        "**/api/transcribe", lambda route: route.fulfill(status=401, json={"code": "unauthorized"})
+    )
     choose(page, recording("webm"))
     expect(page.locator("#token")).to_be_focused()
 

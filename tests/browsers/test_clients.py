@@ -41,8 +41,17 @@ ABORT = """async ({ server, recording, phase }) => {
         return error.name;
     }
 }"""
-ALLOWED = {"Access-Control-Allow-Origin": "*", "Access-Control-Expose-Headers": "Retry-After", "Retry-After": "7"}
-UNFINISHED = {"status": "queued", "progress": {"done": 0, "total": None}, "transcript": "", "error": None}
+ALLOWED = {
+    "Access-Control-Allow-Origin": "*",
+    "Access-Control-Expose-Headers": "Retry-After",
+    "Retry-After": "7",
+}
+UNFINISHED = {
+    "status": "queued",
+    "progress": {"done": 0, "total": None},
+    "transcript": "",
+    "error": None,
+}
 UNDER_NODE = """
 import fs from "node:fs";
 import OpenAI from "openai";
@@ -89,12 +98,21 @@ def abroad(browser, npm, server, engine):
 
 @pytest.mark.parametrize(
     ("limit", "wanted", "phases"),
-    [(26_000_000, "json", ["sending"]), (1000, "json", None), (1000, "srt", None), (26_000_000, "verbose_json", None)],
+    [
+        (26_000_000, "json", ["sending"]),
+        (1000, "json", None),
+        (1000, "srt", None),
+        (26_000_000, "verbose_json", None),
+    ],
 )
-def test_an_allowed_page_of_another_origin_has_recordings_transcribed(abroad, limit, wanted, phases):
+def test_an_allowed_page_of_another_origin_has_recordings_transcribed(
+    abroad, limit, wanted, phases
+):
     page, server = abroad(True, max_audio_bytes=limit)
     given = {"module": f"{server}/recorder.js", "server": server, "recording": ENCODED}
-    told = page.evaluate(TRANSCRIBE, {**given, "options": {"responseFormat": wanted, "language": "en"}})
+    told = page.evaluate(
+        TRANSCRIBE, {**given, "options": {"responseFormat": wanted, "language": "en"}}
+    )
     assert WORDS in told["transcript"], told
     assert told["model"] == "gpt-transcribe"
     assert ("-->" in told["transcript"]) == (wanted == "srt")
@@ -132,9 +150,13 @@ def test_a_job_is_asked_for_when_the_server_says_and_no_sooner(abroad):
     page, server = abroad(True)
     asked = []
     stop_time(page)
-    page.route("**/api/transcribe", lambda route: route.fulfill(status=202, json={"id": "j"}, headers=ALLOWED))
     page.route(
-        "**/api/transcriptions/j", lambda route: asked.append(1) or route.fulfill(json=UNFINISHED, headers=ALLOWED)
+        "**/api/transcribe",
+        lambda route: route.fulfill(status=202, json={"id": "j"}, headers=ALLOWED),
+    )
+    page.route(
+        "**/api/transcriptions/j",
+        lambda route: asked.append(1) or route.fulfill(json=UNFINISHED, headers=ALLOWED),
     )
     page.evaluate(f"(given) => {{ ({FOLLOW})(given); }}", server)
     for polls in (1, 2, 3):
@@ -153,7 +175,9 @@ def test_a_server_that_is_busy_is_asked_again(abroad):
             "headers": ALLOWED | {"Retry-After": "1"},
         }
     ]
-    page.route("**/api/transcribe", lambda route: route.fulfill(**busy.pop()) if busy else route.fallback())
+    page.route(
+        "**/api/transcribe", lambda route: route.fulfill(**busy.pop()) if busy else route.fallback()
+    )
     given = {"module": "/recorder.js", "server": server, "recording": ENCODED, "options": {}}
     assert WORDS in page.evaluate(TRANSCRIBE, given)["transcript"]
 
@@ -163,10 +187,18 @@ def test_what_is_aborted_ends_at_once_with_the_reason_and_asks_no_more(abroad, p
     page, server = abroad(True)
     given = {"server": server, "recording": ENCODED}
     if phase == "queued":
-        page.route("**/api/transcribe", lambda route: route.fulfill(status=202, json={"id": "j"}, headers=ALLOWED))
-        page.route("**/api/transcriptions/j", lambda route: route.fulfill(json=UNFINISHED, headers=ALLOWED))
+        page.route(
+            "**/api/transcribe",
+            lambda route: route.fulfill(status=202, json={"id": "j"}, headers=ALLOWED),
+        )
+        page.route(
+            "**/api/transcriptions/j", lambda route: route.fulfill(json=UNFINISHED, headers=ALLOWED)
+        )
         stop_time(page)
-    page.evaluate(f"(given) => {{ ({ABORT})(given).then((name) => (window.ended = name)); }}", given | {"phase": phase})
+    page.evaluate(
+        f"(given) => {{ ({ABORT})(given).then((name) => (window.ended = name)); }}",
+        given | {"phase": phase},
+    )
     assert until(lambda: page.evaluate("window.ended")) == "AbortError"
     asked = []
     page.on("request", lambda request: asked.append(request.url.rpartition("/")[2]))
@@ -203,7 +235,17 @@ def test_typescript_knows_the_modules_types(npm, tmp_path, change, complaint):
     shutil.copy(MODULE, tmp_path)
     (tmp_path / "app.ts").write_text(TYPED.replace(*change) if complaint else TYPED)
     compiler = npm / "node_modules" / "typescript" / "bin" / "tsc"
-    options = ["--noEmit", "--strict", "--allowJs", "--module", "esnext", "--target", "es2022", "--lib", "es2022,dom"]
+    options = [
+        "--noEmit",
+        "--strict",
+        "--allowJs",
+        "--module",
+        "esnext",
+        "--target",
+        "es2022",
+        "--lib",
+        "es2022,dom",
+    ]
     command = [NODE / "bin" / "node", compiler, *options, "app.ts"]
     run = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, check=False)
     assert complaint in run.stdout

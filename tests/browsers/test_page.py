@@ -63,11 +63,15 @@ def allow(place, *origins):
 
 @pytest.fixture
 def page(browser):
-    with browser.new_context(permissions=["clipboard-read", "clipboard-write", "microphone"]) as context:
+    with browser.new_context(
+        permissions=["clipboard-read", "clipboard-write", "microphone"]
+    ) as context:
         made = context.new_page()
         made.faults = []
         made.on("pageerror", lambda error: made.faults.append(str(error)))
-        made.on("console", lambda said: "Security Policy" in said.text and made.faults.append(said.text))
+        made.on(
+            "console", lambda said: "Security Policy" in said.text and made.faults.append(said.text)
+        )
         yield made
         assert made.faults == []
 
@@ -119,7 +123,12 @@ def test_a_recording_of_30_mb_goes_by_the_bucket_and_says_how_far_it_is(page, si
     before = place.objects()
     visit(page, url)
     seen(page, "sent", "status", "transcript")
-    line = {"offline": False, "latency": 5, "downloadThroughput": -1, "uploadThroughput": 20_000_000}
+    line = {
+        "offline": False,
+        "latency": 5,
+        "downloadThroughput": -1,
+        "uploadThroughput": 20_000_000,
+    }
     page.context.new_cdp_session(page).send("Network.emulateNetworkConditions", line)
     page.set_input_files("#file", path)
     read(page, "the age of wisdom")
@@ -269,7 +278,10 @@ def test_a_job_whose_answers_were_lost_is_followed_and_not_sent_again(page, site
         else:
             route.fulfill(status=500, json={"code": "http_500"})
 
-    page.on("request", lambda request: request.method == "POST" and sent.append(request.url.rpartition("/")[2]))
+    page.on(
+        "request",
+        lambda request: request.method == "POST" and sent.append(request.url.rpartition("/")[2]),
+    )
     page.route("**/api/transcriptions/*", lose)
     visit(page, url)
     choose(page, recording("ogg", seconds=8))
@@ -293,7 +305,11 @@ def test_a_job_goes_on_without_its_page_and_is_followed_again(page, site, engine
 @pytest.mark.parametrize(
     ("given", "content", "said"),
     [
-        ({"max_upload_bytes": 2000, "max_audio_bytes": 1000}, b"RIFF" + bytes(5000), "At most 2000 bytes"),
+        (
+            {"max_upload_bytes": 2000, "max_audio_bytes": 1000},
+            b"RIFF" + bytes(5000),
+            "At most 2000 bytes",
+        ),
         ({}, b"<!doctype html><p>no sound", "a web page"),
         ({}, b"", "The recording is empty"),
         ({"max_audio_bytes": 1000}, b"GIF89a" + bytes(5000), "no audio or video"),
@@ -315,7 +331,9 @@ def test_the_token_is_asked_for_until_it_is_right_and_remembered(page, site):
     for token, status in (("wrong", 401), ("\u200bopen sesame ", 200)):
         expect(page.locator("[open] #token")).to_be_focused()
         page.keyboard.type(token)
-        with page.expect_response(lambda answer, status=status: answer.status == status and "transcribe" in answer.url):
+        with page.expect_response(
+            lambda answer, status=status: answer.status == status and "transcribe" in answer.url
+        ):
             page.keyboard.press("Enter")
     read(page)
     visit(page, url)
@@ -401,7 +419,10 @@ def test_pausing_leaves_out_what_is_said_meanwhile(page, site):
 @pytest.mark.parametrize(
     ("microphone", "said"),
     [
-        ("() => Promise.reject(new DOMException('', 'NotAllowedError'))", "Allow this page the microphone"),
+        (
+            "() => Promise.reject(new DOMException('', 'NotAllowedError'))",
+            "Allow this page the microphone",
+        ),
         ("() => Promise.reject(new DOMException('', 'NotFoundError'))", "Connect a microphone"),
         ("() => Promise.reject(new DOMException('it is busy', 'NotReadableError'))", "it is busy"),
         # what a muted one gives

@@ -4,7 +4,16 @@ import os
 import py_compile
 import sys
 
-from infra.bundle import API, CUTTER, HANDLER, MOST_GLIBC, Target, _compile, glibc_of, without_byte_code
+from infra.bundle import (
+    API,
+    CUTTER,
+    HANDLER,
+    MOST_GLIBC,
+    Target,
+    _compile,
+    glibc_of,
+    without_byte_code,
+)
 
 
 def test_a_binary_for_a_newer_system_would_be_noticed(tmp_path):
@@ -13,10 +22,24 @@ def test_a_binary_for_a_newer_system_would_be_noticed(tmp_path):
 
 
 def test_each_bundle_has_the_modules_that_its_entries_need_and_no_others():
-    api, cutter = ({str(path.relative_to(HANDLER)) for path in bundle.modules()} for bundle in (API, CUTTER))
-    assert {"__init__.py", "main.py", "worker.py", "web/__init__.py", "web/app.py", "upstream/client.py"} <= api
+    api, cutter = (
+        {str(path.relative_to(HANDLER)) for path in bundle.modules()} for bundle in (API, CUTTER)
+    )
+    assert {
+        "__init__.py",
+        "main.py",
+        "worker.py",
+        "web/__init__.py",
+        "web/app.py",
+        "upstream/client.py",
+    } <= api
     assert "recordings/decoder.py" not in api  # the only module that needs FFmpeg
-    assert {"worker.py", "recordings/decoder.py", "recordings/cutting.py", "transcripts/alignment.py"} <= cutter
+    assert {
+        "worker.py",
+        "recordings/decoder.py",
+        "recordings/cutting.py",
+        "transcripts/alignment.py",
+    } <= cutter
     assert not [name for name in cutter if name.startswith(("main", "web"))]
     assert api | cutter == {str(path.relative_to(HANDLER)) for path in HANDLER.rglob("*.py")}
 
@@ -25,7 +48,11 @@ def test_missing_stale_and_checked_byte_code_would_be_noticed(tmp_path):
     modules = {name: tmp_path / f"{name}.py" for name in ("missing", "stale", "checked", "good")}
     for path in modules.values():
         path.write_text("1")
-    for name, mode in (("stale", "UNCHECKED_HASH"), ("checked", "CHECKED_HASH"), ("good", "UNCHECKED_HASH")):
+    for name, mode in (
+        ("stale", "UNCHECKED_HASH"),
+        ("checked", "CHECKED_HASH"),
+        ("good", "UNCHECKED_HASH"),
+    ):
         py_compile.compile(modules[name], invalidation_mode=py_compile.PycInvalidationMode[mode])
     modules["stale"].write_text("2")
     assert {path.stem for path in without_byte_code(tmp_path)} == {"missing", "stale", "checked"}

@@ -18,7 +18,9 @@ def test_the_first_lines_say_what_is_where_and_show_the_samples_words():
         assert lines.startswith("Steno   http://127.0.0.1:")
         assert "offline engine" in lines
         assert WORDS in lines
-        answer = httpx2.post(f"{address(lines)}/api/transcribe", files={"file": asset("beckett.wav")})
+        answer = httpx2.post(
+            f"{address(lines)}/api/transcribe", files={"file": asset("beckett.wav")}
+        )
         assert answer.json()["transcript"].startswith(WORDS)
         process.send_signal(signal.SIGINT)
         rest, _ = process.communicate(timeout=20)
@@ -27,7 +29,10 @@ def test_the_first_lines_say_what_is_where_and_show_the_samples_words():
 
 
 def test_a_port_in_use_is_one_sentence():
-    with socket.create_server(("127.0.0.1", 0)) as listener, started(PORT=str(listener.getsockname()[1])) as process:
+    with (
+        socket.create_server(("127.0.0.1", 0)) as listener,
+        started(PORT=str(listener.getsockname()[1])) as process,
+    ):
         _, errors = process.communicate(timeout=20)
         assert process.returncode == 1
         assert errors.count("\n") == 1

@@ -23,13 +23,18 @@ two-names==3.0 \\
 
 
 def test_each_package_has_the_version_for_its_target_and_all_hashes():
-    assert locked(["one", "Two_Names"], TWO, LINUX) == ["one==2.0 --hash=sha256:cc", "two-names==3.0 --hash=sha256:dd"]
+    assert locked(["one", "Two_Names"], TWO, LINUX) == [
+        "one==2.0 --hash=sha256:cc",
+        "two-names==3.0 --hash=sha256:dd",
+    ]
     older = Target("3.11", "x86_64").markers()
     assert locked(["one"], TWO, older) == ["one==1.0 --hash=sha256:aa --hash=sha256:bb"]
 
 
 def test_a_package_that_is_not_locked_is_named_with_the_remedy():
-    with pytest.raises(NotLocked, match=r"three: not in handler/requirements.lock. Run `make lock`"):
+    with pytest.raises(
+        NotLocked, match=r"three: not in handler/requirements.lock. Run `make lock`"
+    ):
         locked(["one", "three"], TWO, LINUX)
 
 

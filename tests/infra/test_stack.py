@@ -17,7 +17,7 @@ from aws_cdk import App
 from handler.recordings.cutting import PART_SECONDS, SEARCH_SECONDS
 from handler.recordings.speech_activity import SAMPLE_RATE
 from handler.settings import Settings
-from handler.steps.pacing import USUAL
+from handler.steps.pacing import DEFAULT_PACING
 from handler.steps.transcribe_part import _MOST_HALVINGS
 from handler.worker import END_SECONDS
 from infra.app import app
@@ -44,12 +44,16 @@ class Template:
         self.text = (folder / f"{context.get('name', 'Steno')}.template.json").read_text()
         self.json = json.loads(self.text)
         artifacts = json.loads((folder / "manifest.json").read_text())["artifacts"].values()
-        (stack,) = (artifact for artifact in artifacts if artifact["type"] == "aws:cloudformation:stack")
+        (stack,) = (
+            artifact for artifact in artifacts if artifact["type"] == "aws:cloudformation:stack"
+        )
         self.is_protected = stack["properties"].get("terminationProtection", False)
 
     def all(self, kind):
         found = self.json["Resources"].items()
-        return {name: resource["Properties"] for name, resource in found if resource["Type"] == kind}
+        return {
+            name: resource["Properties"] for name, resource in found if resource["Type"] == kind
+        }
 
     def one(self, kind, beginning=""):
         (found,) = (held for name, held in self.all(kind).items() if name.startswith(beginning))
@@ -100,7 +104,10 @@ def template(tmp_path_factory, bundles):
 def test_the_environment_of_each_function_makes_settings(template, name):
     given = template.function(name)["Environment"]["Variables"]
     assert {variable.lower() for variable in given} <= set(Settings.model_fields)
-    values = {variable.lower(): value if isinstance(value, str) else "arn" for variable, value in given.items()}
+    values = {
+        variable.lower(): value if isinstance(value, str) else "arn"
+        for variable, value in given.items()
+    }
     settings = Settings(aws_lambda_function_name="steno", **values)
     assert settings.auth == ("token" if name == "Api" else "open")
     assert settings.max_audio_bytes == 4_500_000 or name != "Api"
@@ -115,17 +122,31 @@ def test_each_has_time_to_tell_what_became_of_the_one_before(template):
     assert settings.request_deadline_seconds + 1 < function < 30
     assert function + 2 <= integration < 30  # the gateway's time runs during a cold start, too
     for queue, consumer in CONSUMERS.items():
-        assert template.one("AWS::SQS::Queue", queue)["VisibilityTimeout"] >= template.function(consumer)["Timeout"]
+        assert (
+            template.one("AWS::SQS::Queue", queue)["VisibilityTimeout"]
+            >= template.function(consumer)["Timeout"]
+        )
     # The longest wait for the upstream, and its longest answer, with half a minute for what AWS takes.
-    assert USUAL.wait + USUAL.deadline + 30 <= template.function("Transcriber")["Timeout"] - END_SECONDS
+    assert (
+        DEFAULT_PACING.turn_seconds + DEFAULT_PACING.call_seconds + 30
+        <= template.function("Transcriber")["Timeout"] - END_SECONDS
+    )
 
 
 def objects(actions, *prefixes):
-    return {(f"s3:{action}Object", f"/{prefix}/*") for action in actions.split() for prefix in prefixes}
+    return {
+        (f"s3:{action}Object", f"/{prefix}/*") for action in actions.split() for prefix in prefixes
+    }
 
 
 def consuming(*queues):
-    actions = ("ReceiveMessage", "DeleteMessage", "ChangeMessageVisibility", "GetQueueUrl", "GetQueueAttributes")
+    actions = (
+        "ReceiveMessage",
+        "DeleteMessage",
+        "ChangeMessageVisibility",
+        "GetQueueUrl",
+        "GetQueueAttributes",
+    )
     return {(f"sqs:{action}", queue) for action in actions for queue in queues}
 
 
@@ -167,13 +188,19 @@ def consuming(*queues):
         ),
         (
             "DeadLetterConsumer",
-            {*objects("Delete", "uploads", "requests", "parts", "transcripts"), *consuming("DeadLetters")},
+            {
+                *objects("Delete", "uploads", "requests", "parts", "transcripts"),
+                *consuming("DeadLetters"),
+            },
         ),
     ],
 )
 def test_each_function_may_do_what_its_code_does_and_nothing_else(template, name, allowed):
     all_of_them = {
-        *(("dynamodb:" + action, "Table") for action in ("GetItem", "UpdateItem", "DeleteItem", "Query")),
+        *(
+            ("dynamodb:" + action, "Table")
+            for action in ("GetItem", "UpdateItem", "DeleteItem", "Query")
+        ),
         *([] if name == "DeadLetterConsumer" else [("dynamodb:PutItem", "Table")]),
         ("s3:ListBucket", "Bucket"),
         ("logs:CreateLogStream", f"{name}Log"),
@@ -181,7 +208,9 @@ def test_each_function_may_do_what_its_code_does_and_nothing_else(template, name
         ("xray:PutTraceSegments", "*"),
         ("xray:PutTelemetryRecords", "*"),
     }
-    names = {resource: resource.rstrip("0123456789ABCDEF") for _, resource in template.allowed(name)}
+    names = {
+        resource: resource.rstrip("0123456789ABCDEF") for _, resource in template.allowed(name)
+    }
     found = {(action, short(resource)) for action, resource in template.allowed(name)}
     assert found == allowed | all_of_them, names
 
@@ -192,7 +221,14 @@ def short(resource):
     return slash + rest if slash else next((name for name in _NAMES if head.startswith(name)), head)
 
 
-_NAMES = ("AccessToken", "OpenAIKey", "Table", "Bucket", *CONSUMERS, *(f"{name}Log" for name in FUNCTIONS))
+_NAMES = (
+    "AccessToken",
+    "OpenAIKey",
+    "Table",
+    "Bucket",
+    *CONSUMERS,
+    *(f"{name}Log" for name in FUNCTIONS),
+)
 
 
 def test_the_gateway_is_throttled_logged_and_open_to_the_configured_pages_alone(template):
@@ -200,7 +236,9 @@ def test_the_gateway_is_throttled_logged_and_open_to_the_configured_pages_alone(
     assert stage["DefaultRouteSettings"]["ThrottlingRateLimit"] == 50
     assert stage["DefaultRouteSettings"]["ThrottlingBurstLimit"] == 100
     # The gateway puts the quotation marks of this one itself, and escapes it.
-    written = stage["AccessLogSettings"]["Format"].replace("$context.error.messageString", '"$context.error"')
+    written = stage["AccessLogSettings"]["Format"].replace(
+        "$context.error.messageString", '"$context.error"'
+    )
     assert json.loads(written)["integration.requestId"] == "$context.integration.requestId"
     assert '"error.message":$context.error.messageString' in stage["AccessLogSettings"]["Format"]
     cors = template.one("AWS::ApiGatewayV2::Api")["CorsConfiguration"]
@@ -217,7 +255,10 @@ def test_the_gateway_is_throttled_logged_and_open_to_the_configured_pages_alone(
 def test_what_is_stored_is_private_encrypted_and_forgotten_in_time(template):
     bucket, table = template.one("AWS::S3::Bucket"), template.one("AWS::DynamoDB::Table")
     assert all(bucket["PublicAccessBlockConfiguration"].values())
-    rules = {rule["Prefix"]: rule["ExpirationInDays"] for rule in bucket["LifecycleConfiguration"]["Rules"]}
+    rules = {
+        rule["Prefix"]: rule["ExpirationInDays"]
+        for rule in bucket["LifecycleConfiguration"]["Rules"]
+    }
     assert rules == {"uploads/": 7, "requests/": 7, "parts/": 7, "transcripts/": 30}
     (rule,) = bucket["CorsConfiguration"]["CorsRules"]
     assert rule["AllowedMethods"] == ["POST"]
@@ -235,7 +276,9 @@ def test_what_is_stored_is_private_encrypted_and_forgotten_in_time(template):
         if statement["Effect"] == "Deny"
     ]
     assert len(refusals) == 1 + len(CONSUMERS)
-    assert all(refusal["Condition"] == {"Bool": {"aws:SecureTransport": "false"}} for refusal in refusals)
+    assert all(
+        refusal["Condition"] == {"Bool": {"aws:SecureTransport": "false"}} for refusal in refusals
+    )
 
 
 def event_sources(template):
@@ -243,7 +286,9 @@ def event_sources(template):
     found = {}
     for mapping in template.all("AWS::Lambda::EventSourceMapping").values():
         assert mapping["FunctionResponseTypes"] == ["ReportBatchItemFailures"]
-        consumer = next(name for name in FUNCTIONS if plain(mapping["FunctionName"]).startswith(name))
+        consumer = next(
+            name for name in FUNCTIONS if plain(mapping["FunctionName"]).startswith(name)
+        )
         most = mapping["ScalingConfig"]["MaximumConcurrency"]
         found[short(plain(mapping["EventSourceArn"]))] = (consumer, most, mapping["BatchSize"])
     return found
@@ -255,11 +300,18 @@ def event_sources(template):
         ({"concurrency": "2"}, 2, 2, 2),
         ({"concurrency": "16"}, 4, 16, 8),
         ({"concurrency": "1000"}, 250, 1000, 500),
-        ({"concurrency": "8", "batch": "4"}, 2, 2, 2),  # for an account that may run ten functions at once
+        (
+            {"concurrency": "8", "batch": "4"},
+            2,
+            2,
+            2,
+        ),  # for an account that may run ten functions at once
         ({"concurrency": "100", "batch": "8"}, 25, 13, 6),
     ],
 )
-def test_so_many_functions_consume_each_queue(tmp_path, bundles, context, recordings, parts, express):
+def test_so_many_functions_consume_each_queue(
+    tmp_path, bundles, context, recordings, parts, express
+):
     batch = int(context.get("batch", 1))
     chosen = event_sources(Template(tmp_path, bundles=bundles, **context))
     assert chosen == {
@@ -287,13 +339,21 @@ def test_every_queue_and_function_of_jobs_has_alarms(template):
     about = {}
     for alarm in alarms:
         dimensions = alarm.get("Dimensions", [])
-        about.setdefault(alarm["MetricName"], set()).update(short(plain(one["Value"])) for one in dimensions)
+        about.setdefault(alarm["MetricName"], set()).update(
+            short(plain(one["Value"])) for one in dimensions
+        )
     assert about["NumberOfMessagesReceived"] == {"DeadLetters"}
     assert about["ApproximateAgeOfOldestMessage"] == {"Recordings", "Parts", "Express"}
     for metric in ("Errors", "Duration"):
-        assert {name.rstrip("0123456789ABCDEF") for name in about[metric]} == {"Cutter", "Transcriber"}
+        assert {name.rstrip("0123456789ABCDEF") for name in about[metric]} == {
+            "Cutter",
+            "Transcriber",
+        }
     for metric in ("Throttles", "RecursiveInvocationsDropped"):
-        assert {name.rstrip("0123456789ABCDEF") for name in about[metric]} >= {"Cutter", "Transcriber"}
+        assert {name.rstrip("0123456789ABCDEF") for name in about[metric]} >= {
+            "Cutter",
+            "Transcriber",
+        }
     assert about["Failures"] == {"upstream_credentials", "upstream_quota", "storage_unavailable"}
     assert {"5xx", "SecondsPaid", "Latency", "JobsStalled"} <= set(about)
 
@@ -318,7 +378,11 @@ def test_figures_are_not_filtered_out_of_the_log(template):
 def test_dead_letters_are_consumed_and_an_alarm_notices_those_that_were(template):
     queue = template.one("AWS::SQS::Queue", "DeadLetters")
     consumer = template.function("DeadLetterConsumer")
-    assert event_sources(template)["DeadLetters"] == ("DeadLetterConsumer", 2, 1)  # the API needs the others
+    assert event_sources(template)["DeadLetters"] == (
+        "DeadLetterConsumer",
+        2,
+        1,
+    )  # the API needs the others
     assert queue["VisibilityTimeout"] >= 6 * consumer["Timeout"]
     assert consumer["Handler"] == "handler.worker.dead_letters_handler"
     alarms = template.all("AWS::CloudWatch::Alarm").values()
@@ -332,19 +396,25 @@ def test_lambda_stops_no_chain_of_messages_as_a_loop(template, aws):
 
     https://docs.aws.amazon.com/lambda/latest/dg/invocation-recursion.html
     """
-    assert not [held for held in template.all("AWS::Lambda::Function").values() if "RecursiveLoop" in held]
+    assert not [
+        held for held in template.all("AWS::Lambda::Function").values() if "RecursiveLoop" in held
+    ]
     assert 1 + _MOST_HALVINGS <= 6
-    place = Place(aws, pacing=USUAL)
+    place = Place(aws, pacing=DEFAULT_PACING)
     loud, pause = random.Random(1).randbytes(60 * 2 * SAMPLE_RATE), bytes(SAMPLE_RATE)
     at = 33 * 2 * SAMPLE_RATE  # near the end of where a pause is looked for, for the longest piece
     place.upload(wav(loud[:at] + pause + loud[at + len(pause) :]))
     place.handle(*place.messages())
     (whole,) = sent_parts(place)
-    place.handle(place.message(json.dumps({"halve": {"part": whole, "seconds_paid": 0, "entries": []}})))
+    place.handle(
+        place.message(json.dumps({"halve": {"part": whole, "seconds_paid": 0, "entries": []}}))
+    )
     pieces = [piece["samples"] / whole["samples"] for piece in sent_parts(place)]
     assert len(pieces) == 2
     longest = PART_SECONDS + 3 * SEARCH_SECONDS  # as a part of a recording without pauses
-    assert longest * max(pieces) ** _MOST_HALVINGS < 30  # seconds, in which nobody says 2,000 tokens
+    assert (
+        longest * max(pieces) ** _MOST_HALVINGS < 30
+    )  # seconds, in which nobody says 2,000 tokens
 
 
 def sent_parts(place):
@@ -353,15 +423,25 @@ def sent_parts(place):
 
 def test_alarms_may_be_told_to_the_topic_that_they_are_for(template):
     (policy,) = template.all("AWS::SNS::TopicPolicy").values()
-    (allowed,) = (told for told in policy["PolicyDocument"]["Statement"] if told["Effect"] == "Allow")
-    assert (allowed["Action"], allowed["Principal"]) == ("sns:Publish", {"Service": "cloudwatch.amazonaws.com"})
-    topics = {json.dumps(alarm["AlarmActions"]) for alarm in template.all("AWS::CloudWatch::Alarm").values()}
+    (allowed,) = (
+        told for told in policy["PolicyDocument"]["Statement"] if told["Effect"] == "Allow"
+    )
+    assert (allowed["Action"], allowed["Principal"]) == (
+        "sns:Publish",
+        {"Service": "cloudwatch.amazonaws.com"},
+    )
+    topics = {
+        json.dumps(alarm["AlarmActions"])
+        for alarm in template.all("AWS::CloudWatch::Alarm").values()
+    }
     assert topics == {json.dumps([allowed["Resource"]])}
 
 
 def test_a_transcriber_that_ends_in_order_is_no_alarm(template):
     alarms = template.all("AWS::CloudWatch::Alarm").items()
-    (near,) = (alarm["Threshold"] / 1000 for name, alarm in alarms if "TranscriberNearTheEnd" in name)
+    (near,) = (
+        alarm["Threshold"] / 1000 for name, alarm in alarms if "TranscriberNearTheEnd" in name
+    )
     timeout = template.function("Transcriber")["Timeout"]
     assert timeout - END_SECONDS + 10 < near < timeout
 
@@ -374,7 +454,9 @@ def test_only_the_cutter_has_ffmpeg_and_it_has_no_key(tmp_path):
     template = Template(tmp_path / "cdk", bundles=Bundles(*folders))
     code = {name: json.dumps(template.function(name)["Code"]) for name in FUNCTIONS}
     assert code["Api"] == code["Transcriber"] == code["DeadLetterConsumer"] != code["Cutter"]
-    assert not [action for action, _ in template.allowed("Cutter") if action.startswith("secretsmanager:")]
+    assert not [
+        action for action, _ in template.allowed("Cutter") if action.startswith("secretsmanager:")
+    ]
     assert template.function("Cutter")["EphemeralStorage"] == {"Size": 4096}
     assert template.function("Cutter")["Handler"] == template.function("Transcriber")["Handler"]
 
@@ -390,14 +472,29 @@ def test_every_function_keeps_its_log_for_a_month_as_json_and_is_traced(template
 
 def test_the_secret_for_the_key_waits_for_it_and_the_token_is_generated(template):
     assert "GenerateSecretString" not in template.one("AWS::SecretsManager::Secret", "OpenAIKey")
-    assert template.one("AWS::SecretsManager::Secret", "AccessToken")["GenerateSecretString"]["PasswordLength"] == 43
-    names = {"Url", "SetOpenAIKey", "ReadAccessToken", "BucketName", "TableName", "QueueUrl", "StopJobs"}
+    assert (
+        template.one("AWS::SecretsManager::Secret", "AccessToken")["GenerateSecretString"][
+            "PasswordLength"
+        ]
+        == 43
+    )
+    names = {
+        "Url",
+        "SetOpenAIKey",
+        "ReadAccessToken",
+        "BucketName",
+        "TableName",
+        "QueueUrl",
+        "StopJobs",
+    }
     names |= {f"{name}Function" for name in ("Api", "Cutter", "Transcriber")}
     assert names <= set(template.json["Outputs"])
 
 
 def test_jwts_are_asked_for_on_every_route_but_the_open_ones(tmp_path, bundles):
-    template = Template(tmp_path, bundles=bundles, auth="jwt", issuer="https://issuer.example", audience="steno")
+    template = Template(
+        tmp_path, bundles=bundles, auth="jwt", issuer="https://issuer.example", audience="steno"
+    )
     for route in template.all("AWS::ApiGatewayV2::Route").values():
         _, path = route["RouteKey"].split()
         assert (route["AuthorizationType"] == "JWT") == (path not in OPEN_ROUTES)
@@ -409,7 +506,9 @@ def test_jwts_are_asked_for_on_every_route_but_the_open_ones(tmp_path, bundles):
 def test_with_snapstart_the_gateway_calls_a_published_version(tmp_path, bundles):
     template = Template(tmp_path, bundles=bundles, snapstart="on")
     assert template.function("Api")["SnapStart"] == {"ApplyOn": "PublishedVersions"}
-    assert plain(template.one("AWS::ApiGatewayV2::Integration")["IntegrationUri"]).startswith("ApiAlias")
+    assert plain(template.one("AWS::ApiGatewayV2::Integration")["IntegrationUri"]).startswith(
+        "ApiAlias"
+    )
 
 
 @pytest.mark.parametrize(
@@ -479,7 +578,10 @@ def another(tmp_path_factory, bundles):
 @pytest.mark.parametrize(("made", "name"), [("template", "Steno"), ("another", "steno-dev")])
 def test_each_environment_has_its_own_access_log_figures_and_alarms(made, name, request):
     made = request.getfixturevalue(made)
-    assert made.one("AWS::Logs::LogGroup", "AccessLog")["LogGroupName"] == f"/aws/vendedlogs/steno/{name}"
+    assert (
+        made.one("AWS::Logs::LogGroup", "AccessLog")["LogGroupName"]
+        == f"/aws/vendedlogs/steno/{name}"
+    )
     assert made.one("AWS::ApiGatewayV2::Api")["Name"] == name
     for function in FUNCTIONS:
         assert made.function(function)["Environment"]["Variables"]["METRICS_NAMESPACE"] == name
@@ -518,6 +620,10 @@ def test_one_command_stops_all_three_event_sources_of_jobs(template):
     command = plain(template.json["Outputs"]["StopJobs"]["Value"])
     mappings = template.all("AWS::Lambda::EventSourceMapping")
     stopped = {name for name in mappings if name in command}
-    assert {short(plain(mappings[name]["EventSourceArn"])) for name in stopped} == {"Recordings", "Parts", "Express"}
+    assert {short(plain(mappings[name]["EventSourceArn"])) for name in stopped} == {
+        "Recordings",
+        "Parts",
+        "Express",
+    }
     assert command.startswith("for id in ")
     assert command.endswith(" update-event-source-mapping --no-enabled --uuid $id; done")

@@ -52,20 +52,30 @@ class Cloud:
     def deploy(self, folder):
         """Does what the CLI does: uploads the assets, and gives the template to CloudFormation."""
         s3, stacks = self.client("s3"), self.client("cloudformation")
-        for identity, told in json.loads((folder / "Steno.assets.json").read_text())["files"].items():
+        for identity, told in json.loads((folder / "Steno.assets.json").read_text())[
+            "files"
+        ].items():
             if told["source"]["packaging"] == "zip":
-                s3.put_object(Bucket=ASSETS_BUCKET, Key=f"{identity}.zip", Body=zipped(folder / told["source"]["path"]))
+                s3.put_object(
+                    Bucket=ASSETS_BUCKET,
+                    Key=f"{identity}.zip",
+                    Body=zipped(folder / told["source"]["path"]),
+                )
         template = json.loads((folder / "Steno.template.json").read_text())
         given = {
             "StackName": "Steno",
-            "TemplateBody": json.dumps(for_here(template, set(of_kind(template, "AWS::SecretsManager::Secret")))),
+            "TemplateBody": json.dumps(
+                for_here(template, set(of_kind(template, "AWS::SecretsManager::Secret")))
+            ),
             "Capabilities": ["CAPABILITY_IAM"],
         }
         if self.outputs:
             stacks.update_stack(**given)
         else:
             stacks.create_stack(**given)
-        waiter = stacks.get_waiter("stack_update_complete" if self.outputs else "stack_create_complete")
+        waiter = stacks.get_waiter(
+            "stack_update_complete" if self.outputs else "stack_create_complete"
+        )
         waiter.wait(StackName="Steno", WaiterConfig={"Delay": 1, "MaxAttempts": 60})
         (stack,) = stacks.describe_stacks(StackName="Steno")["Stacks"]
         self.outputs = {output["OutputKey"]: output["OutputValue"] for output in stack["Outputs"]}
@@ -85,7 +95,9 @@ def deployed(folder, **choices):
     Template(folder, Target.here(), **choices)
     with running(folder) as made:
         made.deploy(folder)
-        made.client("secretsmanager").put_secret_value(SecretId=made.secret("SetOpenAIKey"), SecretString="offline")
+        made.client("secretsmanager").put_secret_value(
+            SecretId=made.secret("SetOpenAIKey"), SecretString="offline"
+        )
         yield made
 
 
@@ -115,7 +127,9 @@ def running(folder):
         wait_for(port, process, str(log))
         made = Cloud(f"http://127.0.0.1:{port}", {})
         made.client("s3").create_bucket(Bucket=ASSETS_BUCKET)
-        made.client("ssm").put_parameter(Name="/cdk-bootstrap/hnb659fds/version", Value="30", Type="String")
+        made.client("ssm").put_parameter(
+            Name="/cdk-bootstrap/hnb659fds/version", Value="30", Type="String"
+        )
         yield made
         made.http.close()
         process.stdin.close()
@@ -142,7 +156,9 @@ def for_here(value, secrets):
         return value
     if value.get("Ref") in secrets:
         return {"Fn::GetAtt": [value["Ref"], "Id"]}
-    return {name: for_here(held, secrets) for name, held in value.items() if name != "ALLOWED_ORIGINS"}
+    return {
+        name: for_here(held, secrets) for name, held in value.items() if name != "ALLOWED_ORIGINS"
+    }
 
 
 def is_about_tls(statement):
@@ -165,12 +181,17 @@ def uploaded(cloud, token, content, **options):
 
 def stored(cloud):
     """The folders of what is in the bucket."""
-    keys = cloud.client("s3").list_objects_v2(Bucket=cloud.outputs["BucketName"]).get("Contents", [])
+    keys = (
+        cloud.client("s3").list_objects_v2(Bucket=cloud.outputs["BucketName"]).get("Contents", [])
+    )
     return [held["Key"].split("/")[0] for held in keys]
 
 
 def finished(cloud, token, where):
     deadline = time.monotonic() + 120
-    while (job := cloud.http.get(where, headers=token).json())["status"] not in ("completed", "failed"):
+    while (job := cloud.http.get(where, headers=token).json())["status"] not in (
+        "completed",
+        "failed",
+    ):
         assert time.monotonic() < deadline, job
     return job

@@ -26,7 +26,9 @@ class Issuer:
     def serving(cls):
         made = cls()
         paths = {"/.well-known/openid-configuration": made._configuration, "/keys": made._keys}
-        with serving(Starlette(routes=[Route(path, answer) for path, answer in paths.items()])) as made.url:
+        with serving(
+            Starlette(routes=[Route(path, answer) for path, answer in paths.items()])
+        ) as made.url:
             yield made
 
     async def _configuration(self, _request):
@@ -39,5 +41,7 @@ class Issuer:
     def header(self, *, forged=False, **claims):
         """What a caller sends; `forged` is signed with a key that is not this issuer's."""
         told = {"iss": self.url, "aud": "steno", "exp": int(time.time()) + 600, **claims}
-        token = jwt.encode(told, self._another if forged else self._key, "RS256", headers={"kid": KEY_ID})
+        token = jwt.encode(
+            told, self._another if forged else self._key, "RS256", headers={"kid": KEY_ID}
+        )
         return {"Authorization": f"Bearer {token}"}

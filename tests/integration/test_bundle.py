@@ -6,7 +6,17 @@ from io import BytesIO
 
 import pytest
 
-from infra.bundle import API, CUTTER, LOCK, MOST_GLIBC, ROOT, Target, _install, glibc_of, without_byte_code
+from infra.bundle import (
+    API,
+    CUTTER,
+    LOCK,
+    MOST_GLIBC,
+    ROOT,
+    Target,
+    _install,
+    glibc_of,
+    without_byte_code,
+)
 from infra.lock import locked
 from tests.attacks.test_nothing_out import AWS_SECRET, KEY, TOKEN
 from tests.infra.test_stack import Template
@@ -32,14 +42,19 @@ def test_a_bundle_is_small_when_it_is_zipped(built):
 def test_no_wheel_asks_for_a_newer_system_than_lambdas(built):
     _, folder = built
     assert 0 < glibc_of(folder) <= MOST_GLIBC
-    machines = {path.read_bytes()[18:20] for path in folder.rglob("*.so*")}  # as their ELF headers say
+    machines = {
+        path.read_bytes()[18:20] for path in folder.rglob("*.so*")
+    }  # as their ELF headers say
     assert machines == {(183).to_bytes(2, "little")}  # AArch64
 
 
 def test_the_same_inputs_are_the_same_bundle_wherever_it_is_built(tmp_path):
     folders = [API.build(tmp_path / name, Target.here()) for name in ("here", "there")]
     assert folders[0].name == folders[1].name
-    here, there = ({path.relative_to(folder): content(path) for path in folder.rglob("*")} for folder in folders)
+    here, there = (
+        {path.relative_to(folder): content(path) for path in folder.rglob("*")}
+        for folder in folders
+    )
     assert here == there
 
 
@@ -55,7 +70,11 @@ def test_byte_code_is_there_for_every_source_and_is_never_checked_against_it(bun
 
 def test_no_secret_is_in_the_template_or_the_bundles(tmp_path, monkeypatch):
     """Not even where the machine that deploys has them all in its environment."""
-    for name, secret in (("OPENAI_API_KEY", KEY), ("ACCESS_TOKEN", TOKEN), ("AWS_SECRET_ACCESS_KEY", AWS_SECRET)):
+    for name, secret in (
+        ("OPENAI_API_KEY", KEY),
+        ("ACCESS_TOKEN", TOKEN),
+        ("AWS_SECRET_ACCESS_KEY", AWS_SECRET),
+    ):
         monkeypatch.setenv(name, secret)
     Template(tmp_path)
     files = [path for path in tmp_path.rglob("*") if path.is_file()]

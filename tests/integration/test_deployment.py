@@ -26,19 +26,26 @@ GUARDED = (("POST", "/api/transcribe"), ("POST", "/api/uploads"), ("GET", "/api/
 @pytest.fixture(scope="module")
 def abroad(tmp_path_factory):
     """A site whose pages may call, and one whose pages may not."""
-    with site(tmp_path_factory.mktemp("site")) as allowed, site(tmp_path_factory.mktemp("site")) as stranger:
+    with (
+        site(tmp_path_factory.mktemp("site")) as allowed,
+        site(tmp_path_factory.mktemp("site")) as stranger,
+    ):
         yield allowed, stranger
 
 
 @pytest.fixture(scope="module")
 def cloud(tmp_path_factory, engine_process, abroad):
-    with deployed(tmp_path_factory.mktemp("deployed"), openai_base_url=engine_process.url, origins=abroad[0]) as made:
+    with deployed(
+        tmp_path_factory.mktemp("deployed"), openai_base_url=engine_process.url, origins=abroad[0]
+    ) as made:
         yield made
 
 
 @pytest.fixture(scope="module")
 def token(cloud):
-    secret = cloud.client("secretsmanager").get_secret_value(SecretId=cloud.secret("ReadAccessToken"))
+    secret = cloud.client("secretsmanager").get_secret_value(
+        SecretId=cloud.secret("ReadAccessToken")
+    )
     return {"Authorization": f"Bearer {secret['SecretString']}"}
 
 
@@ -57,7 +64,10 @@ def test_a_recording_in_one_request_is_transcribed(cloud, token):
 
 @pytest.mark.parametrize(
     ("content", "words", "parts"),
-    [(asset("endgame_nagg_nell.wav"), "that's a good story", 1), (long_recording("ogg", 80), "It was the", 2)],
+    [
+        (asset("endgame_nagg_nell.wav"), "that's a good story", 1),
+        (long_recording("ogg", 80), "It was the", 2),
+    ],
     ids=["by the express queue", "by the parts queue"],
 )
 def test_an_upload_goes_through_bucket_queues_and_functions(cloud, token, content, words, parts):
@@ -73,7 +83,9 @@ def test_an_upload_goes_through_bucket_queues_and_functions(cloud, token, conten
 
 
 def test_a_recording_in_one_request_becomes_a_job_if_the_upstream_does_not_take_it(cloud, token):
-    answer = cloud.http.post("/api/transcribe", headers=token, files={"file": recording("aac", seconds=8)})
+    answer = cloud.http.post(
+        "/api/transcribe", headers=token, files={"file": recording("aac", seconds=8)}
+    )
     assert (answer.status_code, answer.json()["transcript"][: len(WORDS)]) == (200, WORDS)
     assert "requests" not in stored(cloud)
 
@@ -102,7 +114,11 @@ def test_what_a_deleted_job_left_is_deleted_with_the_rights_of_each_function(clo
     s3, sqs = cloud.client("s3"), cloud.client("sqs")
     for queue in ("Recordings", "DeadLetters"):
         identity = uuid4().hex
-        left = [f"uploads/{identity}.webm", f"parts/{identity}/0/0000.flac", f"transcripts/{identity}.json"]
+        left = [
+            f"uploads/{identity}.webm",
+            f"parts/{identity}/0/0000.flac",
+            f"transcripts/{identity}.json",
+        ]
         for key in reversed(left):  # the bucket sends a message about the first
             s3.put_object(Bucket=cloud.outputs["BucketName"], Key=key, Body=b"x")
         sqs.send_message(QueueUrl=cloud.queues[queue], MessageBody=json.dumps({"key": left[0]}))
@@ -112,7 +128,11 @@ def test_what_a_deleted_job_left_is_deleted_with_the_rights_of_each_function(clo
 
 
 def test_a_job_that_failed_is_tried_again_without_an_upload(cloud, token, engine):
-    refusal = {"status": 401, "body": {"error": {"message": "no", "code": "invalid_api_key"}}, "times": 2}
+    refusal = {
+        "status": 401,
+        "body": {"error": {"message": "no", "code": "invalid_api_key"}},
+        "times": 2,
+    }
     engine.script(refusal)
     # Nobody has heard it before.
     where = uploaded(cloud, token, recording("ogg", "endgame_nagg_nell.wav", 5))
@@ -133,7 +153,9 @@ def test_a_job_that_failed_is_tried_again_without_an_upload(cloud, token, engine
 )
 def test_the_form_uploads_what_it_is_for_and_nothing_else(cloud, token, change):
     form = cloud.http.post("/api/uploads", headers=token, json={"size": 10}).json()["upload"]
-    answer = httpx2.post(form["url"], data={**form["fields"], **change}, files={"file": b"0123456789"})
+    answer = httpx2.post(
+        form["url"], data={**form["fields"], **change}, files={"file": b"0123456789"}
+    )
     assert answer.status_code in (400, 403)
 
 
@@ -142,24 +164,34 @@ class Role:
 
     def __init__(self, cloud, beginning):
         iam = cloud.client("iam")
-        (name,) = (role["RoleName"] for role in iam.list_roles()["Roles"] if beginning in role["RoleName"])
+        (name,) = (
+            role["RoleName"] for role in iam.list_roles()["Roles"] if beginning in role["RoleName"]
+        )
         user = f"as-{beginning}"
         iam.create_user(UserName=user)
         for policy in iam.list_role_policies(RoleName=name)["PolicyNames"]:
             document = iam.get_role_policy(RoleName=name, PolicyName=policy)["PolicyDocument"]
-            iam.put_user_policy(UserName=user, PolicyName=policy, PolicyDocument=json.dumps(document))
+            iam.put_user_policy(
+                UserName=user, PolicyName=policy, PolicyDocument=json.dumps(document)
+            )
         key = iam.create_access_key(UserName=user)["AccessKey"]
-        session = boto3.session.Session(key["AccessKeyId"], key["SecretAccessKey"], region_name="us-east-1")
+        session = boto3.session.Session(
+            key["AccessKeyId"], key["SecretAccessKey"], region_name="us-east-1"
+        )
         # A refusal is an answer, not a reason to ask again.
         once = Config(retries={"total_max_attempts": 1})
-        self._client = cache(lambda service: session.client(service, endpoint_url=cloud.url, config=once))
+        self._client = cache(
+            lambda service: session.client(service, endpoint_url=cloud.url, config=once)
+        )
 
     def may(self, service, call, **arguments):
         """Whether it is allowed; that there is nothing to get is an answer, too."""
         try:
             getattr(self._client(service), call)(**arguments)
         except ClientError as error:
-            return error.response["ResponseMetadata"]["HTTPStatusCode"] != 403 and "Denied" not in str(error)
+            return error.response["ResponseMetadata"][
+                "HTTPStatusCode"
+            ] != 403 and "Denied" not in str(error)
         return True
 
 
@@ -185,7 +217,12 @@ RIGHTS = {  # what each function may do with objects, to which queues it may sen
         "",
     ),
     "Transcriber": (
-        {"uploads": "delete", "requests": "delete", "parts": "get delete", "transcripts": "put delete"},
+        {
+            "uploads": "delete",
+            "requests": "delete",
+            "parts": "get delete",
+            "transcripts": "put delete",
+        },
         "Recordings",
         "key",
     ),
@@ -206,7 +243,9 @@ def test_the_functions_may_do_their_work_and_not_what_lies_beside_it(cloud):
         AttributeDefinitions=[{"AttributeName": "pk", "AttributeType": "S"}],
         BillingMode="PAY_PER_REQUEST",
     )
-    other_secret = cloud.client("secretsmanager").create_secret(Name="other", SecretString="x")["ARN"]
+    other_secret = cloud.client("secretsmanager").create_secret(Name="other", SecretString="x")[
+        "ARN"
+    ]
     other_queue = cloud.client("sqs").create_queue(QueueName="other")["QueueUrl"]
     token_secret, key_secret = cloud.secret("ReadAccessToken"), cloud.secret("SetOpenAIKey")
     item = {"pk": {"S": "x"}, "sk": {"S": "x"}}
@@ -221,14 +260,23 @@ def test_the_functions_may_do_their_work_and_not_what_lies_beside_it(cloud):
             may = role.may("sqs", "send_message", QueueUrl=url, MessageBody='{"Records": []}')
             assert may == (queue in queues.split()), (name, queue)
             assert not role.may("sqs", "delete_queue", QueueUrl=url)
-        for secret, identity in {"key": key_secret, "token": token_secret, "other": other_secret}.items():
+        for secret, identity in {
+            "key": key_secret,
+            "token": token_secret,
+            "other": other_secret,
+        }.items():
             may = role.may("secretsmanager", "get_secret_value", SecretId=identity)
             assert may == (secret in secrets.split()), (name, secret)
         for action in ("get_item", "delete_item", "update_item"):
             assert role.may("dynamodb", action, TableName=table, Key=item), (name, action)
-        condition = {"KeyConditionExpression": "pk = :pk", "ExpressionAttributeValues": {":pk": item["pk"]}}
+        condition = {
+            "KeyConditionExpression": "pk = :pk",
+            "ExpressionAttributeValues": {":pk": item["pk"]},
+        }
         assert role.may("dynamodb", "query", TableName=table, **condition), name
-        assert role.may("dynamodb", "put_item", TableName=table, Item=item) == (name != "DeadLetterConsumer"), name
+        assert role.may("dynamodb", "put_item", TableName=table, Item=item) == (
+            name != "DeadLetterConsumer"
+        ), name
         assert not role.may("dynamodb", "get_item", TableName="other", Key={"pk": {"S": "x"}})
         assert not role.may("dynamodb", "scan", TableName=table)
         assert not role.may("iam", "list_users")
@@ -248,7 +296,11 @@ def browser(cloud, token):
 
         def visit(url):
             page.goto(url)
-            return page, {"module": "/recorder.js", "server": f"http://{cloud.host}", "options": {"token": bearer}}
+            return page, {
+                "module": "/recorder.js",
+                "server": f"http://{cloud.host}",
+                "options": {"token": bearer},
+            }
 
         yield visit
 
@@ -271,9 +323,16 @@ def test_the_page_of_the_stack_itself_uploads_to_its_bucket(cloud, browser):
     assert "It was the" in page.inner_text("#transcript")
 
 
-def test_a_page_that_is_not_allowed_reaches_neither_the_api_nor_the_bucket(cloud, token, browser, abroad):
+def test_a_page_that_is_not_allowed_reaches_neither_the_api_nor_the_bucket(
+    cloud, token, browser, abroad
+):
     page, given = browser(abroad[1])
-    assert refused(page, {**given, "recording": base64.b64encode(asset("beckett.wav")).decode()})["status"] == 0
+    assert (
+        refused(page, {**given, "recording": base64.b64encode(asset("beckett.wav")).decode()})[
+            "status"
+        ]
+        == 0
+    )
     form = cloud.http.post("/api/uploads", headers=token, json={"size": 10}).json()["upload"]
     assert page.evaluate(UPLOAD, form) == 0
     page, _ = browser(abroad[0])
@@ -292,7 +351,9 @@ def issuer():
 @pytest.fixture(scope="module")
 def jwt_cloud(tmp_path_factory, engine_process, issuer):
     choices = {"auth": "jwt", "issuer": issuer.url, "audience": "steno, other"}
-    with deployed(tmp_path_factory.mktemp("jwt"), openai_base_url=engine_process.url, **choices) as made:
+    with deployed(
+        tmp_path_factory.mktemp("jwt"), openai_base_url=engine_process.url, **choices
+    ) as made:
         yield made
 
 
@@ -314,7 +375,14 @@ def test_each_caller_with_a_jwt_has_jobs_of_its_own(jwt_cloud, issuer):
 
 
 @pytest.mark.parametrize(
-    "claims", [{"aud": "elsewhere"}, {"iss": "https://elsewhere.example"}, {"exp": 1}, {"forged": True}, None]
+    "claims",
+    [
+        {"aud": "elsewhere"},
+        {"iss": "https://elsewhere.example"},
+        {"exp": 1},
+        {"forged": True},
+        None,
+    ],
 )
 def test_a_jwt_that_is_not_the_issuers_own_for_this_api_is_refused(jwt_cloud, issuer, claims):
     headers = {} if claims is None else issuer.header(**{"sub": "mine", **claims})

@@ -31,7 +31,9 @@ async def good(http):
 
 
 async def not_audio(http):
-    assert (await http.post("/api/transcribe", files={"file": b"<html>" * 50_000})).status_code == 415
+    assert (
+        await http.post("/api/transcribe", files={"file": b"<html>" * 50_000})
+    ).status_code == 415
 
 
 async def too_large(http):
@@ -54,7 +56,10 @@ async def cut_off(http):
     head = b"POST /api/transcribe HTTP/1.1\r\nHost: x\r\nContent-Length: 300000\r\n"
     async with await anyio.connect_tcp(host, port) as connection:
         await connection.send(
-            head + b"Content-Type: multipart/form-data; boundary=b\r\n\r\n" + b"--b\r\n" + bytes(50_000)
+            head
+            + b"Content-Type: multipart/form-data; boundary=b\r\n\r\n"
+            + b"--b\r\n"
+            + bytes(50_000)
         )
 
 
@@ -91,12 +96,21 @@ async def send(http, number, limiter):
         await KINDS[number % len(KINDS)](http)
 
 
-@pytest.mark.skipif(not Path("/proc/self/fd").exists(), reason="counts descriptors in /proc, which is Linux's")
+@pytest.mark.skipif(
+    not Path("/proc/self/fd").exists(), reason="counts descriptors in /proc, which is Linux's"
+)
 async def test_a_thousand_requests_of_every_kind_leave_nothing_behind(engine):
     engine.script(*[{**failure, "times": 1} for failure in FAILURES * 8])
     before_files = temp_files()
-    limits = {"MAX_AUDIO_BYTES": "500000", "REQUEST_DEADLINE_SECONDS": "1", "MAX_CONCURRENT_CALLS": "30"}
-    with uvicorn_process(OPENAI_API_KEY="offline", OPENAI_BASE_URL=engine.url, **limits) as (process, url):
+    limits = {
+        "MAX_AUDIO_BYTES": "500000",
+        "REQUEST_DEADLINE_SECONDS": "1",
+        "MAX_CONCURRENT_CALLS": "30",
+    }
+    with uvicorn_process(OPENAI_API_KEY="offline", OPENAI_BASE_URL=engine.url, **limits) as (
+        process,
+        url,
+    ):
         async with httpx2.AsyncClient(base_url=url, timeout=60) as http:
             await good(http)
             before = descriptors(process)
@@ -106,8 +120,14 @@ async def test_a_thousand_requests_of_every_kind_leave_nothing_behind(engine):
                     tasks.start_soon(send, http, number, limiter)
         async with httpx2.AsyncClient(base_url=url, timeout=60) as http:
             with anyio.fail_after(20):
-                while descriptors(process) != before:  # calls that clients gave up end within their deadline
+                while (
+                    descriptors(process) != before
+                ):  # calls that clients gave up end within their deadline
                     await http.get("/api/health")
         assert temp_files() == before_files
-        assert threads(process) <= 30 + 4  # the pool's, which stay for the next calls, and the server's own
-        assert sockets(process) <= 30 + 8  # connections kept for the next call, one a thread at most
+        assert (
+            threads(process) <= 30 + 4
+        )  # the pool's, which stay for the next calls, and the server's own
+        assert (
+            sockets(process) <= 30 + 8
+        )  # connections kept for the next call, one a thread at most

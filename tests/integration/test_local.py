@@ -43,11 +43,17 @@ def test_jobs_live_on_after_a_restart(tmp_path):
             url = address(first_lines(process))
             if not ended:
                 recording = asset("beckett.wav")
-                asked = httpx2.post(f"{url}/api/uploads", json={"filename": "a.wav", "size": len(recording)}).json()
+                asked = httpx2.post(
+                    f"{url}/api/uploads", json={"filename": "a.wav", "size": len(recording)}
+                ).json()
                 form = asked["upload"]
-                httpx2.post(form["url"], data=form["fields"], files={"file": recording}).raise_for_status()
+                httpx2.post(
+                    form["url"], data=form["fields"], files={"file": recording}
+                ).raise_for_status()
             deadline = time.monotonic() + 60
-            while (job := httpx2.get(f"{url}/api/transcriptions/{asked['id']}").json())["status"] != "completed":
+            while (job := httpx2.get(f"{url}/api/transcriptions/{asked['id']}").json())[
+                "status"
+            ] != "completed":
                 assert time.monotonic() < deadline, job
             process.send_signal(signal.SIGINT)
             process.communicate(timeout=20)
@@ -55,7 +61,9 @@ def test_jobs_live_on_after_a_restart(tmp_path):
     assert not list((tmp_path / ".steno").glob("tmp"))
 
 
-@pytest.mark.skipif(not hasattr(os, "pidfd_open"), reason="watches processes in ways that are Linux's")
+@pytest.mark.skipif(
+    not hasattr(os, "pidfd_open"), reason="watches processes in ways that are Linux's"
+)
 @pytest.mark.parametrize("end", [signal.SIGINT, signal.SIGTERM, signal.SIGKILL])
 def test_however_it_ends_no_process_and_no_temp_file_stays(end):
     before = set(Path(tempfile.gettempdir()).glob("steno-*"))
@@ -72,7 +80,9 @@ def test_however_it_ends_no_process_and_no_temp_file_stays(end):
 def test_with_a_key_it_uses_the_speech_service_and_says_so(engine):
     with started(OPENAI_API_KEY="sk-test", OPENAI_BASE_URL=engine.url) as process:
         lines = first_lines(process)
-        assert f"by {engine.url} with your key (the sample below costs a fraction of a cent)" in lines
+        assert (
+            f"by {engine.url} with your key (the sample below costs a fraction of a cent)" in lines
+        )
         assert "offline engine" not in lines
         assert lines.count(WORDS) == 2  # by both ways
     assert len(engine.calls()) == 1  # the second way finds what the first has paid for
@@ -96,7 +106,9 @@ def test_a_token_is_asked_for_and_the_sample_has_it():
         (502, {"message": "Bad gateway"}, "Check OPENAI_BASE_URL"),
     ],
 )
-def test_a_sample_that_is_not_transcribed_is_a_warning_with_its_remedy(engine, status, error, remedy):
+def test_a_sample_that_is_not_transcribed_is_a_warning_with_its_remedy(
+    engine, status, error, remedy
+):
     engine.script({"status": status, "body": {"error": error}})
     with started(OPENAI_API_KEY="sk-wrong", OPENAI_BASE_URL=engine.url) as process:
         lines = first_lines(process)
@@ -105,7 +117,9 @@ def test_a_sample_that_is_not_transcribed_is_a_warning_with_its_remedy(engine, s
         assert remedy in warning
         assert "sk-wrong" not in lines
         assert httpx2.get(f"{address(lines)}/api/health").json()["status"] == "ok"
-        answer = httpx2.post(f"{address(lines)}/api/transcribe", files={"file": asset("beckett.wav")})
+        answer = httpx2.post(
+            f"{address(lines)}/api/transcribe", files={"file": asset("beckett.wav")}
+        )
         assert answer.json()["transcript"].startswith(WORDS)
 
 
@@ -137,7 +151,9 @@ def test_a_limit_below_the_sample_still_serves():
         assert "MAX_AUDIO_BYTES" in first_lines(process)
 
 
-@pytest.mark.parametrize("ignored", [False, True], ids=["in the foreground", "in a script's background"])
+@pytest.mark.parametrize(
+    "ignored", [False, True], ids=["in the foreground", "in a script's background"]
+)
 def test_ctrl_c_twice_ends_even_what_a_client_never_finishes_sending(ignored):
     """A shell's `&` starts its job with the signal ignored."""
     before = signal.signal(signal.SIGINT, signal.SIG_IGN) if ignored else None

@@ -28,7 +28,9 @@ def slow_queues(aws):
 
     def delay(seconds):
         for name in QUEUES:
-            sqs.set_queue_attributes(QueueUrl=aws[name.lower()], Attributes={"DelaySeconds": str(seconds)})
+            sqs.set_queue_attributes(
+                QueueUrl=aws[name.lower()], Attributes={"DelaySeconds": str(seconds)}
+            )
 
     delay(HOP_SECONDS)
     yield aws
@@ -41,11 +43,15 @@ async def refuse_all_but_flac(request):
     await anyio.sleep(UPSTREAM_SECONDS)
     if name.endswith(".flac"):
         return JSONResponse({"text": "Ever tried.", "usage": {"type": "duration", "seconds": 3}})
-    return JSONResponse({"error": {"message": "The audio file could not be decoded.", "param": "file"}}, 400)
+    return JSONResponse(
+        {"error": {"message": "The audio file could not be decoded.", "param": "file"}}, 400
+    )
 
 
 def test_safaris_recording_is_answered_in_the_same_request(slow_queues, tmp_path):
-    service = Starlette(routes=[Route("/v1/audio/transcriptions", refuse_all_but_flac, methods=["POST"])])
+    service = Starlette(
+        routes=[Route("/v1/audio/transcriptions", refuse_all_but_flac, methods=["POST"])]
+    )
     with ExitStack() as stack:
         given = {
             **{name.upper(): value for name, value in slow_queues.items()},

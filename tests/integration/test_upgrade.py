@@ -31,14 +31,20 @@ app({"openai_base_url": sys.argv[1]}, sys.argv[2], Target.here()).synth()
 KEPT = ("Url", "BucketName", "TableName", "SetOpenAIKey", "ReadAccessToken", "QueueUrl")
 TALK_SECONDS = 80  # two parts, if subtitles are asked for
 BUSY = {"status": 503, "body": {"error": {"message": "busy"}}, "times": 20}
-REFUSED = {"status": 401, "body": {"error": {"message": "no", "code": "invalid_api_key"}}, "times": 2}
+REFUSED = {
+    "status": 401,
+    "body": {"error": {"message": "no", "code": "invalid_api_key"}},
+    "times": 2,
+}
 
 
 @pytest.fixture(scope="module")
 def releases(tmp_path_factory, engine_process):
     """The folders with the template and the assets of the last release, and of this one."""
     source, old, new = (tmp_path_factory.mktemp(name) for name in ("source", "old", "new"))
-    archive = subprocess.run(["git", "archive", RELEASE], cwd=ROOT, capture_output=True, check=True).stdout
+    archive = subprocess.run(
+        ["git", "archive", RELEASE], cwd=ROOT, capture_output=True, check=True
+    ).stdout
     with tarfile.open(fileobj=BytesIO(archive)) as files:
         files.extractall(source, filter="data")
     command = [sys.executable, "-c", SYNTHESIZE, engine_process.url, str(old)]
@@ -56,7 +62,9 @@ class Owner:
 
     @property
     def token(self):
-        secret = self.cloud.client("secretsmanager").get_secret_value(SecretId=self.cloud.secret("ReadAccessToken"))
+        secret = self.cloud.client("secretsmanager").get_secret_value(
+            SecretId=self.cloud.secret("ReadAccessToken")
+        )
         return {"Authorization": f"Bearer {secret['SecretString']}"}
 
     def upload(self, content, **options):
@@ -96,7 +104,9 @@ class Owner:
         left["queued"] = self.upload(recording("webm", seconds=6))
         left["dead"] = self.upload(recording("webm", seconds=7))
         letter = json.dumps({"key": self.key(left["dead"])})
-        self.cloud.client("sqs").send_message(QueueUrl=self.cloud.queues["DeadLetters"], MessageBody=letter)
+        self.cloud.client("sqs").send_message(
+            QueueUrl=self.cloud.queues["DeadLetters"], MessageBody=letter
+        )
         return left
 
     def key(self, where):
@@ -116,20 +126,28 @@ def test_no_job_is_lost_and_no_part_is_paid_again(releases, engine, tmp_path, di
     before, after = releases if direction == "update" else reversed(releases)
     with running(tmp_path) as cloud:
         cloud.deploy(before)
-        cloud.client("secretsmanager").put_secret_value(SecretId=cloud.secret("SetOpenAIKey"), SecretString="offline")
+        cloud.client("secretsmanager").put_secret_value(
+            SecretId=cloud.secret("SetOpenAIKey"), SecretString="offline"
+        )
         owner, outputs = Owner(cloud, engine), cloud.outputs
         left = owner.leave_jobs()
         awaiting, form = owner.ask()
         cloud.deploy(after)
         engine.script()
-        assert {name: cloud.outputs[name] for name in KEPT} == {name: outputs[name] for name in KEPT}
-        httpx2.post(form["url"], data=form["fields"], files={"file": recording("webm", seconds=8)}).raise_for_status()
+        assert {name: cloud.outputs[name] for name in KEPT} == {
+            name: outputs[name] for name in KEPT
+        }
+        httpx2.post(
+            form["url"], data=form["fields"], files={"file": recording("webm", seconds=8)}
+        ).raise_for_status()
         if direction == "rollback":  # the parts' messages are gone with their queue
             age(cloud, left["half done"])
         for name in ("failed", "dead", "half done"):
             if owner.finished(left[name])["status"] == "failed":
                 owner.retry(left[name])
-        ends = {name: owner.finished(where) for name, where in {**left, "awaiting": awaiting}.items()}
+        ends = {
+            name: owner.finished(where) for name, where in {**left, "awaiting": awaiting}.items()
+        }
         assert {name: (job["status"], job["error"]) for name, job in ends.items()} == dict.fromkeys(
             ends, ("completed", None)
         )

@@ -22,7 +22,9 @@ def second():
     return recording("ogg", "endgame_nagg_nell.wav", 2)
 
 
-def test_a_form_used_again_before_the_worker_came_is_one_recording_and_one_payment(aws, first, second):
+def test_a_form_used_again_before_the_worker_came_is_one_recording_and_one_payment(
+    aws, first, second
+):
     upstream = FalseUpstream()
     place = Place(aws, upstream)
     asked = place.ask().json()

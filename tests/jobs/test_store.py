@@ -55,7 +55,11 @@ def test_an_upload_is_transcribed_without_another_request(place):
     assert place.work() == []
     job = place.job(identity)
     assert (job["status"], job["transcript"], job["error"]) == ("completed", "Ever tried.", None)
-    assert (job["progress"], job["seconds_paid"], job["model"]) == ({"done": 1, "total": 1}, 3.0, "gpt-transcribe")
+    assert (job["progress"], job["seconds_paid"], job["model"]) == (
+        {"done": 1, "total": 1},
+        3.0,
+        "gpt-transcribe",
+    )
     assert job["duration"] == pytest.approx(3, abs=0.1)
     assert job["no_speech"] is False
     assert place.transcript(identity).json() == {"transcript": "Ever tried."}
@@ -77,13 +81,17 @@ def test_an_upload_is_transcribed_without_another_request(place):
         ({"unheard_of": 1}, 422, "invalid_request"),
     ],
 )
-def test_an_upload_that_cannot_be_transcribed_is_refused_before_there_is_a_form(place, more, status, code):
+def test_an_upload_that_cannot_be_transcribed_is_refused_before_there_is_a_form(
+    place, more, status, code
+):
     answer = place.ask(**more)
     assert (answer.status_code, answer.json()["code"]) == (status, code)
     assert "upload" not in answer.json()
 
 
-@pytest.mark.parametrize("content_type", ["audio/webm;codecs=opus", "video/mp4", "application/octet-stream", ""])
+@pytest.mark.parametrize(
+    "content_type", ["audio/webm;codecs=opus", "video/mp4", "application/octet-stream", ""]
+)
 def test_every_type_that_a_browser_gives_a_recording_is_taken_and_pinned(place, content_type):
     form = place.ask(content_type=content_type).json()["upload"]
     assert form["fields"]["Content-Type"] == (content_type or "application/octet-stream")
@@ -93,7 +101,9 @@ def test_the_bucket_itself_refuses_another_key_type_or_size(aws):
     form = Place(aws).ask(size=1000).json()["upload"]
 
     def post(content=b"x" * 1000, **fields):
-        return httpx2.post(form["url"], data={**form["fields"], **fields}, files={"file": content}).status_code
+        return httpx2.post(
+            form["url"], data={**form["fields"], **fields}, files={"file": content}
+        ).status_code
 
     assert post(content=b"x" * 1001) in (400, 403)
     assert post(key="uploads/another.webm") == 403
@@ -130,7 +140,9 @@ def test_a_form_from_an_allowed_page_may_be_read_by_it(place):
 def test_a_job_whose_recording_never_came_fails(timed, clock):
     identity = timed.ask().json()["id"]
     clock.now += 901
-    assert timed.job(identity)["status"] == "awaiting_upload"  # a slow upload may have begun in time
+    assert (
+        timed.job(identity)["status"] == "awaiting_upload"
+    )  # a slow upload may have begun in time
     clock.now += 7200
     job = timed.job(identity)
     assert (job["status"], job["error"]["code"]) == ("failed", "invalid_request")
@@ -164,7 +176,11 @@ def test_the_progress_and_the_text_so_far_are_told_while_the_job_goes_on(aws):
         ("processing", {"done": 2, "total": 3}, "One Two", 6),
     ]
     job = place.job(identity)
-    assert (job["status"], job["progress"], job["seconds_paid"]) == ("completed", {"done": 3, "total": 3}, 9)
+    assert (job["status"], job["progress"], job["seconds_paid"]) == (
+        "completed",
+        {"done": 3, "total": 3},
+        9,
+    )
 
 
 def test_a_job_is_to_be_read_again_until_it_ends(place):
@@ -187,7 +203,10 @@ def test_an_unknown_format_is_refused(place):
 def test_only_a_failed_job_can_be_retried(place):
     asked = place.ask().json()
     identity = asked["id"]
-    for step in (lambda: place.post(asked["upload"], recording("webm")), lambda: place.cut(identity)):
+    for step in (
+        lambda: place.post(asked["upload"], recording("webm")),
+        lambda: place.cut(identity),
+    ):
         answer = retry(place, identity)
         assert (answer.status_code, answer.json()["code"]) == (409, "not_failed")
         step()
@@ -200,7 +219,11 @@ def test_a_failed_job_is_retried_without_an_upload(aws):
     place.work()
     assert place.job(identity)["status"] == "failed"
     answer = retry(place, identity)
-    assert (answer.status_code, answer.json()["status"], answer.json()["error"]) == (202, "queued", None)
+    assert (answer.status_code, answer.json()["status"], answer.json()["error"]) == (
+        202,
+        "queued",
+        None,
+    )
     assert answer.headers["Location"] == f"/api/transcriptions/{identity}"
     assert place.work(place.about(identity)) == []
     assert place.job(identity)["status"] == "completed"
@@ -402,7 +425,10 @@ def test_jobs_of_one_subject_are_no_others(aws):
     identity = place.upload(recording("webm"))
     place.work(place.about(identity))
     assert bob.post(f"/api/transcriptions/{identity}/retry").status_code == 404
-    for address in (f"/api/transcriptions/{identity}", f"/api/transcriptions/{identity}/transcript"):
+    for address in (
+        f"/api/transcriptions/{identity}",
+        f"/api/transcriptions/{identity}/transcript",
+    ):
         assert ada.get(address).status_code == 200
         assert bob.get(address).status_code == 404
     assert bob.delete(f"/api/transcriptions/{identity}").status_code == 404

@@ -3,7 +3,15 @@
 import jiwer
 import pytest
 
-from tests.browsers.drivers import NO_CHROMIUM, NO_FIREFOX, NO_WEBKIT, Chromium, Firefox, WebKit, until
+from tests.browsers.drivers import (
+    NO_CHROMIUM,
+    NO_FIREFOX,
+    NO_WEBKIT,
+    Chromium,
+    Firefox,
+    WebKit,
+    until,
+)
 from tests.conftest import serving
 from tests.samples import ASSETS, asset
 
@@ -22,7 +30,10 @@ def words(text):
 @pytest.mark.parametrize("browser", ENGINES)
 def test_what_is_spoken_for_ten_seconds_is_read_on_the_page(browser, server, engine, tmp_path):
     spoken = engine.ask(asset("beckett.wav"), "a.wav", model="gpt-transcribe").json()["text"]
-    with serving(server(openai_base_url=engine.url).app) as url, browser.started(tmp_path, str(SPEECH)) as page:
+    with (
+        serving(server(openai_base_url=engine.url).app) as url,
+        browser.started(tmp_path, str(SPEECH)) as page,
+    ):
         page.open(url)
         until(lambda: page.run("document.body.dataset.ready") == "")
         page.click("record")

@@ -31,7 +31,11 @@ from tests.samples import recording, video
 )
 def test_what_the_upstream_takes_gets_its_canonical_name_and_type(kind, filename, media_type):
     container = identify(BytesIO(recording(kind)))
-    assert (container.filename, container.media_type, container.direct) == (filename, media_type, True)
+    assert (container.filename, container.media_type, container.direct) == (
+        filename,
+        media_type,
+        True,
+    )
 
 
 @pytest.mark.parametrize(
@@ -60,7 +64,11 @@ def test_what_the_upstream_does_not_take_is_recognised_all_the_same(kind, name):
 
 @pytest.mark.parametrize(
     ("muxer", "picture", "sound", "extension"),
-    [("mp4", "mpeg4", "aac", "m4a"), ("webm", "libvpx", "libopus", "webm"), ("mov", "mpeg4", "aac", "m4a")],
+    [
+        ("mp4", "mpeg4", "aac", "m4a"),
+        ("webm", "libvpx", "libopus", "webm"),
+        ("mov", "mpeg4", "aac", "m4a"),
+    ],
 )
 def test_a_video_is_a_recording(muxer, picture, sound, extension):
     assert identify(BytesIO(video(muxer, picture, sound))).extension == extension
@@ -68,7 +76,9 @@ def test_a_video_is_a_recording(muxer, picture, sound, extension):
 
 def test_a_blu_ray_stream_is_an_mpeg_transport_stream():
     packets = recording("mpeg-ts")
-    timed = b"".join(b"\0\0\0\0" + packets[start : start + 188] for start in range(0, len(packets), 188))
+    timed = b"".join(
+        b"\0\0\0\0" + packets[start : start + 188] for start in range(0, len(packets), 188)
+    )
     assert identify(BytesIO(timed)).name == "MPEG transport stream"
 
 
@@ -91,7 +101,9 @@ def test_flac_and_aac_may_stand_behind_an_id3_tag():
     assert identify(BytesIO(with_footer + recording("flac"))).extension == "flac"
 
 
-@pytest.mark.parametrize("box", [b"moov", b"moof", b"mdat", b"wide", b"free", b"skip", b"styp", b"uuid"])
+@pytest.mark.parametrize(
+    "box", [b"moov", b"moof", b"mdat", b"wide", b"free", b"skip", b"styp", b"uuid"]
+)
 def test_an_mp4_may_begin_with_any_of_its_boxes(box):
     rest = recording("mp4")[28:]
     assert identify(BytesIO(b"\0\0\0\x10" + box + bytes(8) + rest)).extension == "m4a"
@@ -101,7 +113,10 @@ def test_an_mp4_may_begin_with_any_of_its_boxes(box):
     "start",
     [
         b"\0\0\0\x08ftyp" + b"\0\0\0\x01free" + b"\xff" * 8,
-        b"\x1aE\xdf\xa3\x80\x18S\x80g\x01\xff\xff\xff\xff\xff\xff\xff" + b"\xec\x01" + b"\xff" * 6 + b"\xf0",
+        b"\x1aE\xdf\xa3\x80\x18S\x80g\x01\xff\xff\xff\xff\xff\xff\xff"
+        + b"\xec\x01"
+        + b"\xff" * 6
+        + b"\xf0",
         b"RIFF\0\0\0\0WAVEjunk\xff\xff\xff\xff",
     ],
     ids=["mp4", "webm", "wav"],
@@ -191,10 +206,14 @@ def test_a_flac_that_ends_with_its_last_block_of_metadata_is_empty():
 
 def test_a_cluster_without_blocks_is_empty():
     with pytest.raises(EmptyRecording):
-        identify(BytesIO(header_only("webm") + b"\x1fC\xb6u\x01\xff\xff\xff\xff\xff\xff\xff\xe7\x81\0"))
+        identify(
+            BytesIO(header_only("webm") + b"\x1fC\xb6u\x01\xff\xff\xff\xff\xff\xff\xff\xe7\x81\0")
+        )
 
 
-@pytest.mark.parametrize("media", [b"\0\0\0\x08mdat", b"\0\0\0\x01mdat\0\0\0\0\0\0\0\x10", b"\0\0\0\0mdat"])
+@pytest.mark.parametrize(
+    "media", [b"\0\0\0\x08mdat", b"\0\0\0\x01mdat\0\0\0\0\0\0\0\x10", b"\0\0\0\0mdat"]
+)
 def test_an_mp4_whose_media_box_has_nothing_in_it_is_empty(media):
     with pytest.raises(EmptyRecording):
         identify(BytesIO(header_only("fragmented mp4") + media))
@@ -241,7 +260,9 @@ def test_a_file_made_of_tiny_elements_is_not_walked_to_its_end(start):
     assert reads < 100_000
 
 
-@pytest.mark.parametrize("kind", ["webm", "fragmented mp4", "mp4", "ogg", "wav", "flac", "mp3 with ID3", "aac"])
+@pytest.mark.parametrize(
+    "kind", ["webm", "fragmented mp4", "mp4", "ogg", "wav", "flac", "mp3 with ID3", "aac"]
+)
 def test_a_file_cut_anywhere_is_told_or_refused_never_a_crash(kind):
     whole = recording(kind, seconds=0.5)
     for end in range(0, min(len(whole), 3_000), 7):

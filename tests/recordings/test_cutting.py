@@ -13,7 +13,13 @@ from pathlib import Path
 import av
 import pytest
 
-from handler.errors import EmptyRecording, NoAudio, RecordingTooLarge, UnreadableRecording, UnsupportedMedia
+from handler.errors import (
+    EmptyRecording,
+    NoAudio,
+    RecordingTooLarge,
+    UnreadableRecording,
+    UnsupportedMedia,
+)
 from handler.recordings import decoder
 from handler.recordings.cutting import CutterStopped, Part, parts_of
 from handler.recordings.decoder import lengths_of
@@ -34,7 +40,9 @@ def samples(path):
     """The whole file as 16 kHz mono, decoded and resampled without a cut."""
     with av.open(str(path)) as container:
         resampler = av.AudioResampler(format="s16", layout="mono", rate=16_000)
-        pieces = [piece for frame in container.decode(audio=0) for piece in resampler.resample(frame)]
+        pieces = [
+            piece for frame in container.decode(audio=0) for piece in resampler.resample(frame)
+        ]
         pieces += resampler.resample(None)
         return b"".join(bytes(piece.planes[0])[: piece.samples * 2] for piece in pieces)
 
@@ -62,14 +70,18 @@ def test_the_parts_are_as_long_as_they_may_be_but_for_the_last_and_none_is_half_
     assert len(lengths) < 2 or lengths[-1] < lengths[0]
 
 
-@pytest.mark.parametrize("kind", [*DIRECT, "mp4", "aac", "avi", "mpeg-ts", "mpeg-ps", "asf", "ac-3", "tta"])
+@pytest.mark.parametrize(
+    "kind", [*DIRECT, "mp4", "aac", "avi", "mpeg-ts", "mpeg-ps", "asf", "ac-3", "tta"]
+)
 def test_joined_parts_equal_the_uncut_decode_bit_for_bit(kind, written, tmp_path):
     path = written(long_recording(kind, 60))
     parts = cut(path, tmp_path / "parts", **SHORT)
     assert len(parts) == 3
     joined = b"".join(samples(part.path) for part in parts)
     assert fingerprint(joined) == fingerprint(samples(path))
-    assert [part.start for part in parts] == [sum(p.samples for p in parts[:n]) for n in range(len(parts))]
+    assert [part.start for part in parts] == [
+        sum(p.samples for p in parts[:n]) for n in range(len(parts))
+    ]
     assert {part.of for part in parts} == {3}
     assert parts[0].whole == pytest.approx(60, abs=1)
     for part in parts:
@@ -128,7 +140,9 @@ def test_recordings_put_one_behind_another_are_as_long_as_all_of_them(kind, writ
 
 
 def test_a_clock_that_says_years_is_not_believed(written, tmp_path):
-    (part,) = cut(written(long_recording("webm", 20, gap=30_000_000)), tmp_path / "parts", longest=100)
+    (part,) = cut(
+        written(long_recording("webm", 20, gap=30_000_000)), tmp_path / "parts", longest=100
+    )
     assert part.at(part.seconds) == pytest.approx(20, abs=0.1)
 
 
@@ -167,7 +181,9 @@ def test_what_is_longer_than_the_limit_is_refused_before_it_is_decoded(written, 
 def test_a_wav_whose_header_claims_hours_is_as_long_as_its_bytes(written, tmp_path):
     whole = recording("wav")
     at = whole.find(b"data") + 4
-    (part,) = cut(written(whole[:at] + b"\xf0\xff\xff\xff" + whole[at + 4 :]), tmp_path / "parts", longest=60)
+    (part,) = cut(
+        written(whole[:at] + b"\xf0\xff\xff\xff" + whole[at + 4 :]), tmp_path / "parts", longest=60
+    )
     assert part.seconds == pytest.approx(3, abs=0.1)
 
 
@@ -210,7 +226,11 @@ def test_a_recording_cut_anywhere_gives_what_it_has_or_a_reason(kind, written, t
 def cutters():
     """The processes of this thread's that cut."""
     children = Path(f"/proc/self/task/{threading.get_native_id()}/children").read_text().split()
-    return [child for child in children if b"handler.recordings.decoder" in Path(f"/proc/{child}/cmdline").read_bytes()]
+    return [
+        child
+        for child in children
+        if b"handler.recordings.decoder" in Path(f"/proc/{child}/cmdline").read_bytes()
+    ]
 
 
 def started_cutter(waits):
@@ -220,16 +240,23 @@ def started_cutter(waits):
     return child, writer
 
 
-def test_the_process_that_opens_a_strangers_file_has_no_credentials_and_little_memory(monkeypatch, tmp_path):
+def test_the_process_that_opens_a_strangers_file_has_no_credentials_and_little_memory(
+    monkeypatch, tmp_path
+):
     """It would inherit them in its environment, which the system shows."""
     monkeypatch.setenv("AWS_SECRET_ACCESS_KEY", "canary")
     monkeypatch.setenv("OPENAI_API_KEY", "canary")
-    waits = tmp_path / "waits"  # a recording that nobody writes: the process limits itself, opens it and waits
+    waits = (
+        tmp_path / "waits"
+    )  # a recording that nobody writes: the process limits itself, opens it and waits
     os.mkfifo(waits)
     with parts_of(waits, tmp_path, DAY):
         child, writer = started_cutter(waits)
         assert b"canary" not in Path(f"/proc/{child}/environ").read_bytes()
-        assert limit(child, "Max cpu time").split()[3:5] == ["60", "601"]  # 601: once the packets were looked through
+        assert limit(child, "Max cpu time").split()[3:5] == [
+            "60",
+            "601",
+        ]  # 601: once the packets were looked through
         assert "1000000000" in limit(child, "Max address space")
         os.close(writer)
     assert cutters() == []  # whoever leaves early leaves no process behind
@@ -238,7 +265,9 @@ def test_the_process_that_opens_a_strangers_file_has_no_credentials_and_little_m
 @pytest.mark.parametrize(
     ("number", "failure"), [(signal.SIGKILL, CutterStopped), (signal.SIGSEGV, UnreadableRecording)]
 )
-def test_a_crash_is_the_recordings_fault_and_being_killed_by_the_system_is_not(number, failure, tmp_path):
+def test_a_crash_is_the_recordings_fault_and_being_killed_by_the_system_is_not(
+    number, failure, tmp_path
+):
     waits = tmp_path / "waits"
     os.mkfifo(waits)
     with parts_of(waits, tmp_path, DAY) as parts:
@@ -252,17 +281,27 @@ def test_a_crash_is_the_recordings_fault_and_being_killed_by_the_system_is_not(n
 def test_a_process_that_hangs_is_ended_in_time_and_that_is_not_the_recordings_fault(tmp_path):
     waits = tmp_path / "waits"
     os.mkfifo(waits)
-    with parts_of(waits, tmp_path, DAY, until=time.monotonic()) as parts, pytest.raises(CutterStopped):
+    with (
+        parts_of(waits, tmp_path, DAY, until=time.monotonic()) as parts,
+        pytest.raises(CutterStopped),
+    ):
         next(parts)
     assert cutters() == []
 
 
 @pytest.mark.parametrize(
-    ("whitelist", "opened"), [("none", ["file"]), ("format_whitelist", []), ("protocol_whitelist", [])]
+    ("whitelist", "opened"),
+    [("none", ["file"]), ("format_whitelist", []), ("protocol_whitelist", [])],
 )
-def test_each_whitelist_alone_keeps_a_script_from_opening_another_file(whitelist, opened, tmp_path, monkeypatch):
+def test_each_whitelist_alone_keeps_a_script_from_opening_another_file(
+    whitelist, opened, tmp_path, monkeypatch
+):
     monkeypatch.chdir(tmp_path)
-    given = {name: value for name, value in decoder._OPENING["container_options"].items() if name == whitelist}
+    given = {
+        name: value
+        for name, value in decoder._OPENING["container_options"].items()
+        if name == whitelist
+    }
     script = tmp_path / "recording"
     script.write_text("ffconcat version 1.0\nfile 'secret.wav'\n")
     with canaries(tmp_path) as canary, decoder.Recording(str(script)) as file:
@@ -272,18 +311,35 @@ def test_each_whitelist_alone_keeps_a_script_from_opening_another_file(whitelist
 
 
 def limit(process, name):
-    return next(line for line in Path(f"/proc/{process}/limits").read_text().splitlines() if line.startswith(name))
+    return next(
+        line
+        for line in Path(f"/proc/{process}/limits").read_text().splitlines()
+        if line.startswith(name)
+    )
 
 
 def test_a_moment_of_a_part_is_found_on_the_recordings_timeline():
-    part = Part(number=1, path=Path("x"), start=160_000, samples=48_000, timeline=((0, 10.0), (16_000, 20.0)))
+    part = Part(
+        number=1,
+        path=Path("x"),
+        start=160_000,
+        samples=48_000,
+        timeline=((0, 10.0), (16_000, 20.0)),
+    )
     assert (part.at(0), part.at(0.5), part.at(1), part.at(2.5)) == (10.0, 10.5, 20.0, 21.5)
 
 
 def test_a_piece_of_a_part_has_the_recordings_times():
-    part = Part(number=1, path=Path("x"), start=160_000, samples=48_000, timeline=((0, 10.0), (16_000, 20.0)))
+    part = Part(
+        number=1,
+        path=Path("x"),
+        start=160_000,
+        samples=48_000,
+        timeline=((0, 10.0), (16_000, 20.0)),
+    )
     first, second = (
-        Part(number=0, path=Path("x"), start=start, samples=24_000, timeline=((0, 0.0),)) for start in (0, 24_000)
+        Part(number=0, path=Path("x"), start=start, samples=24_000, timeline=((0, 0.0),))
+        for start in (0, 24_000)
     )
     assert part.timeline_of(first) == ((0, 10.0), (16_000, 20.0))
     assert part.timeline_of(second) == ((0, 20.5),)

@@ -4,7 +4,7 @@ import tempfile
 
 import pytest
 
-from handler.recordings.workspace import scratch
+from handler.recordings.workspace import scratch_folder
 
 
 @pytest.fixture
@@ -14,7 +14,7 @@ def folder(tmp_path, monkeypatch):
 
 
 def test_a_folder_goes_with_its_block(folder):
-    with scratch() as made:
+    with scratch_folder() as made:
         (made / "part.flac").touch()
         assert list(folder.iterdir()) == [made]
     assert list(folder.iterdir()) == []
@@ -24,11 +24,11 @@ def test_what_a_process_left_is_deleted_at_whatever_moment_it_was_killed(folder)
     (folder / "steno-job-just-made").mkdir()
     (folder / "steno-job-at-work").mkdir()
     (folder / "steno-job-at-work" / "part.flac").touch()
-    with scratch() as made:
+    with scratch_folder() as made:
         assert list(folder.iterdir()) == [made]
 
 
 def test_a_folder_that_another_works_in_stays(folder):
-    with scratch() as one, scratch() as other:
+    with scratch_folder() as one, scratch_folder() as other:
         assert sorted(folder.iterdir()) == sorted([one, other])
     assert list(folder.iterdir()) == []

@@ -57,7 +57,9 @@ def test_a_caller_with_ten_hours_does_not_keep_another_waiting(later):
     place = Simulated(seconds=10)
     long = place.cut(10 * HOUR)
     place.run(later)
-    assert place.seconds_until_completed(place.cut(HOUR)) <= 2 * alone.seconds_until_completed(alone.cut(HOUR))
+    assert place.seconds_until_completed(place.cut(HOUR)) <= 2 * alone.seconds_until_completed(
+        alone.cut(HOUR)
+    )
     assert place.status(long) == "processing"
 
 
@@ -66,6 +68,6 @@ def test_a_voice_note_does_not_wait_for_ten_hours_of_the_same_caller():
     long = place.cut(10 * HOUR, caller)
     place.run(31)
     note = BytesIO(wav(asset("beckett.wav")[44:][:64_000]))
-    job = place.caller.adopt(uuid4().hex, note, identify(note), {}, caller)
+    job = place.caller.create_from_request(uuid4().hex, note, identify(note), {}, caller)
     assert place.seconds_until_completed(job) <= 25
     assert place.status(long) == "processing"

@@ -7,7 +7,7 @@ from dataclasses import replace
 import pytest
 
 from handler.jobs.job import Caller
-from handler.steps.pacing import USUAL
+from handler.steps.pacing import DEFAULT_PACING
 from tests.fake_queues import Simulated, aws_in_process
 from tests.false_upstream import heard, refused
 from tests.samples import asset, wav
@@ -32,12 +32,18 @@ class Crowd:
         self.place = Simulated(
             seconds=4.8,  # a delivery that has met another's claim comes again when that one finishes the job
             aws_seconds=0.05,
-            pacing=replace(USUAL, part=13),
+            pacing=replace(DEFAULT_PACING, part_seconds=13),
             queues={**TWICE, "seed": seed},
             caps={"daily_seconds": 10**6},
         )
         self.place.upstream.reply = self._reply
-        self.parts, self.kept, self.deleted, self.retries, self.refused = {}, {}, {}, Counter(), Counter()
+        self.parts, self.kept, self.deleted, self.retries, self.refused = (
+            {},
+            {},
+            {},
+            Counter(),
+            Counter(),
+        )
         self._chance = random.Random(seed)
         for number in range(size):
             self._later(60, self._upload, number)
@@ -81,12 +87,16 @@ def test_every_job_is_completed_once_and_every_part_is_paid_once(request):
     crowd = Crowd(*(100, 2) if request.config.getoption("--soak") else (10, 1))
     place = crowd.place
     place.run()
-    assert {identity: place.completed[identity] for identity in crowd.kept} == dict.fromkeys(crowd.kept, 1)
+    assert {identity: place.completed[identity] for identity in crowd.kept} == dict.fromkeys(
+        crowd.kept, 1
+    )
     assert set(place.upstream.recordings.values()) == {1}
     for identity, job in crowd.kept.items():
         parts, paid = crowd.parts[identity], place.caller.get(identity).seconds_paid
         assert place.text(job) == " ".join(["Ever tried."] * parts)
-        if identity in crowd.retries:  # a part under way when its job fails counts with its length: it may be billed
+        if (
+            identity in crowd.retries
+        ):  # a part under way when its job fails counts with its length: it may be billed
             assert paid >= BILLED_SECONDS * parts
         else:
             assert paid == BILLED_SECONDS * parts

@@ -124,7 +124,7 @@ def paid(world):
     world.upload(SHORT, world.owner)
 
 
-def halving(then=0):
+def split(then=0):
     def prepare(world):
         world.use(LONG_PARTS)
         cut(LONG, then=then)(world)
@@ -155,7 +155,18 @@ def in_outage(then):
 
 COURSES = {
     "two parts": Course(
-        (*BEGIN, *RESERVE, *SEND, *SEND, "set the total", *DONE, *TRANSCRIBE, *DONE, *TRANSCRIBE, *finish(2)),
+        (
+            *BEGIN,
+            *RESERVE,
+            *SEND,
+            *SEND,
+            "set the total",
+            *DONE,
+            *TRANSCRIBE,
+            *DONE,
+            *TRANSCRIBE,
+            *finish(2),
+        ),
         uploaded(LONG),
         parts=2,
     ),
@@ -170,19 +181,38 @@ COURSES = {
         uploaded(SILENCE),
         parts=0,
     ),
-    "in the ledger": Course((*TAKE, "start the generation", *STORE, "delete the recording", *DONE), paid),
+    "in the ledger": Course(
+        (*TAKE, "start the generation", *STORE, "delete the recording", *DONE), paid
+    ),
     "handed over": Course(
-        ("create the job", "put the recording", "send to recordings", *CUT_ONE, *TRANSCRIBE, *finish(1)),
+        (
+            "create the job",
+            "put the recording",
+            "send to recordings",
+            *CUT_ONE,
+            *TRANSCRIBE,
+            *finish(1),
+        ),
         World.empty,
         act=World.hand_over,
     ),
     "refused": Course(
-        (*ASK, "note the try", "release the claim", *FAIL, *["delete the sound"] * 2, "settle the budget", *DONE),
+        (
+            *ASK,
+            "note the try",
+            "release the claim",
+            *FAIL,
+            *["delete the sound"] * 2,
+            "settle the budget",
+            *DONE,
+        ),
         cut(LONG, refused(400)),
         deliveries=1,
         parts=2,
     ),
-    "not a recording": Course((*TAKE, "start the generation", "fail the job", *DONE), uploaded(NONSENSE)),
+    "not a recording": Course(
+        (*TAKE, "start the generation", "fail the job", *DONE), uploaded(NONSENSE)
+    ),
     "busy": Course(
         (*ASK, "slow down", "note the try", "release the claim", "give the message back"),
         cut(SHORT, refused(429, retry_after="7")),
@@ -220,7 +250,7 @@ COURSES = {
             *SEND,
             *DONE,
         ),
-        halving(),
+        split(),
         deliveries=2,
         parts=2,
     ),
@@ -230,12 +260,16 @@ COURSES = {
     "outage while a part is fetched": Course(
         (*CLAIM, "release the claim", "give the message back"), in_outage(cut()), deliveries=1
     ),
-    "dead letter of a recording": Course(("begin the job", "fail the job", *DONE), uploaded(), dead_letters=1),
+    "dead letter of a recording": Course(
+        ("begin the job", "fail the job", *DONE), uploaded(), dead_letters=1
+    ),
     "dead letter of a part": Course((*FAIL, "delete the sound", *DONE), cut(), dead_letters=1),
     "dead letter of a halving": Course(
-        (*FAIL, "delete the sound", *DONE), halving(then=1), dead_letters=1, parts=2, in_doubt=1
+        (*FAIL, "delete the sound", *DONE), split(then=1), dead_letters=1, parts=2, in_doubt=1
     ),
-    "cleaned up": Course(("hold the message", *clean_up(2, 2)), died_after("complete the job"), deliveries=1, parts=2),
+    "cleaned up": Course(
+        ("hold the message", *clean_up(2, 2)), died_after("complete the job"), deliveries=1, parts=2
+    ),
     "deleted": Course(
         (
             "settle the budget",
@@ -273,7 +307,15 @@ COURSES = {
         end="deleted",
     ),
     "deleted while the upstream is asked": Course(
-        ("keep the answer", *SAVE, *SWEEP_SOUND, "forget the answer", "delete the part", "forget the answer", *DONE),
+        (
+            "keep the answer",
+            *SAVE,
+            *SWEEP_SOUND,
+            "forget the answer",
+            "delete the part",
+            "forget the answer",
+            *DONE,
+        ),
         cut(),
         deleted="keep the answer",
         in_doubt=1,
@@ -281,7 +323,11 @@ COURSES = {
         end="deleted",
     ),
     "deleted while it is finished": Course(
-        (*STORE, *SWEEP, "forget the answer", *DONE), cut(), deleted="put the transcript", deliveries=1, end="deleted"
+        (*STORE, *SWEEP, "forget the answer", *DONE),
+        cut(),
+        deleted="put the transcript",
+        deliveries=1,
+        end="deleted",
     ),
     "deleted while it is completed": Course(
         ("complete the job", *SWEEP, "forget the answer", *DONE),
@@ -294,7 +340,7 @@ COURSES = {
         ("delete the sound", *DONE), cut(), deleted="delete the sound", deliveries=1, end="deleted"
     ),
     "deleted while a part is halved": Course(
-        (*SEND, *SEND, *DONE), halving(then=1), deleted="put the sound", deliveries=1, end="deleted"
+        (*SEND, *SEND, *DONE), split(then=1), deleted="put the sound", deliveries=1, end="deleted"
     ),
     "form used again while it is cut": Course(
         (*TAKE, "start the generation", "settle the budget", "expect the parts", *CUT_ONE[4:]),
@@ -302,7 +348,9 @@ COURSES = {
         deliveries=1,
         may_stay_reserved=True,
     ),
-    "form used again after it was cut": Course((*TAKE, *DONE), cut(), act=lambda world: world.put(OTHER), deliveries=1),
+    "form used again after it was cut": Course(
+        (*TAKE, *DONE), cut(), act=lambda world: world.put(OTHER), deliveries=1
+    ),
 }
 
 
@@ -393,7 +441,11 @@ def test_the_list_has_every_write(run, name):
 def numbered(writes):
     """Number the writes of each name, from the second on."""
     counts = Counter()
-    return [f"{write} {counts[write]}".removesuffix(" 1") for write in writes if not counts.update([write])]
+    return [
+        f"{write} {counts[write]}".removesuffix(" 1")
+        for write in writes
+        if not counts.update([write])
+    ]
 
 
 def crash_points():

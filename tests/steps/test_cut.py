@@ -11,7 +11,7 @@ import httpx2
 import pytest
 from starlette.testclient import TestClient
 
-from handler.jobs.job import NOBODY
+from handler.jobs.job import ANONYMOUS
 from handler.recordings.container import identify
 from infra.local.engine import decode
 from tests.false_upstream import FalseUpstream, heard, refused
@@ -65,7 +65,16 @@ def test_a_message_about_nothing_of_ours_changes_nothing(place):
 
 
 @pytest.mark.parametrize(
-    "body", ["hello", "[]", '{"Records": [{}]}', '{"Records": 1}', '{"key": 5}', '{"part": {}}', '{"halve": 1}']
+    "body",
+    [
+        "hello",
+        "[]",
+        '{"Records": [{}]}',
+        '{"Records": 1}',
+        '{"key": 5}',
+        '{"part": {}}',
+        '{"halve": 1}',
+    ],
 )
 def test_a_message_that_makes_no_sense_is_reported_and_stops_no_other(place, body):
     identity = place.upload(recording("webm"))
@@ -108,12 +117,15 @@ def test_a_message_comes_again_soon_if_the_worker_dies(place):
     place.upload(recording("webm"))
     with visibilities(place) as kept:
         place.work()
-    assert kept == [PACING.hold, PACING.hold]  # of the recording's message, and of its part's
+    assert kept == [
+        PACING.claim_seconds,
+        PACING.claim_seconds,
+    ]  # of the recording's message, and of its part's
 
 
 def test_a_recording_that_takes_long_to_cut_keeps_its_message(aws):
     kept = threading.Semaphore(0)
-    place = Place(aws, pacing=replace(PACING, hold=0.06))
+    place = Place(aws, pacing=replace(PACING, claim_seconds=0.06))
     place.upload(recording("webm"))
     events = place.jobs.queues.sqs.meta.events
     events.register("after-call.sqs.ChangeMessageVisibility", lambda **_: kept.release())
@@ -151,7 +163,10 @@ def test_a_recording_that_no_worker_can_cut_fails_its_job_after_five_attempts(pl
             assert place.handle(message) == [message["messageId"]]
             assert place.job(identity)["status"] == "processing"
     assert place.handle(message) == []
-    assert (place.job(identity)["status"], place.job(identity)["error"]["code"]) == ("failed", "internal_error")
+    assert (place.job(identity)["status"], place.job(identity)["error"]["code"]) == (
+        "failed",
+        "internal_error",
+    )
     assert place.http.post(f"/api/transcriptions/{identity}/retry").status_code == 202
     assert place.work(place.about(identity)) == []
     assert place.job(identity)["status"] == "completed"
@@ -161,12 +176,19 @@ def test_a_recording_that_is_gone_fails_its_job(place):
     identity = place.upload(recording("webm"))
     place.s3.delete_object(Bucket="steno", Key=f"uploads/{identity}.webm")
     assert place.work() == []
-    assert (place.job(identity)["status"], place.job(identity)["error"]["code"]) == ("failed", "not_found")
+    assert (place.job(identity)["status"], place.job(identity)["error"]["code"]) == (
+        "failed",
+        "not_found",
+    )
 
 
 @pytest.mark.parametrize(
     ("content", "code"),
-    [(b"<html>" * 100, "unsupported_media"), (silent_video(), "no_audio"), (recording("webm")[:300], None)],
+    [
+        (b"<html>" * 100, "unsupported_media"),
+        (silent_video(), "no_audio"),
+        (recording("webm")[:300], None),
+    ],
 )
 def test_a_recording_that_cannot_be_read_fails_with_a_reason(place, content, code):
     identity = place.upload(content)
@@ -191,7 +213,7 @@ def test_in_an_outage_a_message_is_kept_back_longer_each_time(place, deliveries,
     message = place.about(identity) | {"attributes": {"ApproximateReceiveCount": str(deliveries)}}
     with outage(place, "dynamodb.UpdateItem"), visibilities(place) as kept:
         assert place.handle(message) == [message["messageId"]]
-    assert kept == [PACING.hold, seconds]
+    assert kept == [PACING.claim_seconds, seconds]
 
 
 @pytest.mark.parametrize("call", ["s3.HeadObject", "s3.PutObject", "sqs.SendMessage"])
@@ -202,7 +224,7 @@ def test_an_outage_costs_a_job_none_of_its_attempts(place, call):
         for _ in range(6):
             assert place.handle(message) == [message["messageId"]]
             assert place.job(identity)["status"] == "processing"
-    assert kept == [PACING.hold, 60] * 6
+    assert kept == [PACING.claim_seconds, 60] * 6
     assert place.work(message) == []
     assert place.job(identity)["status"] == "completed"
 
@@ -278,10 +300,14 @@ def test_parts_that_somebody_waits_for_go_to_the_express_queue(place):
     """Those of short recordings, and those of recordings that came in a request."""
     short, long = place.upload(recording("webm")), place.upload(long_recording("ogg", 40))
     request = BytesIO(long_recording("ogg", 40))
-    requested = place.jobs.adopt("f" * 32, request, identify(request), {}, NOBODY).id
+    requested = place.jobs.create_from_request(
+        "f" * 32, request, identify(request), {}, ANONYMOUS
+    ).id
     assert place.handle(*place.messages()) == []
     express, parts = place.messages(place.express_queue), place.messages(place.parts_queue)
-    assert sorted(part_of(record)["job"] for record in express) == sorted([short, requested, requested])
+    assert sorted(part_of(record)["job"] for record in express) == sorted(
+        [short, requested, requested]
+    )
     assert [part_of(record)["job"] for record in parts] == [long, long]
 
 
@@ -291,7 +317,11 @@ def test_messages_are_grouped_by_their_caller_so_that_the_queue_serves_all_in_tu
     for name in ("ada", "bob"):
         place.http = TestClient(Gateway(place.app, name))
         identity = place.upload(long_recording("ogg", 40))
-        with before(place, "sqs.SendMessage", lambda sent, name=name: groups.append((name, sent["MessageGroupId"]))):
+        with before(
+            place,
+            "sqs.SendMessage",
+            lambda sent, name=name: groups.append((name, sent["MessageGroupId"])),
+        ):
             assert place.handle(place.about(identity)) == []
     ada, bob = ([group for name, group in groups if name == whose] for whose in ("ada", "bob"))
     assert (len(ada), len(bob)) == (2, 2)
@@ -309,7 +339,9 @@ def test_an_answer_that_was_cut_off_is_asked_for_again_in_two_halves(aws):
     job = place.job(identity)
     assert job["transcript"] == "Ever tried. Ever failed."
     assert len(upstream.calls) == 3
-    assert job["seconds_paid"] == pytest.approx(36, abs=0.1)  # the answer that was cut off was paid, too
+    assert job["seconds_paid"] == pytest.approx(
+        36, abs=0.1
+    )  # the answer that was cut off was paid, too
 
 
 def test_a_part_that_is_halved_counts_as_done_and_its_halves_as_two_more(aws):
@@ -318,22 +350,22 @@ def test_a_part_that_is_halved_counts_as_done_and_its_halves_as_two_more(aws):
     (whole,) = place.cut(identity)
     assert place.handle(whole) == []
     assert place.job(identity)["progress"] == {"done": 0, "total": 1}
-    (halving,) = place.messages()
+    (split,) = place.messages()
     for _ in range(2):  # as it may be delivered twice
-        assert place.handle(halving) == []
+        assert place.handle(split) == []
         assert place.job(identity)["progress"] == {"done": 1, "total": 3}
     assert place.handle(whole) == []  # nor does the part's own message change anything
     assert place.messages(wait=0) == []
     while place.work_on_parts():
         pass
     assert place.job(identity)["progress"] == {"done": 3, "total": 3}
-    assert place.handle(halving) == []
+    assert place.handle(split) == []
     assert place.job(identity)["status"] == "completed"
 
 
 def test_a_half_without_speech_is_not_sent(aws):
     upstream = FalseUpstream(cut_off)
-    place = Place(aws, upstream, pacing=replace(PACING, part=60))
+    place = Place(aws, upstream, pacing=replace(PACING, part_seconds=60))
     identity = place.upload(wav(SPOKEN + bytes(32_000 * 26)))
     place.work(place.about(identity))
     assert place.job(identity)["transcript"] == "Ever tried."
@@ -341,11 +373,25 @@ def test_a_half_without_speech_is_not_sent(aws):
 
 
 def test_the_times_of_two_halves_are_those_of_the_recording(aws):
-    segments = [{"type": "transcript.text.segment", "id": "s", "text": "Ever", "speaker": "A", "start": 1, "end": 2}]
+    segments = [
+        {
+            "type": "transcript.text.segment",
+            "id": "s",
+            "text": "Ever",
+            "speaker": "A",
+            "start": 1,
+            "end": 2,
+        }
+    ]
 
     def cut_off_if_long(request):
         tokens = 1990 if len(request.read()) > 250_000 else 10
-        usage = {"type": "tokens", "input_tokens": 1, "output_tokens": tokens, "total_tokens": tokens + 1}
+        usage = {
+            "type": "tokens",
+            "input_tokens": 1,
+            "output_tokens": tokens,
+            "total_tokens": tokens + 1,
+        }
         return httpx2.Response(200, json={"text": "Ever", "usage": usage, "segments": segments})
 
     place = Place(aws, httpx2.MockTransport(cut_off_if_long))
@@ -374,14 +420,14 @@ def test_a_halving_of_a_job_that_has_ended_or_is_deleted_changes_nothing(aws):
     identity = place.upload(long_recording("ogg", 60))
     whole, other = place.cut(identity)
     assert place.handle(whole) == []
-    (halving,) = place.messages()
+    (split,) = place.messages()
     assert place.handle(other) == []
     failed = place.job(identity)
     assert failed["status"] == "failed"
-    assert place.handle(halving) == []
+    assert place.handle(split) == []
     assert place.job(identity) == failed
     place.jobs.delete(identity)
-    assert place.handle(halving) == []
+    assert place.handle(split) == []
     assert (place.objects(), place.items(), place.part_messages()) == ([], [], [])
 
 
@@ -458,7 +504,11 @@ def test_a_retry_sends_only_the_parts_that_were_not_transcribed(aws):
     for part in place.cut(identity):
         assert place.handle(part) == []
     failed = place.job(identity)
-    assert (failed["status"], failed["progress"]["done"], failed["seconds_paid"]) == ("failed", 1, 3)
+    assert (failed["status"], failed["progress"]["done"], failed["seconds_paid"]) == (
+        "failed",
+        1,
+        3,
+    )
     assert place.http.post(f"/api/transcriptions/{identity}/retry").status_code == 202
     (part,) = place.cut(identity)
     assert part_of(part)["number"] == 1

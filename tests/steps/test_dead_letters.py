@@ -20,7 +20,9 @@ def place(aws):
 
 def is_given_up(place, *messages):
     """Hand messages to the function for dead letters. Return whether they are deleted then."""
-    return place.worker.handle_dead_letters({"Records": list(messages)}) == {"batchItemFailures": []}
+    return place.worker.handle_dead_letters({"Records": list(messages)}) == {
+        "batchItemFailures": []
+    }
 
 
 def cut_off(_request):
@@ -51,31 +53,31 @@ def test_a_letter_about_a_part_fails_the_job_which_keeps_what_was_transcribed(pl
 
 
 def test_a_letter_about_a_part_to_be_halved_fails_the_job(aws):
-    place = Place(aws, FalseUpstream(cut_off), pacing=replace(PACING, part=30))
+    place = Place(aws, FalseUpstream(cut_off), pacing=replace(PACING, part_seconds=30))
     identity = place.upload(long_recording("ogg", 30))
     (whole,) = place.cut(identity)
     assert place.handle(whole) == []
-    (halving,) = place.messages()
-    assert is_given_up(place, halving)
+    (split,) = place.messages()
+    assert is_given_up(place, split)
     assert place.job(identity)["status"] == "failed"
 
 
 def test_a_letter_about_a_part_whose_pieces_were_not_all_sent_fails_the_job(aws):
     """No other message would send them."""
-    place = Place(aws, FalseUpstream(cut_off), pacing=replace(PACING, part=30))
+    place = Place(aws, FalseUpstream(cut_off), pacing=replace(PACING, part_seconds=30))
     identity = place.upload(long_recording("ogg", 30))
     (whole,) = place.cut(identity)
     assert place.handle(whole) == []
-    (halving,) = place.messages()
+    (split,) = place.messages()
 
     def stumble(**_):
         raise ValueError("as a bug would")
 
     events = place.jobs.queues.sqs.meta.events
     events.register("provide-client-params.sqs.SendMessage", stumble)
-    assert place.handle(halving) == [halving["messageId"]]
+    assert place.handle(split) == [split["messageId"]]
     events.unregister("provide-client-params.sqs.SendMessage", stumble)
-    assert is_given_up(place, halving)
+    assert is_given_up(place, split)
     assert place.job(identity)["status"] == "failed"
 
 
@@ -118,7 +120,10 @@ def test_a_job_whose_parts_are_saved_but_that_cannot_be_finished_fails(place, di
     (part,) = place.cut(identity)
 
     def stumble(params, **_):
-        if params.get("Key", "").startswith("transcripts/") or params.get("Item", {}).get("holder") == identity:
+        if (
+            params.get("Key", "").startswith("transcripts/")
+            or params.get("Item", {}).get("holder") == identity
+        ):
             raise ValueError("as a bug would")
 
     service = place.jobs.objects.client if dies_before == "s3.PutObject" else place.jobs.client
@@ -163,7 +168,9 @@ def test_a_job_that_failed_keeps_its_own_reason(place):
     assert place.job(identity)["error"]["code"] == "unsupported_media"
 
 
-@pytest.mark.parametrize("body", ["hello", "[]", '{"Records": 1}', '{"key": 5}', '{"part": 1}', '{"halve": {}}'])
+@pytest.mark.parametrize(
+    "body", ["hello", "[]", '{"Records": 1}', '{"key": 5}', '{"part": 1}', '{"halve": {}}']
+)
 def test_a_letter_that_makes_no_sense_is_logged_counted_and_dropped(aws, body, caplog):
     place = Place(aws, metrics=Metrics(out := io.StringIO()))
     assert is_given_up(place, place.message(body))

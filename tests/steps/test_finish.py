@@ -30,11 +30,20 @@ def spent(place):
 def diarized(*speakers):
     """An answer in which each of the speakers says a word."""
     segments = [
-        {"type": "transcript.text.segment", "id": "s", "text": "Ever", "speaker": name, "start": at, "end": at + 0.5}
+        {
+            "type": "transcript.text.segment",
+            "id": "s",
+            "text": "Ever",
+            "speaker": name,
+            "start": at,
+            "end": at + 0.5,
+        }
         for at, name in enumerate(speakers)
     ]
     usage = {"type": "tokens", "input_tokens": 1, "output_tokens": 10, "total_tokens": 11}
-    return httpx2.Response(200, json={"text": " ".join(["Ever"] * len(speakers)), "usage": usage, "segments": segments})
+    return httpx2.Response(
+        200, json={"text": " ".join(["Ever"] * len(speakers)), "usage": usage, "segments": segments}
+    )
 
 
 def speakers(place, identity):
@@ -59,7 +68,9 @@ def test_the_parts_are_joined_in_the_order_of_the_recording_whichever_ends_first
 
 def test_times_are_those_of_the_whole_recording_in_every_format(aws):
     segment = {"id": 0, "start": 1.0, "end": 2.5, "text": "Ever tried."}
-    place = Place(aws, httpx2.MockTransport(lambda _: heard("Ever tried.", segments=[segment], duration=20.0)))
+    place = Place(
+        aws, httpx2.MockTransport(lambda _: heard("Ever tried.", segments=[segment], duration=20.0))
+    )
     identity = place.upload(long_recording("ogg", 80), model="whisper-1")
     place.work()
     whole = place.transcript(identity, response_format="verbose_json").json()
@@ -69,8 +80,13 @@ def test_times_are_those_of_the_whole_recording_in_every_format(aws):
     assert starts[2] == pytest.approx(54.3, abs=12.1)
     for name in ("srt", "vtt"):
         text = place.transcript(identity, response_format=name).text
-        assert [cue.start / 1000 for cue in pysubs2.SSAFile.from_string(text, name)] == pytest.approx(starts, abs=0.001)
-    assert place.transcript(identity, response_format="text").text == "Ever tried. Ever tried. Ever tried.\n"
+        assert [
+            cue.start / 1000 for cue in pysubs2.SSAFile.from_string(text, name)
+        ] == pytest.approx(starts, abs=0.001)
+    assert (
+        place.transcript(identity, response_format="text").text
+        == "Ever tried. Ever tried. Ever tried.\n"
+    )
 
 
 def test_speakers_of_different_parts_have_different_names(aws):
@@ -102,7 +118,12 @@ def test_a_recording_in_whose_parts_nobody_was_heard_has_an_empty_transcript(aws
     identity = place.upload(long_recording("ogg", 40))
     place.work()
     job = place.job(identity)
-    assert (job["status"], job["transcript"], job["no_speech"], job["seconds_paid"]) == ("completed", "", True, 6)
+    assert (job["status"], job["transcript"], job["no_speech"], job["seconds_paid"]) == (
+        "completed",
+        "",
+        True,
+        6,
+    )
 
 
 # Once
@@ -252,7 +273,11 @@ def test_a_recording_longer_than_the_daily_budget_is_refused_before_anything_is_
     identity = place.upload(long_recording("ogg", 80))
     assert place.work() == []
     job = place.job(identity)
-    assert (job["status"], job["error"]["code"], job["seconds_paid"]) == ("failed", "budget_exhausted", 0)
+    assert (job["status"], job["error"]["code"], job["seconds_paid"]) == (
+        "failed",
+        "budget_exhausted",
+        0,
+    )
     assert upstream.calls == []
     assert [item["sk"] for item in place.items() if float(item.get("seconds", 0))] == []
 
@@ -267,7 +292,10 @@ def test_the_budget_is_settled_once_however_often_the_end_is_repeated(aws):
     assert place.handle(first) == []
     for _ in range(2):
         assert place.handle(first, *messages) == []
-    assert spent(place) == (pytest.approx(6, abs=0.1), True)  # of which the other job has reserved one half
+    assert spent(place) == (
+        pytest.approx(6, abs=0.1),
+        True,
+    )  # of which the other job has reserved one half
     assert place.handle(second) == []
     for _ in range(2):
         assert place.handle(*parts, *messages) == []
@@ -310,7 +338,8 @@ def assert_nothing_is_left(place):
 
 
 @pytest.mark.parametrize(
-    ("reply", "status"), [(refused(400), "failed"), (refused(429, retry_after="0"), "processing"), (None, "completed")]
+    ("reply", "status"),
+    [(refused(400), "failed"), (refused(429, retry_after="0"), "processing"), (None, "completed")],
 )
 def test_delete_leaves_nothing_whatever_the_job_came_to(aws, reply, status):
     place = Place(aws, FalseUpstream(*([reply] if reply else [])), daily_seconds=1000)
@@ -386,7 +415,9 @@ def test_delete_at_any_moment_leaves_nothing(aws, call, text):
     assert_nothing_is_left(place)
 
 
-@pytest.mark.parametrize("reply", [heard("Ever tried."), refused(400), refused(429, retry_after="0")])
+@pytest.mark.parametrize(
+    "reply", [heard("Ever tried."), refused(400), refused(429, retry_after="0")]
+)
 def test_delete_while_a_part_is_transcribed_leaves_nothing(aws, reply):
     def delete_then_answer(_):
         place.jobs.delete(identity)

@@ -59,7 +59,7 @@ def test_two_deliveries_of_a_part_at_the_same_moment_pay_once(aws):
     assert len(upstream.calls) == 1
 
 
-@pytest.mark.parametrize(("deliveries", "seconds"), [(1, 5), (3, 20), (9, PACING.hold)])
+@pytest.mark.parametrize(("deliveries", "seconds"), [(1, 5), (3, 20), (9, PACING.claim_seconds)])
 def test_a_delivery_that_meets_a_claim_comes_again_later_each_time(place, deliveries, seconds):
     (part,) = place.cut(place.upload(recording("webm")))
     with failing(place, "s3.HeadObject", Death()), pytest.raises(Death):
@@ -67,7 +67,7 @@ def test_a_delivery_that_meets_a_claim_comes_again_later_each_time(place, delive
     again = part | {"attributes": {"ApproximateReceiveCount": str(deliveries)}}
     with visibilities(place) as kept:
         assert place.handle(again) == [part["messageId"]]
-    assert kept == [PACING.hold, seconds]
+    assert kept == [PACING.claim_seconds, seconds]
 
 
 def test_a_part_that_takes_long_keeps_its_claim_and_its_message(aws, clock):
@@ -86,11 +86,13 @@ def test_a_part_that_takes_long_keeps_its_claim_and_its_message(aws, clock):
 
     upstream = FalseUpstream(take_long)
     jobs = Jobs(settings(**aws), clock)
-    place = Place(aws, upstream, jobs=jobs, pacing=replace(PACING, hold=hold))
+    place = Place(aws, upstream, jobs=jobs, pacing=replace(PACING, claim_seconds=hold))
     other = Place(aws, upstream, jobs=Jobs(settings(**aws), clock))
     identity = place.upload(recording("webm"))
     (part,) = place.cut(identity)
-    jobs.queues.sqs.meta.events.register("after-call.sqs.ChangeMessageVisibility", lambda **_: renewed.release())
+    jobs.queues.sqs.meta.events.register(
+        "after-call.sqs.ChangeMessageVisibility", lambda **_: renewed.release()
+    )
     assert place.handle(part) == []
     assert place.job(identity)["status"] == "completed"
     assert len(upstream.calls) == 1
@@ -102,7 +104,7 @@ def test_a_claim_of_a_worker_that_died_ends_soon(aws, clock):
     (part,) = place.cut(identity)
     with failing(place, "s3.HeadObject", Death()), pytest.raises(Death):
         place.handle(part)
-    clock.now += PACING.hold - 1
+    clock.now += PACING.claim_seconds - 1
     assert place.handle(part) == [part["messageId"]]
     clock.now += 2
     assert place.handle(part) == []
@@ -215,7 +217,9 @@ def test_a_message_of_an_older_generation_changes_nothing_while_the_recording_is
     assert place.job(identity)["status"] == "completed"
 
 
-@pytest.mark.parametrize("reply", [refused(400), heard("Ever tried.")], ids=["refused", "transcribed"])
+@pytest.mark.parametrize(
+    "reply", [refused(400), heard("Ever tried.")], ids=["refused", "transcribed"]
+)
 def test_a_part_that_is_under_way_while_its_job_is_retried_changes_nothing(aws, reply):
     """Its job fails because of another part, and is retried before the upstream answers."""
 
@@ -232,7 +236,10 @@ def test_a_part_that_is_under_way_while_its_job_is_retried_changes_nothing(aws, 
     identity = place.upload(long_recording("ogg", 40))
     first, second = place.cut(identity)
     assert place.handle(first) == []
-    assert (place.job(identity)["status"], place.job(identity)["progress"]["done"]) == ("processing", 0)
+    assert (place.job(identity)["status"], place.job(identity)["progress"]["done"]) == (
+        "processing",
+        0,
+    )
     assert len(parts) == 2
     for part in parts:
         assert place.handle(part) == []
@@ -292,7 +299,9 @@ def test_while_the_upstream_is_busy_no_part_is_sent(aws, clock):
         (refused(400), "unreadable_recording"),
     ],
 )
-def test_an_error_that_never_gets_better_ends_the_job_at_once_and_keeps_the_recording(aws, reply, code):
+def test_an_error_that_never_gets_better_ends_the_job_at_once_and_keeps_the_recording(
+    aws, reply, code
+):
     upstream = FalseUpstream(reply)
     place = Place(aws, upstream)
     identity = place.upload(recording("webm"))
@@ -348,7 +357,7 @@ def test_a_busy_minute_and_a_broken_connection_do_not_end_a_job(aws):
 
 @pytest.mark.parametrize(("deliveries", "seconds"), [(1, 2), (3, 8), (9, 60)])
 def test_the_pauses_after_failures_become_longer(aws, deliveries, seconds):
-    place = Place(aws, FalseUpstream(UNPLUGGED), pacing=replace(PACING, pause=2))
+    place = Place(aws, FalseUpstream(UNPLUGGED), pacing=replace(PACING, first_backoff_seconds=2))
     (part,) = place.cut(place.upload(recording("webm")))
     again = part | {"attributes": {"ApproximateReceiveCount": str(deliveries)}}
     with visibilities(place) as kept:
@@ -373,8 +382,12 @@ def test_a_function_without_time_sends_nothing(aws):
 # What is paid
 
 
-@pytest.mark.parametrize(("failure", "paid"), [(UNPLUGGED, 6), (refused(500), 3), (refused(429, retry_after="0"), 3)])
-def test_a_request_that_may_have_been_billed_counts_as_paid_and_one_that_cannot_does_not(aws, failure, paid):
+@pytest.mark.parametrize(
+    ("failure", "paid"), [(UNPLUGGED, 6), (refused(500), 3), (refused(429, retry_after="0"), 3)]
+)
+def test_a_request_that_may_have_been_billed_counts_as_paid_and_one_that_cannot_does_not(
+    aws, failure, paid
+):
     place = Place(aws, FalseUpstream(failure))
     identity = place.upload(recording("ogg"))
     place.work()
@@ -392,9 +405,12 @@ def test_a_part_whose_worker_dies_each_time_fails_its_job(aws, clock):
     for _ in range(5):
         with pytest.raises(Death):
             place.handle(part)
-        clock.now += PACING.hold + 1
+        clock.now += PACING.claim_seconds + 1
     assert place.handle(part) == []
-    assert (place.job(identity)["status"], place.job(identity)["error"]["code"]) == ("failed", "internal_error")
+    assert (place.job(identity)["status"], place.job(identity)["error"]["code"]) == (
+        "failed",
+        "internal_error",
+    )
     assert len(upstream.calls) == 5
 
 
@@ -405,13 +421,15 @@ def test_an_answer_that_was_lost_in_a_crash_counts_as_paid(aws, clock):
     (part,) = place.cut(identity)
     with failing(place, "dynamodb.PutItem", Death(), "'paid'"), pytest.raises(Death):
         place.handle(part)
-    clock.now += PACING.hold + 1
+    clock.now += PACING.claim_seconds + 1
     assert place.handle(part) == []
     assert place.job(identity)["seconds_paid"] == pytest.approx(6, abs=0.1)
     assert len(upstream.calls) == 2
 
 
-@pytest.mark.parametrize(("operation", "write"), [("PutItem", "'heard'"), ("UpdateItem", "ADD saved")])
+@pytest.mark.parametrize(
+    ("operation", "write"), [("PutItem", "'heard'"), ("UpdateItem", "ADD saved")]
+)
 def test_an_answer_that_was_kept_before_a_crash_is_used_and_counts_as_paid(aws, operation, write):
     upstream = FalseUpstream()
     place = Place(aws, upstream)
@@ -457,7 +475,7 @@ def test_in_an_outage_a_message_is_kept_back_longer_each_time(place, call, deliv
     again = part | {"attributes": {"ApproximateReceiveCount": str(deliveries)}}
     with outage(place, call), visibilities(place) as kept:
         assert place.handle(again) == [part["messageId"]]
-    assert kept == [PACING.hold, seconds]
+    assert kept == [PACING.claim_seconds, seconds]
 
 
 @pytest.mark.parametrize("call", ["s3.HeadObject", "secretsmanager.GetSecretValue"])
@@ -470,6 +488,6 @@ def test_an_outage_costs_a_part_none_of_its_tries(aws, call):
         for _ in range(6):
             assert place.handle(part) == [part["messageId"]]
             assert place.job(identity)["status"] == "processing"
-    assert kept == [PACING.hold, 60] * 6
+    assert kept == [PACING.claim_seconds, 60] * 6
     assert place.handle(part) == []
     assert (place.job(identity)["seconds_paid"], len(upstream.calls)) == (3, 1)

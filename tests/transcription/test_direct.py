@@ -8,7 +8,7 @@ import openai
 import pytest
 
 from handler.billing.budget import Budget
-from handler.errors import error_of
+from handler.errors import error_from_code
 from handler.jobs.store import Jobs
 from tests.callers import Caller
 from tests.conftest import serving, settings
@@ -101,8 +101,14 @@ def test_what_the_speech_service_does_not_take_is_made_into_what_it_takes(server
 
 def test_an_amr_in_which_nobody_speaks_costs_nothing(server):
     upstream = FalseUpstream()
-    answer = server(upstream).send(recording("amr"), model="whisper-1", response_format="verbose_json")
-    assert (answer.json()["transcript"], answer.json()["no_speech"], upstream.calls) == ("", True, [])
+    answer = server(upstream).send(
+        recording("amr"), model="whisper-1", response_format="verbose_json"
+    )
+    assert (answer.json()["transcript"], answer.json()["no_speech"], upstream.calls) == (
+        "",
+        True,
+        [],
+    )
 
 
 def test_what_the_speech_service_cannot_read_is_repaired(server):
@@ -115,7 +121,9 @@ def test_what_the_speech_service_cannot_read_is_repaired(server):
 
 def test_an_answer_to_far_less_than_was_recorded_is_not_believed(server):
     """As with Safari's recordings, of some of which it hears the first second, and answers 200."""
-    first_second = httpx2.Response(200, json={"text": "Ever", "usage": {"type": "duration", "seconds": 1}})
+    first_second = httpx2.Response(
+        200, json={"text": "Ever", "usage": {"type": "duration", "seconds": 1}}
+    )
     upstream = FalseUpstream(first_second)
     place = server(upstream)
     for _ in range(2):
@@ -125,7 +133,9 @@ def test_an_answer_to_far_less_than_was_recorded_is_not_believed(server):
 
 @pytest.mark.parametrize("kind", ["mp4", "webm", "mp3"])
 def test_a_short_answer_to_a_good_recording_is_believed(server, kind):
-    upstream = FalseUpstream(httpx2.Response(200, json={"text": "", "usage": {"type": "duration", "seconds": 1}}))
+    upstream = FalseUpstream(
+        httpx2.Response(200, json={"text": "", "usage": {"type": "duration", "seconds": 1}})
+    )
     assert server(upstream, idle=True).send(recording(kind, seconds=10)).status_code == 200
     assert len(upstream.calls) == 1
 
@@ -199,7 +209,10 @@ def test_a_recording_is_whole_in_the_bucket_though_the_given_up_call_reads_it_st
     place = server(ReadsHalfAndWaits(), idle=True, request_deadline_seconds=6)
     identity = place.send(content).json()["id"]
     given_up.set()
-    assert place.s3.get_object(Bucket="steno", Key=f"requests/{identity}.wav")["Body"].read() == content
+    assert (
+        place.s3.get_object(Bucket="steno", Key=f"requests/{identity}.wav")["Body"].read()
+        == content
+    )
     assert all_sent.wait(20)
     assert content in b"".join(sent)
 
@@ -208,7 +221,9 @@ def test_books_that_cannot_be_kept_cost_no_transcript(server):
     place = server(idle=True, daily_seconds=900)
 
     def stumble(params, **_):
-        if "transcript" in params.get("Item", {}) or ":most" not in params.get("ExpressionAttributeValues", {}):
+        if "transcript" in params.get("Item", {}) or ":most" not in params.get(
+            "ExpressionAttributeValues", {}
+        ):
             raise ConnectionResetError
 
     events = place.jobs.client.meta.events
@@ -217,15 +232,23 @@ def test_books_that_cannot_be_kept_cost_no_transcript(server):
 
 
 def test_a_job_that_failed_because_the_service_was_busy_may_be_sent_again():
-    error = error_of("upstream_busy", "busy")
-    assert (error.again, error.retry_after) == (True, 5)
+    error = error_from_code("upstream_busy", "busy")
+    assert (error.safe_to_retry, error.retry_after) == (True, 5)
 
 
 @pytest.mark.parametrize(
     ("usage", "seconds"),
     [
         ({"type": "duration", "seconds": 3}, 3),
-        ({"type": "tokens", "input_tokens": 31, "output_tokens": 4, "input_token_details": {"audio_tokens": 30}}, 3),
+        (
+            {
+                "type": "tokens",
+                "input_tokens": 31,
+                "output_tokens": 4,
+                "input_token_details": {"audio_tokens": 30},
+            },
+            3,
+        ),
         ({"type": "duration", "seconds": "many"}, None),
         ({}, None),
     ],
@@ -234,7 +257,9 @@ def test_what_counts_is_what_was_billed_however_the_answer_tells_it(server, usag
     upstream = FalseUpstream(httpx2.Response(200, json={"text": WORDS, "usage": usage}))
     place, content = server(upstream, idle=True, daily_seconds=900), recording("webm")
     place.send(content)
-    assert spent(place)["all"] == pytest.approx(seconds or len(content) / 4000, abs=0.01)  # or what is usual
+    assert spent(place)["all"] == pytest.approx(
+        seconds or len(content) / 4000, abs=0.01
+    )  # or what is usual
 
 
 def test_a_busy_service_is_waited_for_by_the_worker(server):
@@ -245,15 +270,29 @@ def test_a_busy_service_is_waited_for_by_the_worker(server):
 @pytest.mark.parametrize(
     ("content", "upstream", "status", "code"),
     [
-        (recording("webm"), lambda: FalseUpstream(*[refused(400)] * 2), 422, "unreadable_recording"),
+        (
+            recording("webm"),
+            lambda: FalseUpstream(*[refused(400)] * 2),
+            422,
+            "unreadable_recording",
+        ),
         (silent_video(), lambda: FalseUpstream(refused(400)), 422, "no_audio"),
-        (recording("aac"), lambda: FalseUpstream(refused(429, "insufficient_quota")), 502, "upstream_quota"),
+        (
+            recording("aac"),
+            lambda: FalseUpstream(refused(429, "insufficient_quota")),
+            502,
+            "upstream_quota",
+        ),
     ],
 )
-def test_a_job_that_fails_in_time_gives_the_request_its_own_error(server, content, upstream, status, code):
+def test_a_job_that_fails_in_time_gives_the_request_its_own_error(
+    server, content, upstream, status, code
+):
     answer = server(upstream()).send(content)
     assert (answer.status_code, answer.json()["code"]) == (status, code)
-    assert answer.headers["Location"].startswith("/api/transcriptions/")  # to try it again, or to delete it
+    assert answer.headers["Location"].startswith(
+        "/api/transcriptions/"
+    )  # to try it again, or to delete it
 
 
 def test_what_only_the_speech_services_own_answer_can_hold_is_no_job(server):
@@ -265,16 +304,23 @@ def test_what_only_the_speech_services_own_answer_can_hold_is_no_job(server):
 
 
 def test_without_a_bucket_the_refusal_is_the_answer(client):
-    answer = client(FalseUpstream(refused(400))).post("/api/transcribe", files={"file": recording("webm")})
+    answer = client(FalseUpstream(refused(400))).post(
+        "/api/transcribe", files={"file": recording("webm")}
+    )
     assert answer.json()["code"] == "unreadable_recording"
 
 
 def test_openais_sdk_gets_the_words_of_a_job_by_its_own_retries(server):
     """The first try meets a job that is not finished; the same bytes join it."""
     place = server(FalseUpstream(), idle=True, request_deadline_seconds=1)
-    with serving(place.app) as url, openai.OpenAI(base_url=f"{url}/v1", api_key="any", max_retries=0) as once:
+    with (
+        serving(place.app) as url,
+        openai.OpenAI(base_url=f"{url}/v1", api_key="any", max_retries=0) as once,
+    ):
         with pytest.raises(openai.InternalServerError) as busy:
-            once.audio.transcriptions.create(model="gpt-transcribe", file=("a.aac", recording("aac")))
+            once.audio.transcriptions.create(
+                model="gpt-transcribe", file=("a.aac", recording("aac"))
+            )
         assert busy.value.response.headers["retry-after"]
         assert busy.value.response.headers["x-should-retry"] == "true"
         with place.at_work():
@@ -297,7 +343,11 @@ def test_a_failed_job_is_begun_again_by_the_same_recording(server):
 
 def spent(place):
     found = place.jobs.client.scan(TableName="steno")["Items"]
-    return {item["sk"].partition("#")[0]: float(item["seconds"]) for item in found if item["pk"].startswith("spent#")}
+    return {
+        item["sk"].partition("#")[0]: float(item["seconds"])
+        for item in found
+        if item["pk"].startswith("spent#")
+    }
 
 
 def test_requests_at_once_against_a_cap_are_paid_for_up_to_the_cap(server):
@@ -342,7 +392,11 @@ def test_what_was_reserved_before_midnight_is_settled_on_its_own_day(server):
 
 
 def test_what_is_reserved_is_settled_by_what_was_billed(server):
-    place = server(FalseUpstream(refused(401), heard(WORDS), httpx2.Response(502)), idle=True, daily_seconds=900)
+    place = server(
+        FalseUpstream(refused(401), heard(WORDS), httpx2.Response(502)),
+        idle=True,
+        daily_seconds=900,
+    )
     place.send(recording("webm"))
     assert spent(place) == {"all": 0}
     place.send(recording("webm"))
@@ -359,7 +413,11 @@ def test_a_job_that_meets_the_cap_fails_before_anything_is_paid_and_can_go_on_th
     identity = place.upload(wav(asset("beckett.wav")[44:] * 8))
     place.work(place.about(identity))
     job = place.job(identity)
-    assert (job["status"], job["error"]["code"], upstream.calls) == ("failed", "budget_exhausted", [])
+    assert (job["status"], job["error"]["code"], upstream.calls) == (
+        "failed",
+        "budget_exhausted",
+        [],
+    )
     clock.now += 86_400
     assert place.http.post(f"/api/transcriptions/{identity}/retry").status_code == 202
     place.work(place.about(identity))

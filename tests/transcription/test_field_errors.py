@@ -11,7 +11,9 @@ from tests.place import Place
 FORMATS = "`json`, `text`, `srt`, `vtt` or `verbose_json`"
 ROUTES = ("/api/transcribe", "/v1/audio/transcriptions")
 STRATEGY = "`chunking_strategy`: give `auto`, or OpenAI's `server_vad` object as JSON."
-PYDANTICS = re.compile("input|should|valid (string|number|integer)|literal|Value error|NoneType", re.IGNORECASE)
+PYDANTICS = re.compile(
+    "input|should|valid (string|number|integer)|literal|Value error|NoneType", re.IGNORECASE
+)
 
 
 def detail(answer):
@@ -34,13 +36,18 @@ def test_a_format_that_is_none_is_refused_with_those_of_the_route(client, webm, 
 
 def test_an_upload_and_a_transcript_list_their_own_formats(aws):
     place = Place(aws)
-    for answer in (place.ask(response_format="docx"), place.transcript("0" * 32, response_format="docx")):
+    for answer in (
+        place.ask(response_format="docx"),
+        place.transcript("0" * 32, response_format="docx"),
+    ):
         assert detail(answer) == f"`response_format`: give {FORMATS}."
         assert answer.json()["code"] == "invalid_option"
 
 
 def test_the_format_for_speakers_is_refused_with_the_route_that_has_it(client, webm):
-    answer = client().post(ROUTES[0], files={"file": webm}, data={"response_format": "diarized_json"})
+    answer = client().post(
+        ROUTES[0], files={"file": webm}, data={"response_format": "diarized_json"}
+    )
     assert "/v1/audio/transcriptions" in detail(answer)
 
 
@@ -53,7 +60,10 @@ def test_the_format_for_speakers_is_refused_with_the_route_that_has_it(client, w
         ({"temperature": "-1"}, "`temperature`: give at least 0."),
         ({"stream": "perhaps"}, "`stream`: give `true` or `false`."),
         ({"include": "words"}, "`include`: give `logprobs`."),
-        ({"timestamp_granularities": "sentence"}, "`timestamp_granularities`: give `word` or `segment`."),
+        (
+            {"timestamp_granularities": "sentence"},
+            "`timestamp_granularities`: give `word` or `segment`.",
+        ),
         ({"prompt": "x" * 20_001}, "`prompt`: give at most 20,000 characters."),
         ({"keywords": "x" * 101}, "`keywords`: give at most 100 characters."),
         ({"model[x]": "1"}, "`model`: give text."),

@@ -13,10 +13,12 @@ from tests.conftest import TODAY
 def sent(model, /, **fields):
     """The upstream's parameters for a form's fields."""
     form = {name: value if isinstance(value, list) else [value] for name, value in fields.items()}
-    return OpenAIOptions.from_form(form).for_model(MODELS[model], TODAY)
+    return OpenAIOptions.from_form(form).upstream_parameters(MODELS[model], TODAY)
 
 
-@pytest.mark.parametrize(("given", "primary"), [("en", "en"), ("en-US", "en"), ("pt_BR", "pt"), ("zh-Hant-TW", "zh")])
+@pytest.mark.parametrize(
+    ("given", "primary"), [("en", "en"), ("en-US", "en"), ("pt_BR", "pt"), ("zh-Hant-TW", "zh")]
+)
 def test_a_language_goes_where_the_model_reads_it(given, primary):
     assert sent("gpt-transcribe", language=given)["languages"] == [primary]
     assert sent("whisper-1", language=given)["language"] == primary
@@ -25,7 +27,10 @@ def test_a_language_goes_where_the_model_reads_it(given, primary):
 
 
 def test_several_languages_go_to_the_model_that_takes_them():
-    assert sent("gpt-transcribe", language="en", **{"languages[]": ["de", "en"]})["languages"] == ["en", "de"]
+    assert sent("gpt-transcribe", language="en", **{"languages[]": ["de", "en"]})["languages"] == [
+        "en",
+        "de",
+    ]
     with pytest.raises(InvalidOption, match="gpt-transcribe") as refusal:
         sent("whisper-1", languages=["en", "de"])
     assert refusal.value.option == "languages"
@@ -44,7 +49,9 @@ def test_several_languages_go_to_the_model_that_takes_them():
         ("whisper-1", "response_format", "diarized_json", "gpt-4o-transcribe-diarize"),
     ],
 )
-def test_an_option_that_a_model_would_ignore_is_refused_by_name_with_the_models_that_can(model, option, value, able):
+def test_an_option_that_a_model_would_ignore_is_refused_by_name_with_the_models_that_can(
+    model, option, value, able
+):
     with pytest.raises(InvalidOption, match=able) as refusal:
         sent(model, **{option: value})
     assert refusal.value.option == option
@@ -53,7 +60,7 @@ def test_an_option_that_a_model_would_ignore_is_refused_by_name_with_the_models_
 def test_what_no_living_model_can_do_is_said_so():
     options = OpenAIOptions.from_form({"include": ["logprobs"]})
     with pytest.raises(InvalidOption, match="No model can any more"):
-        options.for_model(MODELS["gpt-transcribe"], date(2028, 1, 1))
+        options.upstream_parameters(MODELS["gpt-transcribe"], date(2028, 1, 1))
 
 
 @pytest.mark.parametrize(
@@ -84,33 +91,52 @@ def test_the_upstream_is_asked_for_the_body_that_tells_what_is_needed(model, ask
         ("whisper-1", "vtt", False),
     ],
 )
-def test_a_job_is_told_of_the_format_only_whether_the_text_is_to_be_laid_on_the_sound(model, asked, laid):
+def test_a_job_is_told_of_the_format_only_whether_the_text_is_to_be_laid_on_the_sound(
+    model, asked, laid
+):
     options = OpenAIOptions.from_form({"response_format": [asked], "language": ["en"]})
-    told = {"model": model, "language": "en", **({"response_format": "verbose_json"} if laid else {})}
-    assert options.of_job(MODELS[model]) == told
+    told = {
+        "model": model,
+        "language": "en",
+        **({"response_format": "verbose_json"} if laid else {}),
+    }
+    assert options.job_options(MODELS[model]) == told
 
 
 def test_segments_may_be_asked_for_by_name_and_words_only_of_a_model_that_tells_them():
-    segments = OpenAIOptions.from_form({"response_format": ["verbose_json"], "timestamp_granularities[]": ["segment"]})
-    assert "timestamp_granularities" not in segments.for_model(MODELS["gpt-transcribe"], date(2026, 11, 20))
-    assert segments.beyond_jobs == []
+    segments = OpenAIOptions.from_form(
+        {"response_format": ["verbose_json"], "timestamp_granularities[]": ["segment"]}
+    )
+    assert "timestamp_granularities" not in segments.upstream_parameters(
+        MODELS["gpt-transcribe"], date(2026, 11, 20)
+    )
+    assert segments.unsupported_in_jobs == []
     words = OpenAIOptions.from_form(
         {"response_format": ["verbose_json"], "timestamp_granularities[]": ["word", "segment"]}
     )
-    assert words.beyond_jobs == ["timestamp_granularities"]
+    assert words.unsupported_in_jobs == ["timestamp_granularities"]
     with pytest.raises(InvalidOption, match="whisper-1"):
-        words.for_model(MODELS["gpt-transcribe"], date(2026, 11, 20))
+        words.upstream_parameters(MODELS["gpt-transcribe"], date(2026, 11, 20))
 
 
 def test_every_other_option_is_passed_on():
-    assert sent("gpt-transcribe", prompt="Names: Ada", temperature="0.2", **{"keywords[]": ["Steno", "Mangum"]}) == {
+    assert sent(
+        "gpt-transcribe",
+        prompt="Names: Ada",
+        temperature="0.2",
+        **{"keywords[]": ["Steno", "Mangum"]},
+    ) == {
         "model": "gpt-transcribe",
         "response_format": "json",
         "prompt": "Names: Ada",
         "temperature": 0.2,
         "keywords": ["Steno", "Mangum"],
     }
-    words = sent("whisper-1", response_format="verbose_json", **{"timestamp_granularities[]": ["word", "segment"]})
+    words = sent(
+        "whisper-1",
+        response_format="verbose_json",
+        **{"timestamp_granularities[]": ["word", "segment"]},
+    )
     assert words["timestamp_granularities"] == ["word", "segment"]
     assert sent("gpt-4o-transcribe", **{"include[]": "logprobs"})["include"] == ["logprobs"]
     speakers = sent("gpt-4o-transcribe-diarize", **{"known_speaker_names[]": ["Ada"]})
@@ -125,7 +151,9 @@ def test_lists_come_in_the_ways_in_which_http_clients_write_them():
 def test_a_chunking_strategy_comes_as_a_word_as_json_or_in_brackets():
     vad = {"type": "server_vad", "threshold": 0.4}
     assert sent("gpt-4o-transcribe", chunking_strategy="auto")["chunking_strategy"] == "auto"
-    as_json = sent("gpt-4o-transcribe", chunking_strategy='{"type": "server_vad", "threshold": 0.4}')
+    as_json = sent(
+        "gpt-4o-transcribe", chunking_strategy='{"type": "server_vad", "threshold": 0.4}'
+    )
     assert as_json["chunking_strategy"] == vad
     bracketed = {"chunking_strategy[type]": "server_vad", "chunking_strategy[threshold]": "0.4"}
     assert sent("gpt-4o-transcribe", **bracketed)["chunking_strategy"] == vad
@@ -166,13 +194,20 @@ def test_a_bad_value_is_refused_by_the_options_name(option, value):
 
 def test_an_option_given_in_two_ways_is_refused():
     with pytest.raises(InvalidOption, match="more than once"):
-        sent("gpt-4o-transcribe", **{"chunking_strategy": "auto", "chunking_strategy[type]": "server_vad"})
+        sent(
+            "gpt-4o-transcribe",
+            **{"chunking_strategy": "auto", "chunking_strategy[type]": "server_vad"},
+        )
 
 
 @pytest.mark.parametrize(
     ("model", "fields", "needs"),
     [
-        ("whisper-1", {"timestamp_granularities": "word", "response_format": "json"}, "verbose_json"),
+        (
+            "whisper-1",
+            {"timestamp_granularities": "word", "response_format": "json"},
+            "verbose_json",
+        ),
         ("gpt-4o-transcribe", {"include": "logprobs", "response_format": "text"}, "json"),
     ],
 )
@@ -182,7 +217,9 @@ def test_an_option_that_needs_a_format_says_which(model, fields, needs):
 
 
 def test_a_field_left_empty_was_not_given():
-    assert sent("gpt-transcribe", language="", prompt="", keywords="", temperature="") == sent("gpt-transcribe")
+    assert sent("gpt-transcribe", language="", prompt="", keywords="", temperature="") == sent(
+        "gpt-transcribe"
+    )
 
 
 def test_stream_false_is_what_happens_anyway():

@@ -6,8 +6,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from handler.recordings.speech_activity import Stretch
-from handler.transcripts.alignment import lay
+from handler.recordings.speech_activity import SpeechInterval
+from handler.transcripts.alignment import align
 
 SENTENCES = [
     ("Ever tried.", 0.4, 1.2),
@@ -19,8 +19,10 @@ SENTENCES = [
 
 def said(*sentences):
     """The text, and stretches that say it at about five syllables a second."""
-    stretches = [Stretch(start, end, round((end - start) * 5)) for _, start, end in sentences]
-    return " ".join(text for text, _, _ in sentences), stretches
+    intervals = [
+        SpeechInterval(start, end, round((end - start) * 5)) for _, start, end in sentences
+    ]
+    return " ".join(text for text, _, _ in sentences), intervals
 
 
 def told(segments):
@@ -28,49 +30,66 @@ def told(segments):
 
 
 def test_each_sentence_is_laid_on_the_stretch_that_says_it():
-    assert told(lay(*said(*SENTENCES))) == SENTENCES
+    assert told(align(*said(*SENTENCES))) == SENTENCES
 
 
 def test_a_sentence_with_a_pause_inside_is_one_segment_over_both_stretches():
-    text, stretches = said(("We laugh less", 1.0, 1.8), ("heartily.", 2.1, 2.7), ("Yes.", 4.0, 4.5))
-    assert told(lay(text, stretches)) == [("We laugh less heartily.", 1.0, 2.7), ("Yes.", 4.0, 4.5)]
+    text, intervals = said(("We laugh less", 1.0, 1.8), ("heartily.", 2.1, 2.7), ("Yes.", 4.0, 4.5))
+    assert told(align(text, intervals)) == [
+        ("We laugh less heartily.", 1.0, 2.7),
+        ("Yes.", 4.0, 4.5),
+    ]
 
 
 def test_a_clause_begins_where_a_pause_follows_its_comma():
-    text, stretches = said(("We had everything before us,", 0.5, 2.1), ("we had nothing before us.", 2.5, 4.0))
-    assert [segment.start for segment in lay(text, stretches)] == [0.5, 2.5]
+    text, intervals = said(
+        ("We had everything before us,", 0.5, 2.1), ("we had nothing before us.", 2.5, 4.0)
+    )
+    assert [segment.start for segment in align(text, intervals)] == [0.5, 2.5]
 
 
 def test_a_pause_is_laid_on_punctuation_rather_than_on_the_nearest_word():
     """By length alone, `It was` would belong to the first stretch."""
     text = "I never saw the city again. It was burnt."
-    segments = lay(text, [Stretch(0, 2.4, 10), Stretch(3.0, 3.8, 3)])
+    segments = align(text, [SpeechInterval(0, 2.4, 10), SpeechInterval(3.0, 3.8, 3)])
     assert told(segments) == [("I never saw the city again.", 0, 2.4), ("It was burnt.", 3.0, 3.8)]
 
 
 def test_a_cough_holds_no_words():
-    text, stretches = said(*SENTENCES)
-    coughs = [Stretch(1.4, 1.55, 1), Stretch(8.0, 8.1, 1)]
-    assert told(lay(text, sorted([*stretches, *coughs]))) == SENTENCES
+    text, intervals = said(*SENTENCES)
+    coughs = [SpeechInterval(1.4, 1.55, 1), SpeechInterval(8.0, 8.1, 1)]
+    assert told(align(text, sorted([*intervals, *coughs]))) == SENTENCES
 
 
 def test_a_text_without_punctuation_is_cut_at_the_long_pauses():
-    text, stretches = said(("ever tried ever failed", 0.5, 2.2), ("no matter try again fail again", 3.5, 6.0))
-    assert told(lay(text, stretches)) == [
+    text, intervals = said(
+        ("ever tried ever failed", 0.5, 2.2), ("no matter try again fail again", 3.5, 6.0)
+    )
+    assert told(align(text, intervals)) == [
         ("ever tried ever failed", 0.5, 2.2),
         ("no matter try again fail again", 3.5, 6.0),
     ]
 
 
 def test_numbers_take_as_long_as_their_words():
-    text, stretches = said(("It was 1859.", 0.5, 2.9), ("I was there.", 3.2, 4.0), ("You were not.", 4.3, 5.1))
-    assert [segment.start for segment in lay(text, stretches)] == [0.5, 3.2, 4.3]
+    text, intervals = said(
+        ("It was 1859.", 0.5, 2.9), ("I was there.", 3.2, 4.0), ("You were not.", 4.3, 5.1)
+    )
+    assert [segment.start for segment in align(text, intervals)] == [0.5, 3.2, 4.3]
 
 
 def test_a_script_without_spaces_is_laid_by_its_characters():
-    first, second, third = "吾輩は猫である。", "名前はまだ無い。", "どこで生れたかとんと見当がつかぬ。"
-    stretches = [Stretch(0.5, 2.0, 8), Stretch(2.6, 4.0, 8), Stretch(4.5, 8.0, 18)]
-    assert told(lay(first + second + third, stretches)) == [
+    first, second, third = (
+        "吾輩は猫である。",
+        "名前はまだ無い。",
+        "どこで生れたかとんと見当がつかぬ。",
+    )
+    intervals = [
+        SpeechInterval(0.5, 2.0, 8),
+        SpeechInterval(2.6, 4.0, 8),
+        SpeechInterval(4.5, 8.0, 18),
+    ]
+    assert told(align(first + second + third, intervals)) == [
         (first, 0.5, 2.0),
         (second, 2.6, 4.0),
         (third, 4.5, 8.0),
@@ -80,27 +99,33 @@ def test_a_script_without_spaces_is_laid_by_its_characters():
 def test_what_is_said_on_one_long_stretch_is_told_by_its_sentences():
     """As with music under the speech, over which no pause is heard."""
     text = "We laugh less heartily, but we have still that resource. " * 4
-    segments = lay(text, [Stretch(2.0, 22.0, 70)])
+    segments = align(text, [SpeechInterval(2.0, 22.0, 70)])
     assert [segment.start for segment in segments] == pytest.approx([2.0, 12.0], abs=0.1)
     assert segments[-1].end == 22.0
 
 
 def test_a_long_text_without_punctuation_is_told_pause_by_pause():
-    sentences = [("we laugh less heartily but we have still", 5.0 * part, 5.0 * part + 4.6) for part in range(8)]
-    text, stretches = said(*sentences)
-    segments = lay(text, stretches)
+    sentences = [
+        ("we laugh less heartily but we have still", 5.0 * part, 5.0 * part + 4.6)
+        for part in range(8)
+    ]
+    text, intervals = said(*sentences)
+    segments = align(text, intervals)
     assert len(segments) >= 4
     assert all(segment.end - segment.start < 12 for segment in segments)
 
 
 def test_music_before_the_speech_holds_no_words():
-    text, stretches = said(*[(text, start + 20, end + 20) for text, start, end in SENTENCES])
-    assert lay(text, [Stretch(0.0, 15.0, 50), *stretches])[0].start == pytest.approx(20.4)
+    text, intervals = said(*[(text, start + 20, end + 20) for text, start, end in SENTENCES])
+    assert align(text, [SpeechInterval(0.0, 15.0, 50), *intervals])[0].start == pytest.approx(20.4)
 
 
-@pytest.mark.parametrize(("text", "stretches"), [("", [Stretch(0, 1, 3)]), (" \n", [Stretch(0, 1, 3)]), ("Yes.", [])])
-def test_without_words_or_without_speech_there_are_no_segments(text, stretches):
-    assert lay(text, stretches) == ()
+@pytest.mark.parametrize(
+    ("text", "stretches"),
+    [("", [SpeechInterval(0, 1, 3)]), (" \n", [SpeechInterval(0, 1, 3)]), ("Yes.", [])],
+)
+def test_without_words_or_without_speech_there_are_no_segments(text, intervals):
+    assert align(text, intervals) == ()
 
 
 @given(
@@ -111,12 +136,17 @@ def test_without_words_or_without_speech_there_are_no_segments(text, stretches):
         max_size=40,
     ),
 )
-def test_whatever_is_said_and_whenever_the_segments_are_the_text_in_its_order_and_inside_the_speech(text, speech):
-    stretches, at = [], 0.0
+def test_whatever_is_said_and_whenever_the_segments_are_the_text_in_its_order_and_inside_the_speech(
+    text, speech
+):
+    intervals, at = [], 0.0
     for pause, length, syllables in speech:
-        stretches.append(Stretch(at + pause, at + pause + length, syllables))
+        intervals.append(SpeechInterval(at + pause, at + pause + length, syllables))
         at += pause + length
-    segments = lay(text, stretches)
+    segments = align(text, intervals)
     assert "".join("".join(segment.text.split()) for segment in segments) == "".join(text.split())
-    assert all(stretches[0].start - 0.001 <= segment.start < segment.end <= at + 0.001 for segment in segments)
+    assert all(
+        intervals[0].start - 0.001 <= segment.start < segment.end <= at + 0.001
+        for segment in segments
+    )
     assert all(before.end <= after.start for before, after in itertools.pairwise(segments))

@@ -10,9 +10,17 @@ import webvtt
 from hypothesis import event, example, given
 from hypothesis import strategies as st
 
-from handler.recordings.speech_activity import Stretch
-from handler.transcripts.alignment import lay
-from handler.transcripts.subtitles import COLUMNS_A_SECOND, LINE_COLUMNS, LONGEST, SHORTEST, cues, srt, vtt
+from handler.recordings.speech_activity import SpeechInterval
+from handler.transcripts.alignment import align
+from handler.transcripts.subtitles import (
+    COLUMNS_A_SECOND,
+    LINE_COLUMNS,
+    LONGEST,
+    SHORTEST,
+    cues,
+    srt,
+    vtt,
+)
 from handler.transcripts.transcript import Segment
 
 SEGMENTS = (
@@ -25,7 +33,11 @@ SEGMENTS = (
 @pytest.mark.parametrize(("write", "name"), [(srt, "srt"), (vtt, "vtt")])
 def test_subtitles_carry_the_times_and_the_words(write, name):
     read = pysubs2.SSAFile.from_string(write(SEGMENTS), name)
-    assert [(event.start, event.end) for event in read] == [(96, 1472), (60000, 61500), (3661001, 3662020)]
+    assert [(event.start, event.end) for event in read] == [
+        (96, 1472),
+        (60000, 61500),
+        (3661001, 3662020),
+    ]
     assert read[0].plaintext == "Ever tried."
 
 
@@ -63,13 +75,18 @@ def test_a_long_sentence_is_told_in_cues_that_end_where_clauses_do():
 
 
 def test_a_pause_ends_a_cue_and_so_does_another_speaker():
-    assert shown(Segment(0, 1, "Ever tried."), Segment(4, 5, "No matter.")) == [("Ever tried.",), ("No matter.",)]
+    assert shown(Segment(0, 1, "Ever tried."), Segment(4, 5, "No matter.")) == [
+        ("Ever tried.",),
+        ("No matter.",),
+    ]
     dialogue = Segment(0, 1, "Ever tried?", "A"), Segment(1.1, 2.1, "Never.", "B")
     assert shown(*dialogue) == [("Ever tried?",), ("Never.",)]
 
 
 def test_a_flash_is_shown_together_with_its_neighbour():
-    assert shown(Segment(0, 2, "Do you hear me?"), Segment(2.1, 2.4, "Yes."), Segment(2.5, 4, "Do you?")) == [
+    assert shown(
+        Segment(0, 2, "Do you hear me?"), Segment(2.1, 2.4, "Yes."), Segment(2.5, 4, "Do you?")
+    ) == [
         ("Do you hear me?",),
         ("Yes. Do you?",),
     ]
@@ -82,25 +99,39 @@ def test_a_short_cue_stands_into_the_pause_that_follows_or_at_the_very_end_begin
 
 
 def test_what_is_said_fast_stands_until_it_is_read_if_nobody_speaks_meanwhile():
-    cue, _ = cues([Segment(0, 1, "That some of its noisiest authorities insisted"), Segment(5, 6, "On.")])
+    cue, _ = cues(
+        [Segment(0, 1, "That some of its noisiest authorities insisted"), Segment(5, 6, "On.")]
+    )
     assert (cue.start, cue.end) == (0, 46 * 1000 // 20)
 
 
 def test_scripts_without_spaces_are_broken_between_characters_and_take_two_columns_each():
-    (cue,) = cues([Segment(0, 6, "吾輩は猫である。名前はまだ無い。どこで生れたかとんと見当がつかぬ。")])
+    (cue,) = cues(
+        [Segment(0, 6, "吾輩は猫である。名前はまだ無い。どこで生れたかとんと見当がつかぬ。")]
+    )
     assert cue.lines == ("吾輩は猫である。名前はまだ無い。", "どこで生れたかとんと見当がつかぬ。")
 
 
 def test_segments_that_overlap_or_have_no_length_are_told_one_after_another():
-    told = cues([Segment(0, 2, "Ever tried."), Segment(1.8, 1.8, "Ever failed."), Segment(1.7, 9, "No matter.")])
+    told = cues(
+        [
+            Segment(0, 2, "Ever tried."),
+            Segment(1.8, 1.8, "Ever failed."),
+            Segment(1.7, 9, "No matter."),
+        ]
+    )
     told += cues([Segment(9, 9, "Try again. Fail again. Fail better. " * 5), Segment(9, 9, "No.")])
     assert all(before.end <= after.start for before, after in itertools.pairwise(told))
     assert all(cue.start < cue.end for cue in told)
-    assert " ".join(line for cue in told for line in cue.lines).startswith("Ever tried. No matter. Ever failed. Try")
+    assert " ".join(line for cue in told for line in cue.lines).startswith(
+        "Ever tried. No matter. Ever failed. Try"
+    )
 
 
 def test_who_interrupts_is_shown_when_he_does():
-    told = cues([Segment(0, 20, "I was saying that it is late.", "A"), Segment(5, 6.2, "Really?", "B")])
+    told = cues(
+        [Segment(0, 20, "I was saying that it is late.", "A"), Segment(5, 6.2, "Really?", "B")]
+    )
     assert [(cue.start, cue.lines) for cue in told][-1] == (5000, ("Really?",))
     assert told[0].end <= 5000
 
@@ -117,12 +148,20 @@ def test_a_segment_that_never_ends_is_shown_for_as_long_as_any():
 
 
 def test_chinese_segments_are_joined_without_a_space():
-    assert shown(Segment(0, 1, "今日は、"), Segment(1, 2, "晴れです。")) == [("今日は、晴れです。",)]
+    assert shown(Segment(0, 1, "今日は、"), Segment(1, 2, "晴れです。")) == [
+        ("今日は、晴れです。",)
+    ]
 
 
 def test_a_pause_inside_a_long_sentence_is_where_it_is_parted():
-    one, other = "that some of its authorities insisted on its being", "received for good or for evil in the degree"
-    assert [cue.lines[-1][-5:] for cue in cues([Segment(0, 3, one), Segment(3.9, 6.9, other)])] == ["being", "egree"]
+    one, other = (
+        "that some of its authorities insisted on its being",
+        "received for good or for evil in the degree",
+    )
+    assert [cue.lines[-1][-5:] for cue in cues([Segment(0, 3, one), Segment(3.9, 6.9, other)])] == [
+        "being",
+        "egree",
+    ]
 
 
 def test_a_word_that_is_longer_than_a_line_goes_on_on_the_next():
@@ -135,10 +174,10 @@ SPEECH = st.lists(
 )  # pauses and stretches in frames of 20 ms, and syllables
 
 
-def stretches(frames):
+def intervals(frames):
     found, at = [], 0
     for pause, length, syllables in frames:
-        found.append(Stretch((at + pause) / 50, (at + pause + length) / 50, syllables))
+        found.append(SpeechInterval((at + pause) / 50, (at + pause + length) / 50, syllables))
         at += pause + length
     return found
 
@@ -147,13 +186,17 @@ def stretches(frames):
 @example("word " * 300, [(8, 4, 1)])
 @example("Yes. " * 20, [(8, 30, 1)] * 20)
 def test_every_cue_keeps_the_rules_whatever_is_said_with_whatever_pauses(text, frames):
-    speech = stretches(frames)
-    segments = lay(text, speech)
+    speech = intervals(frames)
+    segments = align(text, speech)
     told = cues(segments)
     assert "".join("".join(cue.lines) for cue in told).replace(" ", "") == "".join(text.split())
     sound = [round(1000 * time) for segment in segments for time in (segment.start, segment.end)]
-    assert not sound or (sound[0] >= round(speech[0].start * 1000) and sound[-1] <= round(speech[-1].end * 1000))
-    crowded = len(told) * SHORTEST > 1000 * sum(stretch.end - stretch.start for stretch in speech)
+    assert not sound or (
+        sound[0] >= round(speech[0].start * 1000) and sound[-1] <= round(speech[-1].end * 1000)
+    )
+    crowded = len(told) * SHORTEST > 1000 * sum(
+        interval.end - interval.start for interval in speech
+    )
     event("crowded" if crowded else "one cue" if len(told) == 1 else "several cues")
     for number, cue in enumerate(told):
         following = told[number + 1].start if number + 1 < len(told) else sound[-1]
@@ -178,12 +221,14 @@ def columns(line):
 
 @given(TEXTS, SPEECH)
 def test_other_libraries_accept_every_file_and_read_what_was_meant(text, frames):
-    segments = lay(text, stretches(frames))
+    segments = align(text, intervals(frames))
     meant = [(cue.start, cue.end, "\n".join(cue.lines)) for cue in cues(segments)]
     read = list(strict_srt.parse(srt(segments)))
     assert [(ms(cue.start), ms(cue.end), cue.content) for cue in read] == meant
     found = webvtt.from_string(vtt(segments), strict=True) if meant else []
-    assert [(clock(cue.start), clock(cue.end), html.unescape(cue.raw_text)) for cue in found] == meant
+    assert [
+        (clock(cue.start), clock(cue.end), html.unescape(cue.raw_text)) for cue in found
+    ] == meant
     assert len(pysubs2.SSAFile.from_string(vtt(segments), "vtt")) == len(meant)
 
 

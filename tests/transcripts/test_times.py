@@ -37,13 +37,17 @@ def real(server, engine):
 def lines(engine, name):
     """The engine's own times."""
     answer = engine.ask(asset(name), name, model="whisper-1", response_format="verbose_json").json()
-    return [Line(segment["start"], segment["end"], segment["text"]) for segment in answer["segments"]]
+    return [
+        Line(segment["start"], segment["end"], segment["text"]) for segment in answer["segments"]
+    ]
 
 
 @pytest.mark.parametrize("route", ROUTES)
 def test_every_route_answers_in_every_format(real, engine, route):
     texts = {
-        name: real.send(asset("beckett.wav"), route, model="gpt-transcribe", response_format=name).text
+        name: real.send(
+            asset("beckett.wav"), route, model="gpt-transcribe", response_format=name
+        ).text
         for name in ("srt", "vtt")
     }
     assert captions(texts["srt"]) == BECKETT
@@ -67,13 +71,17 @@ def test_segments_are_told_to_the_sdks_that_ask_for_them_by_name(real):
     assert [segment["text"] for segment in answer.json()["segments"]] == BECKETT
 
 
-@pytest.mark.parametrize("asked", [{}, {"response_format": "srt", "model": "gpt-4o-mini-transcribe"}])
+@pytest.mark.parametrize(
+    "asked", [{}, {"response_format": "srt", "model": "gpt-4o-mini-transcribe"}]
+)
 def test_an_upload_has_every_format_in_the_end_whatever_was_asked_for(aws, engine, asked):
     place = Place(aws, openai_base_url=engine.url)
     identity = place.upload(asset("beckett.wav"), **asked)
     place.work(place.about(identity))
     assert captions(place.transcript(identity, response_format="srt").text) == BECKETT
-    assert len(place.transcript(identity, response_format="verbose_json").json()["segments"]) == len(BECKETT)
+    assert len(
+        place.transcript(identity, response_format="verbose_json").json()["segments"]
+    ) == len(BECKETT)
     assert place.transcript(identity).json() == {"transcript": " ".join(BECKETT)}
 
 
@@ -82,7 +90,10 @@ def test_cues_begin_when_the_engine_itself_says_that_their_lines_do(real, engine
     late = []
     for name in SOURCES:
         found = srt.parse(real.send(asset(name), response_format="srt").text)
-        shown = [Cue(cue.start // MILLISECOND, cue.end // MILLISECOND, tuple(cue.content.split("\n"))) for cue in found]
+        shown = [
+            Cue(cue.start // MILLISECOND, cue.end // MILLISECOND, tuple(cue.content.split("\n")))
+            for cue in found
+        ]
         late += lateness(shown, lines(engine, name))[0]
     assert len(late) > 20
     assert statistics.median(late) < 0.4
@@ -94,13 +105,18 @@ def test_times_count_from_the_recordings_beginning_in_every_part(aws, engine):
     spoken = (decode(asset("two_cities.wav"), "wav")[: 15 * 16_000] * 32767).astype("<i2").tobytes()
     content = wav(bytes(32_000 * 30) + spoken + bytes(32_000 * 40) + spoken)
     upstream = FalseUpstream(words=AGE_OF_WISDOM)
-    place = Place(aws, upstream, pacing=Pacing(part=300, timed_part=30))
+    place = Place(aws, upstream, pacing=Pacing(part_seconds=300, timed_part_seconds=30))
     identity = place.upload(content, response_format="vtt")
     place.work(place.about(identity))
     cues = list(srt.parse(place.transcript(identity, response_format="srt").text))
-    assert " ".join(cue.content.replace("\n", " ") for cue in cues) == f"{AGE_OF_WISDOM} {AGE_OF_WISDOM}"
+    assert (
+        " ".join(cue.content.replace("\n", " ") for cue in cues)
+        == f"{AGE_OF_WISDOM} {AGE_OF_WISDOM}"
+    )
     assert len(upstream.calls) == 2
-    first, second = (cue.start.total_seconds() for cue in cues if cue.content.startswith("It was the best"))
+    first, second = (
+        cue.start.total_seconds() for cue in cues if cue.content.startswith("It was the best")
+    )
     assert second - first == pytest.approx(55, abs=0.1)
     assert first == pytest.approx(30 + lines(engine, "two_cities.wav")[0].start, abs=0.4)
 
@@ -116,7 +132,9 @@ def test_subtitles_of_what_has_been_heard_already_cost_nothing_up_to_a_minute(se
 def test_words_that_are_paid_for_are_never_lost_to_a_silence_of_ours(server):
     """What the service has heard counts, though we hear nobody speak."""
     upstream, content = FalseUpstream(words="Paid words."), wav(bytes(320_000))
-    upstream.replies.append(httpx2.Response(200, json={"text": "Paid words.", "usage": {**DURATION, "seconds": 10}}))
+    upstream.replies.append(
+        httpx2.Response(200, json={"text": "Paid words.", "usage": {**DURATION, "seconds": 10}})
+    )
     place = server(upstream)
     assert place.send(content).json() == {"transcript": "Paid words."}
     assert captions(place.send(content, response_format="srt").text) == ["Paid words."]
@@ -127,11 +145,11 @@ def test_words_that_are_paid_for_are_never_lost_to_a_silence_of_ours(server):
 def test_a_recording_that_is_cut_in_another_way_now_is_heard_once(aws):
     """As after a change of the parts' length between a job and its retry."""
     upstream = FalseUpstream(heard("First."), refused(400), refused(400), refused(400))
-    place = Place(aws, upstream, pacing=Pacing(part=40))
+    place = Place(aws, upstream, pacing=Pacing(part_seconds=40))
     identity = place.upload(long_recording("ogg", 80))
     place.work(place.about(identity))
     assert place.job(identity)["status"] == "failed"
-    place.worker = Worker.of(place.services, Pacing(part=80))
+    place.worker = Worker.of(place.services, Pacing(part_seconds=80))
     place.http.post(f"/api/transcriptions/{identity}/retry")
     upstream.replies.clear()
     place.work(place.about(identity))
@@ -171,7 +189,9 @@ def test_clients_that_ask_a_dead_model_for_times_have_them_still(server, engine,
 
 
 def test_where_there_is_no_bucket_the_refusal_says_what_would_help(client):
-    answer = client().post(ROUTES[0], files={"file": recording("webm")}, data={"response_format": "srt"})
+    answer = client().post(
+        ROUTES[0], files={"file": recording("webm")}, data={"response_format": "srt"}
+    )
     assert (answer.status_code, answer.json()["code"]) == (422, "invalid_option")
     assert "has a bucket" in answer.json()["detail"]
     assert "whisper-1" in answer.json()["detail"]

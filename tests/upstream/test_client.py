@@ -29,7 +29,7 @@ from handler.errors import (
 from handler.recordings.container import MP4, WEBM
 from handler.services import build_services
 from handler.transcripts.transcript import Segment
-from handler.upstream.client import Speech
+from handler.upstream.client import UpstreamClient
 from tests.conftest import settings
 from tests.false_upstream import FalseUpstream, heard, refused
 
@@ -61,7 +61,9 @@ async def built(transport, **given):
     return await build_services(settings(**given), transport=transport).client.ready()
 
 
-async def send(upstream, recording=b"sound", container=WEBM, parameters=JSON, seconds=20.0, **given):
+async def send(
+    upstream, recording=b"sound", container=WEBM, parameters=JSON, seconds=20.0, **given
+):
     speech = await built(upstream, **given)
     return await speech.transcribe(on_disk(recording), container, parameters, seconds)
 
@@ -70,7 +72,11 @@ async def test_the_recording_goes_up_under_the_canonical_name_and_type_with_the_
     upstream = FalseUpstream()
     await send(upstream, b"the bytes", MP4)
     (call,) = upstream.calls
-    assert (call.filename, call.content_type, call.recording) == ("recording.m4a", "audio/mp4", b"the bytes")
+    assert (call.filename, call.content_type, call.recording) == (
+        "recording.m4a",
+        "audio/mp4",
+        b"the bytes",
+    )
     assert call.fields == {"model": ["gpt-transcribe"], "response_format": ["json"]}
     assert call.authorization == "Bearer sk-test-key"
 
@@ -93,33 +99,71 @@ async def test_a_key_that_no_header_can_carry_is_the_owners_to_mend(key):
 @pytest.mark.parametrize(
     "parameters",
     [
-        {**JSON, "prompt": "Beckett", "keywords": ["Ada", "B"], "languages": ["en", "fr"], "include": ["logprobs"]},
-        {**TIMED, "language": "en", "temperature": 0.2, "timestamp_granularities": ["word", "segment"]},
-        {**JSON, "chunking_strategy": "auto", "known_speaker_names": ["A"], "known_speaker_references": ["data:,x"]},
-        {**JSON, "chunking_strategy": {"type": "server_vad", "threshold": 0.5, "silence_duration_ms": 200}},
+        {
+            **JSON,
+            "prompt": "Beckett",
+            "keywords": ["Ada", "B"],
+            "languages": ["en", "fr"],
+            "include": ["logprobs"],
+        },
+        {
+            **TIMED,
+            "language": "en",
+            "temperature": 0.2,
+            "timestamp_granularities": ["word", "segment"],
+        },
+        {
+            **JSON,
+            "chunking_strategy": "auto",
+            "known_speaker_names": ["A"],
+            "known_speaker_references": ["data:,x"],
+        },
+        {
+            **JSON,
+            "chunking_strategy": {
+                "type": "server_vad",
+                "threshold": 0.5,
+                "silence_duration_ms": 200,
+            },
+        },
     ],
 )
 async def test_the_form_is_the_one_that_openais_own_sdk_sends(parameters):
     answer = {"text": "Ever tried.", "segments": [{"start": 0, "end": 2, "text": "Ever tried."}]}
     ours, theirs = (FalseUpstream(httpx2.Response(200, json=answer)) for _ in range(2))
     await send(ours, parameters=parameters)
-    sdk = openai.OpenAI(api_key="sk-test-key", max_retries=0, http_client=httpx2.Client(transport=theirs))
-    sdk.audio.transcriptions.with_raw_response.create(file=("recording.webm", b"sound", "audio/webm"), **parameters)
+    sdk = openai.OpenAI(
+        api_key="sk-test-key", max_retries=0, http_client=httpx2.Client(transport=theirs)
+    )
+    sdk.audio.transcriptions.with_raw_response.create(
+        file=("recording.webm", b"sound", "audio/webm"), **parameters
+    )
     assert ours.calls == theirs.calls
 
 
 async def test_the_answer_becomes_a_transcript():
     upstream = FalseUpstream(heard(" Ever tried. ", languages=[{"code": "en"}]))
     transcript = await send(upstream)
-    assert (transcript.text, transcript.model, transcript.language) == ("Ever tried.", "gpt-transcribe", "en")
+    assert (transcript.text, transcript.model, transcript.language) == (
+        "Ever tried.",
+        "gpt-transcribe",
+        "en",
+    )
     assert transcript.duration == 3
 
 
 async def test_times_become_segments():
     segments = [{"id": 0, "start": 0.5, "end": 2, "text": " Ever tried.", "speaker": "A"}]
-    transcript = await send(FalseUpstream(heard("Ever tried.", segments=segments, duration=2.5)), parameters=TIMED)
+    transcript = await send(
+        FalseUpstream(heard("Ever tried.", segments=segments, duration=2.5)), parameters=TIMED
+    )
     (segment,) = transcript.segments
-    assert (segment.start, segment.end, segment.text, segment.speaker) == (0.5, 2.0, " Ever tried.", "A")
+    assert (segment.start, segment.end, segment.text, segment.speaker) == (
+        0.5,
+        2.0,
+        " Ever tried.",
+        "A",
+    )
     assert transcript.duration == 2.5
 
 
@@ -157,13 +201,20 @@ async def test_times_become_segments():
         (httpx2.Response(200, content=b"\xff\xfe"), UpstreamFailed),
         (httpx2.Response(200, content=b'{"text":' + b"[" * 100_000), UpstreamFailed),
         (
-            lambda _: httpx2.Response(200, headers={"content-encoding": "gzip"}, stream=Bytes(b"no gzip")),
+            lambda _: httpx2.Response(
+                200, headers={"content-encoding": "gzip"}, stream=Bytes(b"no gzip")
+            ),
             UpstreamFailed,
         ),
-        (httpx2.Response(400, json={"error": {"message": "no", "param": ["a"]}}), UnreadableRecording),
+        (
+            httpx2.Response(400, json={"error": {"message": "no", "param": ["a"]}}),
+            UnreadableRecording,
+        ),
     ],
 )
-async def test_a_failure_that_a_new_try_would_not_mend_or_could_bill_twice_is_sent_once(reply, error):
+async def test_a_failure_that_a_new_try_would_not_mend_or_could_bill_twice_is_sent_once(
+    reply, error
+):
     upstream = FalseUpstream(reply)
     with pytest.raises(error) as failure:
         await send(upstream)
@@ -201,7 +252,7 @@ async def test_after_three_attempts_the_caller_may_try_again_later(reply, error)
     upstream = FalseUpstream(*(reply() for _ in range(9)))
     with pytest.raises(error) as failure:
         await send(upstream)
-    assert failure.value.again
+    assert failure.value.safe_to_retry
     assert len(upstream.calls) == 3
 
 
@@ -221,7 +272,9 @@ async def test_nothing_is_sent_again_after_the_deadline_and_the_caller_learns_th
         ({"retry_after_ms": "31500", "retry_after": "99"}, 31.5),
     ],
 )
-async def test_a_wait_may_be_a_fraction_milliseconds_or_a_date_and_is_a_day_at_most(headers, seconds):
+async def test_a_wait_may_be_a_fraction_milliseconds_or_a_date_and_is_a_day_at_most(
+    headers, seconds
+):
     with pytest.raises(UpstreamBusy) as failure:
         await send(FalseUpstream(refused(503, **headers)))
     assert failure.value.retry_after == seconds
@@ -234,7 +287,9 @@ async def test_a_wait_that_is_not_said_is_five_seconds():
 
 
 async def test_the_reason_and_the_request_id_are_passed_on_without_keys():
-    body = {"error": {"message": "Incorrect API key provided: sk-proj-abc**xyz. Bearer sk-live_123"}}
+    body = {
+        "error": {"message": "Incorrect API key provided: sk-proj-abc**xyz. Bearer sk-live_123"}
+    }
     reply = httpx2.Response(401, json=body, headers={"x-request-id": "req_7"})
     with pytest.raises(UpstreamCredentials) as failure:
         await send(FalseUpstream(reply))
@@ -246,7 +301,9 @@ async def test_the_reason_and_the_request_id_are_passed_on_without_keys():
 async def test_a_key_of_another_make_is_kept_back_too():
     body = {"error": {"message": "gsk_abcdefgh1234 is not a key"}}
     with pytest.raises(UpstreamCredentials) as failure:
-        await send(FalseUpstream(httpx2.Response(401, json=body)), openai_api_key="gsk_abcdefgh1234")
+        await send(
+            FalseUpstream(httpx2.Response(401, json=body)), openai_api_key="gsk_abcdefgh1234"
+        )
     assert "gsk" not in failure.value.detail
 
 
@@ -281,7 +338,9 @@ async def test_times_and_texts_that_are_none_are_a_failure(segment):
 
 async def test_segments_are_in_the_order_of_their_times_and_end_after_they_begin():
     segments = [{"start": 3, "end": 2, "text": "tried."}, {"start": -1, "end": 2, "text": "Ever"}]
-    transcript = await send(FalseUpstream(heard("Ever tried.", segments=segments)), parameters=TIMED)
+    transcript = await send(
+        FalseUpstream(heard("Ever tried.", segments=segments)), parameters=TIMED
+    )
     assert transcript.segments == (Segment(0.0, 2.0, "Ever"), Segment(3.0, 3.0, "tried."))
 
 
@@ -350,7 +409,7 @@ async def test_a_recording_that_only_waited_its_turn_was_not_sent_and_may_come_a
         await wait_all_tasks_blocked()
         with pytest.raises(UpstreamBusy) as failure:
             await speech.transcribe(on_disk(b"sound"), WEBM, JSON, 0.1)
-        assert failure.value.again
+        assert failure.value.safe_to_retry
         release.set()
 
 
@@ -392,11 +451,13 @@ class SlowKey:
 
 @pytest.mark.parametrize(("slow", "calls"), [("get", 0), ("renew", 1)])
 @pytest.mark.parametrize("ended", ["at its deadline", "by its caller"])
-async def test_a_call_that_was_given_up_while_its_key_was_read_sends_nothing_afterwards(slow, calls, ended):
+async def test_a_call_that_was_given_up_while_its_key_was_read_sends_nothing_afterwards(
+    slow, calls, ended
+):
     upstream, key = FalseUpstream(refused(401, "invalid_api_key")), SlowKey(slow)
     if slow == "get":
         upstream.replies.clear()
-    speech = Speech(key, "http://upstream/v1", 1, transport=upstream)
+    speech = UpstreamClient(key, "http://upstream/v1", 1, transport=upstream)
     waits = 0.05 if ended == "at its deadline" else 20
     with anyio.CancelScope() as scope:
         async with anyio.create_task_group() as tasks:
@@ -405,14 +466,16 @@ async def test_a_call_that_was_given_up_while_its_key_was_read_sends_nothing_aft
             if ended == "by its caller":
                 scope.cancel()
     key.read.set()
-    assert (await speech.transcribe(on_disk(b"sound"), WEBM, JSON, 20.0)).text == "Ever tried."  # by the same thread
+    assert (
+        await speech.transcribe(on_disk(b"sound"), WEBM, JSON, 20.0)
+    ).text == "Ever tried."  # by the same thread
     assert len(upstream.calls) == calls + 1
 
 
 async def expect_busy(speech, seconds):
     with pytest.raises(UpstreamBusy, match="no time left") as failure:
         await speech.transcribe(on_disk(b"sound"), WEBM, JSON, seconds)
-    assert failure.value.again
+    assert failure.value.safe_to_retry
 
 
 async def test_the_upstream_is_given_no_longer_than_the_deadline():
@@ -532,5 +595,5 @@ async def test_a_connection_that_breaks_in_the_middle_of_the_answer_is_a_failure
     engine.script({"body": {"text": "x" * 100}, "broken": True, "times": 3})
     with pytest.raises(UpstreamFailed) as failure:
         await send(None, openai_base_url=engine.url)
-    assert not failure.value.again
+    assert not failure.value.safe_to_retry
     assert len(engine.calls()) == 1

@@ -22,7 +22,10 @@ def test_results_and_errors_come_back():
 def test_as_many_calls_run_at_once_as_there_may_be_threads_and_no_more():
     threads, together = DaemonThreads(3, "test"), threading.Barrier(3)
     for _ in range(2):
-        names = [threads.submit(lambda: (together.wait(10), threading.current_thread().name)) for _ in range(9)]
+        names = [
+            threads.submit(lambda: (together.wait(10), threading.current_thread().name))
+            for _ in range(9)
+        ]
         assert {name.result(10)[1] for name in names} == {"test_1", "test_2", "test_3"}
 
 

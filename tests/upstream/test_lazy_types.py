@@ -39,7 +39,9 @@ print(json.dumps([known, found]))
 
 def attributes(way, known=None):
     command = [sys.executable, "-c", _ATTRIBUTES, way]
-    run = subprocess.run(command, cwd=ROOT, input=json.dumps(known), stdout=subprocess.PIPE, text=True, check=True)
+    run = subprocess.run(
+        command, cwd=ROOT, input=json.dumps(known), stdout=subprocess.PIPE, text=True, check=True
+    )
     return json.loads(run.stdout)
 
 
@@ -54,7 +56,9 @@ def test_every_name_of_the_sdks_packages_of_types_is_the_same_in_whatever_order_
 
 def test_a_transcription_imports_few_of_the_sdks_types():
     program = "import sys, handler.upstream.client; print(sum(name.startswith('openai.types') for name in sys.modules))"
-    run = subprocess.run([sys.executable, "-c", program], cwd=ROOT, stdout=subprocess.PIPE, text=True, check=True)
+    run = subprocess.run(
+        [sys.executable, "-c", program], cwd=ROOT, stdout=subprocess.PIPE, text=True, check=True
+    )
     assert int(run.stdout) < 120
 
 
@@ -103,7 +107,14 @@ def test_all_names_are_imported_where_all_are_asked_for(package):
 
 @pytest.mark.parametrize(
     "more",
-    ["X = 1", "import os", "from . import b", "from .b import *", "from .b import a", "if True:\n    from .b import B"],
+    [
+        "X = 1",
+        "import os",
+        "from . import b",
+        "from .b import *",
+        "from .b import a",
+        "if True:\n    from .b import B",
+    ],
 )
 def test_a_package_that_holds_more_than_such_imports_is_run_as_it_is(package, more):
     made = package(__init__=f"from .a import A\n{more}", a="A = 1", b="B = a = 2")

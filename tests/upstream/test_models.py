@@ -17,7 +17,9 @@ ROUTES = ("/api/transcribe", "/v1/audio/transcriptions")
 UNKNOWN = "openai/whisper-large-v3-turbo:q5_0"
 
 
-@pytest.mark.parametrize("url", [OTHER, "https://api.groq.com/openai/v1", "https://my-api.openai.com.example/v1"])
+@pytest.mark.parametrize(
+    "url", [OTHER, "https://api.groq.com/openai/v1", "https://my-api.openai.com.example/v1"]
+)
 def test_a_retired_model_at_another_host_is_sent_as_it_is_with_its_language(client, webm, url):
     upstream = FalseUpstream()
     http = client(upstream, today=AFTER, openai_base_url=url)
@@ -28,11 +30,15 @@ def test_a_retired_model_at_another_host_is_sent_as_it_is_with_its_language(clie
     assert upstream.calls[0].fields == fields
 
 
-@pytest.mark.parametrize("host", ["api.openai.com", "eu.api.openai.com", "US.API.OpenAI.com", "api.openai.com."])
+@pytest.mark.parametrize(
+    "host", ["api.openai.com", "eu.api.openai.com", "US.API.OpenAI.com", "api.openai.com."]
+)
 def test_a_retired_model_at_openais_own_host_is_served_by_the_default(client, webm, host):
     upstream = FalseUpstream()
     http = client(upstream, today=AFTER, openai_base_url=f"https://{host}/v1")
-    answer = http.post(ROUTES[1], files={"file": webm}, data={"model": "whisper-1", "language": "en"})
+    answer = http.post(
+        ROUTES[1], files={"file": webm}, data={"model": "whisper-1", "language": "en"}
+    )
     assert answer.headers["Steno-Model"] == "gpt-transcribe"
     assert upstream.calls[0].fields["languages[]"] == ["en"]
     assert "language" not in upstream.calls[0].fields
@@ -45,7 +51,9 @@ def test_another_host_announces_no_end_of_a_model(client, caplog):
     assert not caplog.records
 
 
-def test_an_option_of_a_model_that_openai_has_retired_is_still_offered_at_another_host(client, webm):
+def test_an_option_of_a_model_that_openai_has_retired_is_still_offered_at_another_host(
+    client, webm
+):
     http = client(today=AFTER, openai_base_url=OTHER)
     answer = http.post(ROUTES[1], files={"file": webm}, data={"timestamp_granularities[]": "word"})
     assert "whisper-1" in answer.json()["error"]["message"]
@@ -53,9 +61,13 @@ def test_an_option_of_a_model_that_openai_has_retired_is_still_offered_at_anothe
 
 @pytest.mark.parametrize("route", ROUTES)
 @pytest.mark.parametrize("asked", [{"model": UNKNOWN}, {}])
-def test_an_unknown_model_at_another_host_is_passed_on_with_what_every_server_takes(client, webm, route, asked):
+def test_an_unknown_model_at_another_host_is_passed_on_with_what_every_server_takes(
+    client, webm, route, asked
+):
     upstream = FalseUpstream()
-    http = client(upstream, openai_base_url=OTHER, whisper_model="gpt-transcribe" if asked else UNKNOWN)
+    http = client(
+        upstream, openai_base_url=OTHER, whisper_model="gpt-transcribe" if asked else UNKNOWN
+    )
     form = {**asked, "language": "en-US", "prompt": "Names: Ada", "response_format": "text"}
     answer = http.post(route, files={"file": webm}, data=form)
     assert (answer.status_code, answer.text) == (200, "Ever tried.\n")
@@ -115,9 +127,13 @@ def test_subtitles_of_an_unknown_model_have_the_times_that_steno_finds(server, r
     }
 
 
-def test_without_a_bucket_the_refusal_of_times_names_no_model_that_the_host_may_not_have(client, webm):
+def test_without_a_bucket_the_refusal_of_times_names_no_model_that_the_host_may_not_have(
+    client, webm
+):
     http = client(openai_base_url=OTHER)
-    answer = http.post(ROUTES[0], files={"file": webm}, data={"model": UNKNOWN, "response_format": "srt"})
+    answer = http.post(
+        ROUTES[0], files={"file": webm}, data={"model": UNKNOWN, "response_format": "srt"}
+    )
     assert (answer.status_code, answer.json()["code"]) == (422, "invalid_option")
     assert "has a bucket" in answer.json()["detail"]
     assert "whisper-1" not in answer.json()["detail"]
@@ -142,11 +158,17 @@ def test_an_unknown_model_at_openais_own_host_is_refused():
 def test_of_another_host_only_the_servers_own_choice_is_listed(client):
     http = client(openai_base_url=OTHER, whisper_model=UNKNOWN)
     (listed,) = http.get("/v1/models").json()["data"]
-    assert (listed["id"], listed["owned_by"], listed["shutdown_date"]) == (UNKNOWN, "upstream", None)
+    assert (listed["id"], listed["owned_by"], listed["shutdown_date"]) == (
+        UNKNOWN,
+        "upstream",
+        None,
+    )
 
 
 @pytest.mark.parametrize(("given", "closed"), [({}, True), ({"openai_base_url": OTHER}, False)])
-def test_the_openapi_document_lists_the_models_only_where_there_are_no_others(client, given, closed):
+def test_the_openapi_document_lists_the_models_only_where_there_are_no_others(
+    client, given, closed
+):
     schemas = client(**given).get("/openapi.json").json()["components"]["schemas"]
     for form in ("Form", "OpenAIForm", "Upload"):
         model = str(schemas[form]["properties"]["model"])
@@ -157,5 +179,11 @@ def test_the_openapi_document_lists_the_models_only_where_there_are_no_others(cl
 def test_openais_hosts_are_told_from_those_with_a_similar_name():
     assert is_openai("https://api.openai.com/v1")
     assert is_openai("https://ae.api.openai.com/v1")
-    for host in ("api.openai.com.example", "openai.com", "notapi.openai.com", "x.openai.azure.com", "localhost"):
+    for host in (
+        "api.openai.com.example",
+        "openai.com",
+        "notapi.openai.com",
+        "x.openai.azure.com",
+        "localhost",
+    ):
         assert not is_openai(f"https://{host}/v1")

@@ -63,7 +63,9 @@ def test_no_answer_is_read_beyond_the_limit_whatever_its_status(status):
 
 def test_a_compressed_answer_is_read_and_limited_by_its_own_size():
     headers = {"content-encoding": "gzip", "content-type": "application/json"}
-    body, _ = send(httpx2.Response(200, headers=headers, content=gzip.compress(b'{"text": "Ever"}')))
+    body, _ = send(
+        httpx2.Response(200, headers=headers, content=gzip.compress(b'{"text": "Ever"}'))
+    )
     assert body == b'{"text": "Ever"}'
     error = gzip.compress(b'{"error": {"message": "no sound"}}')
     with pytest.raises(UnreadableRecording, match="no sound"):
@@ -77,13 +79,17 @@ def test_the_sdks_log_has_neither_the_key_nor_what_was_said(caplog):
         send()
         with pytest.raises(UnreadableRecording):
             send(httpx2.Response(400, json={"error": {"message": "Ever tried."}}))
-    logged = "\n".join(record.getMessage() for record in caplog.records if record.name.startswith("openai"))
+    logged = "\n".join(
+        record.getMessage() for record in caplog.records if record.name.startswith("openai")
+    )
     assert "POST 200" in logged
     assert not [word for word in ("sk-test", "Ever", "sound") if word in logged]
 
 
 def test_a_redirect_is_not_followed():
-    upstream = FalseUpstream(httpx2.Response(307, headers={"location": "https://elsewhere.example/v1"}))
+    upstream = FalseUpstream(
+        httpx2.Response(307, headers={"location": "https://elsewhere.example/v1"})
+    )
     client = Client("sk-test-key", "https://upstream.example/v1", HTTPClient(upstream))
     file = "recording.webm", io.BufferedReader(io.BytesIO(b"the sound")), "audio/webm"
     with pytest.raises(UpstreamFailed, match="HTTP 307"):
@@ -106,7 +112,9 @@ def test_a_body_is_sent_whole_and_in_few_pieces(size, pieces):
     sound = random.Random(size).randbytes(size)
     transport = Pieces()
     file = "recording.webm", io.BufferedReader(io.BytesIO(sound)), "audio/webm"
-    Client("sk-test-key", "https://upstream.example/v1", HTTPClient(transport)).transcription(file, PARAMETERS, 20.0)
+    Client("sk-test-key", "https://upstream.example/v1", HTTPClient(transport)).transcription(
+        file, PARAMETERS, 20.0
+    )
     body = b"".join(transport.pieces)
     assert len(transport.pieces) == pieces
     assert len(body) == int(transport.headers["Content-Length"])

@@ -5,7 +5,7 @@ import hashlib
 import pytest
 from starlette.testclient import TestClient
 
-from handler.billing.ledger import key_of
+from handler.billing.ledger import answer_key
 from infra.stack import OPEN_ROUTES
 from tests.place import Gateway, Place
 from tests.samples import recording
@@ -83,7 +83,9 @@ def test_who_knows_a_recording_and_its_owner_can_name_its_job_and_gets_nothing(a
     mine, stranger = callers(place.app, "mine", "stranger")
     where = mine.post("/api/transcribe", files={"file": content}).headers["Location"]
     digest = hashlib.sha256(content).hexdigest()
-    guess = key_of("mine", digest, {"model": "gpt-transcribe"}, place.services.models.base_url)[:32]
+    guess = answer_key("mine", digest, {"model": "gpt-transcribe"}, place.services.models.base_url)[
+        :32
+    ]
     assert where == f"/api/transcriptions/{guess}"
     assert {answer.status_code for answer in answered(stranger, guess)} == {404}
     assert mine.get(where).status_code == 200
@@ -94,5 +96,7 @@ def test_behind_the_gateway_the_page_is_the_stacks_own_whatever_its_name(client,
     http = client(auth="open", aws_lambda_function_name="steno-api")
     host = "a1b2c3.execute-api.eu-west-1.amazonaws.com"
     for origin, status in ((f"https://{host}", 200), ("https://evil.example", 401)):
-        answer = http.post("/api/transcribe", headers={"Origin": origin, "Host": host}, files={"file": webm})
+        answer = http.post(
+            "/api/transcribe", headers={"Origin": origin, "Host": host}, files={"file": webm}
+        )
         assert answer.status_code == status

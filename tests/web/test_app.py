@@ -66,7 +66,11 @@ def test_verbose_json_tells_all_that_is_known(client, webm):
 
 def test_silence_is_an_empty_transcript(client, webm):
     form = {"model": "whisper-1", "response_format": "verbose_json"}
-    answer = client(FalseUpstream(heard("", segments=[]))).post(JSON_ROUTE, files={"file": webm}, data=form).json()
+    answer = (
+        client(FalseUpstream(heard("", segments=[])))
+        .post(JSON_ROUTE, files={"file": webm}, data=form)
+        .json()
+    )
     assert (answer["transcript"], answer["no_speech"], answer["segments"]) == ("", True, [])
 
 
@@ -75,7 +79,11 @@ def test_the_openai_route_answers_with_the_upstreams_own_body(client, webm):
     http = client(FalseUpstream(heard("Ever tried.", logprobs=[{"token": "Ever"}]), timed()))
     form = {"model": "gpt-4o-transcribe", "include[]": "logprobs"}
     json_answer = http.post(OPENAI_ROUTE, files={"file": webm}, data=form)
-    assert json_answer.json() == {"text": "Ever tried.", "usage": usage, "logprobs": [{"token": "Ever"}]}
+    assert json_answer.json() == {
+        "text": "Ever tried.",
+        "usage": usage,
+        "logprobs": [{"token": "Ever"}],
+    }
     form = {"model": "whisper-1", "response_format": "verbose_json"}
     verbose = http.post(OPENAI_ROUTE, files={"file": webm}, data=form).json()
     assert verbose["segments"] == SEGMENTS
@@ -99,7 +107,12 @@ def test_the_openai_route_makes_verbose_json_of_what_a_speaker_model_says(client
 
 def test_the_options_reach_the_upstream(client, webm):
     upstream = FalseUpstream()
-    form = {"language": "en-US", "keywords": ["Steno", "Mangum"], "prompt": "Names", "temperature": "0"}
+    form = {
+        "language": "en-US",
+        "keywords": ["Steno", "Mangum"],
+        "prompt": "Names",
+        "temperature": "0",
+    }
     assert client(upstream).post(JSON_ROUTE, files={"file": webm}, data=form).status_code == 200
     assert upstream.calls[0].fields == {
         "model": ["gpt-transcribe"],
@@ -119,13 +132,18 @@ def test_the_setting_selects_the_model_and_a_request_may_choose_another(client, 
     http = client(upstream, whisper_model="whisper-1")
     http.post(JSON_ROUTE, files={"file": webm})
     http.post(JSON_ROUTE, files={"file": webm}, data={"model": "gpt-4o-transcribe"})
-    assert [call.fields["model"] for call in upstream.calls] == [["whisper-1"], ["gpt-4o-transcribe"]]
+    assert [call.fields["model"] for call in upstream.calls] == [
+        ["whisper-1"],
+        ["gpt-4o-transcribe"],
+    ]
 
 
 def test_in_2028_a_client_with_whisper_1_written_into_it_still_gets_its_words(client, webm):
     upstream = FalseUpstream()
     http = client(upstream, today=date(2028, 5, 1), whisper_model="whisper-1")
-    answer = http.post(OPENAI_ROUTE, files={"file": webm}, data={"model": "whisper-1", "language": "en"})
+    answer = http.post(
+        OPENAI_ROUTE, files={"file": webm}, data={"model": "whisper-1", "language": "en"}
+    )
     assert answer.json()["text"] == "Ever tried."
     assert answer.headers["Steno-Model"] == "gpt-transcribe"
     assert upstream.calls[0].fields["model"] == ["gpt-transcribe"]
@@ -200,7 +218,9 @@ def test_what_is_refused_never_reaches_the_upstream(client, content, form, statu
     content = recording(content) if isinstance(content, str) else content
     answer = http.post(JSON_ROUTE, files={"file": content}, data=form)
     assert (answer.status_code, answer.json()["code"]) == (status, code)
-    in_openai_shape = http.post(OPENAI_ROUTE, files={"file": content}, data={"model": "gpt-transcribe", **form})
+    in_openai_shape = http.post(
+        OPENAI_ROUTE, files={"file": content}, data={"model": "gpt-transcribe", **form}
+    )
     assert (in_openai_shape.status_code, in_openai_shape.json()["error"]["code"]) == (status, code)
     assert upstream.calls == []
 
@@ -209,11 +229,17 @@ def test_what_is_refused_never_reaches_the_upstream(client, content, form, statu
     "form",
     [
         {"include[]": "logprobs", "model": "gpt-4o-transcribe"},
-        {"timestamp_granularities[]": "word", "model": "whisper-1", "response_format": "verbose_json"},
+        {
+            "timestamp_granularities[]": "word",
+            "model": "whisper-1",
+            "response_format": "verbose_json",
+        },
         {"response_format": "diarized_json", "model": "gpt-4o-transcribe-diarize"},
     ],
 )
-def test_what_the_short_route_has_no_place_for_is_refused_there_before_it_is_paid(client, webm, form):
+def test_what_the_short_route_has_no_place_for_is_refused_there_before_it_is_paid(
+    client, webm, form
+):
     upstream = FalseUpstream()
     answer = client(upstream).post(JSON_ROUTE, files={"file": webm}, data=form)
     assert (answer.status_code, answer.json()["code"]) == (422, "invalid_option")
@@ -270,20 +296,34 @@ def test_an_upstream_that_hangs_is_a_504_at_the_deadline(client, webm):
 
 
 def test_openais_shape_names_the_option_and_tells_the_sdk_whether_to_try_again(client, webm):
-    http = client(FalseUpstream(refused(429, "insufficient_quota"), *[refused(503, retry_after="0")] * 3))
-    bad_option = http.post(OPENAI_ROUTE, files={"file": webm}, data={"model": "whisper-1", "keywords": "x"})
+    http = client(
+        FalseUpstream(refused(429, "insufficient_quota"), *[refused(503, retry_after="0")] * 3)
+    )
+    bad_option = http.post(
+        OPENAI_ROUTE, files={"file": webm}, data={"model": "whisper-1", "keywords": "x"}
+    )
     assert bad_option.json()["error"]["type"] == "invalid_request_error"
     assert bad_option.json()["error"]["param"] == "keywords"
     assert bad_option.json()["error"]["code"] == "invalid_option"
     no_credit = http.post(OPENAI_ROUTE, files={"file": webm}, data={"model": "whisper-1"})
-    assert (no_credit.json()["error"]["type"], no_credit.headers["x-should-retry"]) == ("server_error", "false")
+    assert (no_credit.json()["error"]["type"], no_credit.headers["x-should-retry"]) == (
+        "server_error",
+        "false",
+    )
     busy = http.post(OPENAI_ROUTE, files={"file": webm}, data={"model": "whisper-1"})
-    assert (busy.status_code, busy.headers["x-should-retry"], busy.headers["Retry-After"]) == (503, "true", "0")
+    assert (busy.status_code, busy.headers["x-should-retry"], busy.headers["Retry-After"]) == (
+        503,
+        "true",
+        "0",
+    )
 
 
 def test_a_wrong_address_or_method_is_a_problem_too(client):
     http = client()
-    assert (http.get("/nowhere").status_code, http.get("/nowhere").json()["code"]) == (404, "not_found")
+    assert (http.get("/nowhere").status_code, http.get("/nowhere").json()["code"]) == (
+        404,
+        "not_found",
+    )
     wrong_method = http.get(JSON_ROUTE)
     assert (wrong_method.status_code, wrong_method.json()["code"]) == (405, "method_not_allowed")
     assert wrong_method.headers["Allow"] == "POST"
@@ -306,7 +346,9 @@ def test_a_bug_of_ours_is_a_problem_without_its_inside(client, webm):
 
 def test_the_key_is_in_no_log_and_no_error(client, webm, caplog):
     caplog.set_level("DEBUG")
-    http = client(FalseUpstream(refused(401), httpx2.ConnectError("no"), refused(500, retry_after="0")))
+    http = client(
+        FalseUpstream(refused(401), httpx2.ConnectError("no"), refused(500, retry_after="0"))
+    )
     texts = [http.post(JSON_ROUTE, files={"file": webm}).text for _ in range(2)]
     assert "sk-test-key" not in caplog.text + "".join(texts)
 
@@ -316,7 +358,8 @@ def test_the_key_is_in_no_log_and_no_error(client, webm, caplog):
 
 @pytest.mark.parametrize("route", [JSON_ROUTE, OPENAI_ROUTE])
 @pytest.mark.parametrize(
-    "authorization", [None, "Bearer wrong", "Bearer", "Basic dDp0", "Bearer open-sesame2", "Bearer \xfc"]
+    "authorization",
+    [None, "Bearer wrong", "Bearer", "Basic dDp0", "Bearer open-sesame2", "Bearer \xfc"],
 )
 def test_without_the_token_nothing_is_transcribed(client, webm, route, authorization):
     upstream = FalseUpstream()
@@ -352,10 +395,18 @@ def test_jwt_without_the_gateways_word_is_nobody(client, webm):
 
 def test_cors_is_for_exactly_the_origins_in_the_settings(client, webm):
     http = client(allowed_origins="https://app.example,https://other.example")
-    preflight = {"Access-Control-Request-Method": "POST", "Access-Control-Request-Headers": "authorization"}
+    preflight = {
+        "Access-Control-Request-Method": "POST",
+        "Access-Control-Request-Headers": "authorization",
+    }
     allowed = http.options(JSON_ROUTE, headers={"Origin": "https://app.example", **preflight})
     assert allowed.headers["Access-Control-Allow-Origin"] == "https://app.example"
-    for stranger in ("https://evil.example", "https://app.example.evil.example", "http://app.example", "null"):
+    for stranger in (
+        "https://evil.example",
+        "https://app.example.evil.example",
+        "http://app.example",
+        "null",
+    ):
         refusal = http.options(JSON_ROUTE, headers={"Origin": stranger, **preflight})
         assert "Access-Control-Allow-Origin" not in refusal.headers
         answer = http.post(JSON_ROUTE, files={"file": webm}, headers={"Origin": stranger})
@@ -373,20 +424,27 @@ def test_a_strangers_page_cannot_spend_the_owners_money_where_no_token_is_asked(
         ("http://localhost:3000", 200),
         ("http://127.0.0.1:8000", 200),  # a page of the server's own
     ):
-        assert http.post(JSON_ROUTE, files={"file": webm}, headers={"Origin": origin}).status_code == status
+        assert (
+            http.post(JSON_ROUTE, files={"file": webm}, headers={"Origin": origin}).status_code
+            == status
+        )
     assert len(upstream.calls) == 2
 
 
 def test_the_openai_sdk_in_a_browser_may_send_its_own_headers(client):
     headers = {"Origin": "http://localhost:3000", "Access-Control-Request-Method": "POST"}
     wanted = "authorization,x-stainless-arch,x-stainless-lang,x-stainless-retry-count"
-    answer = client().options(OPENAI_ROUTE, headers={**headers, "Access-Control-Request-Headers": wanted})
+    answer = client().options(
+        OPENAI_ROUTE, headers={**headers, "Access-Control-Request-Headers": wanted}
+    )
     assert answer.status_code == 200
     assert answer.headers["Access-Control-Allow-Headers"] == wanted
 
 
 def test_a_browser_may_read_errors_and_the_headers_that_tell_it_what_to_do(client):
-    answer = client().post(JSON_ROUTE, files={"file": b""}, headers={"Origin": "http://localhost:3000"})
+    answer = client().post(
+        JSON_ROUTE, files={"file": b""}, headers={"Origin": "http://localhost:3000"}
+    )
     assert answer.status_code == 422
     assert answer.headers["Access-Control-Allow-Origin"] == "http://localhost:3000"
     assert answer.headers["Access-Control-Expose-Headers"] == (
@@ -400,17 +458,24 @@ def test_a_browser_may_read_errors_and_the_headers_that_tell_it_what_to_do(clien
 def test_the_openapi_document_describes_the_form_and_the_errors(client):
     document = client().get("/openapi.json").json()
     route = document["paths"]["/api/transcribe"]["post"]
-    assert route["requestBody"]["content"]["multipart/form-data"]["schema"] == {"$ref": "#/components/schemas/Form"}
+    assert route["requestBody"]["content"]["multipart/form-data"]["schema"] == {
+        "$ref": "#/components/schemas/Form"
+    }
     form = document["components"]["schemas"]["Form"]
     assert form["required"] == ["file"]
-    assert {"file", "model", "language", "prompt", "keywords", "response_format"} <= set(form["properties"])
+    assert {"file", "model", "language", "prompt", "keywords", "response_format"} <= set(
+        form["properties"]
+    )
     assert {"200", "401", "413", "415", "422", "502", "503", "504"} <= set(route["responses"])
     assert "application/problem+json" in route["responses"]["415"]["content"]
     assert "$ref" not in str(form)
     assert "diarized_json" not in form["properties"]["response_format"]["enum"]
     assert "409" not in route["responses"]
     assert "401" in document["paths"]["/v1/models"]["get"]["responses"]
-    for path, method in (("/api/uploads", "post"), ("/api/transcriptions/{identity}/transcript", "get")):
+    for path, method in (
+        ("/api/uploads", "post"),
+        ("/api/transcriptions/{identity}/transcript", "get"),
+    ):
         refusal = document["paths"][path][method]["responses"]["422"]["content"]
         assert list(refusal) == ["application/problem+json"]
 
@@ -428,7 +493,10 @@ async def test_health_answers_while_calls_are_waiting_for_the_upstream(webm):
         return heard("Ever tried.")
 
     with serving(app(FalseUpstream(hold))) as url:
-        async with httpx2.AsyncClient(base_url=url, timeout=20) as http, anyio.create_task_group() as tasks:
+        async with (
+            httpx2.AsyncClient(base_url=url, timeout=20) as http,
+            anyio.create_task_group() as tasks,
+        ):
             tasks.start_soon(lambda: http.post(JSON_ROUTE, files={"file": webm}))
             await anyio.to_thread.run_sync(arrived.wait)
             assert (await http.get("/api/health")).status_code == 200

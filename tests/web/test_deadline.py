@@ -81,7 +81,11 @@ def test_the_deadline_counts_from_the_arrival_of_the_request(webm, monkeypatch):
         return JSONResponse({"SecretString": "open-sesame"})
 
     with serving(secrets) as url:
-        for name, value in {"SECRET_ACCESS_KEY": "x", "ACCESS_KEY_ID": "x", "DEFAULT_REGION": "eu-west-1"}.items():
+        for name, value in {
+            "SECRET_ACCESS_KEY": "x",
+            "ACCESS_KEY_ID": "x",
+            "DEFAULT_REGION": "eu-west-1",
+        }.items():
             monkeypatch.setenv(f"AWS_{name}", value)
         monkeypatch.setenv("AWS_ENDPOINT_URL_SECRETS_MANAGER", url)
         place = OnLambda(app(auth="token", token_secret_arn="arn"), 27)
@@ -133,7 +137,9 @@ def test_an_s3_that_never_answers_is_503_after_the_tries_of_the_api(aws, monkeyp
     with silent_server() as (url, connections):
         monkeypatch.setenv("AWS_ENDPOINT_URL_S3", url)
         limits = Limits(read_seconds=0.1, tries=2)
-        answer = Place(aws, jobs=Jobs(settings(**aws), limits=limits)).http.get(f"/api/transcriptions/{identity}")
+        answer = Place(aws, jobs=Jobs(settings(**aws), limits=limits)).http.get(
+            f"/api/transcriptions/{identity}"
+        )
         assert len(connections) == 2
     assert (answer.status_code, answer.json()["code"]) == (503, "storage_unavailable")
 
@@ -152,12 +158,16 @@ def region(monkeypatch):
 
 @pytest.mark.usefixtures("region")
 def test_a_request_that_becomes_a_job_at_the_last_moment_meets_a_dead_s3_in_time():
-    queues = dict.fromkeys(("recordings_queue_url", "parts_queue_url", "express_queue_url"), "https://sqs.example/q")
+    queues = dict.fromkeys(
+        ("recordings_queue_url", "parts_queue_url", "express_queue_url"), "https://sqs.example/q"
+    )
     chosen = settings(bucket_name="b", table_name="t", **queues)
     api = build_services(chosen).jobs.objects.client
     worker = Jobs(chosen, limits=WORKER_LIMITS).objects.client
     function_seconds = 27  # test_stack.py holds it against the stack
-    deadline = Settings(aws_lambda_function_name="steno", openai_api_key="k", access_token="t").request_deadline_seconds
+    deadline = Settings(
+        aws_lambda_function_name="steno", openai_api_key="k", access_token="t"
+    ).request_deadline_seconds
     assert worst_seconds(api) <= 5 < function_seconds - deadline * _DIRECT_SHARE
     assert worst_seconds(worker) > 60
 

@@ -6,7 +6,7 @@ import anyio
 import pytest
 from starlette.responses import JSONResponse
 
-from handler.web.drain import DrainRefused
+from handler.web.drain import DrainRejectedBody
 from tests.conftest import app, serving
 from tests.false_upstream import FalseUpstream
 
@@ -43,7 +43,9 @@ def post(http, body, content_type=MULTIPART):
         "; name=file; filename=voice.webm",
     ],
 )
-def test_whatever_the_file_is_named_its_bytes_arrive_under_the_canonical_name(client, webm, disposition):
+def test_whatever_the_file_is_named_its_bytes_arrive_under_the_canonical_name(
+    client, webm, disposition
+):
     upstream = FalseUpstream()
     answer = post(client(upstream), form(part(disposition, webm)))
     assert answer.json() == {"transcript": "Ever tried."}
@@ -56,14 +58,26 @@ def test_whatever_the_file_is_named_its_bytes_arrive_under_the_canonical_name(cl
         (b"sound", "audio/webm", "multipart/form-data"),
         (b"", "", "multipart/form-data"),
         (b"sound", "multipart/form-data", "boundary"),
-        (form(part('; name="file"', b"sound")), "multipart/form-data; boundary=another", "boundary"),
-        (form(part('; name="file"', b"sound")), f"multipart/form-data; boundary={'b' * 500}", "form"),
+        (
+            form(part('; name="file"', b"sound")),
+            "multipart/form-data; boundary=another",
+            "boundary",
+        ),
+        (
+            form(part('; name="file"', b"sound")),
+            f"multipart/form-data; boundary={'b' * 500}",
+            "form",
+        ),
         (b"", MULTIPART, "stops"),
         (part('; name="file"', b"sound"), MULTIPART, "stops"),
         (form(part('; name="file"', b"sound"))[:60], MULTIPART, "stops"),
         (form(part('; name="language"', b"en")), MULTIPART, "no `file`"),
         (form(part("", b"sound")), MULTIPART, "no name"),
-        (form(part('; name="file"', b"one"), part('; name="file"', b"two")), MULTIPART, "more than one"),
+        (
+            form(part('; name="file"', b"one"), part('; name="file"', b"two")),
+            MULTIPART,
+            "more than one",
+        ),
         (form(part('; name="audio"; filename="a.webm"', b"sound")), MULTIPART, "not `audio`"),
         (form(part('; name="prompt"', b"\xff\xfe")), MULTIPART, "UTF-8"),
         (form(part('; name="prompt"', b"x" * 6_100_000)), MULTIPART, "longer"),
@@ -85,7 +99,9 @@ def test_samples_of_known_speakers_fit_beside_the_recording(client, webm):
     sample = "data:audio/wav;base64," + "A" * 1_300_000
     fields = {"model": "gpt-4o-transcribe-diarize", "known_speaker_references[]": [sample] * 4}
     http = client(max_audio_bytes=len(webm))
-    assert http.post("/v1/audio/transcriptions", files={"file": webm}, data=fields).status_code == 200
+    assert (
+        http.post("/v1/audio/transcriptions", files={"file": webm}, data=fields).status_code == 200
+    )
 
 
 def test_a_recording_of_the_greatest_size_is_taken_and_one_byte_more_is_not(client, webm):
@@ -101,8 +117,18 @@ class Caller:
         headers = [(b"content-type", MULTIPART.encode())]
         if content_length:
             headers.append((b"content-length", str(content_length).encode()))
-        self.scope = {"type": "http", "method": "POST", "path": "/api/transcribe", "headers": headers}
-        self.scope |= {"http_version": "1.1", "query_string": b"", "client": ("127.0.0.1", 1), "server": ("test", 80)}
+        self.scope = {
+            "type": "http",
+            "method": "POST",
+            "path": "/api/transcribe",
+            "headers": headers,
+        }
+        self.scope |= {
+            "http_version": "1.1",
+            "query_string": b"",
+            "client": ("127.0.0.1", 1),
+            "server": ("test", 80),
+        }
         self.taken = 0
         self.status = None
         self.taken_before_the_answer = None
@@ -125,7 +151,9 @@ async def test_the_size_is_refused_while_the_body_still_arrives_and_the_rest_is_
     caller = Caller()  # it would go on for 130 MB
     await app(max_audio_bytes=1_000_000)(caller.scope, caller.receive, caller.send)
     assert caller.status == 413
-    assert 500 < caller.taken_before_the_answer < 600  # 1 MB taken in, 32 MB thrown away, in chunks of 64 KB
+    assert (
+        500 < caller.taken_before_the_answer < 600
+    )  # 1 MB taken in, 32 MB thrown away, in chunks of 64 KB
 
 
 async def test_a_content_length_that_lies_saves_nothing():
@@ -186,5 +214,7 @@ async def test_a_refusal_waits_no_longer_than_the_bound_for_a_body_that_trickles
     async def trickle():
         await never.wait()
 
-    await DrainRefused(JSONResponse({}, 413), max_seconds=0.01)(caller.scope, trickle, caller.send)
+    await DrainRejectedBody(JSONResponse({}, 413), max_seconds=0.01)(
+        caller.scope, trickle, caller.send
+    )
     assert caller.status == 413

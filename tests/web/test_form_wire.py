@@ -47,7 +47,14 @@ def connected(url):
 
 
 def head(*headers, content_type=MULTIPART):
-    lines = ["POST /api/transcribe HTTP/1.1", "Host: test", f"Content-Type: {content_type}", *headers, "", ""]
+    lines = [
+        "POST /api/transcribe HTTP/1.1",
+        "Host: test",
+        f"Content-Type: {content_type}",
+        *headers,
+        "",
+        "",
+    ]
     return "\r\n".join(lines).encode("latin-1")
 
 
@@ -65,8 +72,13 @@ def answered(connection):
 
 def sent(url, body, *headers, content_type=MULTIPART):
     with connected(url) as connection:
-        with contextlib.suppress(BrokenPipeError, ConnectionResetError):  # refused before all of it was sent
-            connection.sendall(head(*(headers or [f"Content-Length: {len(body)}"]), content_type=content_type) + body)
+        with contextlib.suppress(
+            BrokenPipeError, ConnectionResetError
+        ):  # refused before all of it was sent
+            connection.sendall(
+                head(*(headers or [f"Content-Length: {len(body)}"]), content_type=content_type)
+                + body
+            )
         return answered(connection)
 
 
@@ -90,11 +102,18 @@ NESTED = b"--in\r\nContent-Disposition: file; filename=a.webm\r\n\r\n" + SHORT +
         (*bounded("b" * 70), (200, None)),
         (*bounded("b" * 71), (200, None)),
         (*bounded("steno test", 'multipart/form-data; boundary="steno test"'), (200, None)),
-        (*bounded("st'en(o)+_,-./:=?", 'multipart/form-data; boundary="st\'en(o)+_,-./:=?"'), (200, None)),
+        (
+            *bounded("st'en(o)+_,-./:=?", 'multipart/form-data; boundary="st\'en(o)+_,-./:=?"'),
+            (200, None),
+        ),
         (*bounded("-"), (200, None)),
         (*bounded("--"), (200, None)),
         (GOOD, f"Multipart/Form-Data; BOUNDARY={BOUNDARY}; charset=utf-8", (200, None)),
-        (GOOD, f"multipart/form-data; boundary={BOUNDARY}; boundary=another", (422, "invalid_request")),
+        (
+            GOOD,
+            f"multipart/form-data; boundary={BOUNDARY}; boundary=another",
+            (422, "invalid_request"),
+        ),
         (GOOD, "multipart/form-data; boundary=", (422, "invalid_request")),
         (GOOD, 'multipart/form-data; boundary=""', (422, "invalid_request")),
         (GOOD, f"multipart/mixed; boundary={BOUNDARY}", (422, "invalid_request")),
@@ -106,15 +125,35 @@ NESTED = b"--in\r\nContent-Disposition: file; filename=a.webm\r\n\r\n" + SHORT +
         (GOOD + b"x" * MEGABYTE, MULTIPART, (200, None)),
         (GOOD + GOOD, MULTIPART, (200, None)),
         (GOOD.replace(b"\r\n", b"\n"), MULTIPART, (422, "invalid_request")),
-        (form(*[part('; name="file"; filename="a"', b"x")] * 10_000), MULTIPART, (422, "invalid_request")),
+        (
+            form(*[part('; name="file"; filename="a"', b"x")] * 10_000),
+            MULTIPART,
+            (422, "invalid_request"),
+        ),
         (form(*[part('; name="keywords"', b"x")] * 1_000, FILE), MULTIPART, (200, None)),
-        (form(part('; name="file"', SHORT, "X" * MEGABYTE + ": x")), MULTIPART, (422, "invalid_request")),
-        (form(part('; name="file"; filename="' + "x" * MEGABYTE + '"', SHORT)), MULTIPART, (422, "invalid_request")),
+        (
+            form(part('; name="file"', SHORT, "X" * MEGABYTE + ": x")),
+            MULTIPART,
+            (422, "invalid_request"),
+        ),
+        (
+            form(part('; name="file"; filename="' + "x" * MEGABYTE + '"', SHORT)),
+            MULTIPART,
+            (422, "invalid_request"),
+        ),
         (form(part('; name="file"', SHORT, "no colon")), MULTIPART, (422, "invalid_request")),
         (form(part('; name="file"', SHORT, ": no name")), MULTIPART, (422, "invalid_request")),
         (form(part('; name="file"', SHORT, "X-Nul: \0")), MULTIPART, (200, None)),
-        (form(part('; name="file"', b"a text where a file should be")), MULTIPART, (415, "unsupported_media")),
-        (form(FILE, part('; name="language"; filename="en.txt"', b"en")), MULTIPART, (422, "invalid_request")),
+        (
+            form(part('; name="file"', b"a text where a file should be")),
+            MULTIPART,
+            (415, "unsupported_media"),
+        ),
+        (
+            form(FILE, part('; name="language"; filename="en.txt"', b"en")),
+            MULTIPART,
+            (422, "invalid_request"),
+        ),
         (form(FILE, part('; name="model"', SHORT)), MULTIPART, (422, "invalid_request")),
         (form(FILE, part('; name=""', b"x")), MULTIPART, (422, "invalid_option")),
         (form(part('; name="fi\0le"', SHORT)), MULTIPART, (422, "invalid_request")),
@@ -133,7 +172,11 @@ NESTED = b"--in\r\nContent-Disposition: file; filename=a.webm\r\n\r\n" + SHORT +
             MULTIPART,
             (415, "unsupported_media"),
         ),
-        (form(part('; name="file"', GOOD.replace(b"--", b"- "))), MULTIPART, (415, "unsupported_media")),
+        (
+            form(part('; name="file"', GOOD.replace(b"--", b"- "))),
+            MULTIPART,
+            (415, "unsupported_media"),
+        ),
         (form(FILE, part('; name="prompt"', b"\0")), MULTIPART, (200, None)),
     ],
 )
@@ -217,12 +260,16 @@ def test_a_client_that_leaves_half_way_leaves_nothing_behind(leave, headers):
         for share in (0.1, 0.5, 0.99):
             half = GOOD[: int(len(GOOD) * share)]
             with connected(url) as connection:
-                connection.sendall(head(*headers) + (in_chunks(half)[:-5] if headers == [CHUNKED] else half))
+                connection.sendall(
+                    head(*headers) + (in_chunks(half)[:-5] if headers == [CHUNKED] else half)
+                )
                 if leave == "half-close":
                     connection.shutdown(socket.SHUT_WR)
                     assert answered(connection) in {None, (400, None)}
                 elif leave == "reset":
-                    connection.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
+                    connection.setsockopt(
+                        socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0)
+                    )
         assert is_up(url)
         assert until_gone()
     assert len(upstream.calls) == 1  # what asked whether it is up
@@ -271,7 +318,18 @@ OPEN = part('; name="prompt"', b"")[:-2]
         (b"--steno-test\r\nX: ", b"x" * 2 * SIXTEEN, GOOD),
         (b"--steno-test\r\n", b"X: x\r\n" * SIXTEEN, GOOD),
     ],
-    ids=["preamble", "epilogue", "dashes", "near boundaries", "field", "parts", "files", "name", "value", "headers"],
+    ids=[
+        "preamble",
+        "epilogue",
+        "dashes",
+        "near boundaries",
+        "field",
+        "parts",
+        "files",
+        "name",
+        "value",
+        "headers",
+    ],
 )
 async def test_what_never_ends_is_refused_and_takes_no_memory(start, piece, end):
     """In chunks, so that no length says beforehand how large it is."""
@@ -281,7 +339,9 @@ async def test_what_never_ends_is_refused_and_takes_no_memory(start, piece, end)
         tracemalloc.start()
         try:
             body = stream(start, piece, end, times)
-            answer = await http.post("/api/transcribe", content=body, headers={"Content-Type": MULTIPART})
+            answer = await http.post(
+                "/api/transcribe", content=body, headers={"Content-Type": MULTIPART}
+            )
             _, peak = tracemalloc.get_traced_memory()
         finally:
             tracemalloc.stop()
@@ -295,7 +355,9 @@ async def test_a_length_of_any_digits_is_too_large():
     """A gateway in front may pass on what no server would."""
     headers = {"Content-Type": MULTIPART, "Content-Length": "9" * 5000}
     async with in_process() as http:
-        answer = await http.post("/api/transcribe", content=stream(GOOD, b"", b"", 0), headers=headers)
+        answer = await http.post(
+            "/api/transcribe", content=stream(GOOD, b"", b"", 0), headers=headers
+        )
     assert (answer.status_code, answer.json()["code"]) == (413, "recording_too_large")
 
 

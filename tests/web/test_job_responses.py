@@ -46,7 +46,9 @@ def test_a_job_is_to_be_asked_for_more_rarely_the_older_it_is(aws, age, seconds)
         (recording("webm"), refused(401), "upstream_credentials"),
     ],
 )
-def test_the_transcript_of_a_failed_job_is_refused_with_the_jobs_own_error(aws, content, reply, code):
+def test_the_transcript_of_a_failed_job_is_refused_with_the_jobs_own_error(
+    aws, content, reply, code
+):
     out = StringIO()
     place = Place(aws, FalseUpstream(*([reply] if reply else [])), metrics=Metrics(out))
     identity = place.upload(content)

@@ -20,17 +20,40 @@ from tests.place import Place
 from tests.samples import recording
 from tests.web.test_access_control import closed_routes
 
-FIELDS = ("model", "language", "prompt", "keywords", "response_format", "temperature", "stream", "unheard_of")
-V1_FIELDS = ("languages[]", "include[]", "timestamp_granularities[]", "chunking_strategy", "known_speaker_references[]")
+FIELDS = (
+    "model",
+    "language",
+    "prompt",
+    "keywords",
+    "response_format",
+    "temperature",
+    "stream",
+    "unheard_of",
+)
+V1_FIELDS = (
+    "languages[]",
+    "include[]",
+    "timestamp_granularities[]",
+    "chunking_strategy",
+    "known_speaker_references[]",
+)
 UPLOAD_FIELDS = ("filename", "content_type", *FIELDS)
 
 
 def asked_with(http, text, webm, **headers):
     """The answers to requests that have this text in each place where one can be."""
-    for route, fields in (("/api/transcribe", FIELDS), ("/v1/audio/transcriptions", (*FIELDS, *V1_FIELDS))):
+    for route, fields in (
+        ("/api/transcribe", FIELDS),
+        ("/v1/audio/transcriptions", (*FIELDS, *V1_FIELDS)),
+    ):
         for field in fields:
             yield http.post(route, files={"file": webm}, data={field: text}, headers=headers)
-            yield http.post(route, files={"file": webm}, data={f"{field}[{text}]": "x", text: text}, headers=headers)
+            yield http.post(
+                route,
+                files={"file": webm},
+                data={f"{field}[{text}]": "x", text: text},
+                headers=headers,
+            )
         yield http.post(route, files={"file": (text, webm, "audio/webm")}, headers=headers)
         yield http.post(route, files={"file": text.encode()}, headers=headers)
         yield http.post(route, files={text: webm}, headers=headers)
@@ -39,7 +62,11 @@ def asked_with(http, text, webm, **headers):
         told = {"size": 1000, field: [text] if field == "keywords" else text}
         yield http.post("/api/uploads", json=told, headers=headers)
     yield http.post("/api/uploads", json={"size": 1000, text: text}, headers=headers)
-    yield http.get(f"/api/transcriptions/{'0' * 32}/transcript", params={"response_format": text}, headers=headers)
+    yield http.get(
+        f"/api/transcriptions/{'0' * 32}/transcript",
+        params={"response_format": text},
+        headers=headers,
+    )
 
 
 # Response splitting, and headers that nobody asked for
@@ -79,7 +106,11 @@ def test_no_field_becomes_a_header_or_a_second_answer(aws, webm, often, tried):
                     assert kept.isprintable()
     assert {call.filename for call in upstream.calls} == {"recording.webm"}
     assert {call.content_type for call in upstream.calls} == {"audio/webm"}
-    tried("Line breaks in every field", f"{count:,} requests", "no header and no answer was split; no 5xx")
+    tried(
+        "Line breaks in every field",
+        f"{count:,} requests",
+        "no header and no answer was split; no 5xx",
+    )
 
 
 # Addresses in fields
@@ -100,7 +131,11 @@ def connections():
 
 
 ADDRESSES = (
-    *("http://169.254.169.254/latest/meta-data/", "http://[fd00:ec2::254]/", "http://metadata.google.internal/"),
+    *(
+        "http://169.254.169.254/latest/meta-data/",
+        "http://[fd00:ec2::254]/",
+        "http://metadata.google.internal/",
+    ),
     *(
         "http://steno-canary.example/",
         "//steno-canary.example/x",
@@ -115,7 +150,15 @@ ADDRESSES = (
         "ldap://10.99.99.99",
     ),
 )
-CARRIERS = ("Referer", "X-Forwarded-Host", "X-Forwarded-For", "Forwarded", "Proxy", "X-Original-URL", "X-Rewrite-URL")
+CARRIERS = (
+    "Referer",
+    "X-Forwarded-Host",
+    "X-Forwarded-For",
+    "Forwarded",
+    "Proxy",
+    "X-Original-URL",
+    "X-Rewrite-URL",
+)
 
 
 def test_no_address_in_a_field_is_ever_asked(aws, webm, tmp_path, often, tried):
@@ -138,9 +181,13 @@ def test_no_address_in_a_field_is_ever_asked(aws, webm, tmp_path, often, tried):
     here = place.s3.meta.endpoint_url.rpartition(":")[2]
     assert seen
     assert [
-        place for place in seen if here not in place and "127.0.0.1" not in place and "localhost" not in place
+        place
+        for place in seen
+        if here not in place and "127.0.0.1" not in place and "localhost" not in place
     ] == []
-    tried("Addresses in every field and header", f"{count:,} requests", "0 connections to any of them")
+    tried(
+        "Addresses in every field and header", f"{count:,} requests", "0 connections to any of them"
+    )
 
 
 # Secrets
@@ -172,18 +219,26 @@ def echoes(statuses):
         return lambda request: write(status, request.headers["authorization"])
 
     def message(status, said):
-        return httpx2.Response(status, json={"error": {"message": f"Wrong key: {said}", "code": said}})
+        return httpx2.Response(
+            status, json={"error": {"message": f"Wrong key: {said}", "code": said}}
+        )
 
     def header(status, said):
-        return httpx2.Response(status, headers={"x-request-id": said}, json={"error": {"message": "no"}})
+        return httpx2.Response(
+            status, headers={"x-request-id": said}, json={"error": {"message": "no"}}
+        )
 
     def param(status, said):
-        return httpx2.Response(status, json={"error": {"message": "no", "param": said, "type": said}})
+        return httpx2.Response(
+            status, json={"error": {"message": "no", "param": said, "type": said}}
+        )
 
     for status in statuses:
         for write in (message, header, param):
             yield echo(status, write)
-        yield echo(status, lambda status, said: httpx2.Response(status, text=f"<html>{said}</html>"))
+        yield echo(
+            status, lambda status, said: httpx2.Response(status, text=f"<html>{said}</html>")
+        )
     for filled in range(440, 505):
         yield echo(401, lambda status, said, filled=filled: message(status, "x" * filled + said))
 
@@ -206,7 +261,12 @@ def test_no_secret_is_in_any_answer_log_figure_item_or_object(aws, monkeypatch, 
     vault = boto3.client("secretsmanager")
     arn = vault.create_secret(Name="canary", SecretString=KEY)["ARN"]
     upstream, metrics = FalseUpstream(), Metrics(io.StringIO())
-    given = {"auth": "token", "access_token": TOKEN, "openai_api_key": None, "openai_secret_arn": arn}
+    given = {
+        "auth": "token",
+        "access_token": TOKEN,
+        "openai_api_key": None,
+        "openai_secret_arn": arn,
+    }
     place = Place(aws, upstream, metrics=metrics, **given)
     chosen = settings(**given, request_deadline_seconds=0.3)
     lone_app = create_app(chosen, build_services(chosen, transport=upstream, metrics=metrics))
@@ -227,9 +287,18 @@ def test_no_secret_is_in_any_answer_log_figure_item_or_object(aws, monkeypatch, 
         if number == len(replies) // 2:
             vault.put_secret_value(SecretId=arn, SecretString=ROTATED)
         reply_with(reply)
-        ask(alone, "POST", ("/api/transcribe", "/v1/audio/transcriptions")[number % 2], files={"file": webm})
+        ask(
+            alone,
+            "POST",
+            ("/api/transcribe", "/v1/audio/transcriptions")[number % 2],
+            files={"file": webm},
+        )
     reply_with(heard("Ever tried."))
-    for method, path in [*closed_routes(place.app), ("GET", "/nowhere"), ("PUT", "/api/transcribe")]:
+    for method, path in [
+        *closed_routes(place.app),
+        ("GET", "/nowhere"),
+        ("PUT", "/api/transcribe"),
+    ]:
         for headers in (right, wrong, {"Cookie": TOKEN}, {"Authorization": "Basic x"}):
             ask(place.http, method, path, headers)
             ask(place.http, method, path, headers, content=b"{")
@@ -241,10 +310,16 @@ def test_no_secret_is_in_any_answer_log_figure_item_or_object(aws, monkeypatch, 
         reply_with(reply)
         jobs.append(place.upload(recording("ogg", seconds=1 + number / 50)))
         place.work(place.about(jobs[-1]))
-        for path in (f"/api/transcriptions/{jobs[-1]}", f"/api/transcriptions/{jobs[-1]}/transcript"):
+        for path in (
+            f"/api/transcriptions/{jobs[-1]}",
+            f"/api/transcriptions/{jobs[-1]}/transcript",
+        ):
             ask(place.http, "GET", path)
     items = place.jobs.client.scan(TableName="steno")["Items"]
-    kept = [place.s3.get_object(Bucket="steno", Key=key)["Body"].read().decode("latin-1") for key in place.objects()]
+    kept = [
+        place.s3.get_object(Bucket="steno", Key=key)["Body"].read().decode("latin-1")
+        for key in place.objects()
+    ]
     keys = {call.authorization for call in upstream.calls}
     assert keys == {f"Bearer {KEY}", f"Bearer {ROTATED}"}  # it was echoed, and both of them
     assert {place.job(job)["status"] for job in jobs} == {"failed"}
@@ -255,7 +330,13 @@ def test_no_secret_is_in_any_answer_log_figure_item_or_object(aws, monkeypatch, 
         "items": repr(items),
         "objects": "".join(kept),
     }
-    assert {where: leaks(text) for where, text in everything.items()} == {where: [] for where in everything}
+    assert {where: leaks(text) for where, text in everything.items()} == {
+        where: [] for where in everything
+    }
     assert all(everything.values())
     outcome = "none in any answer, log, figure, item or object"
-    tried("Secrets looked for", f"{len(texts)} answers, {len(jobs)} jobs, {len(replies)} echoes of the key", outcome)
+    tried(
+        "Secrets looked for",
+        f"{len(texts)} answers, {len(jobs)} jobs, {len(replies)} echoes of the key",
+        outcome,
+    )

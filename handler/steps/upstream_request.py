@@ -3,7 +3,7 @@
 from dataclasses import dataclass
 from typing import Any
 
-from handler.billing.ledger import key_of
+from handler.billing.ledger import answer_key
 from handler.errors import InvalidOption
 from handler.jobs.job import Job
 from handler.transcription.options import OpenAIOptions
@@ -11,7 +11,7 @@ from handler.upstream.models import DEFAULT_MODEL, MODELS, Models
 
 
 @dataclass(frozen=True)
-class Asking:
+class UpstreamRequest:
     """`needs_alignment` says that times are wanted and that the model gives none."""
 
     model: str
@@ -20,7 +20,7 @@ class Asking:
     upstream: str
 
     @classmethod
-    def of(cls, job: Job, models: Models) -> "Asking":
+    def of(cls, job: Job, models: Models) -> "UpstreamRequest":
         try:
             model = models.get(job.options.get("model"))
         except InvalidOption:  # a model that another version of the API had
@@ -29,8 +29,13 @@ class Asking:
         options = OpenAIOptions.model_validate(job.options, extra="ignore")
         # Times are always asked for where the model gives them, so that any format can be fetched later.
         timed = options.model_copy(update={"response_format": "verbose_json"})
-        return cls(model.name, timed.for_model(model, models.today()), options.ask_for_times(model), models.base_url)
+        return cls(
+            model.name,
+            timed.upstream_parameters(model, models.today()),
+            options.needs_alignment(model),
+            models.base_url,
+        )
 
-    def entry(self, owner: str, digest: str) -> str:
+    def answer_key(self, owner: str, digest: str) -> str:
         """Return the key of the answer about the bytes with this SHA-256."""
-        return key_of(owner, digest, self.parameters, self.upstream)
+        return answer_key(owner, digest, self.parameters, self.upstream)

@@ -16,7 +16,7 @@ from collections.abc import Callable
 from contextlib import suppress
 from typing import Any
 
-from handler.aws.items import number
+from handler.aws.items import to_decimal
 from handler.durations import DAY_SECONDS
 
 _KEPT_SECONDS = DAY_SECONDS
@@ -29,13 +29,18 @@ _FASTER = 0.97  # the gap after each other request
 _SPREAD = 0.25  # so that the waiting messages do not all come back at the same moment
 
 
-class Busy:
+class Throttle:
     """Gives requests their turns, as often as a busy upstream admits them."""
 
-    def __init__(self, client: Any, table: str, base_url: str, clock: Callable[[], float] = time.time) -> None:
+    def __init__(
+        self, client: Any, table: str, base_url: str, clock: Callable[[], float] = time.time
+    ) -> None:
         self._client = client
         self._table = table
-        self._key = {"pk": f"upstream#{hashlib.sha256(base_url.encode()).hexdigest()[:32]}", "sk": "busy"}
+        self._key = {
+            "pk": f"upstream#{hashlib.sha256(base_url.encode()).hexdigest()[:32]}",
+            "sk": "busy",
+        }
         self._clock = clock
 
     def turn(self) -> float:
@@ -46,7 +51,7 @@ class Busy:
         until, gap = float(item["until"]), _gap(item)
         if until > now:
             return until - now
-        values = {":next": number(max(until + gap, now)), ":until": item["until"], ":one": 1}
+        values = {":next": to_decimal(max(until + gap, now)), ":until": item["until"], ":one": 1}
         try:
             self._update("SET #until = :next ADD sent :one", "#until = :until", values)
         except self._client.exceptions.ConditionalCheckFailedException:
@@ -69,9 +74,9 @@ class Busy:
             seconds = max(seconds, min(2 * float(known["pause"]), _LONGEST_PAUSE))
         then = now + seconds
         values = {
-            ":then": number(then),
-            ":gap": number(gap),
-            ":seconds": number(seconds),
+            ":then": to_decimal(then),
+            ":gap": to_decimal(gap),
+            ":seconds": to_decimal(seconds),
             ":zero": 0,
             ":expires": int(then + _KEPT_SECONDS),
             ":paused": item.get("paused"),
@@ -109,6 +114,6 @@ def _gap(item: dict[str, Any]) -> float:
     return float(item.get("gap", 0)) * _FASTER ** int(item.get("sent", 0))
 
 
-def spread(seconds: float) -> float:
+def with_jitter(seconds: float) -> float:
     """Return a random time that is at least `seconds`."""
     return seconds * random.uniform(1, 1 + _SPREAD)  # noqa: S311 - no secret
