@@ -1,98 +1,105 @@
-# The only entrance. `make` lists what there is.
+# The commands of the project. `make` or `make help` lists them.
 
 PYTHON ?= python3
 VENV := .venv
 PY := $(VENV)/bin/python
-# A virtual environment of the interpreter that PYTHON names; naming another one builds it anew.
+# The marker file of the virtual environment. Another PYTHON has another marker file, so the
+# environment is created again.
 ENV := $(VENV)/$(shell $(PYTHON) -c 'import sys; print("python%d.%d" % sys.version_info[:2])' 2>/dev/null || echo none)
-# uv where it is installed, because it is ten times as fast; pip otherwise. Both use the system's certificates.
+# Use uv if it is installed, because it is ten times as fast as pip. Both use the certificates of
+# the system.
 ifneq ($(shell command -v uv 2>/dev/null),)
 INSTALL = UV_SYSTEM_CERTS=1 uv pip install --quiet --python $(PY)
 else
 INSTALL = $(PYTHON) -m pip --disable-pip-version-check --quiet --python $(PY) install
 endif
-# How many processes run the tests: auto, or a number. 0 runs them in one process, for a debugger.
+# The number of test processes, or auto. With 0, all tests run in one process, for a debugger.
 JOBS ?= auto
 PYTEST = $(PY) -m pytest -n $(JOBS)
-# What needs the machine for itself: browsers that record sound, and requests with deadlines before a slow engine.
-ALONE := tests/realtime tests/attacks/test_faulty_upstream.py
+# Tests that must not run in parallel with others: browsers that record audio, and requests with
+# deadlines to a slow upstream.
+SERIAL_TESTS := tests/realtime tests/attacks/test_faulty_upstream.py
 
 CDK := aws-cdk@2.1148.1
 
 .DEFAULT_GOAL := help
-.PHONY: help run test test-all test-more soak bench lint synth bootstrap deploy destroy lock clean
+.PHONY: help run test test-all test-more soak bench lint release synth bootstrap deploy destroy lock clean
 
-help: ## this list
+help: ## list the commands
 	@awk -F ':[^#]*## ' '/^[a-z-]+:.*## / {printf "  make %-10s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
 
-run: $(ENV).run ## set up, start Steno on http://127.0.0.1:8000 (PORT=...) and transcribe a sample
+run: $(ENV).run ## start Steno on http://127.0.0.1:8000 (or PORT=...) and transcribe a sample
 	@$(PY) -m infra.local
 
-test: $(ENV).dev lint ## lint, type check, and test every behaviour once (with="-k cutter" for some)
+test: $(ENV).dev lint ## run lint and the main tests (with="-k cutter" selects)
 	@$(PYTEST) $(with)
 
-test-all: test test-more ## the same, and the deployed stack, browsers and attacks
+test-all: test test-more ## run all tests: those of test and of test-more
 
-# What `make test` leaves out.
-test-more: $(ENV).all
-	@$(PYTEST) tests/simulations tests/integration tests/browsers tests/attacks $(ALONE:%=--ignore=%) $(with)
+test-more: $(ENV).all ## run the other tests: deployed stack, browsers, attacks, exhaustive cases
+	@$(PYTEST) tests/simulations tests/integration tests/browsers tests/attacks $(SERIAL_TESTS:%=--ignore=%) $(with)
 	@$(PYTEST) -m exhaustive
-	@$(PY) -m pytest $(ALONE)
+	@$(PY) -m pytest $(SERIAL_TESTS)
 
-soak: $(ENV).all ## attack it for an hour and write docs/reliability.md (with="-k crash" for some)
+soak: $(ENV).all ## run the attack tests for an hour, write docs/reliability.md (with="-k crash" selects)
 	@$(PY) -m pytest tests/attacks tests/simulations tests/steps/test_crash_points.py --soak -m "" $(with)
 
-bench: $(ENV).bench ## measure Steno beside a tutorial's app: a table, benchmarks/results.json and a chart
+bench: $(ENV).bench ## run the benchmarks and write benchmarks/results.json and docs/benchmarks.png
 	@$(PY) -m benchmarks
 
-lint: $(ENV).dev ## ruff and mypy
+lint: $(ENV).dev ## run ruff and mypy
 	@$(PY) -m ruff check .
 	@$(PY) -m ruff format --check --quiet .
 	@$(PY) -m mypy
 
-synth: $(ENV).dev ## the CloudFormation template, into cdk.out
+synth: $(ENV).dev ## write the CloudFormation template to cdk.out
 	@npx --yes $(CDK) synth --quiet $(with)
 
-bootstrap: $(ENV).dev ## prepare the AWS account of your credentials for CDK, once
+bootstrap: $(ENV).dev ## prepare your AWS account for CDK (once per account and region)
 	@npx --yes $(CDK) bootstrap
 
-destroy: $(ENV).dev ## take the stack out of the account; bucket and table stay
+destroy: $(ENV).dev ## delete the stack from your AWS account, except the bucket and the table
 	@npx --yes $(CDK) destroy
 
-deploy: $(ENV).dev ## into the AWS account of your credentials (with="-c auth=jwt ...")
+deploy: $(ENV).dev ## deploy the stack to your AWS account (with="-c auth=jwt ..." sets options)
 	@npx --yes $(CDK) deploy $(with)
 
-lock: ## write the hashes of the deployed packages anew, after their requirements changed (needs uv)
+lock: ## update handler/requirements.lock after a change of the requirements (needs uv)
 	@uv pip compile --quiet --universal --python-version 3.11 --generate-hashes --no-annotate \
 		--custom-compile-command "make lock" -o handler/requirements.lock \
 		handler/requirements.txt handler/requirements-worker.txt
 
-clean: ## remove what was set up
+release: ## test, commit, tag and archive a release (VERSION=1.2.3)
+	@$(PYTHON) -m infra.release check "$(VERSION)"
+	@$(MAKE) test-all
+	@$(PYTHON) -m infra.release write "$(VERSION)"
+
+clean: ## delete the virtual environment, the bundles and cdk.out
 	rm -rf $(VENV) .bundles cdk.out
 
 $(ENV):
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' 2>/dev/null || \
-		{ echo 'Steno needs Python 3.11 or later, and $(PYTHON) is not: PYTHON=python3.13 make ...'; exit 1; }
+		{ echo '$(PYTHON) is not Python 3.11 or later. Choose another: PYTHON=python3.13 make ...'; exit 1; }
 	@rm -rf $(VENV)
 	@$(PYTHON) -m venv --without-pip $(VENV)
 	@touch $@
 
 $(ENV).run: $(ENV) handler/requirements.txt infra/requirements.txt
-	@echo "Installing what Steno needs into $(VENV) ..."
+	@echo 'Installing the packages for `make run` into $(VENV) ...'
 	@$(INSTALL) pip -r infra/requirements.txt
 	@touch $@
 
 $(ENV).dev: $(ENV).run requirements.txt
-	@echo "Installing what its tests need into $(VENV) ..."
+	@echo 'Installing the packages for `make test` into $(VENV) ...'
 	@$(INSTALL) -r requirements.txt
 	@touch $@
 
 $(ENV).all: $(ENV).dev tests/requirements.txt
-	@echo "Installing what the other tests need into $(VENV) ..."
+	@echo 'Installing the packages for `make test-more` into $(VENV) ...'
 	@$(INSTALL) -r tests/requirements.txt
 	@touch $@
 
 $(ENV).bench: $(ENV).dev benchmarks/requirements.txt
-	@echo "Installing what the benchmarks need into $(VENV) ..."
+	@echo 'Installing the packages for `make bench` into $(VENV) ...'
 	@$(INSTALL) -r benchmarks/requirements.txt
 	@touch $@
