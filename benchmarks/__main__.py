@@ -1,4 +1,4 @@
-"""All that `make bench` measures: prints the table, and writes results.json and the README's chart.
+"""Run the benchmarks of `make bench`. Print the table and write results.json and the chart.
 
 python -m benchmarks
 """
@@ -16,21 +16,21 @@ CHART = Path(__file__).parent.parent / "docs" / "benchmarks.png"
 
 
 def main() -> None:
-    began, rows = time.monotonic(), []
+    """Run all benchmarks, one after the other."""
+    started, rows = time.monotonic(), []
     print(row.HEAD, flush=True)
-    for part in (cold, warm, concurrency, memory, sizes, cutting, turnaround, cost):
-        for measured in part.rows():
-            print(row.line(measured), flush=True)
-            rows.append(measured)
+    for benchmark in (cold, warm, concurrency, memory, sizes, cutting, turnaround, cost):
+        for result in benchmark.rows():
+            print(row.line(result), flush=True)
+            rows.append(result)
     machine = {"python": platform.python_version(), "machine": platform.machine()}
-    told = {**machine, "rows": [asdict(measured) | {"holds": measured.holds} for measured in rows]}
-    RESULTS.write_text(json.dumps(told, indent=1) + "\n")
+    results = {**machine, "rows": [asdict(result) | {"holds": result.holds} for result in rows]}
+    RESULTS.write_text(json.dumps(results, indent=1) + "\n")
     chart.draw(rows, CHART)
-    missed = sum(not measured.holds for measured in rows)
-    print(
-        f"{len(rows)} figures, {missed} beyond their bound (!), in {time.monotonic() - began:.0f} s."
-    )
-    print(f"Written: {RESULTS}, {CHART}")
+    missed = sum(not result.holds for result in rows)
+    seconds = time.monotonic() - started
+    print(f"{len(rows)} results in {seconds:.0f} s. {missed} miss their bound (marked with !).")
+    print(f"Wrote {RESULTS} and {CHART}.")
 
 
 if __name__ == "__main__":

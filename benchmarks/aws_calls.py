@@ -1,4 +1,7 @@
-"""What AWS was asked meanwhile, and what that costs by the list prices of 2026 in us-east-1, in dollars."""
+"""Count the AWS API calls of this process, and calculate their cost.
+
+Prices are in US dollars: the list prices for us-east-1 in 2026.
+"""
 
 import logging
 from collections import Counter
@@ -7,16 +10,16 @@ from contextlib import contextmanager
 from math import ceil
 from typing import Any
 
-GATEWAY = 1.00e-6  # a request of at most 512 KB, and for each further 512 KB
-FUNCTION = 0.20e-6  # an invocation
-GB_SECOND = 0.0000133334  # arm64
-TMP_GB_SECOND = 0.0000000309  # above 0.5 GB
-_WRITE, _READ = 0.625e-6, 0.125e-6  # DynamoDB, on demand: a KB written, 4 KB read
+GATEWAY = 1.00e-6  # for a request to an HTTP API of up to 512 KB
+FUNCTION = 0.20e-6  # for an invocation
+GB_SECOND = 0.0000133334  # memory of a function, arm64
+TMP_GB_SECOND = 0.0000000309  # ephemeral storage of a function above 0.5 GB
+_WRITE, _READ = 0.625e-6, 0.125e-6  # DynamoDB on demand: for each KB written, for each 4 KB read
 _PUT, _GET, _MESSAGE = 5e-6, 0.4e-6, 0.40e-6
-# A job's item has up to 2 KB, that of a part or an answer up to 5 KB: a change or a deletion is
-# billed by the size of the item, a query by that of all items that it returns.
+# The price of each operation. Updates and deletions are billed by the size of the item, queries by
+# the size of all returned items. A job item has up to 2 KB, a part or ledger item up to 5 KB.
 OPERATIONS = {
-    "PutItem": _WRITE,  # counted by its KB
+    "PutItem": _WRITE,  # count_calls counts one for each KB
     "UpdateItem": 2 * _WRITE,
     "DeleteItem": 5 * _WRITE,
     "GetItem": 2 * _READ,
@@ -34,39 +37,42 @@ OPERATIONS = {
 }
 
 
-class _Counting(logging.Handler):
-    def __init__(self, but: int) -> None:
+class _CallCounter(logging.Handler):
+    def __init__(self, exclude_thread: int) -> None:
         super().__init__(logging.DEBUG)
         self.calls: Counter[str] = Counter()
-        self._but = but
+        self._exclude_thread = exclude_thread
 
     def emit(self, record: logging.LogRecord) -> None:
-        if record.thread == self._but or not str(record.msg).startswith("Making request for"):
+        if record.thread == self._exclude_thread:
             return
-        details: Any = record.args  # botocore's model of an operation, and its request
-        operation, request = details
-        self.calls[operation.name] += (
-            ceil(len(request["body"]) / 1024) if operation.name == "PutItem" else 1
-        )
+        if not str(record.msg).startswith("Making request for"):
+            return
+        arguments: Any = record.args  # botocore's operation model and the request
+        operation, request = arguments
+        is_put = operation.name == "PutItem"
+        self.calls[operation.name] += ceil(len(request["body"]) / 1024) if is_put else 1
 
 
 @contextmanager
-def counted(but: int = 0) -> Iterator[Counter[str]]:
-    """The calls of this process, by operation, as botocore's own log tells them; `but` those of one thread.
+def count_calls(exclude_thread: int = 0) -> Iterator[Counter[str]]:
+    """Count the AWS API calls of this process by operation, based on botocore's debug log.
 
-    PutItem is counted by its KB.
+    Calls of the thread with the id `exclude_thread` are not counted. PutItem counts one for each KB
+    of the request.
     """
-    log, counting = logging.getLogger("botocore.endpoint"), _Counting(but)
+    log, counter = logging.getLogger("botocore.endpoint"), _CallCounter(exclude_thread)
     level, log.propagate = log.level, False
     log.setLevel(logging.DEBUG)
-    log.addHandler(counting)
+    log.addHandler(counter)
     try:
-        yield counting.calls
+        yield counter.calls
     finally:
-        log.removeHandler(counting)
+        log.removeHandler(counter)
         log.setLevel(level)
         log.propagate = True
 
 
 def dollars(calls: Counter[str]) -> float:
-    return sum(OPERATIONS[name] * times for name, times in calls.items())
+    """Return the cost of the calls in US dollars."""
+    return sum(OPERATIONS[name] * number for name, number in calls.items())

@@ -1,4 +1,4 @@
-"""The table as a picture: how far each figure is from its bound, for Steno and for the tutorial's app."""
+"""Draw the results as a bar chart: each figure relative to its bound."""
 
 from collections.abc import Sequence
 from pathlib import Path
@@ -16,30 +16,38 @@ _INK, _STENO, _NAIVE, _FLOOR, _BOUND = "#333333", "#2a6f97", "#c9c9c9", "#e9a23b
 
 
 def draw(rows: Sequence[Row], path: Path) -> None:
-    """Writes a PNG. Each bar is a figure over its bound, upside down where more is better: shorter is better."""
+    """Draw the chart of Steno and the tutorial app to the PNG file `path`.
+
+    A bar is the figure divided by its bound, or the inverse if more is better. So a shorter bar is
+    always better.
+    """
     figure, axes = pyplot.subplots(figsize=(9, 0.38 * len(rows) + 1), dpi=110)
-    for place, row in enumerate(rows):
+    for number, row in enumerate(rows):
         for offset, value, colour in ((-0.2, row.steno, _STENO), (0.2, row.naive, _NAIVE)):
             if value is not None:
-                axes.barh(place + offset, min(_share(row, value), _FURTHEST), 0.38, color=colour)
+                length = min(_relative(row, value), _MAX_BAR)
+                axes.barh(number + offset, length, 0.38, color=colour)
         if row.floor:
-            axes.plot(
-                [_share(row, row.floor)] * 2, [place - 0.4, place + 0.4], color=_FLOOR, linewidth=2
-            )
-        axes.text(_FURTHEST + 0.05, place, _figures(row), va="center", fontsize=7.5, color=_INK)
+            floor, ends = _relative(row, row.floor), [number - 0.4, number + 0.4]
+            axes.plot([floor] * 2, ends, color=_FLOOR, linewidth=2)
+        axes.text(_MAX_BAR + 0.05, number, _figures(row), va="center", fontsize=7.5, color=_INK)
     axes.axvline(1, color=_BOUND, linewidth=1)
     axes.set_yticks(range(len(rows)), [row.what.strip() for row in rows], fontsize=8, color=_INK)
-    axes.set_xlim(0, _FURTHEST)
-    axes.set_xticks([0, 1, 2], ["0", "the bound", "2 x"], fontsize=8, color=_INK)
+    axes.set_xlim(0, _MAX_BAR)
+    axes.set_xticks([0, 1, 2], ["0", "bound", "2 x bound"], fontsize=8, color=_INK)
     axes.set_xlabel(
-        "the figure over its bound, or the other way round where more is better: shorter is better",
+        "figure / bound (bound / figure if more is better); a shorter bar is better",
         fontsize=8,
     )
     axes.invert_yaxis()
     for side in ("top", "right"):
         axes.spines[side].set_visible(False)
-    named = ((_STENO, "Steno"), (_NAIVE, "a tutorial's app"), (_FLOOR, "the floor"))
-    handles = [Patch(color=colour, label=name) for colour, name in named]
+    series = (
+        (_STENO, "Steno"),
+        (_NAIVE, "tutorial app"),
+        (_FLOOR, "floor (libraries alone or optimum)"),
+    )
+    handles = [Patch(color=colour, label=name) for colour, name in series]
     axes.legend(
         handles=handles,
         fontsize=8,
@@ -52,14 +60,13 @@ def draw(rows: Sequence[Row], path: Path) -> None:
     pyplot.close(figure)
 
 
-_FURTHEST = 2.5  # longer bars are cut off
+_MAX_BAR = 2.5  # longer bars are cut off
 
 
-def _share(row: Row, value: float) -> float:
+def _relative(row: Row, value: float) -> float:
     return row.must / value if row.more_is_better else value / row.must
 
 
 def _figures(row: Row) -> str:
-    return f"{short(row.steno)} {row.unit}" + (
-        f" (the tutorial's: {short(row.naive)})" if row.naive is not None else ""
-    )
+    text = f"{short(row.steno)} {row.unit}"
+    return text if row.naive is None else f"{text} (tutorial app: {short(row.naive)})"

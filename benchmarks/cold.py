@@ -1,11 +1,10 @@
-"""How long a cold start takes, beside the app that a good tutorial gives: fresh processes that import their bundles.
+"""Measure cold starts of Steno and of the tutorial app: new processes that import their bundles.
 
     python -m benchmarks.cold
 
-All are ratios to the tutorial's app when it is ready for a transcription. The floor is what the other libraries take.
-
-The bounds leave room for two packages that the owner chose: OpenAI's SDK, which a transcription imports, and
-pydantic-settings, which every start imports. A start is then still at most two thirds of the tutorial's.
+All figures are ratios to the time until the tutorial app can transcribe. The floor is the time of
+the libraries without OpenAI's SDK. The bounds include two packages that Steno needs: OpenAI's SDK,
+which the first transcription imports, and pydantic-settings, which every start imports.
 """
 
 import json
@@ -23,13 +22,13 @@ from importlib.metadata import version
 from pathlib import Path
 
 from benchmarks import processes
-from benchmarks.row import Row, table
+from benchmarks.row import TUTORIAL_RATIO, Row, table
 from benchmarks.warm import event
 from infra.bundle import API, ROOT, Target
 from infra.local.aws import local_aws
 
 RUNS = 11
-_ALONE = {
+_ENVIRONMENT = {
     "PATH": os.defpath,
     "AUTH": "open",
     "OPENAI_API_KEY": "offline",
@@ -38,16 +37,19 @@ _ALONE = {
     "AWS_ACCESS_KEY_ID": "local",
     "AWS_SECRET_ACCESS_KEY": "local",
 }
-_WITH_JOBS = {"BUCKET_NAME": "steno", "TABLE_NAME": "steno"}
+_JOB_SETTINGS = {"BUCKET_NAME": "steno", "TABLE_NAME": "steno"}
 _FIRST_BYTES = 50_000
-_ANSWER = "import json; assert {module}.lambda_handler(json.load(open('{event}')), None)['statusCode'] == 200; "
-_EXIT = "import os; os._exit(0)"  # an interpreter's tidy end is no part of a cold start
+_REQUEST = (
+    "import json; response = {module}.lambda_handler(json.load(open('{event}')), None); "
+    "assert response['statusCode'] == 200; "
+)
+_EXIT = "import os; os._exit(0)"  # skip the shutdown, which is not a part of a cold start
 
 _STENO = "import anyio, handler.main; services = handler.main.app.state.services; "
 _SPEECH, _JOBS, _FORM = (
     "anyio.run(services.client.ready); ",
     "services.jobs.client; ",
-    "services.jobs.objects.form('k', '', 1, 1); ",
+    "services.jobs.objects.presigned_post('k', '', 1, 1); ",
 )
 _FLOOR = "import fastapi, mangum; "
 _UPSTREAM_FLOOR = _FLOOR + "import httpx2; httpx2.Client(); "
@@ -56,7 +58,10 @@ _AWS_FLOOR = "import boto3; session = boto3.session.Session(); session.client('d
 
 @dataclass(frozen=True)
 class Start:
-    """A way to start: the program, in which bundle, with what beside the usual environment."""
+    """A program to measure, in Steno's bundle or that of the tutorial app (`naive`).
+
+    `environment` is added to the usual environment variables.
+    """
 
     program: str
     naive: bool = False
@@ -65,6 +70,8 @@ class Start:
 
 @dataclass(frozen=True)
 class Case:
+    """A row of the table: the programs of Steno, of the tutorial app and of the floor."""
+
     what: str
     must: float
     stretch: float
@@ -74,7 +81,8 @@ class Case:
 
 
 def cases(upstream: str, aws: Mapping[str, str], request: Path) -> Iterator[Case]:
-    near, jobs = {"OPENAI_BASE_URL": f"{upstream}/v1"}, {**_WITH_JOBS, **aws}
+    """Yield the cases. `upstream` is a URL, `aws` an environment, `request` an event file."""
+    fake_upstream, jobs = {"OPENAI_BASE_URL": f"{upstream}/v1"}, {**_JOB_SETTINGS, **aws}
     secret = {**jobs, "OPENAI_API_KEY": "", "OPENAI_SECRET_ARN": "steno"}
     naive = Start("import naive; ", naive=True)
     yield Case(
@@ -86,22 +94,22 @@ def cases(upstream: str, aws: Mapping[str, str], request: Path) -> Iterator[Case
         Start(_UPSTREAM_FLOOR),
     )
     yield Case(
-        "cold start and first answer (50 KB)",
+        "cold start and first response (50 KB)",
         0.62,
         0.5,
         Start(
-            "import handler.main; " + _ANSWER.format(module="handler.main", event=request),
-            environment=near,
+            "import handler.main; " + _REQUEST.format(module="handler.main", event=request),
+            environment=fake_upstream,
         ),
         Start(
-            "import naive; " + _ANSWER.format(module="naive", event=request),
+            "import naive; " + _REQUEST.format(module="naive", event=request),
             naive=True,
-            environment=near,
+            environment=fake_upstream,
         ),
         Start(_UPSTREAM_FLOOR),
     )
     yield Case(
-        "cold start, secret read and presigning ready",
+        "cold start, with secret read and presigning",
         0.8,
         0.55,
         Start(_STENO + "services.openai_key.get(); " + _SPEECH + _FORM, environment=secret),
@@ -121,7 +129,7 @@ def cases(upstream: str, aws: Mapping[str, str], request: Path) -> Iterator[Case
         Start(_FLOOR + _AWS_FLOOR),
     )
     yield Case(
-        "cold start of an upload's form",
+        "cold start of an upload form",
         0.62,
         0.45,
         Start(_STENO + _JOBS + _FORM, environment=jobs),
@@ -131,8 +139,8 @@ def cases(upstream: str, aws: Mapping[str, str], request: Path) -> Iterator[Case
 
 
 def naive_bundle(folder: Path) -> Path:
-    """The tutorial's bundle: its file and everything that pip brings, with byte code."""
-    wanted = ["fastapi", "mangum", f"openai=={version('openai')}", "boto3", "python-multipart"]
+    """Build the tutorial app's bundle in `folder`: its module and all packages, with byte code."""
+    packages = ["fastapi", "mangum", f"openai=={version('openai')}", "boto3", "python-multipart"]
     pip = [
         sys.executable,
         "-m",
@@ -144,12 +152,12 @@ def naive_bundle(folder: Path) -> Path:
     ]
     constraints = ["-c", str(ROOT / "handler" / "requirements.txt")]
     subprocess.run(
-        [*pip, "--target", str(folder), *constraints, *wanted],
+        [*pip, "--target", str(folder), *constraints, *packages],
         check=True,
         stderr=subprocess.DEVNULL,
     )
     shutil.copy(ROOT / "benchmarks" / "naive.py", folder)
-    compiling = [
+    command = [
         sys.executable,
         "-m",
         "compileall",
@@ -159,17 +167,18 @@ def naive_bundle(folder: Path) -> Path:
         "--invalidation-mode",
         "unchecked-hash",
     ]
-    subprocess.run([*compiling, str(folder)], check=True)
+    subprocess.run([*command, str(folder)], check=True)
     return folder
 
 
 def seconds(start: Start, bundles: Mapping[bool, Path]) -> float:
+    """Return the seconds that a new process takes to run the program of `start`."""
     folder = bundles[start.naive]
-    environment = {**_ALONE, **(start.environment or {}), "PYTHONPATH": str(folder)}
+    environment = {**_ENVIRONMENT, **(start.environment or {}), "PYTHONPATH": str(folder)}
     command = [sys.executable, "-S", "-c", start.program + _EXIT]
-    began = time.perf_counter()
+    started = time.perf_counter()
     subprocess.run(command, env=environment, cwd=folder, stdout=subprocess.DEVNULL, check=True)
-    return time.perf_counter() - began
+    return time.perf_counter() - started
 
 
 def rows() -> Iterator[Row]:
@@ -183,21 +192,21 @@ def rows() -> Iterator[Row]:
         }
         upstream = stack.enter_context(processes.upstream())
         aws = stack.enter_context(local_aws(folder / "aws"))
-        listed = list(cases(upstream, aws, request))
+        all_cases = list(cases(upstream, aws, request))
         starts = {
-            id(start): start for case in listed for start in (case.steno, case.naive, case.floor)
+            id(start): start for case in all_cases for start in (case.steno, case.naive, case.floor)
         }
         runs: dict[int, list[float]] = {key: [] for key in starts}
-        for _ in range(RUNS):  # in turn, because machines have better and worse moments
+        for _ in range(RUNS):  # alternate, because the speed of a machine varies
             for key, start in starts.items():
                 runs[key].append(seconds(start, bundles))
-    ready = statistics.median(runs[id(listed[0].naive)])
-    for case in listed:
+    ready = statistics.median(runs[id(all_cases[0].naive)])
+    for case in all_cases:
         steno, naive, floor = (
             statistics.median(runs[id(start)]) / ready
             for start in (case.steno, case.naive, case.floor)
         )
-        yield Row(case.what, "of the tutorial's", steno, case.must, case.stretch, naive, floor)
+        yield Row(case.what, TUTORIAL_RATIO, steno, case.must, case.stretch, naive, floor)
 
 
 if __name__ == "__main__":

@@ -1,4 +1,4 @@
-"""200 recordings at once, to one process, over a speech service that takes a second.
+"""Send 200 simultaneous requests to one server process, with an upstream that takes one second.
 
 python -m benchmarks.concurrency
 """
@@ -13,7 +13,7 @@ import anyio
 import httpx2
 
 from benchmarks import processes
-from benchmarks.row import Row, table
+from benchmarks.row import TUTORIAL_RATIO, Row, table
 
 REQUESTS = 200
 RECORDING_BYTES = 200_000
@@ -30,47 +30,46 @@ def recording() -> bytes:
 
 
 def request(address: str) -> bytes:
-    """The bytes of one request, made once, so that the client costs little."""
-    made = httpx2.Client().build_request(
+    """Return the bytes of an HTTP request. They are built once to save CPU time of the client."""
+    message = httpx2.Client().build_request(
         "POST", f"{address}/api/transcribe", files={"file": recording()}
     )
-    head = "".join(
-        f"{name}: {value}\r\n" for name, value in {**made.headers, "connection": "close"}.items()
-    )
-    return f"POST /api/transcribe HTTP/1.1\r\n{head}\r\n".encode() + made.read()
+    headers = {**message.headers, "connection": "close"}
+    head = "".join(f"{name}: {value}\r\n" for name, value in headers.items())
+    return f"POST /api/transcribe HTTP/1.1\r\n{head}\r\n".encode() + message.read()
 
 
 async def send(port: int, content: bytes) -> None:
     async with await anyio.connect_tcp("127.0.0.1", port) as connection:
         await connection.send(content)
-        answer = b""
+        response = b""
         try:
             while True:
-                answer += await connection.receive()
+                response += await connection.receive()
         except anyio.EndOfStream:
-            assert answer.startswith(b"HTTP/1.1 200 "), answer[:300]
+            assert response.startswith(b"HTTP/1.1 200 "), response[:300]
 
 
-async def watch(address: str, worst: list[float]) -> None:
+async def poll_health(address: str, worst: list[float]) -> None:
     async with httpx2.AsyncClient(base_url=address, timeout=30) as http:
         while True:
-            began = time.perf_counter()
+            started = time.perf_counter()
             (await http.get("/api/health")).raise_for_status()
-            worst[0] = max(worst[0], time.perf_counter() - began)
+            worst[0] = max(worst[0], time.perf_counter() - started)
             await anyio.sleep(0.01)
 
 
 async def measure(address: str) -> tuple[float, float]:
-    """Seconds until all are answered, and the longest that a health check took meanwhile."""
+    """Return the seconds for all requests together, and those of the slowest health check."""
     worst = [0.0]
     content, port = request(address), int(address.rpartition(":")[2])
     async with anyio.create_task_group() as watching:
-        watching.start_soon(watch, address, worst)
-        began = time.perf_counter()
+        watching.start_soon(poll_health, address, worst)
+        started = time.perf_counter()
         async with anyio.create_task_group() as sending:
             for _ in range(REQUESTS):
                 sending.start_soon(send, port, content)
-        seconds = time.perf_counter() - began
+        seconds = time.perf_counter() - started
         watching.cancel_scope.cancel()
     return seconds, worst[0]
 
@@ -84,11 +83,12 @@ def rows() -> Iterator[Row]:
             seconds[module] = statistics.median(wall for wall, _ in runs)
             health[module] = statistics.median(worst for _, worst in runs) * 1000
     steno, naive = seconds["handler.main"], seconds["benchmarks.naive"]
-    what = f"{REQUESTS} requests at once, upstream {UPSTREAM_SECONDS:.0f} s"
-    # The SDK builds each request in Python, on the one core that also receives the others.
-    yield Row(what, "of the tutorial's", steno / naive, 0.38, 0.25, 1.0, UPSTREAM_SECONDS / naive)
+    what = f"{REQUESTS} simultaneous requests, {UPSTREAM_SECONDS:.0f} s upstream"
+    # The bound is not lower because the SDK builds each request in Python, on the core that also
+    # receives the other requests.
+    yield Row(what, TUTORIAL_RATIO, steno / naive, 0.38, 0.25, 1.0, UPSTREAM_SECONDS / naive)
     yield Row(
-        "  worst /api/health meanwhile",
+        "  slowest /api/health during these requests",
         "ms",
         health["handler.main"],
         200,

@@ -1,12 +1,13 @@
-"""What AWS takes for an hour of sound, beside what OpenAI takes: measured seconds and calls at the list prices.
+"""Calculate the AWS cost for an hour of audio, relative to OpenAI's price.
 
     python -m benchmarks.cost
 
-In one request each, as sixty recordings of a minute; and by upload, as one recording of an hour. The speech service is
-taken to answer after 2 s and a fiftieth of the length, which a function waits for: 8 s for a part of five minutes.
+The cost is based on list prices and on measured times and AWS API calls, for sixty direct requests
+with one minute each, and for one upload with one hour. Functions wait for the upstream, which is
+assumed to respond after 2 s plus 2 % of the length: 8 s for a part of five minutes.
 
-Of an upload, the calls of AWS are those of all steps, with what is stored, listed and deleted, and each message of the
-three queues. What Lambda asks the queues while they are empty is not in it: that costs the same without any recording.
+The calls of an upload are those of all steps and all messages of the three queues. Lambda's polls
+of empty queues are not included, because they cost the same without recordings.
 """
 
 import json
@@ -26,29 +27,33 @@ from infra.local.aws import local_aws
 
 OPENAI_HOUR = 0.0045 * 60  # gpt-transcribe
 _API_GB, _CUTTER_GB, _CUTTER_TMP_GB, _TRANSCRIBER_GB = 1.0, 1769 / 1024, 3.5, 0.5
-# Of each part besides the answer: half a second of CPU to align the words, with the 29 % of a processor that 512 MB
-# have, its sound, and a dozen calls of AWS.
+# The transcriber's time for a part in addition to the upstream's: the alignment (0.5 s of CPU time
+# on the 0.29 vCPU of a function with 512 MB), the download, and a dozen AWS API calls.
 _TRANSCRIBER_OWN_SECONDS = 2.5
-_MINUTE_BYTES = 480_000  # of what browsers record, at 64 kbit/s
-_TIMES = 30
-_POLL_SECONDS = 0.05
-_POLLS_EVERY = 2.0
-_OF_A_POLL = Counter(GetItem=1, Query=1)
+_MINUTE_BYTES = 480_000  # one minute as recorded by browsers, at 64 kbit/s
+_REPETITIONS = 30
+_POLL_SECONDS = 0.05  # the duration of a status request
+_POLL_INTERVAL = 2.0  # seconds between status requests
+_POLL_CALLS = Counter(GetItem=1, Query=1)
 
 
 def direct() -> tuple[float, Counter[str]]:
-    """Seconds and calls of AWS that a minute in one request takes, beside the speech service: in a process of its own,
-    whose environment names the local AWS."""
-    from handler.main import lambda_handler  # only in the process whose environment is meant for it
+    """Return the seconds and the AWS API calls of a direct request with one minute of audio.
+
+    The upstream's time is not included. Must run in a process whose environment is set up for the
+    AWS emulator.
+    """
+    from handler.main import lambda_handler  # the import reads the environment
 
     seconds = 0.0
-    with aws_calls.counted() as calls:
-        for _ in range(_TIMES):
-            recorded = event(_MINUTE_BYTES)  # another one each time: the same would cost nothing
-            began = time.perf_counter()
-            assert lambda_handler(recorded, None)["statusCode"] == 200  # type: ignore[arg-type] # no context is asked for
-            seconds += (time.perf_counter() - began) / _TIMES
-    return seconds, Counter({name: times / _TIMES for name, times in calls.items()})
+    with aws_calls.count_calls() as calls:
+        for _ in range(_REPETITIONS):
+            request = event(_MINUTE_BYTES)  # new audio, because the same would not be sent again
+            started = time.perf_counter()
+            response = lambda_handler(request, None)  # type: ignore[arg-type] # it uses no context
+            seconds += (time.perf_counter() - started) / _REPETITIONS
+            assert response["statusCode"] == 200
+    return seconds, Counter({name: number / _REPETITIONS for name, number in calls.items()})
 
 
 def _direct_dollars() -> float:
@@ -57,49 +62,48 @@ def _direct_dollars() -> float:
         processes.upstream() as upstream,
         local_aws(Path(folder)) as aws,
     ):
-        told = {
+        environment = {
+            **os.environ,
             "AUTH": "open",
             "OPENAI_API_KEY": "offline",
             "OPENAI_BASE_URL": f"{upstream}/v1",
             **aws,
         }
         command = [sys.executable, "-m", "benchmarks.cost", "direct"]
-        run = subprocess.run(
-            command, env={**os.environ, **told}, stdout=subprocess.PIPE, check=True
-        )
+        run = subprocess.run(command, env=environment, stdout=subprocess.PIPE, check=True)
     seconds, calls = json.loads(run.stdout.splitlines()[-1])
-    lasting: float = seconds + turnaround.upstream_seconds(60)
-    each = aws_calls.FUNCTION + aws_calls.GATEWAY + lasting * _API_GB * aws_calls.GB_SECOND
+    duration: float = seconds + turnaround.upstream_seconds(60)
+    each = aws_calls.FUNCTION + aws_calls.GATEWAY + duration * _API_GB * aws_calls.GB_SECOND
     return 60 * (each + aws_calls.dollars(calls))
 
 
 def _upload_dollars() -> float:
-    hour = turnaround.measured(turnaround.WORDS_PER_SECOND)
-    cutter = turnaround.measured().cut * (
+    hour = turnaround.measure(turnaround.WORDS_PER_SECOND)
+    cutter = turnaround.measure().cut * (
         _CUTTER_GB * aws_calls.GB_SECOND + _CUTTER_TMP_GB * aws_calls.TMP_GB_SECOND
     )
     transcribing = sum(hour.parts) + len(hour.parts) * _TRANSCRIBER_OWN_SECONDS
     functions = cutter + transcribing * _TRANSCRIBER_GB * aws_calls.GB_SECOND
     functions += (1 + len(hour.parts)) * aws_calls.FUNCTION
-    requests = 2 + hour.seconds / _POLLS_EVERY  # the form, the polls and the transcript
+    requests = 2 + hour.seconds / _POLL_INTERVAL  # create the upload, poll, get the transcript
     api = requests * (
         aws_calls.GATEWAY + aws_calls.FUNCTION + _POLL_SECONDS * _API_GB * aws_calls.GB_SECOND
     )
-    api += requests * aws_calls.dollars(_OF_A_POLL)
-    # Each message is received once. The queues of this machine are asked every second as well.
+    api += requests * aws_calls.dollars(_POLL_CALLS)
+    # Count one receive for each message, without the local worker's polls of empty queues.
     calls = Counter(hour.calls)
     calls["ReceiveMessage"] = hour.calls["DeleteMessage"]
     return functions + api + aws_calls.dollars(calls)
 
 
 def rows() -> Iterator[Row]:
-    for way, dollars in (
-        ("in requests of a minute", _direct_dollars()),
-        ("by upload", _upload_dollars()),
+    for method, dollars in (
+        ("as requests of 1 min", _direct_dollars()),
+        ("as one upload", _upload_dollars()),
     ):
         yield Row(
-            f"AWS's own cost of 1 h, {way}",
-            "% of OpenAI's fee",
+            f"AWS cost of 1 h, {method}",
+            "% of OpenAI's price",
             dollars / OPENAI_HOUR * 100,
             3.0,
             2.0,

@@ -1,8 +1,9 @@
-"""How fast an hour and four hours are cut, in seconds of sound per CPU second, and with how much memory.
+"""Measure the speed and the peak memory of cutting recordings of one and of four hours.
 
     python -m benchmarks.cutting
 
-The floor is FFmpeg's decoder alone, which gives sound of another rate, and writes nothing.
+The speed is in seconds of audio per CPU second. The floor is FFmpeg's decoder alone, without
+resampling and without output.
 """
 
 import json
@@ -15,23 +16,26 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from benchmarks.row import Row, table
-from benchmarks.speech import encoded
+from benchmarks.speech import encode_speech
 
-LONGEST = str(12 * 3600.0)
+MAX_SECONDS = str(12 * 3600.0)
 HOURS = (1, 4)
-AIMS = {"mp3": (700, 1500), "m4a": (700, 1500), "webm": (400, 800)}
+BOUNDS_AND_GOALS = {"mp3": (700, 1500), "m4a": (700, 1500), "webm": (400, 800)}
 _DECODE = "import av, sys; [None for _ in av.open(sys.argv[1]).decode(audio=0)]"
 
 
 def peak(process: int) -> int:
-    """The largest resident size so far, in KB: what the system tells of ended children includes their parent's."""
+    """Return the peak resident set size of a running process in KB.
+
+    Do not use `resource.RUSAGE_CHILDREN`, because it includes memory of the parent.
+    """
     status = Path(f"/proc/{process}/status").read_text()
-    found = re.search(r"VmHWM:\s+(\d+)", status)
-    return int(found[1]) if found else 0
+    match = re.search(r"VmHWM:\s+(\d+)", status)
+    return int(match[1]) if match else 0
 
 
-def decoded(path: Path) -> float:
-    """CPU seconds of decoding alone."""
+def decode_cpu_seconds(path: Path) -> float:
+    """Return the CPU seconds of decoding alone."""
     before = resource.getrusage(resource.RUSAGE_CHILDREN)
     subprocess.run([sys.executable, "-c", _DECODE, str(path)], check=True)
     return _cpu_since(before)
@@ -43,7 +47,7 @@ def _cpu_since(before: resource.struct_rusage) -> float:
 
 
 def measure(path: Path) -> tuple[float, float, float]:
-    """Seconds of sound, CPU seconds, and the largest resident size in MB."""
+    """Return the seconds of audio, the CPU seconds, and the peak memory in MB of cutting a file."""
     with tempfile.TemporaryDirectory() as folder:
         before = resource.getrusage(resource.RUSAGE_CHILDREN)
         memory = 0
@@ -53,38 +57,38 @@ def measure(path: Path) -> tuple[float, float, float]:
             "handler.recordings.decoder",
             str(path),
             folder,
-            LONGEST,
+            MAX_SECONDS,
             "300",
             "12",
         ]
         with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as process:
             assert process.stdout
-            said = []
+            messages = []
             for line in process.stdout:
-                said.append(json.loads(line))
+                messages.append(json.loads(line))
                 memory = max(memory, peak(process.pid))
-    return said[-1]["done"]["seconds"], _cpu_since(before), memory / 1024
+    return messages[-1]["done"]["seconds"], _cpu_since(before), memory / 1024
 
 
 def rows() -> Iterator[Row]:
     highest = 0.0
     with tempfile.TemporaryDirectory() as folder:
         for hours in HOURS:
-            for kind, aims in AIMS.items():
-                path = encoded(kind, hours * 3600, Path(folder))
+            for kind, bound_and_goal in BOUNDS_AND_GOALS.items():
+                path = encode_speech(kind, hours * 3600, Path(folder))
                 seconds, cpu, memory = measure(path)
-                floor = decoded(path)
+                floor = decode_cpu_seconds(path)
                 highest = max(highest, memory)
                 yield Row(
                     f"cutting {hours:g} h of {kind}",
-                    "s of sound per CPU second",
+                    "audio s per CPU s",
                     seconds / cpu,
-                    *aims,
+                    *bound_and_goal,
                     floor=seconds / floor,
                     more_is_better=True,
                 )
                 path.unlink()
-    yield Row("  its peak memory", "MB", highest, 150, 150)
+    yield Row("  peak memory of cutting", "MB", highest, 150, 150)
 
 
 if __name__ == "__main__":

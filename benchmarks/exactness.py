@@ -1,6 +1,6 @@
-"""Whether joined parts equal the uncut decode, sample by sample, for recordings of an hour and of four.
+"""Check that the joined parts of a recording equal the decoded recording, sample by sample.
 
-python -m benchmarks.exactness [hours ...]
+python -m benchmarks.exactness [hours ...]        default: recordings of 1 and 4 hours
 """
 
 import hashlib
@@ -14,14 +14,14 @@ from typing import Any
 
 import av
 
-from benchmarks.speech import KINDS, encoded
+from benchmarks.speech import KINDS, encode_speech
 
-LONGEST = str(12 * 3600.0)
+MAX_SECONDS = str(12 * 3600.0)
 RATE = 16_000
 
 
 def uncut(path: Path) -> Iterator[bytes]:
-    """The whole file as 16 kHz mono, frame by frame."""
+    """Yield the decoded file as 16 bit mono PCM at 16 kHz."""
     resampler = av.AudioResampler("s16", "mono", RATE)
     with av.open(str(path), "r") as container:
         for frame in container.decode(audio=0):
@@ -30,13 +30,14 @@ def uncut(path: Path) -> Iterator[bytes]:
         yield from _pcm(resampler.resample(None))
 
 
-def joined(parts: list[dict[str, Any]]) -> Iterator[bytes]:
-    at = 0
+def join_parts(parts: list[dict[str, Any]]) -> Iterator[bytes]:
+    """Yield the PCM of all parts, in order. Asserts that there are no gaps between them."""
+    position = 0
     for part in parts:
-        assert part["start"] == at
+        assert part["start"] == position
         with av.open(part["path"], "r") as container:
             for samples in _pcm(container.decode(audio=0)):
-                at += len(samples) // 2
+                position += len(samples) // 2
                 yield samples
 
 
@@ -46,6 +47,7 @@ def _pcm(frames: Iterable[Any]) -> Iterator[bytes]:
 
 
 def fingerprint(pieces: Iterable[bytes]) -> tuple[str, float]:
+    """Return the MD5 hash and the duration in seconds of PCM at RATE."""
     digest, length = hashlib.md5(usedforsecurity=False), 0
     for piece in pieces:
         digest.update(piece)
@@ -58,27 +60,28 @@ def main() -> None:
     different = 0
     for length, kind in ((length, kind) for length in hours for kind in KINDS):
         with tempfile.TemporaryDirectory() as folder:
-            path = encoded(kind, length * 3600, Path(folder))
+            path = encode_speech(kind, length * 3600, Path(folder))
             command = [
                 sys.executable,
                 "-m",
                 "handler.recordings.decoder",
                 str(path),
                 folder,
-                LONGEST,
+                MAX_SECONDS,
                 "300",
                 "12",
             ]
             output = subprocess.run(command, stdout=subprocess.PIPE, check=True).stdout
-            parts = [
-                said["part"] for said in map(json.loads, output.splitlines()) if "part" in said
-            ]
-            (whole, seconds), (together, _) = fingerprint(uncut(path)), fingerprint(joined(parts))
-            late = max(abs(part["timeline"][0][1] - part["start"] / RATE) for part in parts)
-        different += whole != together
+            messages = [json.loads(line) for line in output.splitlines()]
+            parts = [message["part"] for message in messages if "part" in message]
+            whole, seconds = fingerprint(uncut(path))
+            joined, _ = fingerprint(join_parts(parts))
+            offset = max(abs(part["timeline"][0][1] - part["start"] / RATE) for part in parts)
+        different += whole != joined
         print(
             f"{kind:>14} {length:g} h: {seconds:.3f} s in {len(parts)} parts, md5 {whole[:8]}"
-            f" {'equals' if whole == together else 'DIFFERS FROM'} {together[:8]}, offsets within {late * 1000:.1f} ms",
+            f" {'equals' if whole == joined else 'DIFFERS FROM'} {joined[:8]},"
+            f" timeline offsets up to {offset * 1000:.1f} ms",
             flush=True,
         )
     sys.exit(different)

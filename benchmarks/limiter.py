@@ -1,48 +1,57 @@
-"""How well a limit of the upstream is used, and how often it refuses, simulated for several limits.
+"""Simulate how well the throttle uses rate limits of the upstream, and how often requests get 429.
 
-20 recordings of an hour have 12 parts each; 16 functions ask the upstream, which answers in 10
-seconds. More than all of a limit is used if the last minute is used at its beginning.
+    python -m benchmarks.limiter
 
-python -m benchmarks.limiter
+20 recordings of one hour have 12 parts each. 16 functions send the parts to the upstream, which
+responds after 10 s. The usage can exceed 100 % because the simulation may end before its last
+minute is over.
 """
 
 from collections.abc import Iterator
 from importlib import import_module
 from typing import Any
 
-queues: Any = import_module("tests.fake_queues")  # which has no types, as no test has
+queues: Any = import_module("tests.fake_queues")  # tests have no type annotations
 
-JOBS, HOUR = 20, 12
+JOBS, PARTS = 20, 12
 SECONDS = 10.0
-WARM_UP = 60.0  # seconds, after which is counted
-# name: the limiter, the recordings, and whether a refusal tells how long to wait
+WARM_UP = 60.0  # seconds at the start that are not counted
+# name: the limiter, the number of recordings, and whether 429 responses have a Retry-After header
 LIMITS: dict[str, tuple[Any, int, bool]] = {
-    "60 a minute, from minute to minute": (queues.FixedWindow(60), JOBS, True),
-    "60 a minute, 10 at once": (queues.TokenBucket(60, 10), JOBS, True),
-    "60 a minute, 10 at once, no Retry-After": (queues.TokenBucket(60, 10), JOBS, False),
-    "60 a minute, one by one": (queues.TokenBucket(60, 1), JOBS, True),
-    "20 a minute, from minute to minute": (queues.FixedWindow(20), JOBS // 2, True),
-    "1.3 a minute, one by one": (queues.TokenBucket(1.3, 1), 3, True),
-    "1.3 a minute, one by one, no Retry-After": (queues.TokenBucket(1.3, 1), 3, False),
+    "60 per minute, fixed window": (queues.FixedWindow(60), JOBS, True),
+    "60 per minute, burst of 10": (queues.TokenBucket(60, 10), JOBS, True),
+    "60 per minute, burst of 10, no Retry-After": (queues.TokenBucket(60, 10), JOBS, False),
+    "60 per minute, no burst": (queues.TokenBucket(60, 1), JOBS, True),
+    "20 per minute, fixed window": (queues.FixedWindow(20), JOBS // 2, True),
+    "1.3 per minute, no burst": (queues.TokenBucket(1.3, 1), 3, True),
+    "1.3 per minute, no burst, no Retry-After": (queues.TokenBucket(1.3, 1), 3, False),
 }
 
 
 def figures() -> Iterator[tuple[str, float, float, int]]:
-    """Yield for each limit: its name, the shares that are used and refused, and a message's most deliveries."""
+    """Yield the results for each limit.
+
+    They are its name, the used share of the limit, the share of requests that get 429, and the
+    highest number of deliveries of a message.
+    """
     with queues.aws_in_process():
-        for name, (limiter, jobs, tells) in LIMITS.items():
-            place = queues.Simulated(seconds=SECONDS, limiter=limiter, retry_after=tells)
+        for name, (limiter, jobs, has_retry_after) in LIMITS.items():
+            simulation = queues.Simulated(
+                seconds=SECONDS, limiter=limiter, retry_after=has_retry_after
+            )
             for _ in range(jobs):
-                place.cut(HOUR)
-            place.run()
-            assert len(place.completed) == jobs
-            answered, refused = place.upstream.after(WARM_UP)
-            minutes = (place.upstream.answered[-1] - place.simulation.began - WARM_UP) / 60
-            used = answered / minutes / limiter.limit
-            yield name, used, refused / (answered + refused), place.sqs.most_deliveries
+                simulation.cut(PARTS)
+            simulation.run()
+            assert len(simulation.completed) == jobs
+            accepted, rejected = simulation.upstream.after(WARM_UP)
+            last = simulation.upstream.answered[-1]
+            minutes = (last - simulation.simulation.began - WARM_UP) / 60
+            used = accepted / minutes / limiter.limit
+            rejected_share = rejected / (accepted + rejected)
+            yield name, used, rejected_share, simulation.sqs.most_deliveries
 
 
 if __name__ == "__main__":
-    print(f"{'limit':42} {'used':>6} {'refused':>8} {'most deliveries':>16}")
-    for name, used, refused, deliveries in figures():
-        print(f"{name:42} {used:6.0%} {refused:8.1%} {deliveries:16}", flush=True)
+    print(f"{'limit':42} {'used':>6} {'429':>8} {'max deliveries':>16}")
+    for name, used, rejected, deliveries in figures():
+        print(f"{name:42} {used:6.0%} {rejected:8.1%} {deliveries:16}", flush=True)

@@ -1,4 +1,4 @@
-"""How much uploads of 25 MB raise the peak memory of the app's process, one at a time and four at once.
+"""Measure by how much 25 MB uploads raise the peak memory of the app, one and four at a time.
 
 python -m benchmarks.memory
 """
@@ -19,9 +19,9 @@ RUNS = 3
 
 
 def peak(pid: int) -> int:
-    """The process's greatest resident size so far, in bytes."""
+    """Return the peak resident set size of the process in bytes."""
     status = Path(f"/proc/{pid}/status").read_text()
-    return int(re.search(r"VmHWM:\s+(\d+) kB", status)[1]) * 1024  # type: ignore[index] # Linux always says it
+    return int(re.search(r"VmHWM:\s+(\d+) kB", status)[1]) * 1024  # type: ignore[index] # Linux always has it
 
 
 def reset_peak(pid: int) -> None:
@@ -29,25 +29,27 @@ def reset_peak(pid: int) -> None:
 
 
 def wav(size: int) -> bytes:
-    return (
-        b"RIFF\xff\xff\xff\xffWAVEfmt \x10\0\0\0\x01\0\x01\0\x80>\0\0\0}\0\0\x02\0\x10\0data\xff\xff\xff\xff"
-        + bytes(size)
-    )
+    header = b"RIFF\xff\xff\xff\xffWAVEfmt \x10\0\0\0\x01\0\x01\0"
+    header += b"\x80>\0\0\0}\0\0\x02\0\x10\0data\xff\xff\xff\xff"
+    return header + bytes(size)
 
 
 def send(address: str, content: bytes) -> None:
     httpx2.post(f"{address}/api/transcribe", files={"file": content}, timeout=60).raise_for_status()
 
 
-def rise(pid: int, address: str, at_once: int) -> float:
-    """By how much of its size each of so many uploads raises the peak: the median of RUNS."""
+def peak_rise(pid: int, address: str, simultaneous: int) -> float:
+    """Return by how much each of the simultaneous uploads raises the peak memory.
+
+    The result is relative to the size of an upload, and the median of RUNS.
+    """
     content, rises = wav(UPLOAD_BYTES), []
-    with ThreadPoolExecutor(at_once) as senders:
+    with ThreadPoolExecutor(simultaneous) as senders:
         for _ in range(RUNS):
             reset_peak(pid)
             before = peak(pid)
-            list(senders.map(send, [address] * at_once, [content] * at_once))
-            rises.append((peak(pid) - before) / UPLOAD_BYTES / at_once)
+            list(senders.map(send, [address] * simultaneous, [content] * simultaneous))
+            rises.append((peak(pid) - before) / UPLOAD_BYTES / simultaneous)
     return statistics.median(rises)
 
 
@@ -55,14 +57,15 @@ def rows() -> Iterator[Row]:
     rises: dict[tuple[str, int], float] = {}
     with processes.upstream() as upstream:
         for module in ("benchmarks.naive", "handler.main"):
-            for at_once in (1, 4):
+            for simultaneous in (1, 4):
                 with processes.app(upstream, module) as (pid, address):
-                    send(address, wav(100_000))  # what the first call imports
-                    rises[module, at_once] = rise(pid, address, at_once)
-    for at_once, how in ((1, "one at a time"), (4, "four at once")):
-        steno, naive = rises["handler.main", at_once], rises["benchmarks.naive", at_once]
+                    send(address, wav(100_000))  # the first request imports modules
+                    rises[module, simultaneous] = peak_rise(pid, address, simultaneous)
+    for simultaneous, how in ((1, "one at a time"), (4, "four at a time")):
+        steno = rises["handler.main", simultaneous]
+        naive = rises["benchmarks.naive", simultaneous]
         yield Row(
-            f"memory for an upload of 25 MB, {how}", "of its size", steno, 0.1, 0.07, naive, 0.0
+            f"memory for a 25 MB upload, {how}", "ratio to file size", steno, 0.1, 0.07, naive, 0.0
         )
 
 

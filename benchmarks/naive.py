@@ -1,4 +1,4 @@
-"""The app that a good tutorial gives, for Steno to be measured against."""
+"""The tutorial app: the baseline of the benchmarks, written as in a good tutorial."""
 
 import json
 import os
@@ -44,14 +44,14 @@ async def transcribe(file: UploadFile) -> dict[str, str]:
     os.write(handle, content)
     os.close(handle)
     try:
-        return {"transcript": await run_in_threadpool(_heard, path)}
+        return {"transcript": await run_in_threadpool(_transcribe, path)}
     except Exception as error:
         raise HTTPException(500, json.dumps(str(error))) from error
     finally:
         os.remove(path)  # noqa: PTH107 - as tutorials do
 
 
-def _heard(path: str) -> str:
+def _transcribe(path: str) -> str:
     with open(path, "rb") as recording:  # noqa: PTH123 - as tutorials do
         return client.audio.transcriptions.create(model="gpt-transcribe", file=recording).text
 

@@ -1,11 +1,12 @@
-"""What hundreds and thousands of recordings of an hour in an hour need, and what they cost: a simulation of the queues.
+"""Simulate how Steno handles thousands of one-hour recordings per hour, and what they cost.
 
-    python -m benchmarks.scale        the table of docs/scaling.md
+    python -m benchmarks.scale        print the table in docs/scaling.md
 
-`benchmarks.scale_run` compares it with a run of the real steps.
+`benchmarks.scale_run` compares the simulation with a real run.
 
-The cutter and the transcriber are servers of a queue each, served in order. A part is sent in its turn if the upstream
-has a limit, and its function waits meanwhile. An upstream answers after 2 s and a fiftieth of the length.
+The model: cutters and transcribers take work from one queue each, first in, first out. If the
+upstream has a rate limit, a transcriber waits until it may send its request. The upstream responds
+after 2 s plus 2 % of the length of the part.
 """
 
 import heapq
@@ -14,116 +15,121 @@ from dataclasses import dataclass
 
 from benchmarks import aws_calls
 
-PARTS = 12  # of an hour
-_HOURS = 2  # that recordings arrive in the simulation
+PARTS = 12  # the number of parts of a one-hour recording
+_HOURS = 2  # the time in which recordings arrive
 _CUTTER_GB, _CUTTER_TMP_GB, _TRANSCRIBER_GB = 1769 / 1024, 3.5, 0.5
-_OTHER_DOLLARS = 0.0005  # of an hour of sound: `benchmarks.cost`, without the functions of jobs
-_POLLS_EVERY = 2.0  # of a job that is younger than half a minute (handler/web/responses.py)
-# Without a request of the account's owner. https://docs.aws.amazon.com/lambda/latest/dg/gettingstarted-limits.html
-LAMBDA_AT_ONCE = 1000
-# Of the stage (-c throttle), in a second.
+_OTHER_DOLLARS = 0.0005  # for an hour of audio, without job functions (`benchmarks.cost`)
+_POLL_INTERVAL = 2.0  # seconds, in the first half minute of a job (handler/web/responses.py)
+# The default quota of concurrent invocations of an account.
+# https://docs.aws.amazon.com/lambda/latest/dg/gettingstarted-limits.html
+LAMBDA_CONCURRENCY = 1000
+# The default of -c throttle, in requests per second.
 THROTTLE = 50
-# Changes of one item in a second, of which the budget of a day has two for each job.
+# Writes of one DynamoDB item per second. A job writes the item of the daily budget twice.
 # https://docs.aws.amazon.com/amazondynamodb/latest/developerguide/bp-partition-key-design.html
 ITEM_WRITES = 1000
 
 
 @dataclass(frozen=True)
 class System:
-    """A deployment. `concurrency` is the number of parts at once; the upstream may limit the requests in a minute.
+    """A deployment to simulate.
 
-    `cut_seconds` is how long the cutter has a recording, `own_seconds` what the transcriber needs for a part besides
-    the upstream's `upstream_seconds`.
+    `concurrency` is the number of parts that are transcribed at the same time. `cut_seconds` is the
+    time of the cutter for a recording. `upstream_seconds` is the upstream's time for a part, and
+    `own_seconds` the additional time of the transcriber.
     """
 
     concurrency: int
-    requests_a_minute: float | None = None
+    requests_per_minute: float | None = None
     cut_seconds: float = 8.0
     own_seconds: float = 2.5
     upstream_seconds: float = 8.0
 
     @property
     def cutters(self) -> int:
-        """As infra/stack.py has it."""
+        """Return the number of cutters, as in infra/stack.py."""
         return max(2, self.concurrency // 4)
 
 
 @dataclass(frozen=True)
 class Outcome:
-    """`parts_an_hour` while recordings arrive and until the last is done; `age` is the longest wait of a part in
-    its queue, `turnaround` the longest time from a recording's arrival to its last part, in seconds. `dollars` are
-    those of AWS for an hour of sound."""
+    """The result of a simulation or a run, with times in seconds.
 
-    parts_an_hour: float
-    age: float
+    `parts_per_hour` is the throughput until the last part is done. `max_wait` is the longest time
+    of a part in its queue. `turnaround` is the longest time from the arrival of a recording to the
+    end of its last part. `dollars` is the AWS cost for an hour of audio.
+    """
+
+    parts_per_hour: float
+    max_wait: float
     turnaround: float
     dollars: float
 
 
-def simulated(system: System, arrivals: list[float]) -> Outcome:
-    """Send recordings of an hour, which arrive at these seconds, through the queues."""
-    cutters, free = [0.0] * system.cutters, [0.0] * system.concurrency
-    ready: list[tuple[float, int]] = []  # when a part of a recording gets into its queue
+def simulate(system: System, arrivals: list[float]) -> Outcome:
+    """Simulate one-hour recordings that arrive at the times `arrivals`, in seconds."""
+    cutters, transcribers = [0.0] * system.cutters, [0.0] * system.concurrency
+    # For each part: when it gets into its queue, and the number of its recording.
+    ready: list[tuple[float, int]] = []
     for number, arrival in enumerate(arrivals):
-        begun = max(arrival, heapq.heappop(cutters))
-        heapq.heappush(cutters, begun + system.cut_seconds)
+        start = max(arrival, heapq.heappop(cutters))
+        heapq.heappush(cutters, start + system.cut_seconds)
         ready += [
-            (begun + system.cut_seconds * (part + 1) / PARTS, number) for part in range(PARTS)
+            (start + system.cut_seconds * (part + 1) / PARTS, number) for part in range(PARTS)
         ]
-    gap = 60 / system.requests_a_minute if system.requests_a_minute else 0.0
-    turn = age = worked = 0.0
+    interval = 60 / system.requests_per_minute if system.requests_per_minute else 0.0
+    request_time = max_wait = worked = 0.0
     done = [0.0] * len(arrivals)
     for when, number in sorted(ready):
-        begun = max(when, heapq.heappop(free))
-        turn = max(begun, turn + gap)
-        ended = turn + system.upstream_seconds + system.own_seconds
-        heapq.heappush(free, ended)
-        age = max(age, begun - when)
-        worked += ended - begun
-        done[number] = max(done[number], ended)
+        start = max(when, heapq.heappop(transcribers))
+        request_time = max(start, request_time + interval)
+        end = request_time + system.upstream_seconds + system.own_seconds
+        heapq.heappush(transcribers, end)
+        max_wait = max(max_wait, start - when)
+        worked += end - start
+        done[number] = max(done[number], end)
     functions = worked * _TRANSCRIBER_GB * aws_calls.GB_SECOND / len(arrivals)
     cutter = _CUTTER_GB * aws_calls.GB_SECOND + _CUTTER_TMP_GB * aws_calls.TMP_GB_SECOND
     return Outcome(
         PARTS * len(arrivals) / (max(done) - arrivals[0]) * 3600,
-        age,
+        max_wait,
         max(end - arrival for end, arrival in zip(done, arrivals, strict=True)),
         functions + system.cut_seconds * cutter + _OTHER_DOLLARS,
     )
 
 
-def shares(system: System, jobs_an_hour: int) -> dict[str, float]:
-    """Return how much of each limit is used while no queue grows, by its name. Above 1, one does."""
+def limit_usage(system: System, jobs_per_hour: int) -> dict[str, float]:
+    """Return the usage of each limit by its name. Above 1, a queue grows."""
     turnaround = system.cut_seconds + system.upstream_seconds + system.own_seconds
-    jobs = jobs_an_hour / 3600
-    at_work = jobs * (PARTS * (system.upstream_seconds + system.own_seconds) + system.cut_seconds)
-    limit = system.requests_a_minute
+    jobs = jobs_per_hour / 3600
+    transcribing = jobs * PARTS * (system.upstream_seconds + system.own_seconds)
+    cutting = jobs * system.cut_seconds
+    limit = system.requests_per_minute
     return {
-        "transcribers (`concurrency`)": jobs
-        * PARTS
-        * (system.upstream_seconds + system.own_seconds)
-        / system.concurrency,
-        "cutters (`concurrency` / 4)": jobs * system.cut_seconds / system.cutters,
-        "the upstream's limit": jobs * PARTS * 60 / limit if limit else 0.0,
-        "Lambda's quota": at_work / LAMBDA_AT_ONCE,
-        "polls at the gateway (`throttle`)": jobs * turnaround / _POLLS_EVERY / THROTTLE,
-        "writes on the budget's item": 2 * jobs / ITEM_WRITES,
+        "transcribers (`concurrency`)": transcribing / system.concurrency,
+        "cutters (`concurrency` / 4)": cutting / system.cutters,
+        "upstream rate limit": jobs * PARTS * 60 / limit if limit else 0.0,
+        "Lambda quota": (transcribing + cutting) / LAMBDA_CONCURRENCY,
+        "status polls (`throttle`)": jobs * turnaround / _POLL_INTERVAL / THROTTLE,
+        "writes of the budget item": 2 * jobs / ITEM_WRITES,
     }
 
 
-def _evenly(jobs_an_hour: int) -> list[float]:
-    return [number * 3600 / jobs_an_hour for number in range(_HOURS * jobs_an_hour)]
+def _even_arrivals(jobs_per_hour: int) -> list[float]:
+    return [number * 3600 / jobs_per_hour for number in range(_HOURS * jobs_per_hour)]
 
 
 def table() -> Iterator[str]:
+    """Yield the lines of the table in docs/scaling.md."""
     heads = (
-        "jobs an hour",
+        "jobs per hour",
         "`concurrency`",
         "upstream",
-        "parts done an hour",
+        "parts per hour",
         "longest wait",
         "longest job",
         "$",
-        "fullest",
+        "most used limit",
     )
     yield f"| {' | '.join(heads)} |"
     yield f"|{' --- |' * len(heads)}"
@@ -137,11 +143,13 @@ def table() -> Iterator[str]:
         (10_000, 400, 3_000),
     ):
         system = System(concurrency, limit)
-        made = simulated(system, _evenly(jobs))
-        name, share = max(shares(system, jobs).items(), key=lambda item: item[1])
+        outcome = simulate(system, _even_arrivals(jobs))
+        name, share = max(limit_usage(system, jobs).items(), key=lambda item: item[1])
+        upstream = f"{limit:,} per minute" if limit else "no limit"
         yield (
-            f"| {jobs:,} | {concurrency} | {f'{limit:,} a minute' if limit else 'no limit'} | {made.parts_an_hour:,.0f}"
-            f" | {_time(made.age)} | {_time(made.turnaround)} | {made.dollars:.4f} | {name}: {share:.0%} |"
+            f"| {jobs:,} | {concurrency} | {upstream} | {outcome.parts_per_hour:,.0f}"
+            f" | {_time(outcome.max_wait)} | {_time(outcome.turnaround)}"
+            f" | {outcome.dollars:.4f} | {name}: {share:.0%} |"
         )
 
 

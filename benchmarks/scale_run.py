@@ -1,9 +1,10 @@
-"""Compare the simulation with a real run: 200 hours of sound through the queues and steps on the local AWS.
+"""Compare the simulation with a real run of 200 hours of audio on the local AWS emulator.
 
-    python -m benchmarks.scale_run        takes about a quarter of an hour
+    python -m benchmarks.scale_run        takes about 15 minutes
 
-Nothing is decoded: the parts are a few bytes each, and their jobs are written as the cutter leaves them. The time that
-a part takes besides the upstream is measured before, with a few recordings.
+The run uses the real queues and the real transcription step. Parts have a few bytes of content, and
+their jobs are written directly, without the cutter. The additional time of the transcriber for a
+part is measured before, with a few recordings.
 """
 
 import logging
@@ -17,7 +18,7 @@ from uuid import uuid4
 
 import httpx2
 
-from benchmarks.scale import PARTS, Outcome, System, simulated
+from benchmarks.scale import PARTS, Outcome, System, simulate
 from handler.aws.clients import WORKER_LIMITS
 from handler.jobs.job import Job
 from handler.jobs.parts import PartMessage
@@ -26,30 +27,30 @@ from handler.recordings.speech_activity import SAMPLE_RATE
 from handler.services import build_services
 from handler.settings import read_settings
 from infra.local.aws import local_aws
-from infra.local.worker import working
+from infra.local.worker import local_worker
 
 _RECORDINGS, _FEW = 200, 8
 _CONCURRENCY = 16
-_UPSTREAM_SECONDS = 4.0  # long enough that this machine is not what limits
+_UPSTREAM_SECONDS = 4.0  # long enough that the CPU of this machine is not the limit
 _PART_SECONDS = 300
-_LOOK_SECONDS = 1.0
-_HEAD = b"fLaC"
+_POLL_SECONDS = 1.0
+_MAGIC = b"fLaC"
 
 
-class _Service(httpx2.MockTransport):
-    """Answers after a while, and keeps when each part was asked about."""
+class _FakeUpstream(httpx2.MockTransport):
+    """Responds after _UPSTREAM_SECONDS, and records when the request for each part started."""
 
     def __init__(self) -> None:
-        super().__init__(self._answer)
-        self.begun: dict[bytes, float] = {}
-        self.last = 0.0
+        super().__init__(self._respond)
+        self.started: dict[bytes, float] = {}
+        self.last_end = 0.0
 
-    def _answer(self, request: httpx2.Request) -> httpx2.Response:
+    def _respond(self, request: httpx2.Request) -> httpx2.Response:
         body = request.read()
-        where = body.index(_HEAD) + len(_HEAD)
-        self.begun[body[where : where + 16]] = time.monotonic()
+        start = body.index(_MAGIC) + len(_MAGIC)
+        self.started[body[start : start + 16]] = time.monotonic()
         time.sleep(_UPSTREAM_SECONDS)
-        self.last = time.monotonic()
+        self.last_end = time.monotonic()
         return httpx2.Response(
             200, json={"text": "Ever tried.", "usage": {"type": "duration", "seconds": 300}}
         )
@@ -58,53 +59,58 @@ class _Service(httpx2.MockTransport):
 @dataclass
 class _Run:
     arrivals: list[float]
-    age: float
-    seconds: float  # from the first arrival to the last answer
+    max_wait: float
+    seconds: float  # from the first arrival to the last response
 
 
-def beside() -> Iterator[str]:
-    """Yield lines that compare a run with its simulation."""
+def comparison() -> Iterator[str]:
+    """Yield the lines of a table that compares a real run with its simulation."""
     logging.getLogger("steno").setLevel(logging.ERROR)
     few = _run(_FEW)
     own = few.seconds * _CONCURRENCY / (_FEW * PARTS) - _UPSTREAM_SECONDS
-    yield f"A part takes {own:.2f} s besides the upstream's {_UPSTREAM_SECONDS:.0f} s."
+    yield f"A part takes {_UPSTREAM_SECONDS:.0f} s at the upstream and {own:.2f} s in addition."
     run = _run(_RECORDINGS)
     system = System(
         _CONCURRENCY, cut_seconds=0.0, own_seconds=own, upstream_seconds=_UPSTREAM_SECONDS
     )
-    told = simulated(system, run.arrivals)
+    predicted = simulate(system, run.arrivals)
     parts = len(run.arrivals) * PARTS
-    real = Outcome(parts / run.seconds * 3600, run.age, 0.0, 0.0)
+    real = Outcome(parts / run.seconds * 3600, run.max_wait, 0.0, 0.0)
     yield "                                        real  simulated"
-    yield f"parts an hour                      {real.parts_an_hour:9,.0f}  {told.parts_an_hour:9,.0f}"
-    yield f"longest wait of a part, seconds    {real.age:9,.0f}  {told.age:9,.0f}"
+    for name, actual, expected in (
+        ("parts per hour", real.parts_per_hour, predicted.parts_per_hour),
+        ("longest wait of a part, seconds", real.max_wait, predicted.max_wait),
+    ):
+        yield f"{name:35}{actual:9,.0f}  {expected:9,.0f}"
 
 
 def _run(recordings: int) -> _Run:
     with tempfile.TemporaryDirectory() as folder, local_aws(Path(folder) / "aws") as environment:
         os.environ |= {**environment, "OPENAI_API_KEY": "offline"}
-        service, settings = _Service(), read_settings()
+        upstream, settings = _FakeUpstream(), read_settings()
         jobs = Jobs(settings, limits=WORKER_LIMITS)
         sent: dict[bytes, float] = {}
-        with working(build_services(settings, transport=service, jobs=jobs)) as threads:
-            arrivals, made = [], []
+        with local_worker(build_services(settings, transport=upstream, jobs=jobs)) as threads:
+            arrivals, created = [], []
             for _ in range(recordings):
                 arrivals.append(time.monotonic())
-                made.append(_cut(jobs, sent))
-            while not all(jobs.get(job.id).finished for job in made):
-                time.sleep(_LOOK_SECONDS)
+                created.append(_create_job(jobs, sent))
+            while not all(jobs.get(job.id).finished for job in created):
+                time.sleep(_POLL_SECONDS)
         for thread in threads:
             thread.join()
-    assert service.begun.keys() == sent.keys(), "Each part is asked about."
+    assert upstream.started.keys() == sent.keys(), "Each part is sent to the upstream."
     first = arrivals[0]
-    age = max(service.begun[name] - when for name, when in sent.items())
-    return _Run([when - first for when in arrivals], age, service.last - first)
+    max_wait = max(upstream.started[name] - when for name, when in sent.items())
+    return _Run([when - first for when in arrivals], max_wait, upstream.last_end - first)
 
 
-def _cut(jobs: Jobs, sent: dict[bytes, float]) -> Job:
-    """Write a job and send its parts, as the cutter does; note when each was sent."""
+def _create_job(jobs: Jobs, sent: dict[bytes, float]) -> Job:
+    """Create a job and send its parts, as the cutter does. Record in `sent` when each was sent."""
     job, _ = jobs.create("hour.m4a", "audio/mp4", 1, {})
-    job = jobs.progress.start_generation(jobs.progress.begin(job.key), "generation", uuid4().hex)
+    job = jobs.progress.start_generation(
+        jobs.progress.begin_attempt(job.key), "generation", uuid4().hex
+    )
     job = jobs.progress.set_total(job, PARTS, PARTS * _PART_SECONDS)
     for number in range(PARTS):
         part = PartMessage(
@@ -118,7 +124,7 @@ def _cut(jobs: Jobs, sent: dict[bytes, float]) -> Job:
         )
         name = uuid4().bytes
         with tempfile.TemporaryFile() as file:
-            file.write(_HEAD + name)
+            file.write(_MAGIC + name)
             file.seek(0)
             jobs.objects.put(part.key, file, "audio/flac")
         sent[name] = time.monotonic()
@@ -127,5 +133,5 @@ def _cut(jobs: Jobs, sent: dict[bytes, float]) -> Job:
 
 
 if __name__ == "__main__":
-    for line in beside():
+    for line in comparison():
         print(line, flush=True)

@@ -1,4 +1,4 @@
-"""Long recordings to measure with: the offline engine's own, one after another, with varied gaps."""
+"""Create long recordings from the samples of the offline engine, with gaps of different lengths."""
 
 import io
 import random
@@ -14,12 +14,16 @@ from moonshine_voice.utils import get_assets_path
 
 SOURCES = ("two_cities.wav", "beckett.wav", "endgame_nagg_nell.wav")
 _RATE = 48_000
-_PIECE_SECONDS = 600  # encoded once and repeated; a whole number of every codec's frames
+_PIECE_SECONDS = 600  # encoded once and repeated; a multiple of the frame length of each codec
 
 
 @dataclass(frozen=True)
 class Kind:
-    """How a recording is made; a `live` one is written as recorders do, without going back to tell its length."""
+    """A kind of recording.
+
+    A `live` recording is written like a stream of a recorder, without a length in its header. One
+    with `pictures` has a video track.
+    """
 
     muxer: str
     codec: str
@@ -46,29 +50,32 @@ KINDS = {
 }
 
 
-def encoded(name: str, seconds: float, folder: Path, piece_seconds: int = _PIECE_SECONDS) -> Path:
-    """About `seconds` of speech, in pieces that repeat, as a file of the kind that KINDS calls `name`."""
+def encode_speech(
+    name: str, seconds: float, folder: Path, piece_seconds: int = _PIECE_SECONDS
+) -> Path:
+    """Write a recording with about `seconds` of speech, and return its path in `folder`.
+
+    `name` is a kind in KINDS. The recording repeats a piece of `piece_seconds`.
+    """
     kind = KINDS[name]
     path = folder / f"{seconds:.0f} {name}"
     with (
         path.open("wb") as file,
-        av.open(_Live(file) if kind.live else file, "w", kind.muxer, kind.options) as output,
+        av.open(
+            _UnseekableFile(file) if kind.live else file, "w", kind.muxer, kind.options
+        ) as output,
     ):
-        sound = _sound(output, kind)
+        audio = _add_audio_stream(output, kind)
         pictures: Any = output.add_stream("mpeg4", rate=1) if kind.pictures else None
         last = -_RATE
         for piece in range(max(round(seconds / piece_seconds), 1)):
             for time, duration, content in _packets(kind, piece_seconds):
                 packet = av.Packet(content)
-                packet.stream, packet.time_base, packet.duration = (
-                    sound,
-                    Fraction(1, _RATE),
-                    duration,
-                )
+                packet.stream, packet.duration = audio, duration
+                packet.time_base = Fraction(1, _RATE)
                 packet.pts = packet.dts = time + piece * piece_seconds * _RATE
-                if (
-                    packet.pts > last
-                ):  # what an encoder sends ahead of the first sound is there once
+                # Skip the encoder's priming packets in all pieces except the first.
+                if packet.pts > last:
                     output.mux(packet)
                     last = packet.pts
             for second in range(piece_seconds if pictures else 0):
@@ -80,8 +87,8 @@ def encoded(name: str, seconds: float, folder: Path, piece_seconds: int = _PIECE
     return path
 
 
-class _Live(io.RawIOBase):
-    """A file that cannot be gone back in."""
+class _UnseekableFile(io.RawIOBase):
+    """A file without seeking."""
 
     def __init__(self, file: BinaryIO) -> None:
         self._file = file
@@ -93,7 +100,7 @@ class _Live(io.RawIOBase):
         return self._file.write(content)
 
 
-def _sound(output: Any, kind: Kind) -> Any:
+def _add_audio_stream(output: Any, kind: Kind) -> Any:
     stream = output.add_stream(kind.codec, rate=_RATE, layout="mono")
     stream.bit_rate = 48_000
     return stream
@@ -101,14 +108,14 @@ def _sound(output: Any, kind: Kind) -> Any:
 
 @cache
 def _packets(kind: Kind, seconds: int) -> list[tuple[int, int, bytes]]:
-    """The packets of one piece: when each begins and how long it lasts, in samples, and its bytes."""
+    """Return the packets of a piece: start and duration in samples, and the content."""
     with av.open(io.BytesIO(), "w", kind.muxer, kind.options) as output:
-        stream = _sound(output, kind)
+        stream = _add_audio_stream(output, kind)
         output.start_encoding()
         size = stream.codec_context.frame_size or 1024
         resampler = av.AudioResampler(stream.format, "mono", _RATE, frame_size=size)
         packets = []
-        for number, second in enumerate(_spoken(seconds)):
+        for number, second in enumerate(_pcm_seconds(seconds)):
             frame = av.AudioFrame("s16", "mono", _RATE)
             frame.sample_rate, frame.pts = _RATE, number * _RATE
             frame.planes[0].update(second)
@@ -120,26 +127,26 @@ def _packets(kind: Kind, seconds: int) -> list[tuple[int, int, bytes]]:
         return [(packet.pts, packet.duration or size, bytes(packet)) for packet in packets]
 
 
-def order(seconds: float) -> Iterator[tuple[str, float]]:
-    """The engine's recordings that make up so many seconds, each with the seconds of silence behind it."""
-    chance = random.Random(1)  # noqa: S311 - the same recording every time, no secret
+def speech_sequence(seconds: float) -> Iterator[tuple[str, float]]:
+    """Yield names of samples for `seconds` of speech, each with the seconds of silence after it."""
+    generator = random.Random(1)  # noqa: S311 - not for secrets; the sequence is always the same
     lengths = {name: len(_pcm(name)) / 2 / _RATE for name in SOURCES}
     while seconds > 0:
-        name, gap = chance.choice(SOURCES), chance.uniform(0.2, 2.5)
+        name, gap = generator.choice(SOURCES), generator.uniform(0.2, 2.5)
         yield name, gap
         seconds -= lengths[name] + gap
 
 
-def _spoken(seconds: float) -> Iterator[bytes]:
-    """16 bit mono PCM of 48 kHz, a second at a time."""
-    held = bytearray()
-    pieces = order(seconds)
+def _pcm_seconds(seconds: float) -> Iterator[bytes]:
+    """Yield speech as 16 bit mono PCM at 48 kHz, one second at a time."""
+    buffer = bytearray()
+    pieces = speech_sequence(seconds)
     for _ in range(round(seconds)):
-        while len(held) < _RATE * 2:
+        while len(buffer) < _RATE * 2:
             name, gap = next(pieces, (SOURCES[0], 0.0))
-            held += _pcm(name) + bytes(2 * round(_RATE * gap))
-        yield bytes(held[: _RATE * 2])
-        del held[: _RATE * 2]
+            buffer += _pcm(name) + bytes(2 * round(_RATE * gap))
+        yield bytes(buffer[: _RATE * 2])
+        del buffer[: _RATE * 2]
 
 
 @cache

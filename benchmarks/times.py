@@ -1,9 +1,10 @@
-"""How exactly subtitles begin when their words do, and what shorter parts cost in words.
+"""Measure the accuracy of cue start times, and the word error rate, for different part lengths.
 
-The truth is the offline engine's own: the times of its lines, and what it hears in a recording alone. The subtitles
-are made of its text without times, on the engine's recordings and a mix of them, at three speeds.
+    python -m benchmarks.times [part seconds ...]        default: 20 30 60 120 300
 
-python -m benchmarks.times [seconds a part ...]     (20, 30, 60, 120 and 300; ten minutes)
+The offline engine provides the reference: the times of its lines, and its transcripts of uncut
+samples. Steno aligns the engine's plain text with the audio. The recordings are the engine's
+samples and a mix of them, at three speeds. The default part lengths take ten minutes.
 """
 
 import json
@@ -23,13 +24,13 @@ import av
 import jiwer
 from moonshine_voice.utils import get_assets_path
 
-from benchmarks.speech import SOURCES, order
-from benchmarks.words import errors, normal
+from benchmarks.speech import SOURCES, speech_sequence
+from benchmarks.words import error_positions, normalize
 from handler.recordings.speech_activity import SpeechInterval
 from handler.transcripts.alignment import align
 from handler.transcripts.subtitles import Cue, cues
 from handler.transcripts.transcript import Segment
-from infra.local.engine import Heard, Line, Recognizer
+from infra.local.engine import Line, Recognizer, Transcription
 
 RATE = 16_000
 MIX = "mix"
@@ -39,47 +40,56 @@ SPEEDS = (0.8, 1.0, 1.25)
 
 @dataclass(frozen=True)
 class Figures:
-    """Of one recording at one speed, in parts of one length."""
+    """The results for one recording at one speed and one part length. Times are in seconds."""
 
-    late: list[float]  # seconds, of the cues that begin as a line does
-    anywhere: list[float]  # of all cues; inside a line, its words are taken to be spread evenly
+    line_starts: list[float]  # start errors of cues that begin with a line of the engine
+    all_starts: list[float]  # start errors of all cues
     uncut_errors: int
     cut_errors: int
     words: int
 
 
-def lateness(shown: Sequence[Cue], lines: Sequence[Line]) -> tuple[list[float], list[float]]:
-    """By how many seconds the cues begin too early or too late: those that begin as a line does, and all."""
-    said = [word for line in lines for word in normal(line.text)]
-    true = [time for line in lines for time in _spread(line)]
-    firsts = {time for line in lines for time in list(_spread(line))[:1]}
-    read: list[str] = []
-    begins: dict[int, float] = {}
-    for cue in shown:
-        begins[len(read)] = cue.start / 1000
-        read += normal(" ".join(cue.lines))
-    late, anywhere = [], []
-    for chunk in jiwer.process_words(" ".join(said), " ".join(read)).alignments[0]:
+def cue_start_errors(
+    subtitles: Sequence[Cue], lines: Sequence[Line]
+) -> tuple[list[float], list[float]]:
+    """Return the absolute start errors in seconds of the cues at line starts, and of all cues.
+
+    `lines` are the engine's lines. The words inside a line are assumed to be evenly spread.
+    """
+    line_words = [word for line in lines for word in normalize(line.text)]
+    word_times = [time for line in lines for time in _word_times(line)]
+    line_times = {time for line in lines for time in list(_word_times(line))[:1]}
+    cue_words: list[str] = []
+    cue_times: dict[int, float] = {}  # by the number of the first word
+    for cue in subtitles:
+        cue_times[len(cue_words)] = cue.start / 1000
+        cue_words += normalize(" ".join(cue.lines))
+    line_starts, all_starts = [], []
+    for chunk in jiwer.process_words(" ".join(line_words), " ".join(cue_words)).alignments[0]:
         if chunk.type in ("equal", "substitute"):
             for offset in range(chunk.ref_end_idx - chunk.ref_start_idx):
-                time, at = true[chunk.ref_start_idx + offset], chunk.hyp_start_idx + offset
-                if at in begins:
-                    anywhere.append(abs(begins[at] - time))
-                    late += [abs(begins[at] - time)] if time in firsts else []
-    return late, anywhere
+                time = word_times[chunk.ref_start_idx + offset]
+                number = chunk.hyp_start_idx + offset
+                if number in cue_times:
+                    error = abs(cue_times[number] - time)
+                    all_starts.append(error)
+                    if time in line_times:
+                        line_starts.append(error)
+    return line_starts, all_starts
 
 
-def _spread(line: Line) -> Iterator[float]:
-    words = normal(line.text)
+def _word_times(line: Line) -> Iterator[float]:
+    """Yield the start of each word, if the words are evenly spread by their letters."""
+    words = normalize(line.text)
     letters = max(sum(map(len, words)), 1)
-    at = 0
+    position = 0
     for word in words:
-        yield line.start + (line.end - line.start) * at / letters
-        at += len(word)
+        yield line.start + (line.end - line.start) * position / letters
+        position += len(word)
 
 
 def samples(name: str, speed: float) -> bytes:
-    """16 bit mono at 16 kHz, faster or slower at the same pitch."""
+    """Return a sample as 16 bit mono PCM at 16 kHz, at another speed with the same pitch."""
     resampler = av.AudioResampler("s16", "mono", RATE)
     graph = av.filter.Graph()
     source = graph.add_abuffer(sample_rate=RATE, format="s16", layout="mono")
@@ -87,17 +97,17 @@ def samples(name: str, speed: float) -> bytes:
     source.link_to(tempo)
     tempo.link_to(sink)
     graph.configure()
-    pieces: list[bytes] = []
+    chunks: list[bytes] = []
     with av.open(str(get_assets_path() / name), "r") as container:
         for frame in [*container.decode(audio=0), None]:
-            for piece in resampler.resample(frame):
-                graph.push(piece)
-                pieces += _pulled(graph)
+            for resampled in resampler.resample(frame):
+                graph.push(resampled)
+                chunks += _pull_all(graph)
     graph.push(None)
-    return b"".join([*pieces, *_pulled(graph)])
+    return b"".join([*chunks, *_pull_all(graph)])
 
 
-def _pulled(graph: Any) -> Iterator[bytes]:
+def _pull_all(graph: Any) -> Iterator[bytes]:
     while True:
         try:
             frame = graph.pull()
@@ -107,8 +117,8 @@ def _pulled(graph: Any) -> Iterator[bytes]:
 
 
 def recording(name: str, speed: float) -> bytes:
-    """One of the engine's recordings, or the mix of them all with varied gaps, as WAV."""
-    names = order(MIX_SECONDS) if name == MIX else [(name, 0.0)]
+    """Return a sample, or a mix of all samples with gaps of different lengths, as a WAV file."""
+    names = speech_sequence(MIX_SECONDS) if name == MIX else [(name, 0.0)]
     pcm = b"".join(samples(source, speed) + bytes(2 * round(gap * RATE)) for source, gap in names)
     target = BytesIO()
     with wave.open(target, "wb") as file:
@@ -119,8 +129,8 @@ def recording(name: str, speed: float) -> bytes:
     return target.getvalue()
 
 
-def subtitled(content: bytes, part_seconds: float, engine: Recognizer) -> tuple[list[Cue], str]:
-    """The cues of a recording that is heard in parts, and its text."""
+def subtitle(content: bytes, part_seconds: float, engine: Recognizer) -> tuple[list[Cue], str]:
+    """Return the cues and the text of a recording that is transcribed in parts."""
     segments: list[Segment] = []
     texts = []
     with tempfile.TemporaryDirectory() as folder:
@@ -138,63 +148,68 @@ def subtitled(content: bytes, part_seconds: float, engine: Recognizer) -> tuple[
             str(search),
         ]
         output = subprocess.run(command, stdout=subprocess.PIPE, check=True).stdout
-        for part in (
-            said["part"] for said in map(json.loads, output.splitlines()) if "part" in said
-        ):
-            text = engine.hear(Path(part["path"]).read_bytes(), "flac").text
+        messages = [json.loads(line) for line in output.splitlines()]
+        for part in (message["part"] for message in messages if "part" in message):
+            text = engine.transcribe(Path(part["path"]).read_bytes(), "flac").text
             start = part["start"] / RATE
-            laid = align(text, [SpeechInterval(*interval) for interval in part["speech"]])
+            aligned = align(text, [SpeechInterval(*interval) for interval in part["speech"]])
             segments += [
                 replace(segment, start=segment.start + start, end=segment.end + start)
-                for segment in laid
+                for segment in aligned
             ]
             texts.append(text)
     return cues(segments), " ".join(texts)
 
 
 def figures(name: str, speed: float, part_seconds: float, engine: Recognizer) -> Figures:
+    """Measure one recording at one speed and one part length."""
     content = recording(name, speed)
-    whole: Heard = engine.hear(content, "wav")
-    shown, text = subtitled(content, part_seconds, engine)
-    assert all(before.end <= after.start for before, after in pairwise(shown))
-    alone = [source for source, _ in order(MIX_SECONDS)] if name == MIX else [name]
-    truth = normal(" ".join(engine.hear(recording(source, speed), "wav").text for source in alone))
-    uncut, cut = (len(errors(truth, normal(heard))) for heard in (whole.text, text))
-    return Figures(*lateness(shown, whole.lines), uncut, cut, len(truth))
+    whole: Transcription = engine.transcribe(content, "wav")
+    subtitles, text = subtitle(content, part_seconds, engine)
+    assert all(before.end <= after.start for before, after in pairwise(subtitles))
+    sources = [source for source, _ in speech_sequence(MIX_SECONDS)] if name == MIX else [name]
+    reference = normalize(
+        " ".join(engine.transcribe(recording(source, speed), "wav").text for source in sources)
+    )
+    uncut, cut = (
+        len(error_positions(reference, normalize(transcript))) for transcript in (whole.text, text)
+    )
+    return Figures(*cue_start_errors(subtitles, whole.lines), uncut, cut, len(reference))
 
 
 def main() -> None:
     engine = Recognizer()
     for seconds in [float(number) for number in sys.argv[1:]] or [20.0, 30.0, 60.0, 120.0, 300.0]:
         print(
-            f"Parts of {seconds:g} s: seconds between a cue's beginning and its words', half below / nine in ten below"
+            f"Parts of {seconds:g} s: start errors of cues at line starts,"
+            " median / 90th percentile in seconds"
         )
-        found: list[Figures] = []
+        results: list[Figures] = []
         for name in (*SOURCES, MIX):
-            some = [figures(name, speed, seconds, engine) for speed in SPEEDS]
+            by_speed = [figures(name, speed, seconds, engine) for speed in SPEEDS]
             cells = "   ".join(
-                f"at {speed:g}: {told(each.late)}" for speed, each in zip(SPEEDS, some, strict=True)
+                f"speed {speed:g}: {percentiles(result.line_starts)}"
+                for speed, result in zip(SPEEDS, by_speed, strict=True)
             )
             print(f"  {name:>22}   {cells}", flush=True)
-            found += some
-        late, anywhere = (
-            [time for each in found for time in getattr(each, kind)]
-            for kind in ("late", "anywhere")
-        )
-        words = sum(each.words for each in found)
-        uncut, cut = (
-            sum(getattr(each, kind) for each in found) / words
-            for kind in ("uncut_errors", "cut_errors")
-        )
-        print(f"  {'all':>22}   {told(late)}; all cues, also those inside a line: {told(anywhere)}")
+            results += by_speed
+        line_starts = [error for result in results for error in result.line_starts]
+        all_starts = [error for result in results for error in result.all_starts]
+        words = sum(result.words for result in results)
+        uncut = sum(result.uncut_errors for result in results) / words
+        cut = sum(result.cut_errors for result in results) / words
+        print(f"  {'all recordings':>22}   {percentiles(line_starts)}")
+        print(f"  {'cues inside lines too':>22}   {percentiles(all_starts)}")
         print(
-            f"  {'words':>22}   error rate uncut {uncut:.2%}, in parts {cut:.2%}: {cut - uncut:+.2%}",
+            f"  {'word error rate':>22}   uncut {uncut:.2%}, in parts {cut:.2%},"
+            f" difference {cut - uncut:+.2%}",
             flush=True,
         )
 
 
-def told(late: list[float]) -> str:
-    return f"{median(late):.2f} / {quantiles(late, n=10)[-1]:.2f}"
+def percentiles(errors: list[float]) -> str:
+    """Return the median and the 90th percentile as text."""
+    return f"{median(errors):.2f} / {quantiles(errors, n=10)[-1]:.2f}"
 
 
 if __name__ == "__main__":

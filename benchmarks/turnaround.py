@@ -1,10 +1,14 @@
-"""How long an hour takes from its upload to its transcript, over its slowest part's time at the speech service.
-
-The service answers each part after 2 s and a fiftieth of the part's length: with two words, and with as many as people
-say in it. To align those with the sound takes half a second of CPU for a part of five minutes. The queues are polled as
-on AWS, for 16 functions that transcribe, but all of them, the local AWS and the cutter share this machine.
+"""Measure the time from the upload of a one-hour recording to its transcript.
 
     python -m benchmarks.turnaround
+
+The time is relative to the upstream's time for the slowest part. The upstream responds to each part
+after 2 s plus 2 % of its length. The transcripts have two words in one run, and as many words as
+natural speech in the other. The alignment of such a transcript with the audio takes 0.5 s of CPU
+time for a part of five minutes.
+
+As on AWS, 16 parts are transcribed at the same time. But all transcribers, the cutter and the AWS
+emulator share this machine.
 """
 
 import os
@@ -22,40 +26,38 @@ import httpx2
 
 from benchmarks import aws_calls
 from benchmarks.row import Row, table
-from benchmarks.speech import encoded
+from benchmarks.speech import encode_speech
 from handler.aws.clients import WORKER_LIMITS
 from handler.jobs.store import Jobs
 from handler.services import build_services
 from handler.settings import read_settings
 from infra.local.aws import local_aws
-from infra.local.worker import working
+from infra.local.worker import local_worker
 
 SECONDS = 3600.0
-_FLAC_BYTES_PER_SECOND = (
-    14_500  # of these recordings, near enough to tell a part's length by its size
-)
+_FLAC_BYTES_PER_SECOND = 14_500  # an average, to estimate the length of a part from its size
 WORDS_PER_SECOND = 2.5
-_LOOK_SECONDS = 0.05
+_POLL_SECONDS = 0.05
 
 
 def upstream_seconds(length: float) -> float:
-    """How long the speech service is taken to hear so many seconds of sound."""
+    """Return the assumed response time of the upstream for `length` seconds of audio."""
     return 2 + length / 50
 
 
-class Service(httpx2.MockTransport):
-    """A speech service that takes its time, and answers with two words or more.
+class FakeUpstream(httpx2.MockTransport):
+    """A fake upstream. It responds after `upstream_seconds`, with at least two words.
 
-    `calls` has when each began, by `time.monotonic`, and how many seconds it took.
+    `calls` has the start (`time.monotonic`) and the duration in seconds of each request.
     """
 
     def __init__(self, words_per_second: float) -> None:
-        super().__init__(self._answer)
+        super().__init__(self._respond)
         self.calls: list[tuple[float, float]] = []
         self._words_per_second = words_per_second
-        self._chance = random.Random(1)  # noqa: S311 - no secret
+        self._random = random.Random(1)  # noqa: S311 - not for secrets
 
-    def _answer(self, request: httpx2.Request) -> httpx2.Response:
+    def _respond(self, request: httpx2.Request) -> httpx2.Response:
         length = len(request.read()) / _FLAC_BYTES_PER_SECOND
         seconds = upstream_seconds(length)
         self.calls.append((time.monotonic(), seconds))
@@ -65,16 +67,17 @@ class Service(httpx2.MockTransport):
 
     def _text(self, length: float) -> str:
         number = round(length * self._words_per_second)
-        words = ("".join(self._chance.choices("etaoinshrdlu", k=5)) for _ in range(number))
+        words = ("".join(self._random.choices("etaoinshrdlu", k=5)) for _ in range(number))
         return " ".join(["Ever tried", *words]) + "."
 
 
 @dataclass(frozen=True)
 class Hour:
-    """`seconds` are those from the end of the upload to `completed`; `cut` those until the last part was asked about.
+    """The result of a run, with times in seconds.
 
-    `parts` are the seconds that each was at the service; `calls` what AWS was asked, by operation, in the units that
-    are billed (`aws_calls`).
+    `seconds` is the time from the end of the upload to the completed job, and `cut` the time until
+    the last part is sent to the upstream. `parts` has the upstream's time for each part. `calls` is
+    the number of AWS API calls by operation, in billed units (`aws_calls`).
     """
 
     seconds: float
@@ -84,50 +87,53 @@ class Hour:
 
 
 @cache
-def measured(words_per_second: float = 0.0) -> Hour:
+def measure(words_per_second: float = 0.0) -> Hour:
+    """Upload a one-hour recording and wait for its job. The result is cached."""
     with tempfile.TemporaryDirectory() as folder, local_aws(Path(folder) / "aws") as environment:
         os.environ |= {**environment, "OPENAI_API_KEY": "offline"}
-        service, settings = Service(words_per_second), read_settings()
+        upstream, settings = FakeUpstream(words_per_second), read_settings()
         jobs = Jobs(settings, limits=WORKER_LIMITS)
-        services = build_services(settings, transport=service, jobs=jobs)
-        recording = encoded("m4a", SECONDS, Path(folder))
-        with aws_calls.counted(but=threading.get_ident()) as calls:  # this thread only waits
-            with working(services) as threads:
+        services = build_services(settings, transport=upstream, jobs=jobs)
+        recording = encode_speech("m4a", SECONDS, Path(folder))
+        with aws_calls.count_calls(
+            exclude_thread=threading.get_ident()
+        ) as calls:  # it is the client
+            with local_worker(services) as threads:
                 job, form = jobs.create("hour.m4a", "audio/mp4", recording.stat().st_size, {})
                 with recording.open("rb") as file:
                     httpx2.post(
                         form["url"], data=form["fields"], files={"file": file}, timeout=60
                     ).raise_for_status()
-                began = time.monotonic()
-                while not (told := jobs.get(job.id)).finished:
-                    time.sleep(_LOOK_SECONDS)
-                seconds = time.monotonic() - began
-            for thread in threads:  # which end once all is deleted that the job does not need
+                started = time.monotonic()
+                while not (current := jobs.get(job.id)).finished:
+                    time.sleep(_POLL_SECONDS)
+                seconds = time.monotonic() - started
+            for thread in threads:  # they delete temporary objects of the job before they end
                 thread.join()
-        assert told.status == "completed", told
+        assert current.status == "completed", current
         return Hour(
             seconds,
-            max(asked for asked, _ in service.calls) - began,
-            [taken for _, taken in service.calls],
+            max(start for start, _ in upstream.calls) - started,
+            [duration for _, duration in upstream.calls],
             calls,
         )
 
 
 def rows() -> Iterator[Row]:
-    for what, words_per_second, must, stretch in (
+    for what, words_per_second, bound, goal in (
         ("turnaround of 1 h", 0.0, 1.5, 1.2),
-        ("turnaround of 1 h of speech, aligned on this machine", WORDS_PER_SECOND, 3.0, 1.5),
+        ("turnaround of 1 h, with text alignment", WORDS_PER_SECOND, 3.0, 1.5),
     ):
-        hour = measured(words_per_second)
+        hour = measure(words_per_second)
         slowest = max(hour.parts)
         parts = sum(hour.parts) / slowest
-        yield Row(what, "of its slowest part's", hour.seconds / slowest, must, stretch, parts, 1)
+        yield Row(what, "ratio to slowest part", hour.seconds / slowest, bound, goal, parts, 1)
         yield Row(
             "  in seconds",
             "s",
             hour.seconds,
-            must * slowest,
-            stretch * slowest,
+            bound * slowest,
+            goal * slowest,
             sum(hour.parts),
             slowest,
         )

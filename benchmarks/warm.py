@@ -1,9 +1,9 @@
-"""A warm function's time for a recording, over that of OpenAI's SDK alone with the same open file.
+"""Measure the response time of a warm Lambda function, relative to the OpenAI SDK alone.
 
     python -m benchmarks.warm
 
-Each in a process of its own, which answers the same events of an HTTP API again and again; the speech service answers
-at once.
+Steno, the tutorial app and the SDK run in separate processes, which process the same recording
+repeatedly. The upstream responds immediately.
 """
 
 import base64
@@ -25,50 +25,57 @@ from benchmarks.row import Row, table
 from infra.bundle import ROOT
 
 NAMES = {50_000: "50 KB", 1_000_000: "1 MB", 4_000_000: "4 MB"}
-# The same SDK makes the call in Steno, and Steno's own work comes on top of it: receiving the form, the file on
-# disk, and reading the answer with limits.
-AIMS = {50_000: (2.2, 1.3), 1_000_000: (3.0, 1.3), 4_000_000: (2.6, 1.3)}
-TIMES = 60
+# The bound and the goal for each size. Steno uses the same SDK. Its own work is to parse the form,
+# to write the file to disk, and to read the response with limits.
+BOUNDS_AND_GOALS = {50_000: (2.2, 1.3), 1_000_000: (3.0, 1.3), 4_000_000: (2.6, 1.3)}
+REPETITIONS = 60
 RUNS = 15
 MODULES = {"steno": "handler.main", "naive": "benchmarks.naive"}
 _EVENT = ROOT / "events" / "health.json"
 
 
 def recording(size: int) -> bytes:
-    """A WAV file of noise."""
-    header = b"RIFF\xff\xff\xff\xffWAVEfmt \x10\0\0\0\x01\0\x01\0\x80>\0\0\0}\0\0\x02\0\x10\0data\xff\xff\xff\xff"
+    """Return a WAV file with noise, of `size` bytes."""
+    header = b"RIFF\xff\xff\xff\xffWAVEfmt \x10\0\0\0\x01\0\x01\0"
+    header += b"\x80>\0\0\0}\0\0\x02\0\x10\0"
+    header += b"data\xff\xff\xff\xff"
     return header + os.urandom(size - len(header))
 
 
 def event(size: int) -> dict[str, Any]:
-    """The gateway's event for a form with a recording of so many bytes."""
+    """Return an API Gateway event that uploads a recording of `size` bytes."""
     form = httpx2.Request(
         "POST", "http://x", files={"file": ("recording.wav", recording(size), "audio/wav")}
     )
-    told: dict[str, Any] = json.loads(_EVENT.read_text())
-    told["requestContext"]["http"] |= {"method": "POST", "path": "/api/transcribe"}
-    told["headers"] |= {name: form.headers[name] for name in ("content-type", "content-length")}
-    return told | {"body": base64.b64encode(form.read()).decode(), "isBase64Encoded": True}
+    content: dict[str, Any] = json.loads(_EVENT.read_text())
+    content["requestContext"]["http"] |= {"method": "POST", "path": "/api/transcribe"}
+    content["headers"] |= {name: form.headers[name] for name in ("content-type", "content-length")}
+    body = base64.b64encode(form.read()).decode()
+    return content | {"body": body, "isBase64Encoded": True}
 
 
-def calls(who: str, size: int) -> Callable[[], None]:
-    """One answer of Steno, of the tutorial's app, or, as the floor, of the SDK."""
-    if who == "floor":
-        return _bare(size)
-    told, function = event(size), importlib.import_module(MODULES[who]).lambda_handler
+def request_function(program: str, size: int) -> Callable[[], None]:
+    """Return a function that makes one request.
 
-    def answer() -> None:
-        answered = function(told, None)
-        assert answered["statusCode"] == 200, answered
+    `program` is `steno`, `naive` (the tutorial app) or `floor` (the SDK alone).
+    """
+    if program == "floor":
+        return _sdk_request_function(size)
+    request = event(size)
+    function = importlib.import_module(MODULES[program]).lambda_handler
 
-    return answer
+    def invoke() -> None:
+        response = function(request, None)
+        assert response["statusCode"] == 200, response
+
+    return invoke
 
 
-def _bare(size: int) -> Callable[[], None]:
-    from openai import OpenAI  # only here, as it would be in the other processes' memory, too
+def _sdk_request_function(size: int) -> Callable[[], None]:
+    from openai import OpenAI  # not imported in the other processes
 
     client = OpenAI()
-    file = tempfile.TemporaryFile(suffix=".wav")  # noqa: SIM115 - as long as the process lives
+    file = tempfile.TemporaryFile(suffix=".wav")  # noqa: SIM115 - used until the process ends
     file.write(recording(size))
 
     def call() -> None:
@@ -78,19 +85,19 @@ def _bare(size: int) -> Callable[[], None]:
     return call
 
 
-def medians(who: str) -> Iterator[float]:
-    """Seconds, for each size of AIMS."""
-    for size in AIMS:
-        call, taken = calls(who, size), []
-        for _ in range(TIMES):
-            began = time.perf_counter()
+def medians(program: str) -> Iterator[float]:
+    """Yield the median time in seconds for each size of BOUNDS_AND_GOALS."""
+    for size in BOUNDS_AND_GOALS:
+        call, durations = request_function(program, size), []
+        for _ in range(REPETITIONS):
+            started = time.perf_counter()
             call()
-            taken.append(time.perf_counter() - began)
-        yield statistics.median(taken)
+            durations.append(time.perf_counter() - started)
+        yield statistics.median(durations)
 
 
 def rows() -> Iterator[Row]:
-    told: dict[str, list[list[float]]] = {"floor": [], "naive": [], "steno": []}
+    results: dict[str, list[list[float]]] = {"floor": [], "naive": [], "steno": []}
     with processes.upstream() as address:
         environment = {
             **os.environ,
@@ -99,25 +106,26 @@ def rows() -> Iterator[Row]:
             "OPENAI_BASE_URL": f"{address}/v1",
         }
         for _ in range(RUNS):
-            for who, runs in told.items():
-                command = [sys.executable, "-m", "benchmarks.warm", who]
+            for program, runs in results.items():
+                command = [sys.executable, "-m", "benchmarks.warm", program]
                 run = subprocess.run(command, env=environment, stdout=subprocess.PIPE, check=True)
                 runs.append(json.loads(run.stdout.splitlines()[-1]))
-    for number, (size, aims) in enumerate(AIMS.items()):
-        floor, naive, steno = ([run[number] for run in runs] for runs in told.values())
+    for number, (size, bound_and_goal) in enumerate(BOUNDS_AND_GOALS.items()):
+        floor, naive, steno = ([run[number] for run in runs] for runs in results.values())
         yield Row(
             f"warm request of {NAMES[size]}",
-            "of the bare SDK's",
+            "ratio to SDK alone",
             _median_ratio(steno, floor),
-            *aims,
+            *bound_and_goal,
             _median_ratio(naive, floor),
             1.0,
         )
 
 
-def _median_ratio(of: list[float], to: list[float]) -> float:
-    """Of runs that were made side by side: a machine's slower minute is in both."""
-    return statistics.median(one / other for one, other in zip(of, to, strict=True))
+def _median_ratio(dividends: list[float], divisors: list[float]) -> float:
+    """Return the median ratio of paired runs, because a machine's speed varies between pairs."""
+    pairs = zip(dividends, divisors, strict=True)
+    return statistics.median(dividend / divisor for dividend, divisor in pairs)
 
 
 if __name__ == "__main__":

@@ -1,8 +1,9 @@
-"""What cutting costs in words: speech in parts against the same speech uncut, both heard by the offline engine.
+"""Compare the word error rate of speech in parts with that of the same speech uncut.
 
-The truth is what the engine hears in each of the recordings that the speech is made of, alone.
+    python -m benchmarks.words [minutes]        default: 20 minutes, which takes 4 minutes
 
-python -m benchmarks.words [minutes]     (uncut, it hears 20 minutes in 4, and 60 in half an hour)
+The offline engine transcribes both. The reference text is its transcript of each sample on its own.
+Uncut speech of 60 minutes takes half an hour.
 """
 
 import json
@@ -14,26 +15,27 @@ from pathlib import Path
 import jiwer
 from moonshine_voice.utils import get_assets_path
 
-from benchmarks.speech import encoded, order
+from benchmarks.speech import encode_speech, speech_sequence
 from infra.local.engine import Recognizer
 
-NEAR = 12  # words on either side of a cut
+NEAR = 12  # the number of words before and after a cut that count as near
 
 
-def normal(text: str) -> list[str]:
+def normalize(text: str) -> list[str]:
+    """Return the words of the text in lower case and without punctuation."""
     return "".join(letter for letter in text.lower() if letter.isalnum() or letter in " '").split()
 
 
-def errors(truth: list[str], heard: list[str]) -> list[int]:
-    """Where the words differ: places in `heard`, one for each word that is wrong, missing or too many."""
-    found = []
-    for chunk in jiwer.process_words(" ".join(truth), " ".join(heard)).alignments[0]:
+def error_positions(reference: list[str], transcript: list[str]) -> list[int]:
+    """Return a position in `transcript` for each word that is wrong, missing or inserted."""
+    positions = []
+    for chunk in jiwer.process_words(" ".join(reference), " ".join(transcript)).alignments[0]:
         if chunk.type != "equal":
             size = max(
                 chunk.ref_end_idx - chunk.ref_start_idx, chunk.hyp_end_idx - chunk.hyp_start_idx
             )
-            found += [chunk.hyp_start_idx] * size
-    return found
+            positions += [chunk.hyp_start_idx] * size
+    return positions
 
 
 def parts_of(path: Path, folder: str) -> list[bytes]:
@@ -48,34 +50,42 @@ def parts_of(path: Path, folder: str) -> list[bytes]:
         "12",
     ]
     output = subprocess.run(command, stdout=subprocess.PIPE, check=True).stdout
-    told = [json.loads(line) for line in output.splitlines()]
-    return [Path(said["part"]["path"]).read_bytes() for said in told if "part" in said]
+    messages = [json.loads(line) for line in output.splitlines()]
+    parts = [message["part"] for message in messages if "part" in message]
+    return [Path(part["path"]).read_bytes() for part in parts]
 
 
 def main() -> None:
     seconds = 60 * int(sys.argv[1] if len(sys.argv) > 1 else 20)
     engine = Recognizer()
     with tempfile.TemporaryDirectory() as folder:
-        path = encoded("m4a", seconds, Path(folder), seconds)
-        alone = {
-            name: engine.hear((get_assets_path() / name).read_bytes(), "wav").text
-            for name, _ in order(seconds)
+        path = encode_speech("m4a", seconds, Path(folder), seconds)
+        transcripts = {
+            name: engine.transcribe((get_assets_path() / name).read_bytes(), "wav").text
+            for name, _ in speech_sequence(seconds)
         }
-        truth = normal(" ".join(alone[name] for name, _ in order(seconds)))
-        by_part = [normal(engine.hear(part, "flac").text) for part in parts_of(path, folder)]
+        reference = normalize(" ".join(transcripts[name] for name, _ in speech_sequence(seconds)))
+        by_part = [
+            normalize(engine.transcribe(part, "flac").text) for part in parts_of(path, folder)
+        ]
         cut = [word for part in by_part for word in part]
-        uncut = normal(engine.hear(path.read_bytes(), "mov").text)
-    wrong = {"uncut": errors(truth, uncut), "cut": errors(truth, cut)}
-    rate = {name: len(places) / len(truth) for name, places in wrong.items()}
+        uncut = normalize(engine.transcribe(path.read_bytes(), "mov").text)
+    errors = {
+        "uncut": error_positions(reference, uncut),
+        "cut": error_positions(reference, cut),
+    }
+    rate = {name: len(positions) / len(reference) for name, positions in errors.items()}
     cuts = [sum(map(len, by_part[:number])) for number in range(1, len(by_part))]
-    at_cuts = [sum(abs(place - at) <= NEAR for place in wrong["cut"]) for at in cuts]
+    at_cuts = [sum(abs(position - cut_at) <= NEAR for position in errors["cut"]) for cut_at in cuts]
     expected = rate["cut"] * 2 * NEAR
-    print(f"{seconds / 60:.0f} minutes, {len(truth)} words, {len(by_part)} parts")
+    print(f"{seconds / 60:.0f} minutes, {len(reference)} words, {len(by_part)} parts")
     print(
-        f"word error rate uncut {rate['uncut']:.2%}, cut {rate['cut']:.2%}: {rate['cut'] - rate['uncut']:+.2%}"
+        f"word error rate: uncut {rate['uncut']:.2%}, in parts {rate['cut']:.2%},"
+        f" difference {rate['cut'] - rate['uncut']:+.2%}"
     )
     print(
-        f"errors within {NEAR} words of each cut: {at_cuts}; anywhere else, {expected:.1f} are as near"
+        f"errors within {NEAR} words of each cut: {at_cuts};"
+        f" expected at the average error rate: {expected:.1f}"
     )
 
 

@@ -1,3 +1,3 @@
-"""What runs inside Lambda. The version is here alone: pyproject.toml and /openapi.json read it."""
+"""The Steno backend. pyproject.toml and /openapi.json read the version from here."""
 
 __version__ = "0.1.1"

@@ -1,11 +1,8 @@
-"""Durations that several modules share, such as how long jobs and answers are stored.
-
-The lifecycle rules of the stack use them too.
-"""
+"""Retention periods that several modules and the lifecycle rules of the stack share."""
 
 DAY_SECONDS = 86_400
 
-TRANSCRIPT_DAYS = 30  # unless TRANSCRIPT_DAYS is set
-UNFINISHED_DAYS = 7  # recordings, parts and jobs that did not end
-ANSWER_DAYS = 1  # paid answers in the ledger
-BUDGET_DAYS = 7  # what was spent in a day
+TRANSCRIPT_DAYS = 30  # the default of the setting TRANSCRIPT_DAYS
+UNFINISHED_DAYS = 7  # for unfinished jobs, their recordings and parts
+ANSWER_DAYS = 1  # for paid answers in the ledger
+BUDGET_DAYS = 7  # for the items of the daily budget

@@ -1,7 +1,7 @@
-"""What can go wrong, by what the caller should do about it.
+"""Defines the errors of Steno, grouped by what the caller should do about them.
 
 StenoError
-├── ClientError                 the request has to change
+├── ClientError                 change the request
 │   ├── Unauthorized
 │   ├── NotFound
 │   ├── MethodNotAllowed
@@ -15,14 +15,14 @@ StenoError
 │   ├── UnreadableRecording
 │   ├── InvalidOption
 │   └── InvalidRequest
-├── JobFailed                   the job has to be retried
-├── StorageUnavailable          the request was fine; AWS was not
-└── UpstreamError               the request was fine; the speech service was not
+├── JobFailed                   retry the job
+├── StorageUnavailable          the request is valid, but AWS is unavailable
+└── UpstreamError               the request is valid, but the upstream failed
     ├── UpstreamFailed
-    ├── UpstreamCredentials     the owner has to give a working key
-    ├── UpstreamModel           the owner has to choose another model
-    ├── UpstreamQuota           the owner has to pay the speech service
-    ├── UpstreamBusy            the same request will work later
+    ├── UpstreamCredentials     the operator must set a valid key
+    ├── UpstreamModel           the operator must choose another model
+    ├── UpstreamQuota           the operator must add credit or raise the spending limit
+    ├── UpstreamBusy            send the same request again later
     └── UpstreamTimeout
 """
 
@@ -31,11 +31,15 @@ from http import HTTPStatus
 
 from handler.durations import DAY_SECONDS
 
-_BUSY_SECONDS = 5.0
+_RETRY_AFTER_SECONDS = 5.0
 
 
 class StenoError(Exception):
-    """An error with an answer of its own: `status` and `code` are the contract's, `job` is the one that it ended."""
+    """An error that is sent to the caller.
+
+    `status` and `code` are part of the HTTP API. `detail` describes the problem and its remedy.
+    `job` is the id of the job that failed with this error, if there is one.
+    """
 
     status = HTTPStatus.INTERNAL_SERVER_ERROR
     code = "internal_error"
@@ -47,15 +51,15 @@ class StenoError(Exception):
 
 
 class StorageUnavailable(StenoError):
-    """What keeps the jobs, the books or the secrets does not answer; nothing was paid for this request."""
+    """S3, SQS, DynamoDB or Secrets Manager is unavailable. Nothing was billed for the request."""
 
     status = HTTPStatus.SERVICE_UNAVAILABLE
     code = "storage_unavailable"
-    retry_after = _BUSY_SECONDS
+    retry_after = _RETRY_AFTER_SECONDS
 
 
 class JobFailed(StenoError):
-    """A job has no transcript because it failed; `code` is that of the error that ended it."""
+    """The job has no transcript, because it failed. `code` is the code of the job's error."""
 
     status = HTTPStatus.CONFLICT
 
@@ -66,7 +70,7 @@ class JobFailed(StenoError):
 
 
 class ClientError(StenoError):
-    """The caller's request cannot be served as it is."""
+    """An error in the request. The caller must change the request or send it later."""
 
     status = HTTPStatus.UNPROCESSABLE_ENTITY
 
@@ -82,18 +86,18 @@ class NotFound(ClientError):
 
 
 class MethodNotAllowed(ClientError):
-    """`allowed` are the methods that the address takes."""
+    """The URL does not support the method of the request. `allowed` lists those that it does."""
 
     status = HTTPStatus.METHOD_NOT_ALLOWED
     code = "method_not_allowed"
 
     def __init__(self, allowed: str) -> None:
-        super().__init__(f"This address takes {allowed} only; /docs lists what there is.")
+        super().__init__(f"Method not allowed. Use {allowed}. See /docs for all routes.")
         self.allowed = allowed
 
 
 class NotReady(ClientError):
-    """A job has no transcript yet; `retry_after` are the seconds after which to look again."""
+    """The job has no transcript yet. Ask again after `retry_after` seconds, if it is set."""
 
     status = HTTPStatus.CONFLICT
     code = "not_ready"
@@ -104,14 +108,14 @@ class NotReady(ClientError):
 
 
 class NotFailed(ClientError):
-    """Only a job that has failed can be tried again."""
+    """The job cannot be retried, because it has not failed."""
 
     status = HTTPStatus.CONFLICT
     code = "not_failed"
 
 
 class BudgetExhausted(ClientError):
-    """The day's seconds are spent; `retry_after` seconds from now, at midnight UTC, they are there again."""
+    """Too little of the daily budget is left. It resets in `retry_after` seconds, at 00:00 UTC."""
 
     status = HTTPStatus.TOO_MANY_REQUESTS
     code = "budget_exhausted"
@@ -144,7 +148,7 @@ class UnreadableRecording(ClientError):
 
 
 class InvalidOption(ClientError):
-    """`option` is the name of the form field that is wrong."""
+    """The value of an option is invalid. `option` is the name of its form field."""
 
     code = "invalid_option"
 
@@ -158,10 +162,10 @@ class InvalidRequest(ClientError):
 
 
 class UpstreamError(StenoError):
-    """The speech service did not transcribe.
+    """The upstream did not transcribe the recording.
 
-    `again` says that nothing can have been billed and that the same recording may be sent once more;
-    `retry_after` are the seconds that the upstream asked to wait.
+    `safe_to_retry` is True if the request cannot have been billed and may be sent again.
+    `retry_after` is the number of seconds to wait before that, or None if it is unknown.
     """
 
     status = HTTPStatus.BAD_GATEWAY
@@ -201,10 +205,15 @@ class UpstreamTimeout(UpstreamError):
 
 
 def error_from_code(code: str, detail: str) -> StenoError:
-    """The error that ended a job, by the word for it that was written down."""
+    """Create the error with this `code`, for example to raise the stored error of a failed job.
+
+    Returns a plain StenoError if no class has the code.
+    """
     if code == InvalidOption.code:
         return InvalidOption("", detail)
     if code == UpstreamBusy.code:
-        return UpstreamBusy(detail, safe_to_retry=True, retry_after=_BUSY_SECONDS)
-    kinds: list[type[StenoError]] = [*ClientError.__subclasses__(), *UpstreamError.__subclasses__()]
-    return next((kind for kind in kinds if kind.code == code), StenoError)(detail)
+        return UpstreamBusy(detail, safe_to_retry=True, retry_after=_RETRY_AFTER_SECONDS)
+    for error_class in (*ClientError.__subclasses__(), *UpstreamError.__subclasses__()):
+        if error_class.code == code:
+            return error_class(detail)
+    return StenoError(detail)

@@ -1,6 +1,6 @@
-"""What each line of the log says besides its words: its request, its job, its part.
+"""Configures logging, and adds the ids of the request, the job and the part to log records.
 
-Lambda writes each line as JSON, with the names that are added here. Elsewhere, they follow the words.
+Lambda writes each record as JSON, with the ids as fields. Elsewhere, the ids follow the message.
 """
 
 import logging
@@ -11,34 +11,38 @@ from contextvars import ContextVar
 
 log = logging.getLogger("steno")
 
-_about: ContextVar[dict[str, str | int]] = ContextVar("_about", default={})  # noqa: B039 - it is never changed
+# The default is shared, which is safe because no code changes the dict.
+_log_ids: ContextVar[dict[str, str | int]] = ContextVar("_log_ids", default={})  # noqa: B039
 
 
 @contextmanager
 def context(**ids: str | int) -> Iterator[None]:
-    """Add these to each line that this task or thread logs meanwhile."""
-    token = _about.set({**_about.get(), **ids})
+    """Add these ids to all records that the current task or thread logs within the block."""
+    token = _log_ids.set({**_log_ids.get(), **ids})
     try:
         yield
     finally:
-        _about.reset(token)
+        _log_ids.reset(token)
 
 
 def ids() -> dict[str, str | int]:
-    """Return what is added to lines now."""
-    return _about.get()
+    """Return the ids that are added to the log records of the current task or thread."""
+    return _log_ids.get()
 
 
 def request_id() -> str:
-    """Return the id of the request that is being answered; empty outside of one."""
+    """Return the id of the current HTTP request, or an empty string outside a request."""
     return str(ids().get("request", ""))
 
 
 def configure(*, on_lambda: bool) -> None:
-    """Make the log say what `about` adds. An entry point calls it once."""
+    """Configure the "steno" logger. Each entry point calls this once.
+
+    Outside Lambda, only warnings and errors are printed, on standard error.
+    """
     log.setLevel(logging.INFO)
     log.addFilter(_add_ids)
-    if not on_lambda and not log.handlers:  # Lambda has a handler of its own
+    if not on_lambda and not log.handlers:  # Lambda adds its own handler to the root logger
         handler = logging.StreamHandler(sys.stderr)
         handler.setLevel(logging.WARNING)
         handler.setFormatter(_PlainFormatter("%(asctime)s %(levelname)s %(message)s"))
@@ -46,12 +50,12 @@ def configure(*, on_lambda: bool) -> None:
 
 
 def _add_ids(record: logging.LogRecord) -> bool:
-    record.__dict__.update(_about.get())
+    record.__dict__.update(_log_ids.get())
     return True
 
 
 class _PlainFormatter(logging.Formatter):
-    """Puts the ids in brackets behind the words."""
+    """Appends the ids in brackets to the message."""
 
     def format(self, record: logging.LogRecord) -> str:
         ids = [

@@ -1,14 +1,17 @@
-"""The entry for HTTP: `uvicorn handler.main:app` on a machine, `handler.main.lambda_handler` on Lambda."""
+"""The entry points of the HTTP API: `app` for a local server, `lambda_handler` for Lambda.
+
+To serve the API locally: `uvicorn handler.main:app`.
+"""
 
 import gc
 
-gc.disable()  # for cold starts: nothing that imports leave is garbage
+# Imports create no garbage, so garbage collection would only slow down cold starts.
+gc.disable()
 
 from pydantic import BaseModel
 
-BaseModel.model_config["defer_build"] = (
-    True  # most models, FastAPI's own of OpenAPI, are never used
-)
+# Build models on first use. Most are FastAPI's OpenAPI models, which requests do not use.
+BaseModel.model_config["defer_build"] = True
 
 import os
 
@@ -22,9 +25,10 @@ from handler.web.gateway import Gateway
 logs.configure(on_lambda="AWS_LAMBDA_FUNCTION_NAME" in os.environ)
 app = create_app(read_settings())
 if jobs := app.state.services.stored_jobs:
-    jobs.client  # noqa: B018 - built now: a start on Lambda has more of a processor than a request has
+    # Build the client now: Lambda gives the init phase more CPU than a request.
+    jobs.client  # noqa: B018
 
-# Everything Steno answers is text; what Mangum does not know as text it sends in base64.
+# All responses are text. Mangum encodes other media types than these in base64.
 lambda_handler = Mangum(
     app,
     lifespan="off",

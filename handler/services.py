@@ -1,6 +1,6 @@
-"""Build what the routes and the steps share, once for each process.
+"""Builds the objects that the routes and the steps share, once in each process.
 
-Nothing is read or connected before its first use.
+Building them opens no connection and reads no secret. That happens on first use.
 """
 
 import sys
@@ -26,7 +26,7 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class Services:
-    """What one process shares. `stored_jobs` is None on a server without a bucket."""
+    """The objects that a process shares. `stored_jobs` is None on a server without a bucket."""
 
     settings: Settings
     metrics: Metrics
@@ -39,9 +39,11 @@ class Services:
 
     @property
     def jobs(self) -> Jobs:
-        """Return the jobs. NotFound on a server without a bucket."""
+        """Return the job store. Raises NotFound on a server without a bucket."""
         if self.stored_jobs is None:
-            raise NotFound("This server takes no uploads: it has no bucket.")
+            raise NotFound(
+                "This server does not support uploads or jobs, because BUCKET_NAME is not set."
+            )
         return self.stored_jobs
 
 
@@ -53,12 +55,15 @@ def build_services(
     jobs: Jobs | None = None,
     metrics: Metrics | None = None,
 ) -> Services:
-    """Return what the settings describe. `transport` and `today` replace the network and the calendar."""
+    """Build the services for these settings.
+
+    The optional arguments replace the defaults: `transport` sends requests to the upstream,
+    `today` returns the current date, `jobs` is the job store, and `metrics` writes the metrics.
+    """
     aws = AWS()
     if metrics is None:
-        metrics = Metrics(
-            sys.stdout if settings.aws_lambda_function_name else None, settings.metrics_namespace
-        )
+        output = sys.stdout if settings.aws_lambda_function_name else None
+        metrics = Metrics(output, settings.metrics_namespace)
     if jobs is None and settings.bucket_name:
         jobs = Jobs(settings, aws=aws)
     models = Models(settings.whisper_model, settings.openai_base_url, today)

@@ -1,4 +1,4 @@
-"""The settings: environment variables, or `.env` in the working directory."""
+"""Reads the settings from environment variables, or from `.env` in the working directory."""
 
 import os
 import re
@@ -21,7 +21,7 @@ from handler.upstream.models import DEFAULT_MODEL, MODEL_NAME, MODELS, OPENAI_UR
 
 Auth = Literal["token", "jwt", "open"]
 
-_OF_JOBS = (
+_JOB_SETTINGS = (
     "BUCKET_NAME",
     "TABLE_NAME",
     "RECORDINGS_QUEUE_URL",
@@ -33,7 +33,9 @@ _BASE_URL = re.compile(r"https?://[^ /?#\\]+(/[^ ?#]*)?")
 
 
 class Settings(BaseSettings):
-    # An error never shows the value it is about: it may be a key. What is empty is not set.
+    """The settings of one process. Their environment variables have the same names in uppercase."""
+
+    # Validation errors must not show values, which may be keys. Empty variables count as unset.
     model_config = SettingsConfigDict(
         extra="ignore", env_ignore_empty=True, hide_input_in_errors=True, frozen=True
     )
@@ -46,7 +48,7 @@ class Settings(BaseSettings):
     auth: Auth = "open"
     access_token: SecretStr | None = None
     token_secret_arn: str | None = None
-    # OpenAI takes 25 MiB for the whole request, and the multipart frame counts too.
+    # OpenAI accepts requests of up to 25 MiB, including the multipart encoding.
     max_audio_bytes: int = Field(default=26_000_000, ge=1)
     max_concurrent_calls: int = Field(default=250, ge=1)
     request_deadline_seconds: float = Field(default=600, gt=0)
@@ -56,122 +58,135 @@ class Settings(BaseSettings):
     recordings_queue_url: str | None = None
     parts_queue_url: str | None = None
     express_queue_url: str | None = None
-    max_upload_bytes: int = Field(
-        default=2_000_000_000, ge=1, le=5_000_000_000
-    )  # S3 takes no larger form
+    # S3 accepts at most 5 GB in one form upload.
+    max_upload_bytes: int = Field(default=2_000_000_000, ge=1, le=5_000_000_000)
     max_audio_seconds: float = Field(default=12 * 3600, gt=0)
     transcript_days: int = Field(default=TRANSCRIPT_DAYS, ge=1)
     daily_seconds: float | None = Field(default=None, gt=0)
     daily_seconds_per_caller: float | None = Field(default=None, gt=0)
 
-    metrics_namespace: str = Field(
-        default="Steno", pattern=r"^[A-Za-z0-9.\-_/#:]{1,255}$"
-    )  # of CloudWatch
+    # The CloudWatch namespace of the metrics.
+    metrics_namespace: str = Field(default="Steno", pattern=r"^[A-Za-z0-9.\-_/#:]{1,255}$")
 
-    # Lambda sets it; where it is set, nothing is open unless it says so and the gateway's 30 s are near.
+    # Set by Lambda. Changes the defaults of `auth` and `request_deadline_seconds`.
     aws_lambda_function_name: str | None = None
 
     @model_validator(mode="before")
     @classmethod
-    def _defaults_of_the_place(cls, values: dict[str, object]) -> dict[str, object]:
+    def _set_dynamic_defaults(cls, values: dict[str, object]) -> dict[str, object]:
         on_lambda = values.get("aws_lambda_function_name")
         if on_lambda or values.get("access_token") or values.get("token_secret_arn"):
             values = {"auth": "token", **values}
-        return {"request_deadline_seconds": 25, **values} if on_lambda else values
+        if on_lambda:  # API Gateway ends requests after 30 s
+            values = {"request_deadline_seconds": 25, **values}
+        return values
 
     @field_validator("openai_api_key", "access_token")
     @classmethod
     def _strip(cls, secret: SecretStr | None) -> SecretStr | None:
-        """A key pasted with a line break would otherwise be an illegal header on every call."""
+        """Strip whitespace: a line break after a key would make an invalid HTTP header."""
         stripped = secret.get_secret_value().strip() if secret else ""
         return SecretStr(stripped) if stripped else None
 
     @field_validator("openai_base_url")
     @classmethod
-    def _real_url(cls, url: str) -> str:
-        if not _is_address(url):
-            raise ValueError("OPENAI_BASE_URL must be an address like https://api.openai.com/v1.")
+    def _validate_base_url(cls, url: str) -> str:
+        if not _is_valid_base_url(url):
+            raise ValueError(
+                "OPENAI_BASE_URL must be a URL such as https://api.openai.com/v1,"
+                " without a query or a fragment."
+            )
         return url
 
     @field_validator("whisper_model")
     @classmethod
-    def _known_model(cls, name: str, info: ValidationInfo) -> str:
-        """Another host than OpenAI's may have any model."""
+    def _validate_model(cls, name: str, info: ValidationInfo) -> str:
+        """Check the model's name. Upstreams other than OpenAI may have any model."""
         if name not in MODELS and is_openai(info.data.get("openai_base_url", OPENAI_URL)):
             raise ValueError(f"WHISPER_MODEL must be one of {', '.join(MODELS)}.")
         if not MODEL_NAME.fullmatch(name):
             raise ValueError(
-                "WHISPER_MODEL must be a model's name: printable ASCII without spaces."
+                "WHISPER_MODEL must be a model name of at most 200 printable ASCII characters,"
+                " without spaces."
             )
         return name
 
     @field_validator("allowed_origins", mode="before")
     @classmethod
     def _split_origins(cls, origins: str | tuple[str, ...]) -> tuple[str, ...]:
-        listed = origins.split(",") if isinstance(origins, str) else origins
-        return tuple(origin.strip().rstrip("/") for origin in listed if origin.strip())
+        items = origins.split(",") if isinstance(origins, str) else origins
+        return tuple(origin.strip().rstrip("/") for origin in items if origin.strip())
 
     @field_validator("allowed_origins")
     @classmethod
-    def _real_origins(cls, origins: tuple[str, ...]) -> tuple[str, ...]:
+    def _validate_origins(cls, origins: tuple[str, ...]) -> tuple[str, ...]:
         for origin in origins:
             if not _ORIGIN.fullmatch(origin):
                 raise ValueError(
-                    f"ALLOWED_ORIGINS takes origins like https://app.example.com, not {origin!r}."
+                    f"ALLOWED_ORIGINS contains {origin!r}, which is not an origin."
+                    " Use origins such as https://app.example.com."
                 )
         return origins
 
     @model_validator(mode="after")
-    def _need_secrets(self) -> Self:
+    def _validate_combinations(self) -> Self:
         if not (self.openai_api_key or self.openai_secret_arn):
             raise ValueError(
-                "No OpenAI key: set OPENAI_API_KEY to the key itself,"
-                " or OPENAI_SECRET_ARN to the Secrets Manager secret that holds it."
+                "No OpenAI key. Set OPENAI_API_KEY to the key,"
+                " or OPENAI_SECRET_ARN to the ARN of the Secrets Manager secret with the key."
             )
-        of_jobs = {name: bool(getattr(self, name.lower())) for name in _OF_JOBS}
-        if any(of_jobs.values()) and not all(of_jobs.values()):
-            missing = " and ".join(name for name, given in of_jobs.items() if not given)
+        job_settings = ", ".join(_JOB_SETTINGS)
+        missing = [name for name in _JOB_SETTINGS if not getattr(self, name.lower())]
+        if 0 < len(missing) < len(_JOB_SETTINGS):
             raise ValueError(
-                f"Uploads need all of {', '.join(_OF_JOBS)}. Set {missing} too, or none of them."
+                f"Uploads need all of {job_settings}."
+                f" Set {' and '.join(missing)} too, or none of them."
             )
         if (self.daily_seconds or self.daily_seconds_per_caller) and not self.table_name:
             raise ValueError(
-                "DAILY_SECONDS and DAILY_SECONDS_PER_CALLER are counted in a table: set BUCKET_NAME and TABLE_NAME."
+                "DAILY_SECONDS and DAILY_SECONDS_PER_CALLER need a DynamoDB table."
+                f" Set {job_settings}."
             )
         if self.auth == "jwt" and not self.aws_lambda_function_name:
             raise ValueError(
-                "AUTH=jwt needs API Gateway to check the tokens; here, use AUTH=token or AUTH=open."
+                "AUTH=jwt works only on Lambda, behind API Gateway, which checks the tokens."
+                " Use AUTH=token or AUTH=open."
             )
         if self.auth == "token" and not (self.access_token or self.token_secret_arn):
             raise ValueError(
-                "AUTH=token needs a token: set ACCESS_TOKEN to the token itself,"
-                " or TOKEN_SECRET_ARN to the Secrets Manager secret that holds it."
+                "AUTH=token needs a token. Set ACCESS_TOKEN to the token,"
+                " or TOKEN_SECRET_ARN to the ARN of the Secrets Manager secret with the token."
             )
         return self
 
 
 def read_settings() -> Settings:
-    """Return this process's settings, or end it with one sentence for each that is wrong. Lambda has no `.env`."""
+    """Return the settings of this process. On Lambda, `.env` is not read.
+
+    Raises SystemExit with one line for each invalid setting.
+    """
     try:
-        file = None if os.environ.get("AWS_LAMBDA_FUNCTION_NAME") else ".env"
-        return Settings(_env_file=file)  # type: ignore[call-arg] # BaseSettings takes it, which mypy cannot see
+        env_file = None if os.environ.get("AWS_LAMBDA_FUNCTION_NAME") else ".env"
+        # mypy does not see the `_env_file` parameter of BaseSettings.
+        return Settings(_env_file=env_file)  # type: ignore[call-arg]
     except ValidationError as error:
-        raise SystemExit("\n".join(map(_sentence, error.errors()))) from None
+        raise SystemExit("\n".join(map(_format_error, error.errors()))) from None
 
 
-def _is_address(url: str) -> bool:
-    """Whether a request can be sent to it: `http` or `https`, a host, and no query or fragment."""
+def _is_valid_base_url(url: str) -> bool:
+    """Return whether the URL is `http` or `https`, with a host and without a query or fragment."""
     if not (url.isascii() and url.isprintable() and _BASE_URL.fullmatch(url)):
         return False
     try:
-        host, written = Url(url).host or "", urlsplit(url).hostname
-    except ValueError:  # a wrong host or port
+        normalized_host, host = Url(url).host or "", urlsplit(url).hostname
+    except ValueError:  # an invalid host or port
         return False
-    # `Url` rewrites some hosts, such as 1.2.3.04, that the HTTP client refuses.
-    return host == written or host.startswith("[")
+    # The HTTP client rejects some hosts that `Url` normalizes, such as 1.2.3.04.
+    return normalized_host == host or normalized_host.startswith("[")
 
 
-def _sentence(error: ErrorDetails) -> str:
+def _format_error(error: ErrorDetails) -> str:
     if error["type"] == "value_error":
         return f"Steno cannot start. {error['msg'].removeprefix('Value error, ')}"
-    return f"Steno cannot start. {'.'.join(map(str, error['loc'])).upper()}: {error['msg']}."
+    name = ".".join(map(str, error["loc"])).upper()
+    return f"Steno cannot start. {name}: {error['msg']}."

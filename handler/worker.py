@@ -1,6 +1,7 @@
-"""The entries for the queues: one function cuts recordings, one transcribes parts, one settles dead letters.
+"""The entry points of the Lambda functions that process messages of the queues.
 
-Each takes Lambda's event of its queue, and reports the messages that are to be delivered again.
+One function cuts recordings, one transcribes parts and one handles dead letters. Each gets a batch
+of messages as an SQS event, and returns the ids of those that SQS should deliver again.
 """
 
 import json
@@ -17,7 +18,7 @@ from handler import logs
 from handler.aws.clients import WORKER_LIMITS
 from handler.aws.outage import is_outage
 from handler.jobs.job import job_id_of
-from handler.jobs.messages import InvalidMessage, Message, RetryLater, SplitRequest, read
+from handler.jobs.messages import InvalidMessage, Message, RetryLater, SplitRequest, parse_body
 from handler.jobs.parts import PartMessage
 from handler.jobs.store import Jobs
 from handler.services import Services, build_services
@@ -31,15 +32,15 @@ from handler.upstream.throttle import Throttle
 
 log = logging.getLogger("steno")
 
-END_SECONDS = 30.0  # what a function leaves of its time to end in order
-# Nothing else limits a message that makes no sense: the queue gives it up after 200 deliveries,
-# which is after about half an hour with this pause. Each of them takes a few milliseconds.
-_SENSELESS_SECONDS = 10.0
+SHUTDOWN_SECONDS = 30.0  # steps stop this long before Lambda's timeout, so that they end cleanly
+# The queue moves a message to the dead-letter queue after 200 deliveries. With this pause, that
+# takes about half an hour. Each delivery of an invalid message takes only a few milliseconds.
+_INVALID_MESSAGE_RETRY_SECONDS = 10.0
 
 
 @dataclass(frozen=True)
 class Worker:
-    """The steps of the engine, each for its queue."""
+    """Processes the messages of the queues with the steps of a job."""
 
     cut: Cut
     transcribe_part: TranscribePart
@@ -48,36 +49,52 @@ class Worker:
     pacing: Pacing
 
     @classmethod
-    def of(
+    def from_services(
         cls,
         services: Services,
         pacing: Pacing = DEFAULT_PACING,
         sleep: Callable[[float], None] = time.sleep,
     ) -> "Worker":
-        """Build the steps over what the process shares."""
+        """Build the worker with the shared services of the process."""
         jobs, metrics, models = services.jobs, services.metrics, services.models
         finish = Finish(jobs, metrics, models)
-        busy = Throttle(jobs.client, jobs.table, models.base_url, jobs.clock)
-        part = TranscribePart(jobs, finish, busy, services.client, metrics, pacing, models, sleep)
+        throttle = Throttle(jobs.client, jobs.table, models.base_url, jobs.clock)
+        transcribe_part = TranscribePart(
+            jobs, finish, throttle, services.client, metrics, pacing, models, sleep
+        )
         cut = Cut(jobs, finish, pacing, models)
-        return cls(cut, part, DeadLetters(jobs, finish, metrics), lambda: jobs.queues.sqs, pacing)
+        dead_letters = DeadLetters(jobs, finish, metrics)
+        return cls(cut, transcribe_part, dead_letters, lambda: jobs.queues.sqs, pacing)
 
     def handle(self, event: dict[str, Any], context: Any) -> dict[str, Any]:
-        """Work on the messages of any queue but that of dead letters."""
-        until = time.monotonic() + context.get_remaining_time_in_millis() / 1000 - END_SECONDS
-        return self._each(event, lambda message: self._work(message, until))
+        """Process the messages of a batch from any queue except the dead-letter queue.
+
+        `context` is Lambda's context. Returns Lambda's partial batch response, with the messages
+        to deliver again.
+        """
+        until = time.monotonic() + context.get_remaining_time_in_millis() / 1000 - SHUTDOWN_SECONDS
+        return self._process_batch(event, lambda message: self._process(message, until))
 
     def handle_dead_letters(self, event: dict[str, Any]) -> dict[str, Any]:
-        return self._each(event, lambda message: self.dead_letters.handle(message.body))
+        """Process a batch of dead letters. Returns Lambda's partial batch response."""
+        return self._process_batch(event, lambda message: self.dead_letters.handle(message.body))
 
-    def _each(self, event: dict[str, Any], work: Callable[[Message], None]) -> dict[str, Any]:
+    def _process_batch(
+        self, event: dict[str, Any], process: Callable[[Message], None]
+    ) -> dict[str, Any]:
         messages = [Message(record, self.sqs()) for record in event["Records"]]
-        done = _at_once(lambda message: self._is_done(message, work), messages)
-        again = [message.id for message, ended in zip(messages, done, strict=True) if not ended]
-        return {"batchItemFailures": [{"itemIdentifier": identity} for identity in again]}
+        results = _process_concurrently(
+            lambda message: self._process_or_postpone(message, process), messages
+        )
+        failures = [
+            {"itemIdentifier": message.id}
+            for message, succeeded in zip(messages, results, strict=True)
+            if not succeeded
+        ]
+        return {"batchItemFailures": failures}
 
-    def _work(self, message: Message, until: float) -> None:
-        content = read(message.body)
+    def _process(self, message: Message, until: float) -> None:
+        content = parse_body(message.body)
         if isinstance(content, PartMessage):
             with logs.context(job=content.job, part=content.number):
                 self.transcribe_part.run(content, message, until)
@@ -89,68 +106,81 @@ class Worker:
                 with logs.context(job=job_id_of(key)):
                     self.cut.cut_recording(key, message, until)
 
-    def _is_done(self, message: Message, work: Callable[[Message], None]) -> bool:
-        """Whether the message can be deleted; if not, how soon it is delivered again is set."""
+    def _process_or_postpone(self, message: Message, process: Callable[[Message], None]) -> bool:
+        """Process a message, and return whether it succeeded.
+
+        If it failed, set how soon the queue delivers the message again.
+        """
         try:
-            work(message)
+            process(message)
         except Exception as error:
-            with suppress(Exception):  # then the queue's own visibility timeout applies
-                self._give_back(message, error)
+            # If this fails, the visibility timeout of the queue applies.
+            with suppress(Exception):
+                self._postpone(message, error)
             return False
         return True
 
-    def _give_back(self, message: Message, error: Exception) -> None:
+    def _postpone(self, message: Message, error: Exception) -> None:
         if isinstance(error, RetryLater):
             message.set_visibility(error.seconds)
         elif is_outage(error):
-            log.warning("AWS does not respond; a message comes again later: %s", error)
+            log.warning("AWS is unavailable. The queue message is retried later: %s", error)
             message.set_visibility(message.backoff(self.pacing.outage_seconds))
         elif isinstance(error, InvalidMessage):
-            log.error("A message makes no sense: %s", error)
-            message.set_visibility(_SENSELESS_SECONDS)
+            log.error("The queue message is invalid: %s", error)
+            message.set_visibility(_INVALID_MESSAGE_RETRY_SECONDS)
         else:
-            log.error("A message cannot be worked on: %s", message.body[:1000], exc_info=error)
+            log.error(
+                "Processing the queue message failed: %s", message.body[:1000], exc_info=error
+            )
 
 
-def _at_once(work: Callable[[Message], bool], messages: list[Message]) -> list[bool]:
-    """Work on all messages at the same time, and return the results in their order.
+def _process_concurrently(
+    process: Callable[[Message], bool], messages: list[Message]
+) -> list[bool]:
+    """Process all messages at the same time, and return the results in the same order.
 
-    A message that is done waits for the others: it is deleted, so that the queue does not deliver it again meanwhile.
+    In a batch of several messages, each is deleted as soon as it is processed. Otherwise, the queue
+    could deliver it again before the whole batch is done.
     """
     if len(messages) == 1:
-        return [work(messages[0])]
+        return [process(messages[0])]
 
-    def work_and_delete(message: Message) -> bool:
-        done = work(message)
-        if done:
+    def process_and_delete(message: Message) -> bool:
+        succeeded = process(message)
+        if succeeded:
             message.delete()
-        return done
+        return succeeded
 
     with ThreadPoolExecutor(len(messages) or 1) as threads:
-        return list(threads.map(work_and_delete, messages))
+        return list(threads.map(process_and_delete, messages))
 
 
 @cache
 def _worker() -> Worker:
     settings = read_settings()
     logs.configure(on_lambda=True)
-    return Worker.of(build_services(settings, jobs=Jobs(settings, limits=WORKER_LIMITS)))
+    services = build_services(settings, jobs=Jobs(settings, limits=WORKER_LIMITS))
+    return Worker.from_services(services)
 
 
 def lambda_handler(event: dict[str, Any], context: Any) -> dict[str, Any]:
-    """The entry of the functions that cut recordings and transcribe parts."""
-    given = _of_queue(event)
-    return _worker().handle(given, context)
+    """Handle an event of the functions that cut recordings and transcribe parts."""
+    sqs_event = _to_sqs_event(event)
+    return _worker().handle(sqs_event, context)
 
 
-def _of_queue(event: dict[str, Any]) -> dict[str, Any]:
-    """Return an event as the queue gives it, also for one of the bucket, such as SAM generates."""
+def _to_sqs_event(event: dict[str, Any]) -> dict[str, Any]:
+    """Return an SQS event unchanged, and wrap an S3 event, such as SAM generates, in an SQS event.
+
+    Raises ValueError for events of other services.
+    """
     records = event.get("Records") or [{}]
     if all("body" in record for record in records):
         return event
     if any("s3" not in record for record in records):
         raise ValueError(
-            "This function takes events of SQS or S3. events/recording.json is an example."
+            "The event is neither an SQS nor an S3 event. See events/recording.json for an example."
         )
     queue = _worker().cut.jobs.queues.recordings.rpartition("/")[2]
     message = {
@@ -163,5 +193,5 @@ def _of_queue(event: dict[str, Any]) -> dict[str, Any]:
 
 
 def dead_letters_handler(event: dict[str, Any], _context: Any) -> dict[str, Any]:
-    """The entry of the function that settles dead letters."""
+    """Handle an event of the function that processes dead letters."""
     return _worker().handle_dead_letters(event)

@@ -1,4 +1,4 @@
-"""Where the handler runs: the CDK stack, its choices, alarms and findings, and the bundles.
+"""The deployment: the CDK stack, its options and alarms, and the code bundles.
 
-Nothing here runs in Lambda.
+This package runs on the machine that deploys, not in Lambda.
 """

@@ -1,4 +1,4 @@
-"""The access log of the API's stage."""
+"""The format and the destination of the API Gateway access log."""
 
 import jsii
 from aws_cdk import aws_apigateway as rest
@@ -8,7 +8,10 @@ from aws_cdk import aws_logs as logs
 
 @jsii.implements(http.IAccessLogSettings)
 class AccessLog:
-    """Each request as a line of JSON; without its query, which may hold what it should not."""
+    """Access log settings that write one JSON line for each request.
+
+    The query string is left out because it may contain secrets.
+    """
 
     def __init__(self, group: logs.LogGroup) -> None:
         self._group = group
@@ -19,9 +22,9 @@ class AccessLog:
 
     @property
     def format(self) -> rest.AccessLogFormat:
-        told = (
+        names = (
             "requestId",
-            "integration.requestId",  # Lambda's, which the application's log and its responses have
+            "integration.requestId",  # Lambda's request id, as in `x-request-id` and in Steno's log
             "identity.sourceIp",
             "authorizer.claims.sub",
             "httpMethod",
@@ -34,8 +37,7 @@ class AccessLog:
             "integrationErrorMessage",
             "authorizer.error",
         )
-        pairs = [f'"{name}":"$context.{name}"' for name in told]
-        pairs.append(
-            '"error.message":$context.error.messageString'
-        )  # which has its quotation marks
+        pairs = [f'"{name}":"$context.{name}"' for name in names]
+        # API Gateway quotes and escapes the value of this variable itself.
+        pairs.append('"error.message":$context.error.messageString')
         return rest.AccessLogFormat.custom(f"{{{','.join(pairs)}}}")

@@ -1,4 +1,7 @@
-"""The CDK app: what `npx aws-cdk deploy` runs, by cdk.json. `python -m infra.app` alone synthesizes as well."""
+"""The CDK app, which the CDK CLI (`npx aws-cdk`) runs as configured in cdk.json.
+
+`python -m infra.app` synthesizes the template without the CDK CLI.
+"""
 
 import json
 import os
@@ -18,19 +21,20 @@ def app(
     target: Target | None = None,
     bundles: Bundles | None = None,
 ) -> App:
-    """Return the app with its one stack.
+    """Return the CDK app with its single stack.
 
-    `context` holds what `-c` would, `out` is the folder to synthesize to. The bundles are built
-    for `target` (by default the machine that `-c machine` names), unless they are given.
+    `context` has the values of `-c name=value` options. `out` is the output folder of the
+    synthesis. Without `bundles`, the bundles are built for `target`, by default for the
+    architecture of `-c machine`.
     """
-    # The CLI reads cdk.json's context; without it, it is ours to read.
+    # Only the CDK CLI reads the context in cdk.json. Read it here to work without the CLI.
     flags = json.loads((ROOT / "cdk.json").read_text())["context"]
-    made = App(context={**flags, **(context or {})}, outdir=out or os.environ.get("CDK_OUTDIR"))
-    choices = Choices.of(made.node)
+    cdk_app = App(context={**flags, **(context or {})}, outdir=out or os.environ.get("CDK_OUTDIR"))
+    choices = Choices.of(cdk_app.node)
     Steno(
-        made,
+        cdk_app,
         choices.name,
-        bundles or _built(target or Target(machine=choices.machine)),
+        bundles or _build_bundles(target or Target(machine=choices.machine)),
         choices,
         termination_protection=choices.protect == "on",
         env=Environment(
@@ -39,11 +43,11 @@ def app(
         ),
     )
     for key, value in choices.tag_list:
-        Tags.of(made).add(key, value)
-    return made
+        Tags.of(cdk_app).add(key, value)
+    return cdk_app
 
 
-def _built(target: Target) -> Bundles:
+def _build_bundles(target: Target) -> Bundles:
     return Bundles(*(bundle.build(_BUNDLES, target) for bundle in (API, CUTTER)))
 
 

@@ -1,9 +1,9 @@
-"""What is deployed: the functions' code and wheels, in two folders, built with pip. No Docker.
+"""Build the code bundles of the Lambda functions, two folders with code and wheels, without Docker.
 
-    python -m infra.bundle FOLDER    builds both, and says how large each of their packages is
+    python -m infra.bundle FOLDER    build both bundles and print the size of each package
 
-Byte code is compiled in where the function's Python is found on this machine: Lambda's code folder cannot be written
-to, so that without it every cold start compiles everything anew.
+The bundles contain byte code if the Python version of the functions is installed on this machine.
+Lambda's code folder is read-only. Without byte code, every cold start compiles all modules.
 """
 
 import ast
@@ -27,42 +27,45 @@ from pathlib import Path
 
 from packaging.requirements import Requirement
 
-from infra.lock import locked
+from infra.lock import locked_requirements
 
 ROOT = Path(__file__).parent.parent
 HANDLER = ROOT / "handler"
 LOCK = HANDLER / "requirements.lock"
-MOST_GLIBC = 34  # 2.34, what Amazon Linux 2023 has
+MAX_GLIBC_MINOR = 34  # Amazon Linux 2023 has glibc 2.34
 
-# botocore describes four hundred services; these are asked, and what the SDK reads of all.
+# The services that Steno or the SDK itself uses, out of the 400 that botocore has models of.
 _SERVICES = {"dynamodb", "s3", "secretsmanager", "sqs", "sts"}
 _UNUSED = (
     "bin",
     "**/tests",
     "**/*.pyi",
-    "[!h]*.dist-info",  # searched whole by whoever looks for plug-ins; httpx2 and httpcore2 read their own
+    # importlib.metadata reads every .dist-info folder when it searches for entry points. Keep those
+    # of httpx2 and httpcore2, which read their own version from them.
+    "[!h]*.dist-info",
     "h[!t]*.dist-info",
     "ht*.dist-info/RECORD",
     "ht*.dist-info/INSTALLER",
     "ht*.dist-info/REQUESTED",
     "boto3/examples",
-    "pydantic/v1",  # looked for by FastAPI, which does without
+    "pydantic/v1",  # FastAPI works without it
 )
 
 
 @dataclass(frozen=True)
 class Target:
-    """Where a bundle runs: a Python such as `3.13`, and a machine such as `aarch64`."""
+    """The Python version (such as `3.13`) and machine (such as `aarch64`) that a bundle is for."""
 
     python: str = "3.13"
     machine: str = "aarch64"
 
     @classmethod
     def here(cls) -> "Target":
+        """Return the target that matches the running interpreter."""
         return cls(f"{sys.version_info.major}.{sys.version_info.minor}", platform.machine())
 
     def markers(self) -> dict[str, str]:
-        """Return the values of the environment markers of requirements."""
+        """Return the values of the environment markers (PEP 508) on this target."""
         return {
             "python_version": self.python,
             "python_full_version": f"{self.python}.0",
@@ -73,7 +76,12 @@ class Target:
 
 @dataclass(frozen=True)
 class Bundle:
-    """A function's code: the modules that its entries need, the folders they read, and the wheels that a file names."""
+    """The code of a Lambda function.
+
+    `entries` are the handler modules that the bundle starts from. Modules that they import are
+    included. `requirements` is the requirements file with the packages, and `folders` are data
+    folders. Paths are relative to `handler/`.
+    """
 
     name: str
     entries: tuple[str, ...]
@@ -81,37 +89,42 @@ class Bundle:
     folders: tuple[str, ...] = ()
 
     def modules(self) -> list[Path]:
-        """Return the handler's files that the entries import, at once or later, and those of their packages."""
+        """Return the source files in `handler/` that the entries import, directly or indirectly."""
         found: set[Path] = set()
-        waiting = [f"handler.{name}" for name in self.entries]
-        while waiting:
-            for path in _files_of(waiting.pop()):
+        pending = [f"handler.{name}" for name in self.entries]
+        while pending:
+            for path in _files_of(pending.pop()):
                 if path not in found:
                     found.add(path)
-                    waiting += _imports(path)
+                    pending += _imports(path)
         return sorted(found)
 
     def fingerprint(self, target: Target) -> str:
-        """The same for the same inputs, on every machine."""
+        """Return a hash of all inputs of the build, which is the same on every machine."""
         digest = hashlib.sha256(repr((target, bool(_interpreter(target)))).encode())
-        read = [path for name in self.folders for path in sorted((HANDLER / name).iterdir())]
-        files = [*self.modules(), *read, HANDLER / self.requirements, LOCK, Path(__file__)]
+        data = [path for name in self.folders for path in sorted((HANDLER / name).iterdir())]
+        files = [*self.modules(), *data, HANDLER / self.requirements, LOCK, Path(__file__)]
         for path in files:
             digest.update(str(path.relative_to(ROOT)).encode() + b"\0" + path.read_bytes() + b"\0")
         return digest.hexdigest()
 
     def build(self, folder: Path, target: Target) -> Path:
-        """Make the bundle in a folder below `folder`, unless it is there already; return that folder."""
-        place = folder / f"{self.name}-{self.fingerprint(target)[:16]}"
-        folder.mkdir(parents=True, exist_ok=True)
-        with (folder / f"{place.name}.lock").open("w") as lock:
-            fcntl.flock(lock, fcntl.LOCK_EX)  # another process may be building the same bundle
-            return place if place.exists() else self._build(folder, place, target)
+        """Build the bundle in a subfolder of `folder` and return the subfolder.
 
-    def _build(self, folder: Path, place: Path, target: Target) -> Path:
-        shutil.rmtree(unfinished := folder / f"{place.name}.unfinished", ignore_errors=True)
+        A subfolder with the same fingerprint is reused.
+        """
+        bundle = folder / f"{self.name}-{self.fingerprint(target)[:16]}"
+        folder.mkdir(parents=True, exist_ok=True)
+        with (folder / f"{bundle.name}.lock").open("w") as lock:
+            fcntl.flock(lock, fcntl.LOCK_EX)  # another process may be building the same bundle
+            return bundle if bundle.exists() else self._build(folder, bundle, target)
+
+    def _build(self, folder: Path, bundle: Path, target: Target) -> Path:
+        unfinished = folder / f"{bundle.name}.unfinished"
+        shutil.rmtree(unfinished, ignore_errors=True)
         unfinished.mkdir(parents=True)
-        _install(locked(self.packages(), LOCK.read_text(), target.markers()), unfinished, target)
+        lines = locked_requirements(self.packages(), LOCK.read_text(), target.markers())
+        _install(lines, unfinished, target)
         for path in self.modules():
             copy = unfinished / path.relative_to(ROOT)
             copy.parent.mkdir(parents=True, exist_ok=True)
@@ -120,14 +133,13 @@ class Bundle:
             shutil.copytree(HANDLER / name, unfinished / "handler" / name)
         _drop_unused(unfinished)
         _compile(unfinished, target)
-        for path in unfinished.rglob(
-            "*"
-        ):  # whatever this machine's umask says, Lambda's own user has to read it
+        # Lambda's user must be able to read the files, whatever the umask of this machine is.
+        for path in unfinished.rglob("*"):
             path.chmod(0o755 if path.is_dir() else 0o644)
-        return unfinished.rename(place)
+        return unfinished.rename(bundle)
 
     def packages(self) -> list[str]:
-        """Return the names of the packages in the requirements, each once."""
+        """Return the package names in the requirements file, without duplicates."""
         lines = (
             line.partition("#")[0].strip()
             for line in (HANDLER / self.requirements).read_text().splitlines()
@@ -135,13 +147,13 @@ class Bundle:
         return list(dict.fromkeys(Requirement(line).name for line in lines if line))
 
 
-# The cutter has a bundle of its own because FFmpeg makes it three times as large.
+# The cutter has its own bundle because FFmpeg makes it three times as large.
 API = Bundle("api", ("main", "worker"), "requirements.txt", ("web/page",))
 CUTTER = Bundle("cutter", ("worker", "recordings.decoder"), "requirements-worker.txt")
 
 
 def _files_of(name: str) -> Iterator[Path]:
-    """Yield the files that the import of a dotted name reads; it may be of a module, or of something in one."""
+    """Yield the files that are read to import `name`: a module, or a name in a module."""
     path = ROOT
     for part in name.split("."):
         path /= part
@@ -153,7 +165,7 @@ def _files_of(name: str) -> Iterator[Path]:
 
 
 def _imports(path: Path) -> Iterator[str]:
-    """Yield the dotted names of the handler that a module imports."""
+    """Yield the dotted names that a module imports from the `handler` package."""
     for node in ast.walk(ast.parse(path.read_text())):
         if (
             isinstance(node, ast.ImportFrom)
@@ -164,7 +176,10 @@ def _imports(path: Path) -> Iterator[str]:
 
 
 def _install(lines: list[str], folder: Path, target: Target) -> None:
-    """Install what the lines of a requirements file name, if each wheel has one of its hashes."""
+    """Install the wheels for the requirements `lines` into `folder`.
+
+    Exits with pip's message if a wheel does not have one of the hashes.
+    """
     platforms = [f"manylinux_2_28_{target.machine}", f"manylinux2014_{target.machine}"]
     command = [
         sys.executable,
@@ -183,7 +198,7 @@ def _install(lines: list[str], folder: Path, target: Target) -> None:
         command += ["--require-hashes", "-r", file.name]
         run = subprocess.run(command, stderr=subprocess.PIPE, text=True, check=False)
     if run.returncode:
-        sys.exit(f"The bundle cannot be built:\n{run.stderr}")
+        sys.exit(f"pip could not install the packages of the bundle:\n{run.stderr}")
 
 
 def _drop_unused(folder: Path) -> None:
@@ -194,30 +209,33 @@ def _drop_unused(folder: Path) -> None:
     for path in data.iterdir():
         if path.is_dir() and path.name not in _SERVICES:
             shutil.rmtree(path)
-    for path in data.rglob(
-        "*.json.gz"
-    ):  # the zip packs them as well, and nothing has to be unpacked twice
+    # The zip file compresses them as well. Plain JSON saves a second decompression.
+    for path in data.rglob("*.json.gz"):
         path.with_suffix("").write_bytes(gzip.decompress(path.read_bytes()))
         path.unlink()
-    _cut_endpoints(data / "endpoints.json")
+    _trim_endpoints(data / "endpoints.json")
 
 
-def _cut_endpoints(path: Path) -> None:
-    """Leaves the services that are asked: a client reads the whole list, which is a tenth of a cold start."""
-    listed = json.loads(path.read_text())
-    for partition in listed["partitions"]:
+def _trim_endpoints(path: Path) -> None:
+    """Remove the services that Steno does not use from botocore's list of endpoints.
+
+    A boto3 client reads the whole list, which takes a tenth of a cold start.
+    """
+    endpoints = json.loads(path.read_text())
+    for partition in endpoints["partitions"]:
         partition["services"] = {
-            name: told for name, told in partition["services"].items() if name in _SERVICES
+            name: service for name, service in partition["services"].items() if name in _SERVICES
         }
-    path.write_text(json.dumps(listed))
+    path.write_text(json.dumps(endpoints))
 
 
 def _compile(folder: Path, target: Target) -> None:
     interpreter = _interpreter(target)
     if interpreter is None:
         print(
-            f"\n*** No python{target.python} was found here, so that the bundle has no byte code: every cold start will"
-            f"\n*** take about twice as long. Install Python {target.python} (`uv python install {target.python}`).\n",
+            f"\n*** WARNING: python{target.python} was not found, so the bundle has no byte code."
+            "\n*** Every cold start takes about twice as long."
+            f" Install Python {target.python}: uv python install {target.python}\n",
             file=sys.stderr,
         )
         return
@@ -231,30 +249,36 @@ def _compile(folder: Path, target: Target) -> None:
         "--invalidation-mode",
         "unchecked-hash",
     ]
-    # As the function will see it; and the order of sets in the byte code is then the same everywhere.
-    where = ["-s", str(folder), "-p", "/var/task", str(folder)]
-    subprocess.run([*command, *where], check=True, env={**_environment(), "PYTHONHASHSEED": "0"})
+    # The byte code contains the paths that the files have in Lambda. The fixed hash seed makes the
+    # order of sets in the byte code the same on every machine.
+    paths = ["-s", str(folder), "-p", "/var/task", str(folder)]
+    subprocess.run([*command, *paths], check=True, env={**_environment(), "PYTHONHASHSEED": "0"})
 
 
 def _environment() -> dict[str, str]:
-    """Return what pyenv's and asdf's shims need, without Python's settings, which could change the byte code."""
+    """Return the environment without PYTHON* variables, which could change the byte code.
+
+    The shims of pyenv and asdf need the other variables.
+    """
     return {name: value for name, value in os.environ.items() if not name.startswith("PYTHON")}
 
 
 def _interpreter(target: Target) -> str | None:
-    """The target's Python on this machine: the running one, on the PATH, pyenv's or uv's."""
+    """Return the path of an interpreter with the target's Python version, or None.
+
+    Looks at the running interpreter, PATH, pyenv and uv, in this order.
+    """
     if target.python == Target.here().python:
         return sys.executable
     if found := shutil.which(f"python{target.python}"):
         trial = subprocess.run(
             [found, "-c", ""], capture_output=True, env=_environment(), check=False
         )
-        if (
-            trial.returncode == 0
-        ):  # pyenv's shims are there for versions that are not switched on, too
+        # pyenv also has shims for versions that are not active. They fail when they are run.
+        if trial.returncode == 0:
             return found
     home = Path.home()
-    kept = [
+    installed = [
         *Path(os.environ.get("PYENV_ROOT", home / ".pyenv")).glob(
             f"versions/{target.python}.*/bin/python"
         ),
@@ -262,34 +286,33 @@ def _interpreter(target: Target) -> str | None:
             f"cpython-{target.python}*/bin/python{target.python}"
         ),
     ]
-    return str(kept[0]) if kept else None
+    return str(installed[0]) if installed else None
 
 
-def without_byte_code(folder: Path) -> list[Path]:
-    """The sources in a bundle whose byte code is missing, or is another source's, or would be checked against it."""
+def sources_without_byte_code(folder: Path) -> list[Path]:
+    """Return the source files in `folder` that have no valid, unchecked hash-based byte code."""
     return [path for path in folder.rglob("*.py") if not _is_compiled(path)]
 
 
 def _is_compiled(path: Path) -> bool:
-    unchecked = (1).to_bytes(4, "little") + importlib.util.source_hash(
-        path.read_bytes()
-    )  # as PEP 552 has it
+    # The header of an unchecked hash-based .pyc file: https://peps.python.org/pep-0552/
+    unchecked = (1).to_bytes(4, "little") + importlib.util.source_hash(path.read_bytes())
     compiled = path.parent.glob(f"__pycache__/{path.stem}.cpython-*.pyc")
     return any(found.read_bytes()[4:16] == unchecked for found in compiled)
 
 
-def glibc_of(folder: Path) -> int:
-    """The newest glibc 2.x that any binary in the folder asks for."""
-    asked = (
+def required_glibc_minor(folder: Path) -> int:
+    """Return the highest x for which a binary in `folder` requires glibc 2.x."""
+    versions_by_file = (
         re.findall(rb"GLIBC_2\.(\d+)", path.read_bytes())
         for path in folder.rglob("*.so*")
         if path.is_file()
     )
-    return max((int(version) for versions in asked for version in versions), default=0)
+    return max((int(version) for versions in versions_by_file for version in versions), default=0)
 
 
 def zipped_sizes(folder: Path) -> Counter[str]:
-    """The bytes of each package when it is zipped; `.dist-info` folders count as one."""
+    """Return the compressed size of each package in bytes. `.dist-info` folders count as one."""
     sizes: Counter[str] = Counter()
     for path in filter(Path.is_file, folder.rglob("*")):
         top = path.relative_to(folder).parts[0]

@@ -1,4 +1,4 @@
-"""Read handler/requirements.lock: the hashes that a bundle's wheels must have."""
+"""Read package versions and hashes from handler/requirements.lock."""
 
 import re
 from collections.abc import Iterable
@@ -8,26 +8,26 @@ from packaging.utils import canonicalize_name
 
 
 class NotLocked(LookupError):
-    """A package that the lock does not have for the target."""
+    """handler/requirements.lock has no entry for a package on the target platform."""
 
 
-def locked(names: Iterable[str], lock: str, environment: dict[str, str]) -> list[str]:
-    """Return the lines of a requirements file with one version and its hashes for each package.
+def locked_requirements(names: Iterable[str], lock: str, environment: dict[str, str]) -> list[str]:
+    """Return one requirements line, with version and hashes, for each of the packages in `names`.
 
-    `lock` is the text of the lock; `environment` has the values of environment markers, such as `python_full_version`.
-    Markers are not in the result, because pip would evaluate them for the Python that runs it.
-    NotLocked for a package that is not in the lock.
+    `lock` is the text of the lock file. `environment` has the values of environment markers, such
+    as `python_full_version`. The lines have no markers because pip would evaluate them for the
+    Python that runs pip. Raises NotLocked if a package is not in the lock file.
     """
-    found = {}
-    for entry in lock.replace("\\\n", " ").splitlines():
-        wanted, *hashes = re.split(r"\s+--hash=", entry.partition("#")[0].strip())
-        if not wanted:
+    line_by_package = {}
+    for lock_line in lock.replace("\\\n", " ").splitlines():
+        pin, *hashes = re.split(r"\s+--hash=", lock_line.partition("#")[0].strip())
+        if not pin:
             continue
-        requirement = Requirement(wanted)
+        requirement = Requirement(pin)
         if requirement.marker is None or requirement.marker.evaluate(environment):
             line = " --hash=".join([f"{requirement.name}{requirement.specifier}", *hashes])
-            found[canonicalize_name(requirement.name)] = line
-    missing = [name for name in names if canonicalize_name(name) not in found]
+            line_by_package[canonicalize_name(requirement.name)] = line
+    missing = [name for name in names if canonicalize_name(name) not in line_by_package]
     if missing:
         raise NotLocked(f"{', '.join(missing)}: not in handler/requirements.lock. Run `make lock`.")
-    return [found[canonicalize_name(name)] for name in names]
+    return [line_by_package[canonicalize_name(name)] for name in names]

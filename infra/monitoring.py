@@ -1,4 +1,4 @@
-"""What is watched: alarms, all to one topic, and a dashboard."""
+"""The monitoring of the stack: CloudWatch alarms, their SNS topic, and a dashboard."""
 
 from dataclasses import dataclass
 
@@ -15,16 +15,16 @@ from constructs import Construct
 
 from infra.choices import Choices
 
-_OLDEST = Duration.minutes(30)  # a recording of hours takes less
-_SLOW = Duration.seconds(26)  # the handler ends a request after 25 s; the gateway after 29
-_NEAR_THE_END = Duration.seconds(
-    5
-)  # of a function's time; each ends its work 30 s before it (worker.py)
+_MAX_MESSAGE_AGE = Duration.minutes(30)  # even recordings of several hours take less time
+_SLOW_REQUEST = Duration.seconds(26)  # the handler's deadline is 25 s, the gateway's is 29 s
+# An alarm is raised if an invocation ends less than 5 s before the timeout of its function. Workers
+# stop 30 s before it (SHUTDOWN_SECONDS in handler/worker.py).
+_TIMEOUT_MARGIN = Duration.seconds(5)
 
 
 @dataclass(frozen=True)
-class Watched:
-    """What alarms and the dashboard are about."""
+class MonitoredResources:
+    """The resources that the alarms and the dashboard cover."""
 
     stage: http.HttpStage
     api: lambda_.Function
@@ -36,24 +36,24 @@ class Watched:
     dead_letters: sqs.Queue
 
     @property
-    def steps(self) -> dict[str, lambda_.Function]:
-        """Return the functions that work on jobs, by their names."""
+    def job_functions(self) -> dict[str, lambda_.Function]:
+        """Return the functions that process jobs, by name."""
         return {"Cutter": self.cutter, "Transcriber": self.transcriber}
 
     @property
     def queues(self) -> dict[str, sqs.Queue]:
-        """Return the queues of those functions, by their names."""
+        """Return the queues of the job functions, by name."""
         return {"Recordings": self.recordings, "Parts": self.parts, "Express": self.express}
 
 
-class Watching(Construct):
-    """Alarms about a stage, the functions of jobs, and their queues."""
+class Monitoring(Construct):
+    """Alarms and a dashboard for the API, the job functions and their queues."""
 
-    def __init__(self, scope: Construct, watched: Watched, choices: Choices) -> None:
+    def __init__(self, scope: Construct, resources: MonitoredResources, choices: Choices) -> None:
         super().__init__(scope, "Watching")
         self._namespace = choices.name
         self.topic = sns.Topic(self, "Alarms", enforce_ssl=True)
-        # A topic with a policy of its own lets nobody in that it does not name.
+        # A topic policy replaces the default access, so CloudWatch must be allowed to publish.
         self.topic.add_to_resource_policy(
             iam.PolicyStatement(
                 actions=["sns:Publish"],
@@ -64,95 +64,121 @@ class Watching(Construct):
         )
         if choices.alarm_email:
             self.topic.add_subscription(EmailSubscription(choices.alarm_email))
-        self._alarm_about_the_upstream(choices)
-        self._alarm_about_queues(watched)
-        self._alarm_about_functions(watched)
-        self._alarm_about_the_api(watched)
-        self._dashboard(watched)
+        self._add_upstream_alarms(choices)
+        self._add_queue_alarms(resources)
+        self._add_function_alarms(resources)
+        self._add_api_alarms(resources)
+        self._add_dashboard(resources)
 
-    def _alarm_about_the_upstream(self, choices: Choices) -> None:
+    def _add_upstream_alarms(self, choices: Choices) -> None:
         self._alarm(
             "RefusedKey",
             self._failures("upstream_credentials"),
             0,
-            "The speech service refuses the key.",
+            "The upstream rejects the API key.",
         )
         self._alarm(
             "SpentQuota",
             self._failures("upstream_quota"),
             0,
-            "The account of the speech service is empty.",
+            "The upstream account has no credit left.",
         )
-        paid = self._figure("SecondsPaid", "Sum", Duration.days(1))
+        paid = self._metric("SecondsPaid", "Sum", Duration.days(1))
         self._alarm(
             "SecondsPaid",
             paid,
             float(choices.alarm_seconds),
-            "More was paid for in a day than is usual.",
+            "More seconds of audio were paid for in a day than alarm_seconds allows.",
         )
 
-    def _alarm_about_queues(self, watched: Watched) -> None:
-        # Not the visible ones, because their consumer deletes them within seconds; and not the sent
-        # ones, because SQS does not count the messages that it moves itself.
-        dead = watched.dead_letters.metric_number_of_messages_received(statistic="Sum")
-        self._alarm("DeadLetters", dead, 0, "A job was given up.")
-        for name, queue, what in (
-            ("Waiting", watched.recordings, "Recordings wait to be cut."),
-            ("PartsWaiting", watched.parts, "Parts of recordings wait to be transcribed."),
-            ("ExpressWaiting", watched.express, "Short recordings wait to be transcribed."),
+    def _add_queue_alarms(self, resources: MonitoredResources) -> None:
+        # Use the metric of received messages. The metric of visible messages may miss messages,
+        # because the consumer deletes them within seconds. The metric of sent messages does not
+        # include those that SQS moves to a dead-letter queue.
+        dead = resources.dead_letters.metric_number_of_messages_received(statistic="Sum")
+        self._alarm(
+            "DeadLetters", dead, 0, "A message reached its delivery limit, and its job failed."
+        )
+        for name, queue, problem in (
+            (
+                "Waiting",
+                resources.recordings,
+                "A recording has waited for more than 30 minutes to be cut.",
+            ),
+            (
+                "PartsWaiting",
+                resources.parts,
+                "A part has waited for more than 30 minutes to be transcribed.",
+            ),
+            (
+                "ExpressWaiting",
+                resources.express,
+                "A short recording has waited for more than 30 minutes to be transcribed.",
+            ),
         ):
             age = queue.metric_approximate_age_of_oldest_message(statistic="Maximum")
-            self._alarm(name, age, _OLDEST.to_seconds(), what)
+            self._alarm(name, age, _MAX_MESSAGE_AGE.to_seconds(), problem)
 
-        stalled = self._figure("JobsStalled", "Sum")
+        stalled = self._metric("JobsStalled", "Sum")
         self._alarm("JobsStalled", stalled, 0, "A job has made no progress for hours.")
 
-    def _alarm_about_functions(self, watched: Watched) -> None:
-        for name, function in watched.steps.items():
+    def _add_function_alarms(self, resources: MonitoredResources) -> None:
+        for name, function in resources.job_functions.items():
             self._alarm(
                 f"{name}Errors",
                 function.metric_errors(statistic="Sum"),
                 0,
-                f"The {name.lower()} failed.",
+                f"An invocation of the {name.lower()} failed.",
             )
             assert function.timeout
-            near = function.timeout.minus(_NEAR_THE_END).to_milliseconds()
+            threshold = function.timeout.minus(_TIMEOUT_MARGIN).to_milliseconds()
             longest = function.metric_duration(statistic="Maximum")
             self._alarm(
-                f"{name}NearTheEnd", longest, near, f"The {name.lower()} was about to be cut off."
+                f"{name}NearTheEnd",
+                longest,
+                threshold,
+                f"The {name.lower()} almost reached its timeout.",
             )
             dropped = function.metric("RecursiveInvocationsDropped", statistic="Sum")
             self._alarm(
-                f"{name}Dropped", dropped, 0, f"AWS took messages of the {name.lower()} for a loop."
+                f"{name}Dropped",
+                dropped,
+                0,
+                f"Lambda dropped messages of the {name.lower()} as a recursive loop.",
             )
-        for name, function in {"Api": watched.api, **watched.steps}.items():
+        for name, function in {"Api": resources.api, **resources.job_functions}.items():
             throttled = function.metric_throttles(statistic="Sum")
             self._alarm(
                 f"{name}Throttles",
                 throttled,
                 0,
-                "The account runs no more functions at once.",
+                "Lambda throttles invocations because the account's concurrency is used up.",
                 periods=3,
             )
 
-    def _alarm_about_the_api(self, watched: Watched) -> None:
-        # For a quarter of an hour: a recording that is still being worked on is a 503 to OpenAI's SDKs, a few times.
-        server_errors = watched.stage.metric_server_error(statistic="Sum")
-        self._alarm("ServerErrors", server_errors, 5, "The API fails.", periods=3)
+    def _add_api_alarms(self, resources: MonitoredResources) -> None:
+        # Three periods of 5 minutes, because OpenAI's SDKs get a few 503 responses while a long
+        # recording is transcribed.
+        server_errors = resources.stage.metric_server_error(statistic="Sum")
+        self._alarm("ServerErrors", server_errors, 5, "The API returns 5xx responses.", periods=3)
         self._alarm(
-            "Storage", self._failures("storage_unavailable"), 0, "AWS does not respond.", periods=2
+            "Storage",
+            self._failures("storage_unavailable"),
+            0,
+            "S3, SQS or DynamoDB does not respond.",
+            periods=2,
         )
-        slowest = watched.stage.metric_latency(statistic="p99")
+        slowest = resources.stage.metric_latency(statistic="p99")
         self._alarm(
             "SlowApi",
             slowest,
-            _SLOW.to_milliseconds(),
-            "Requests come near the gateway's limit.",
+            _SLOW_REQUEST.to_milliseconds(),
+            "The slowest requests take almost as long as the gateway's timeout.",
             periods=3,
         )
 
     def _failures(self, code: str) -> cloudwatch.Metric:
-        """Count the failures with a code of the table of errors."""
+        """Return the metric that counts failures with the error code `code`."""
         return cloudwatch.Metric(
             namespace=self._namespace,
             metric_name="Failures",
@@ -160,69 +186,70 @@ class Watching(Construct):
             dimensions_map={"Code": code},
         )
 
-    def _figure(
+    def _metric(
         self, name: str, statistic: str, period: Duration | None = None
     ) -> cloudwatch.Metric:
-        """One of those that the handler tells in its log."""
+        """Return a metric that the handler writes to its log (embedded metric format)."""
         return cloudwatch.Metric(
             namespace=self._namespace, metric_name=name, statistic=statistic, period=period
         )
 
     def _alarm(
-        self, name: str, metric: cloudwatch.Metric, beyond: float, what: str, periods: int = 1
+        self, name: str, metric: cloudwatch.Metric, threshold: float, problem: str, periods: int = 1
     ) -> None:
         alarm = cloudwatch.Alarm(
             self,
             name,
             metric=metric,
-            threshold=beyond,
+            threshold=threshold,
             comparison_operator=cloudwatch.ComparisonOperator.GREATER_THAN_THRESHOLD,
             evaluation_periods=periods,
             treat_missing_data=cloudwatch.TreatMissingData.NOT_BREACHING,
-            alarm_description=f"{what} What to do: docs/alarms.md#{name.lower()}",
+            alarm_description=f"{problem} What to do: docs/alarms.md#{name.lower()}",
         )
         alarm.add_alarm_action(SnsAction(self.topic))
         alarm.add_ok_action(SnsAction(self.topic))
 
-    def _dashboard(self, watched: Watched) -> None:
-        board = cloudwatch.Dashboard(self, "Dashboard")
-        stage, queues = watched.stage, watched.queues.items()
+    def _add_dashboard(self, resources: MonitoredResources) -> None:
+        dashboard = cloudwatch.Dashboard(self, "Dashboard")
+        stage, queues = resources.stage, resources.queues.items()
         graphs: dict[str, list[cloudwatch.IMetric]] = {
             "Requests": [
                 stage.metric_count(),
                 stage.metric_client_error(),
                 stage.metric_server_error(),
             ],
-            "Latency": [stage.metric_latency(statistic=f"p{share}") for share in (50, 90, 99)],
-            "The speech service's latency": [
-                self._figure("UpstreamMilliseconds", f"p{share}") for share in (50, 90, 99)
+            "Latency": [stage.metric_latency(statistic=f"p{percent}") for percent in (50, 90, 99)],
+            "Upstream latency": [
+                self._metric("UpstreamMilliseconds", f"p{percent}") for percent in (50, 90, 99)
             ],
-            "Seconds paid, and parts transcribed": [
-                self._figure("SecondsPaid", "Sum"),
-                self._figure("Parts", "Sum"),
+            "Seconds paid and parts transcribed": [
+                self._metric("SecondsPaid", "Sum"),
+                self._metric("Parts", "Sum"),
             ],
             "Jobs": [
-                watched.recordings.metric_number_of_messages_sent(
-                    label="Begun, and parts that are halved"
+                resources.recordings.metric_number_of_messages_sent(
+                    label="Jobs started, plus parts that are split"
                 ),
-                self._figure("JobsCompleted", "Sum"),
-                self._figure("JobsFailed", "Sum"),
+                self._metric("JobsCompleted", "Sum"),
+                self._metric("JobsFailed", "Sum"),
             ],
-            "Hours paid in a day": [
+            "Hours paid per day": [
                 cloudwatch.MathExpression(
                     expression="seconds / 3600",
-                    using_metrics={"seconds": self._figure("SecondsPaid", "Sum")},
+                    using_metrics={"seconds": self._metric("SecondsPaid", "Sum")},
                     period=Duration.days(1),
                     label="Hours",
                 )
             ],
-            "Refused by the speech service": [
+            "Rejected by the upstream": [
                 self._failures("upstream_busy"),
                 self._failures("upstream_failed"),
             ],
             "Failures": [
                 cloudwatch.MathExpression(
-                    expression=f"SEARCH('{{{self._namespace},Code}} MetricName=\"Failures\"', 'Sum')",
+                    expression=f"SEARCH('{{{self._namespace},Code}}"
+                    " MetricName=\"Failures\"', 'Sum')",
                     label="",
                 )
             ],
@@ -232,18 +259,18 @@ class Watching(Construct):
                     function.metric_errors(),
                     function.metric_throttles(),
                 ]
-                for name, function in watched.steps.items()
+                for name, function in resources.job_functions.items()
             },
-            "Messages that wait": [
+            "Waiting messages": [
                 *(
                     queue.metric_approximate_number_of_messages_visible(label=name)
                     for name, queue in queues
                 ),
-                watched.dead_letters.metric_number_of_messages_received(label="Dead letters"),
+                resources.dead_letters.metric_number_of_messages_received(label="Dead letters"),
             ],
             "Age of the oldest message": [
                 queue.metric_approximate_age_of_oldest_message(label=name) for name, queue in queues
             ],
         }
         for title, metrics in graphs.items():
-            board.add_widgets(cloudwatch.GraphWidget(title=title, left=metrics, width=12))
+            dashboard.add_widgets(cloudwatch.GraphWidget(title=title, left=metrics, width=12))

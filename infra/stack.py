@@ -1,4 +1,4 @@
-"""Steno in AWS: one stack, and nothing in it is open unless it says so."""
+"""The CDK stack with all AWS resources of Steno."""
 
 from dataclasses import dataclass
 from math import ceil
@@ -23,24 +23,24 @@ from constructs import Construct
 from handler.durations import TRANSCRIPT_DAYS, UNFINISHED_DAYS
 from infra.access_log import AccessLog
 from infra.choices import Choices
-from infra.findings import acknowledge
-from infra.watching import Watched, Watching
+from infra.monitoring import MonitoredResources, Monitoring
+from infra.nag_suppressions import acknowledge_findings
 
-# In this order, so that each has time to tell what became of the one before: the speech service (the handler's own
-# 25 s on Lambda), the function, the gateway.
+# The upstream request ends first (after the handler's deadline, 25 s on Lambda), then the function,
+# then the gateway. So each of them can report a timeout of the previous one.
 API_TIMEOUT, GATEWAY_TIMEOUT = Duration.seconds(27), Duration.seconds(29)
 CUTTER_TIMEOUT = Duration.minutes(15)
-# A part may wait 60 s for its turn and take 300 s at the upstream (pacing.py), after its download; 30 s are left
-# to end in order (worker.py).
+# A part may wait 60 s for the upstream's rate limit and 300 s for the response (pacing.py). The
+# worker stops 30 s before the timeout (worker.py). The other 30 s are for AWS API calls.
 TRANSCRIBER_TIMEOUT = Duration.minutes(7)
 DEAD_LETTERS_TIMEOUT = Duration.minutes(1)
-# With the back-off in worker.py, they last for two days of an outage of AWS.
-MOST_DELIVERIES = 200
-DIRECT_BYTES = 4_500_000  # what an event of 6 MB holds in base64
-_PAGE = ("/", "/page.js", "/recorder.js", "/kept.js", "/style.css")
-_DOCS = ("/docs", "/docs.js", "/openapi.json")
-OPEN_ROUTES = (*_PAGE, *_DOCS, "/api/health", "/api/config")
-_CLIENTS_HEADERS = [
+# With the backoff in worker.py, 200 deliveries bridge an AWS outage of two days.
+MAX_DELIVERIES = 200
+DIRECT_BYTES = 4_500_000  # the body that fits into a Lambda event of 6 MB in base64
+_PAGE_ROUTES = ("/", "/page.js", "/recorder.js", "/kept.js", "/style.css")
+_DOCS_ROUTES = ("/docs", "/docs.js", "/openapi.json")
+OPEN_ROUTES = (*_PAGE_ROUTES, *_DOCS_ROUTES, "/api/health", "/api/config")
+_CORS_REQUEST_HEADERS = [
     "authorization",
     "content-type",
     "user-agent",
@@ -64,24 +64,26 @@ _CLIENTS_HEADERS = [
     ),
 ]
 _ARCHITECTURES = {"aarch64": lambda_.Architecture.ARM_64, "x86_64": lambda_.Architecture.X86_64}
-_KEPT_LOGS = logs.RetentionDays.ONE_MONTH
+_LOG_RETENTION = logs.RetentionDays.ONE_MONTH
 
 
 @dataclass(frozen=True)
 class Bundles:
-    """The folders with the functions' code: the cutter's, which has FFmpeg, and that of all others."""
+    """The folders of the bundles. `cutter` includes FFmpeg, `api` is for the other functions."""
 
     api: Path
     cutter: Path
 
 
 class Steno(Stack):
-    """The API, the steps of its jobs, and between them a bucket, queues and a table."""
+    """The stack: the API, the job functions, and the bucket, queues and table that they share."""
 
     def __init__(
         self, scope: Construct, name: str, bundles: Bundles, choices: Choices, **props: Any
     ) -> None:
-        super().__init__(scope, name, description="Speech to text that you own", **props)
+        super().__init__(
+            scope, name, description="Steno, a self-hosted speech-to-text API", **props
+        )
         self._choices = choices
         # Do not rename the constructs that hold data: test_stack.py pins their logical ids.
         self.openai_key, self.access_token = self._secrets()
@@ -92,7 +94,7 @@ class Steno(Stack):
         self.gateway = self._gateway()
         self.bucket = self._bucket()
         self.table = self._table()
-        self.mappings: list[str] = []  # of the queues that make a job go on, to its functions
+        self.mappings: list[str] = []  # the ids of the event source mappings that process jobs
         self.api = self._api(bundles.api)
         self.cutter = self._cutter(bundles.cutter)
         self.transcriber = self._transcriber(bundles.api)
@@ -100,9 +102,9 @@ class Steno(Stack):
         self._routes()
         self.stage = self._stage()
         self.domain = self._domain() if choices.domain else None
-        Watching(
+        Monitoring(
             self,
-            Watched(
+            MonitoredResources(
                 self.stage,
                 self.api,
                 self.cutter,
@@ -114,20 +116,20 @@ class Steno(Stack):
             ),
             choices,
         )
-        acknowledge(self)
+        acknowledge_findings(self)
         self._outputs()
 
     def _secrets(self) -> tuple[secretsmanager.Secret, secretsmanager.Secret]:
         key = secretsmanager.Secret(
-            self, "OpenAIKey", description="Steno's OpenAI key: its string is the key itself"
+            self, "OpenAIKey", description="The OpenAI API key of Steno, as a plain string"
         )
-        # It waits for the owner's: a generated one would be no key.
+        # The owner puts the key after the deployment. Do not generate a random value.
         child: Any = key.node.default_child
         child.add_property_deletion_override("GenerateSecretString")
         token = secretsmanager.Secret(
             self,
             "AccessToken",
-            description="The bearer token of Steno's callers",
+            description="The bearer token for the Steno API",
             generate_secret_string=secretsmanager.SecretStringGenerator(
                 exclude_punctuation=True, password_length=43, require_each_included_type=False
             ),
@@ -135,23 +137,24 @@ class Steno(Stack):
         return key, token
 
     def _dead_letters(self) -> sqs.Queue:
-        # Six times the function's timeout, as AWS recommends.
+        # Six times the function's timeout, as AWS recommends:
+        # https://docs.aws.amazon.com/lambda/latest/dg/services-sqs-configure.html
         return self._secured_queue(
             "DeadLetters", Duration.seconds(6 * DEAD_LETTERS_TIMEOUT.to_seconds())
         )
 
     def _queue(self, name: str, timeout: Duration) -> sqs.Queue:
-        # Lambda asks for no less than the function's timeout; each step shortens it at once (pacing.py).
-        redrive = sqs.DeadLetterQueue(max_receive_count=MOST_DELIVERIES, queue=self.dead_letters)
+        # Lambda requires that the visibility timeout is not below the function's timeout. Each step
+        # shortens it for its message when it starts (`claim_seconds` in pacing.py).
+        redrive = sqs.DeadLetterQueue(max_receive_count=MAX_DELIVERIES, queue=self.dead_letters)
         return self._secured_queue(name, timeout, dead_letter_queue=redrive)
 
     def _secured_queue(self, name: str, visibility: Duration, **props: Any) -> sqs.Queue:
         return sqs.Queue(
             self,
             name,
-            retention_period=Duration.days(
-                14
-            ),  # longer than the bucket keeps what the messages are about
+            # Longer than the bucket keeps the recordings and parts that the messages refer to.
+            retention_period=Duration.days(14),
             visibility_timeout=visibility,
             encryption=sqs.QueueEncryption.SQS_MANAGED,
             enforce_ssl=True,
@@ -159,9 +162,10 @@ class Steno(Stack):
         )
 
     def _bucket(self) -> s3.Bucket:
-        # The account, not the bucket: that one cannot be made before its queue lets it speak.
-        from_here = {"StringEquals": {"aws:SourceAccount": self.account}}
-        notifications = iam.ServicePrincipal("s3.amazonaws.com", conditions=from_here)
+        # The condition names the account, not the bucket: S3 requires this permission before the
+        # bucket with its notification can be created.
+        from_this_account = {"StringEquals": {"aws:SourceAccount": self.account}}
+        notifications = iam.ServicePrincipal("s3.amazonaws.com", conditions=from_this_account)
         self.recordings.add_to_resource_policy(
             iam.PolicyStatement(
                 actions=["sqs:SendMessage"],
@@ -185,7 +189,7 @@ class Steno(Stack):
                 )
             ],
             lifecycle_rules=[
-                # Release 0.1 copied large recordings in parts.
+                # Release 0.1 used multipart uploads. Abort those that are unfinished.
                 s3.LifecycleRule(
                     prefix="uploads/",
                     expiration=Duration.days(UNFINISHED_DAYS),
@@ -196,7 +200,7 @@ class Steno(Stack):
                 s3.LifecycleRule(prefix="transcripts/", expiration=Duration.days(TRANSCRIPT_DAYS)),
             ],
         )
-        # As a property of the bucket: CDK's own way brings a function along that writes it.
+        # Set the property directly. `add_event_notification` would add a Lambda function.
         child: Any = bucket.node.default_child
         child.notification_configuration = s3.CfnBucket.NotificationConfigurationProperty(
             queue_configurations=[
@@ -215,7 +219,7 @@ class Steno(Stack):
         return bucket
 
     def _own_origins(self) -> list[str]:
-        """Return the origins of Steno's own page."""
+        """Return the origins that serve Steno's recorder page."""
         domain = self._choices.domain
         return [self.gateway.api_endpoint, *([f"https://{domain}"] if domain else [])]
 
@@ -229,121 +233,124 @@ class Steno(Stack):
             time_to_live_attribute="expires",
             point_in_time_recovery_specification=dynamodb.PointInTimeRecoverySpecification(
                 point_in_time_recovery_enabled=True,
-                recovery_period_in_days=1,  # it keeps deleted and expired texts
+                recovery_period_in_days=1,  # short, because backups keep deleted and expired texts
             ),
             removal_policy=RemovalPolicy.RETAIN_ON_UPDATE_OR_DELETE,
         )
 
     def _api(self, code: Path) -> lambda_.Function:
         choices = self._choices
+        snap_start = None
+        if choices.snapstart == "on":
+            snap_start = lambda_.SnapStartConf.ON_PUBLISHED_VERSIONS
+        environment = {
+            "AUTH": choices.auth,
+            "ALLOWED_ORIGINS": ",".join(choices.origin_list),
+            "MAX_AUDIO_BYTES": str(DIRECT_BYTES),
+        }
+        if choices.auth == "token":
+            environment["TOKEN_SECRET_ARN"] = self.access_token.secret_arn
         function = self._function(
             "Api",
             code,
             "handler.main.lambda_handler",
             timeout=API_TIMEOUT,
             memory_size=1024,
-            snap_start=lambda_.SnapStartConf.ON_PUBLISHED_VERSIONS
-            if choices.snapstart == "on"
-            else None,
-            environment={
-                "AUTH": choices.auth,
-                "ALLOWED_ORIGINS": ",".join(choices.origin_list),
-                "MAX_AUDIO_BYTES": str(DIRECT_BYTES),
-                **(
-                    {"TOKEN_SECRET_ARN": self.access_token.secret_arn}
-                    if choices.auth == "token"
-                    else {}
-                ),
-            },
+            snap_start=snap_start,
+            environment=environment,
         )
         self._allow(function, self.openai_key.secret_arn, "secretsmanager:GetSecretValue")
         if choices.auth == "token":
             self._allow(function, self.access_token.secret_arn, "secretsmanager:GetSecretValue")
-        for prefix in (
-            "uploads",
-            "requests",
-        ):  # whether a recording is there is asked with the right to get it
+        # "Get" is for HeadObject, which checks whether a recording was uploaded.
+        for prefix in ("uploads", "requests"):
             self._allow_objects(function, prefix, "Get", "Put", "Delete")
         self._allow_objects(function, "parts", "Delete")
         self._allow_objects(function, "transcripts", "Get", "Delete")
-        self._allow_sending(function, self.recordings)
+        self._allow_send(function, self.recordings)
         self._allow_new_items(function)
         return function
 
     def _cutter(self, code: Path) -> lambda_.Function:
-        """The function that decodes recordings, and that therefore has neither key nor token."""
+        """Return the function that decodes untrusted recordings. It cannot read the secrets."""
         function = self._function(
             "Cutter",
             code,
             "handler.worker.lambda_handler",
             timeout=CUTTER_TIMEOUT,
-            memory_size=1769,  # a whole processor
-            ephemeral_storage_size=Size.gibibytes(4),  # the largest upload, and its parts
-            environment={"AUTH": "open"},  # nobody calls it
+            memory_size=1769,  # one vCPU
+            ephemeral_storage_size=Size.gibibytes(4),  # for the largest upload and its parts
+            environment={"AUTH": "open"},  # it has no HTTP callers
         )
         for prefix in ("uploads", "requests"):
             self._allow_objects(function, prefix, "Get", "Delete")
         self._allow_objects(function, "parts", "Get", "Put", "Delete")
         self._allow_objects(function, "transcripts", "Put", "Delete")
-        self._allow_sending(function, self.parts, self.express)
+        self._allow_send(function, self.parts, self.express)
         self._allow_new_items(function)
         self._consume(function, self.recordings, self._choices.parts_at_once // 4)
         return function
 
     def _transcriber(self, code: Path) -> lambda_.Function:
-        """The function that asks the upstream, a part at a time."""
+        """Return the function that sends parts to the upstream."""
         function = self._function(
             "Transcriber",
             code,
             "handler.worker.lambda_handler",
             timeout=TRANSCRIBER_TIMEOUT,
             memory_size=512,
-            environment={"AUTH": "open"},  # nobody calls it
+            environment={"AUTH": "open"},  # it has no HTTP callers
         )
         self._allow(function, self.openai_key.secret_arn, "secretsmanager:GetSecretValue")
         for prefix in ("uploads", "requests"):
             self._allow_objects(function, prefix, "Delete")
         self._allow_objects(function, "parts", "Get", "Delete")
         self._allow_objects(function, "transcripts", "Put", "Delete")
-        self._allow_sending(function, self.recordings)  # parts that are to be halved
+        self._allow_send(function, self.recordings)  # requests to split a part
         self._allow_new_items(function)
         batch = self._choices.batch_size
-        functions = ceil(self._choices.parts_at_once / batch)
-        self._consume(function, self.parts, functions, batch)
-        self._consume(function, self.express, functions // 2, batch)
+        invocations = ceil(self._choices.parts_at_once / batch)
+        self._consume(function, self.parts, invocations, batch)
+        self._consume(function, self.express, invocations // 2, batch)
         return function
 
     def _dead_letter_consumer(self, code: Path) -> None:
-        """Fails the jobs of dead letters. It is a function of its own because the others may be overloaded."""
+        """Add the function that fails the jobs of messages in the dead-letter queue.
+
+        It is a separate function because the other functions may be overloaded.
+        """
         function = self._function(
             "DeadLetterConsumer",
             code,
             "handler.worker.dead_letters_handler",
             timeout=DEAD_LETTERS_TIMEOUT,
             memory_size=512,
-            environment={"AUTH": "open"},  # nobody calls it
+            environment={"AUTH": "open"},  # it has no HTTP callers
         )
         for prefix in ("uploads", "requests", "parts", "transcripts"):
             self._allow_objects(function, prefix, "Delete")
         self._event_source(function, self.dead_letters, 2)
 
     def _consume(
-        self, function: lambda_.Function, queue: sqs.Queue, most: int, batch: int = 1
+        self, function: lambda_.Function, queue: sqs.Queue, max_concurrency: int, batch: int = 1
     ) -> None:
         self.mappings.append(
-            self._event_source(function, queue, most, batch).event_source_mapping_id
+            self._event_source(function, queue, max_concurrency, batch).event_source_mapping_id
         )
 
     def _event_source(
-        self, function: lambda_.Function, queue: sqs.Queue, most: int, batch: int = 1
+        self, function: lambda_.Function, queue: sqs.Queue, max_concurrency: int, batch: int = 1
     ) -> SqsEventSource:
-        """Give the queue's messages to `most` functions at the same time, up to `batch` messages to each.
+        """Invoke the function for the messages of the queue, with up to `batch` at a time.
 
-        Lambda takes 2 for `most` at least.
+        At most `max_concurrency` invocations run at the same time. Lambda's minimum is 2.
         https://docs.aws.amazon.com/lambda/latest/dg/services-sqs-scaling.html
         """
         source = SqsEventSource(
-            queue, batch_size=batch, max_concurrency=max(2, most), report_batch_item_failures=True
+            queue,
+            batch_size=batch,
+            max_concurrency=max(2, max_concurrency),
+            report_batch_item_failures=True,
         )
         function.add_event_source(source)
         return source
@@ -351,9 +358,9 @@ class Steno(Stack):
     def _function(
         self, name: str, code: Path, entry: str, environment: dict[str, str], **props: Any
     ) -> lambda_.Function:
-        """A function with a role of its own, that may write its log and its traces, and use the table."""
+        """Return a function with its own role. It may write logs and traces, and use the table."""
         log = logs.LogGroup(
-            self, f"{name}Log", retention=_KEPT_LOGS, removal_policy=RemovalPolicy.DESTROY
+            self, f"{name}Log", retention=_LOG_RETENTION, removal_policy=RemovalPolicy.DESTROY
         )
         role = iam.Role(
             self, f"{name}Role", assumed_by=iam.ServicePrincipal("lambda.amazonaws.com")
@@ -380,26 +387,26 @@ class Steno(Stack):
                 "EXPRESS_QUEUE_URL": self.express.queue_url,
                 "TRANSCRIPT_DAYS": str(TRANSCRIPT_DAYS),
                 "METRICS_NAMESPACE": self._choices.name,
-                **self._only_given(),
+                **self._optional_environment(),
                 **environment,
             },
             **props,
         )
         self._allow(function, log.log_group_arn, "logs:CreateLogStream", "logs:PutLogEvents")
-        table = ("GetItem", "UpdateItem", "DeleteItem", "Query")
-        self._allow(function, self.table.table_arn, *(f"dynamodb:{action}" for action in table))
-        # Without it, S3 says of what is not there that it is forbidden.
+        actions = ("GetItem", "UpdateItem", "DeleteItem", "Query")
+        self._allow(function, self.table.table_arn, *(f"dynamodb:{action}" for action in actions))
+        # Without ListBucket, S3 responds 403 instead of 404 for a missing object.
         self._allow(function, self.bucket.bucket_arn, "s3:ListBucket")
         return function
 
-    def _only_given(self) -> dict[str, str]:
+    def _optional_environment(self) -> dict[str, str]:
         choices = self._choices
-        given = {
+        values = {
             "DAILY_SECONDS": choices.daily_seconds,
             "DAILY_SECONDS_PER_CALLER": choices.daily_seconds_per_caller,
             "AWS_ENDPOINT_URL": choices.aws_endpoint_url,
         }
-        return {name: value for name, value in given.items() if value}
+        return {name: value for name, value in values.items() if value}
 
     def _allow(self, function: lambda_.Function, resource: str, *actions: str) -> None:
         function.add_to_role_policy(
@@ -410,10 +417,10 @@ class Steno(Stack):
         self._allow(function, self.table.table_arn, "dynamodb:PutItem")
 
     def _allow_objects(self, function: lambda_.Function, prefix: str, *actions: str) -> None:
-        below = self.bucket.arn_for_objects(f"{prefix}/*")
-        self._allow(function, below, *(f"s3:{action}Object" for action in actions))
+        objects = self.bucket.arn_for_objects(f"{prefix}/*")
+        self._allow(function, objects, *(f"s3:{action}Object" for action in actions))
 
-    def _allow_sending(self, function: lambda_.Function, *queues: sqs.Queue) -> None:
+    def _allow_send(self, function: lambda_.Function, *queues: sqs.Queue) -> None:
         for queue in queues:
             self._allow(function, queue.queue_arn, "sqs:SendMessage")
 
@@ -430,7 +437,7 @@ class Steno(Stack):
                     http.CorsHttpMethod.POST,
                     http.CorsHttpMethod.DELETE,
                 ],
-                allow_headers=_CLIENTS_HEADERS,
+                allow_headers=_CORS_REQUEST_HEADERS,
                 expose_headers=[
                     "location",
                     "retry-after",
@@ -444,19 +451,19 @@ class Steno(Stack):
 
     def _routes(self) -> None:
         choices = self._choices
-        # Only published versions have snapshots.
-        called = self.api if choices.snapstart == "off" else self.api.add_alias("live")
-        integration = HttpLambdaIntegration("Api", called, timeout=GATEWAY_TIMEOUT)
+        # SnapStart works for published versions only.
+        function = self.api if choices.snapstart == "off" else self.api.add_alias("live")
+        integration = HttpLambdaIntegration("Api", function, timeout=GATEWAY_TIMEOUT)
         methods = [http.HttpMethod.GET, http.HttpMethod.POST, http.HttpMethod.DELETE]
         for path in OPEN_ROUTES:
             self.gateway.add_routes(
                 path=path, methods=[http.HttpMethod.GET], integration=integration
             )
-        authorizer = (
-            HttpJwtAuthorizer("Authorizer", choices.issuer, jwt_audience=choices.audience_list)
-            if choices.auth == "jwt"
-            else None
-        )
+        authorizer = None
+        if choices.auth == "jwt":
+            authorizer = HttpJwtAuthorizer(
+                "Authorizer", choices.issuer, jwt_audience=choices.audience_list
+            )
         self.gateway.add_routes(
             path="/{proxy+}", methods=methods, integration=integration, authorizer=authorizer
         )
@@ -465,11 +472,11 @@ class Steno(Stack):
         log = logs.LogGroup(
             self,
             "AccessLog",
-            # Under another prefix, each group adds an entry to the account's policy for log
-            # delivery, and deployments fail where its 5,120 characters are full.
+            # With another prefix, each log group adds an entry to the resource policy of CloudWatch
+            # Logs, and deployments fail when the policy has more than 5,120 characters.
             # https://docs.aws.amazon.com/AmazonCloudWatch/latest/logs/AWS-logs-infrastructure-CWL.html
             log_group_name=f"/aws/vendedlogs/steno/{self.stack_name}",
-            retention=_KEPT_LOGS,
+            retention=_LOG_RETENTION,
             removal_policy=RemovalPolicy.DESTROY,
         )
         return http.HttpStage(
@@ -498,15 +505,17 @@ class Steno(Stack):
 
     def _outputs(self) -> None:
         key, token = self.openai_key.secret_arn, self.access_token.secret_arn
-        aws = f"aws --region {self.region}"  # the reader's configuration may name another, or none
+        # The AWS CLI's configuration may have another region or none.
+        aws = f"aws --region {self.region}"
         for name, value in {
             "Url": f"https://{self._choices.domain}/" if self.domain else self.stage.url,
             **({"DomainTarget": self.domain.regional_domain_name} if self.domain else {}),
-            # Asked for, so that it is in no shell's history.
-            "SetOpenAIKey": f'read -rs KEY && printf %s "$KEY" | {aws} secretsmanager put-secret-value'
-            f" --secret-id {key} --secret-string file:///dev/stdin",
-            "ReadAccessToken": f"{aws} secretsmanager get-secret-value --query SecretString --output text"
-            f" --secret-id {token}",
+            # `read` keeps the key out of the shell's history.
+            "SetOpenAIKey": 'read -rs KEY && printf %s "$KEY" |'
+            f" {aws} secretsmanager put-secret-value --secret-id {key}"
+            " --secret-string file:///dev/stdin",
+            "ReadAccessToken": f"{aws} secretsmanager get-secret-value"
+            f" --query SecretString --output text --secret-id {token}",
             "BucketName": self.bucket.bucket_name,
             "TableName": self.table.table_name,
             "QueueUrl": self.recordings.queue_url,

@@ -1,76 +1,82 @@
-"""What a careful caller does: sends again what failed for no reason of its own, and asks until a job has ended."""
+"""A client that repeats requests after temporary failures and polls jobs until they end."""
 
 import time
 from collections import Counter
 
 import httpx2
 
-_PATIENCE_SECONDS = 900
+_TIMEOUT_SECONDS = 900
 
 
 class Caller:
-    """Of a tests.place.Server; `forgives` are the codes, or their beginnings, that it takes for passing trouble."""
+    """A client of a tests.harness.Server.
 
-    def __init__(self, server, *forgives):
+    `temporary_codes` are error codes, or their prefixes, after which it tries again. `troubles`
+    counts the errors by code.
+    """
+
+    def __init__(self, server, *temporary_codes):
         self._server = server
-        self._forgives = forgives
-        self._until = time.monotonic() + _PATIENCE_SECONDS
+        self._temporary_codes = temporary_codes
+        self._deadline = time.monotonic() + _TIMEOUT_SECONDS
         self.troubles = Counter()
 
-    def words_of(self, recording, **fields):
-        """By one request, as often as it takes."""
-        while time.monotonic() < self._until:
-            answer = self._server.send(recording, **fields)
-            if answer.status_code == 200:
-                return answer.json()["transcript"]
-            if answer.status_code == 202:
-                return self.words_of_job(answer.json()["id"])
-            self._forgive(answer.json())
-        raise AssertionError("it never ends")
+    def transcribe(self, recording, **fields):
+        """Send a recording to /api/transcribe until its text is available. Return the text."""
+        while time.monotonic() < self._deadline:
+            response = self._server.send(recording, **fields)
+            if response.status_code == 200:
+                return response.json()["transcript"]
+            if response.status_code == 202:
+                return self.wait_for_transcript(response.json()["id"])
+            self._record_temporary(response.json())
+        raise AssertionError(f"Not completed after {_TIMEOUT_SECONDS} seconds")
 
-    def words_of_upload(self, recording, **options):
-        while time.monotonic() < self._until:
-            asked = self._server.ask(len(recording), **options)
-            if asked.status_code == 201:
-                self._server.post(asked.json()["upload"], recording)
-                return self.words_of_job(asked.json()["id"])
-            self._forgive(asked.json())
-        raise AssertionError("it never ends")
+    def transcribe_upload(self, recording, **options):
+        """Upload a recording to the bucket and return the text of its job."""
+        while time.monotonic() < self._deadline:
+            created = self._server.request_upload(len(recording), **options)
+            if created.status_code == 201:
+                self._server.post(created.json()["upload"], recording)
+                return self.wait_for_transcript(created.json()["id"])
+            self._record_temporary(created.json())
+        raise AssertionError(f"Not completed after {_TIMEOUT_SECONDS} seconds")
 
-    def words_of_job(self, identity):
-        while time.monotonic() < self._until:
-            job = self._server.job(identity)
+    def wait_for_transcript(self, job_id):
+        """Poll a job, and retry it if it fails, until it is completed. Return its text."""
+        while time.monotonic() < self._deadline:
+            job = self._server.job(job_id)
             match job["status"]:
                 case "completed":
                     return job["transcript"]
                 case "failed":
-                    self._forgive(job["error"])
-                    self._server.http.post(f"/api/transcriptions/{identity}/retry")
-                case 503:  # a problem's own status
-                    self._forgive(job)
+                    self._record_temporary(job["error"])
+                    self._server.http.post(f"/api/transcriptions/{job_id}/retry")
+                case 503:  # the `status` of an RFC 9457 problem, not of a job
+                    self._record_temporary(job)
             time.sleep(0.1)
-        raise AssertionError("it never ends")
+        raise AssertionError(f"Not completed after {_TIMEOUT_SECONDS} seconds")
 
-    def _forgive(self, problem):
-        assert problem["code"].startswith(self._forgives), problem
+    def _record_temporary(self, problem):
+        assert problem["code"].startswith(self._temporary_codes), problem
         self.troubles[problem["code"]] += 1
 
 
 class Remote:
-    """A server over HTTP, for a Caller; what breaks on the way is sent again."""
+    """A server over HTTP, for a Caller. Requests whose connection breaks are sent again."""
 
     def __init__(self, url):
         self.http = httpx2.Client(
             base_url=url,
             timeout=60,
             trust_env=False,
-            transport=_Again(httpx2.HTTPTransport(limits=_NO_POOL)),
+            transport=_RetryingTransport(httpx2.HTTPTransport(limits=_NO_POOL)),
         )
 
     def send(self, recording, **fields):
         return self.http.post("/api/transcribe", files={"file": recording}, data=fields)
 
-    def ask(self, size, **options):
+    def request_upload(self, size, **options):
         return self.http.post("/api/uploads", json={"filename": "a.wav", "size": size, **options})
 
     def post(self, form, recording):
@@ -78,15 +84,15 @@ class Remote:
             form["url"], data=form["fields"], files={"file": recording}
         ).raise_for_status()
 
-    def job(self, identity):
-        return self.http.get(f"/api/transcriptions/{identity}").json()
+    def job(self, job_id):
+        return self.http.get(f"/api/transcriptions/{job_id}").json()
 
 
 _NO_POOL = httpx2.Limits(max_connections=None, max_keepalive_connections=0)
 
 
-class _Again(httpx2.BaseTransport):
-    """Makes a request again until there is an answer: whoever is called may be dead, and will be there again."""
+class _RetryingTransport(httpx2.BaseTransport):
+    """Repeat a request until there is a response, because the server may be restarting."""
 
     def __init__(self, transport):
         self._transport = transport
@@ -95,9 +101,9 @@ class _Again(httpx2.BaseTransport):
         request.read()
         while True:
             try:
-                answer = self._transport.handle_request(request)
-                answer.read()
+                response = self._transport.handle_request(request)
+                response.read()
             except httpx2.TransportError:
                 time.sleep(0.2)
             else:
-                return answer
+                return response

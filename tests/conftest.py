@@ -25,7 +25,7 @@ from handler.services import build_services
 from handler.settings import Settings
 from handler.web.app import create_app
 from infra.local.aws import QUEUES, VISIBILITY_SECONDS, local_aws
-from tests.false_upstream import FalseUpstream
+from tests.fake_upstream import FakeUpstream
 from tests.samples import recording
 
 ROOT = Path(__file__).parent.parent
@@ -34,16 +34,16 @@ TODAY = date(2026, 11, 21)
 
 def pytest_addoption(parser):
     parser.addoption(
-        "--soak", action="store_true", help="attack for hours, and write docs/reliability.md"
+        "--soak", action="store_true", help="run attacks for hours and write docs/reliability.md"
     )
 
 
 def pytest_xdist_auto_num_workers():
-    """Return how many processes `-n auto` starts: the tests wait about half of their time."""
+    """Return the process count for `-n auto`: two per CPU, as the tests wait half of the time."""
     return 2 * (os.cpu_count() or 1)
 
 
-# The fixture that is expensive to make, and the files whose tests run in one process because they share it.
+# Expensive fixture: the files that use it. Their tests run in one process, so that it is made once.
 _SHARED = {
     "engine": ("test_end_to_end.py", "test_engine.py", "test_lambda.py", "test_times.py"),
     "template": ("test_stack.py",),
@@ -56,7 +56,7 @@ _SHARED = {
 
 
 class _Scheduling(LoadScopeScheduling):
-    """Gives each process the next test, or all tests that share an expensive fixture."""
+    """A scheduler that gives a process the next test, or all tests that share a fixture."""
 
     def _split_scope(self, nodeid):
         file = nodeid.partition("::")[0].rpartition("/")[2]
@@ -69,27 +69,30 @@ def pytest_xdist_make_scheduler(config, log):
 
 @pytest.fixture(scope="session")
 def once(tmp_path_factory, worker_id):
-    """Make a folder once for all processes of a run: `once(name, make)` returns it after `make(folder)`."""
+    """Return a function `once(name, make)` that makes a folder once for all test processes.
+
+    The function calls `make(folder)` in the first process and returns the folder.
+    """
     base = tmp_path_factory.getbasetemp()
     shared = base if worker_id == "master" else base.parent
 
     def folder(name, make):
-        made = shared / name
+        ready = shared / name
         with (shared / f"{name}.lock").open("w") as lock:
             fcntl.flock(lock, fcntl.LOCK_EX)
-            if not made.exists():
+            if not ready.exists():
                 unfinished = shared / f"{name}.unfinished"
                 unfinished.mkdir()
                 make(unfinished)
-                unfinished.rename(made)
-        return made
+                unfinished.rename(ready)
+        return ready
 
     return folder
 
 
 @pytest.fixture(scope="session", autouse=True)
 def _temp_folder():
-    """A folder for the temporary files of this process and its children, which tests look into."""
+    """Give this process and its children an empty folder for their temporary files."""
     with (
         tempfile.TemporaryDirectory(prefix="tests-") as folder,
         pytest.MonkeyPatch.context() as patch,
@@ -100,8 +103,8 @@ def _temp_folder():
 
 
 @pytest.fixture(scope="session", autouse=True)
-def _one_loader_of_botocore():
-    """Each session of botocore reads megabytes of JSON for its clients, and most tests make a session."""
+def _shared_botocore_loader():
+    """Share one loader: each botocore session would read megabytes of JSON again."""
     loader = botocore.loaders.create_loader()
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr("botocore.session.create_loader", lambda _: loader)
@@ -109,8 +112,8 @@ def _one_loader_of_botocore():
 
 
 @pytest.fixture(autouse=True)
-def _no_settings_of_this_machine(monkeypatch):
-    """A developer's own environment and `.env` change no test."""
+def _without_developer_settings(monkeypatch):
+    """Remove Steno's settings from the environment, so that they do not affect the tests."""
     for name in (*(field.upper() for field in Settings.model_fields), "PORT"):
         monkeypatch.delenv(name, raising=False)
 
@@ -120,28 +123,28 @@ def anyio_backend():
     return "asyncio"
 
 
-def settings(**given):
-    """Settings as they are given; those of the local AWS in the environment are for other processes."""
-    none = dict.fromkeys(("bucket_name", "table_name", *(name.lower() for name in QUEUES)))
-    return Settings(**{"openai_api_key": "sk-test-key", **none, **given})
+def settings(**overrides):
+    """Return settings with a test key that ignore the bucket and queues of the environment."""
+    no_aws = dict.fromkeys(("bucket_name", "table_name", *(name.lower() for name in QUEUES)))
+    return Settings(**{"openai_api_key": "sk-test-key", **no_aws, **overrides})
 
 
-def app(upstream=None, today=TODAY, **given):
-    """The real app over a false upstream."""
-    chosen = settings(**given)
+def app(upstream=None, today=TODAY, **overrides):
+    """Return the real app with a fake upstream."""
+    config = settings(**overrides)
     return create_app(
-        chosen, build_services(chosen, transport=upstream or FalseUpstream(), today=lambda: today)
+        config, build_services(config, transport=upstream or FakeUpstream(), today=lambda: today)
     )
 
 
 @pytest.fixture
 def client():
-    """Makes a client of the app over a false upstream; its arguments are those of `app`."""
+    """Return a function that makes a test client of the app. It takes the arguments of `app`."""
     with contextlib.ExitStack() as stack:
 
-        def start(*arguments, **given):
+        def start(*arguments, **overrides):
             return stack.enter_context(
-                TestClient(app(*arguments, **given), raise_server_exceptions=False)
+                TestClient(app(*arguments, **overrides), raise_server_exceptions=False)
             )
 
         yield start
@@ -154,7 +157,7 @@ def webm():
 
 @contextlib.contextmanager
 def serving(application):
-    """The application behind real HTTP, in a thread of this process; its address."""
+    """Serve an ASGI application over real HTTP in a thread. Yield its address."""
     listener = socket.create_server(("127.0.0.1", 0))
     server = uvicorn.Server(uvicorn.Config(application, log_level="critical", lifespan="off"))
     thread = threading.Thread(target=server.run, kwargs={"sockets": [listener]})
@@ -169,7 +172,7 @@ def serving(application):
 
 @contextlib.contextmanager
 def uvicorn_process(**environment):
-    """`python -m uvicorn handler.main:app` as a reader of the README starts it; its process and its address."""
+    """Run `python -m uvicorn handler.main:app` as in the docs. Yield the process and address."""
     listener = socket.create_server(("127.0.0.1", 0))
     command = [
         sys.executable,
@@ -181,7 +184,7 @@ def uvicorn_process(**environment):
         "--log-level",
         "error",
     ]
-    with tempfile.TemporaryDirectory() as folder:  # one without a developer's `.env`
+    with tempfile.TemporaryDirectory() as folder:  # the folder has no `.env` of a developer
         process = subprocess.Popen(
             [*command, "--fd", str(listener.fileno())],
             cwd=folder,
@@ -197,7 +200,7 @@ def uvicorn_process(**environment):
 
 
 class EngineClient:
-    """The offline engine's own door: its address for the app, and its controls for the test."""
+    """A client of the offline engine: its address for the app, and its test controls."""
 
     def __init__(self, url):
         self.url = url
@@ -207,12 +210,12 @@ class EngineClient:
         self._http.post("/script", json=replies).raise_for_status()
 
     def calls(self):
-        """What has been sent since the last time."""
+        """Return the calls since the last time, and clear them."""
         calls = self._http.get("/calls").json()
         self._http.delete("/calls")
         return calls
 
-    def ask(self, recording, filename, **fields):
+    def transcribe(self, recording, filename, **fields):
         return self._http.post(
             "/v1/audio/transcriptions", files={"file": (filename, recording)}, data=fields
         )
@@ -223,14 +226,14 @@ class EngineClient:
 
 @pytest.fixture(scope="session")
 def aws_process(tmp_path_factory):
-    """The local AWS; the environment that points at it."""
+    """Run the local AWS for the session. Yield the environment variables that point to it."""
     with local_aws(tmp_path_factory.mktemp("aws"), ("http://localhost:3000",)) as environment:
         yield environment
 
 
 @pytest.fixture
 def aws(aws_process, monkeypatch):
-    """The session's local AWS with an empty table, queue and bucket; the settings that name them."""
+    """Empty the local AWS. Return the settings that name its bucket, table and queues."""
     for name, value in aws_process.items():
         monkeypatch.setenv(name, value)
     _empty(aws_process)
@@ -238,15 +241,15 @@ def aws(aws_process, monkeypatch):
 
 
 @cache
-def own_client(service, endpoint):
-    """A client of the local AWS for what a test itself does; the code under test makes its own."""
+def direct_client(service, endpoint):
+    """Return a client of the local AWS for the test itself. The code under test makes its own."""
     return boto3.client(service, endpoint_url=endpoint)
 
 
 def _empty(aws_process):
-    """Deletes all that another test has left."""
+    """Delete the items, messages and objects of earlier tests."""
     table, sqs, s3 = (
-        own_client(name, aws_process["AWS_ENDPOINT_URL"]) for name in ("dynamodb", "sqs", "s3")
+        direct_client(name, aws_process["AWS_ENDPOINT_URL"]) for name in ("dynamodb", "sqs", "s3")
     )
     name = aws_process["TABLE_NAME"]
     for key in table.scan(TableName=name, ProjectionExpression="pk, sk")["Items"]:
@@ -271,7 +274,7 @@ def engine_process():
 
 @pytest.fixture
 def engine(engine_process):
-    """The session's engine with nothing left of what another test told it or sent it."""
+    """Return the session's engine without recorded calls. Afterwards, remove scripted replies."""
     engine_process.calls()
     yield engine_process
     engine_process.script()
@@ -279,39 +282,42 @@ def engine(engine_process):
 
 @pytest.fixture
 def server(aws):
-    """Makes a server over a false upstream, whose worker is at work unless `idle`."""
-    from tests.place import Server  # which builds on this module
+    """Return a function that makes a Server. Its worker runs unless `idle` is true."""
+    from tests.harness import Server  # imported here because tests.harness imports this module
 
     with contextlib.ExitStack() as stack:
 
-        def start(upstream=None, *, idle=False, **given):
-            made = Server(aws, upstream, **{"request_deadline_seconds": 30, **given})
+        def start(upstream=None, *, idle=False, **overrides):
+            server = Server(aws, upstream, **{"request_deadline_seconds": 30, **overrides})
             if not idle:
-                stack.enter_context(made.at_work())
-            return made
+                stack.enter_context(server.running_worker())
+            return server
 
         yield start
 
 
-SHORT_SECONDS = 20  # a call that hangs and is made again takes some of it
+SHORT_SECONDS = 20  # leaves time for a call that hangs and is repeated
 
 
 @pytest.fixture
-def fragile(aws, aws_process, monkeypatch):
-    """Makes a server behind a faulty AWS, whose queues deliver a message again after SHORT_SECONDS."""
-    from tests.place import PACING, Server  # which builds on this module
+def faulty_aws_server(aws, aws_process, monkeypatch):
+    """Return a function that makes a Server on a faulty AWS.
+
+    The visibility timeout of its queues is SHORT_SECONDS.
+    """
+    from tests.harness import PACING, Server  # imported here because tests.harness imports this
 
     with contextlib.ExitStack() as stack:
 
-        def start(faulty, upstream, pacing=PACING, **given):
+        def start(faulty, upstream, pacing=PACING, **overrides):
             jobs = Jobs(settings(**aws), limits=WORKER_LIMITS)
-            chosen = {"request_deadline_seconds": 10, **given}
+            config = {"request_deadline_seconds": 10, **overrides}
             short = replace(pacing, claim_seconds=SHORT_SECONDS)
-            stack.enter_context(faulty.before(monkeypatch, aws_process))
-            server = Server(aws, upstream, jobs=jobs, pacing=short, **chosen)
-            # What the test itself does never fails.
+            stack.enter_context(faulty.install(monkeypatch, aws_process))
+            server = Server(aws, upstream, jobs=jobs, pacing=short, **config)
+            # The test's own calls bypass the faults.
             server.s3, server.sqs = (
-                own_client(name, aws_process["AWS_ENDPOINT_URL"]) for name in ("s3", "sqs")
+                direct_client(name, aws_process["AWS_ENDPOINT_URL"]) for name in ("s3", "sqs")
             )
             _set_visibility(server, SHORT_SECONDS)
             stack.callback(_set_visibility, server, VISIBILITY_SECONDS)

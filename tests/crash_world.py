@@ -1,8 +1,8 @@
-"""A world in which processes die: AWS in this process, an upstream, a caller, and the engine.
+"""A simulated environment for crash tests: AWS in this process, an upstream, a caller and a worker.
 
-Every write has a name. `World.record` notes the writes from there on, each with the state just
-before it. This state is what a process that dies before the write leaves behind, and `World.restore`
-goes back to it. A death just after a write leaves the same state as one just before the next.
+Every write has a name. `World.record` starts to record the writes, each with the state just before
+it. A worker that crashes before the write leaves this state, and `World.restore` returns to it. A
+crash just after a write leaves the same state as a crash just before the next one.
 """
 
 import time
@@ -30,17 +30,17 @@ from handler.recordings.container import identify
 from handler.services import build_services
 from handler.steps.pacing import DEFAULT_PACING, Pacing
 from handler.worker import Worker
-from infra.local.worker import Context, record_of
+from infra.local.worker import Context, lambda_record
 from tests.conftest import TODAY, settings
-from tests.false_upstream import heard
-from tests.place import PACING
+from tests.fake_upstream import transcript_response
+from tests.harness import PACING
 from tests.samples import asset, wav
 
 NAME, REGION = "steno", "us-east-1"
 QUEUES = {name: f"{NAME}-{name}" for name in ("recordings", "express", "parts")}
-WORDS, BILLED_SECONDS = "Ever tried.", 3  # of every answer
+WORDS, BILLED_SECONDS = "Ever tried.", 3  # of every upstream response
 LONGEST_PART_SECONDS = 26
-SHORT_PARTS = replace(PACING, part_seconds=13)  # the shortest of which the long recording makes two
+SHORT_PARTS = replace(PACING, part_seconds=13)  # the minimum that cuts LONG into two parts
 LONG_PARTS = replace(PACING, part_seconds=30)
 _SPEECH = asset("beckett.wav")[44:] * 3
 SHORT, LONG = (wav(_SPEECH[: 32_000 * seconds]) for seconds in (4, 26))
@@ -49,54 +49,52 @@ SILENCE, NONSENSE = wav(bytes(128_000)), b"<html>" * 100
 OTHER = wav(_SPEECH[32_000 : 32_000 * 6])
 
 _READS = {"GetItem", "Query", "HeadObject", "GetObject", "ListObjectsV2", "GetQueueUrl"}
-_CHANGES_OF_A_JOB = {  # by what is in the expression
-    "attempts :one": "begin the job",
-    "attempts = :before": "undo the beginning",
+_JOB_UPDATES = {  # a part of the update expression: the name of the write
+    "attempts :one": "start the job",
+    "attempts = :before": "undo the start",
     "generation = :new": "start the generation",
-    "expected = :parts": "expect the parts",
+    "expected = :parts": "store the number of parts",
     "reserved_on = :day": "note the reservation",
     "pieces :pieces": "split the part",
     "ADD saved :part": "add the part",
     "duration = :duration, attempts": "set the total",
     "retries = :retries": "queue the job",
 }
-_OTHERS = {
-    ("PutItem", "paid"): "keep the answer",
+_WRITES = {  # (operation, kind of item or folder of object): the name of the write
+    ("PutItem", "paid"): "store the result",
     ("PutItem", "job"): "create the job",
     ("DeleteItem", "job"): "delete the job",
     ("DeleteItem", "part"): "delete the part",
-    ("DeleteItem", "paid"): "forget the answer",
-    ("UpdateItem", "upstream"): "slow down",
+    ("DeleteItem", "paid"): "delete the result",
+    ("UpdateItem", "upstream"): "store the upstream pause",
     ("PutObject", "requests"): "put the recording",
-    ("PutObject", "parts"): "put the sound",
+    ("PutObject", "parts"): "put the part audio",
     ("PutObject", "transcripts"): "put the transcript",
     ("DeleteObject", "uploads"): "delete the recording",
     ("DeleteObject", "requests"): "delete the recording",
-    ("DeleteObject", "parts"): "delete the sound",
+    ("DeleteObject", "parts"): "delete the part audio",
     ("DeleteObject", "transcripts"): "delete the transcript",
 }
 
 
-def write_of(operation, params):
-    """The name of a write; empty for a read."""
+def write_name(operation, params):
+    """Return the name of a write, or an empty string for a read."""
     if operation in _READS:
         return ""
     if operation == "ChangeMessageVisibility":
-        return (
-            "hold the message"
-            if params["VisibilityTimeout"] == DEFAULT_PACING.claim_seconds
-            else "give the message back"
-        )
+        if params["VisibilityTimeout"] == DEFAULT_PACING.claim_seconds:
+            return "extend the visibility timeout"
+        return "return the message"
     if operation == "SendMessage":
         if '"halve"' in params["MessageBody"]:
-            return "send the halving"
+            return "send the split request"
         return f"send to {params['QueueUrl'].rpartition('-')[2]}"
     key = params.get("Key") or params["Item"]
     kind = key.partition("/")[0] if isinstance(key, str) else _kind(key)
     if (operation, kind) == ("PutItem", "part"):
-        return "save the part" if "heard" in params["Item"] else "note the try"
-    if (operation, kind) in _OTHERS:
-        return _OTHERS[operation, kind]
+        return "save the part" if "heard" in params["Item"] else "count the attempt"
+    if (operation, kind) in _WRITES:
+        return _WRITES[operation, kind]
     values, change = params["ExpressionAttributeValues"], params["UpdateExpression"]
     if kind == "paid":
         return "claim the part" if "ADD doubt :seconds" in change else "release the claim"
@@ -104,7 +102,7 @@ def write_of(operation, params):
         return "settle the budget" if "DELETE unsettled" in change else "reserve the budget"
     if ":status" in values:
         return "complete the job" if values[":status"] == "completed" else "fail the job"
-    return next(name for part, name in _CHANGES_OF_A_JOB.items() if part in change)
+    return next(name for part, name in _JOB_UPDATES.items() if part in change)
 
 
 def _kind(key):
@@ -113,7 +111,7 @@ def _kind(key):
 
 @dataclass(frozen=True)
 class State:
-    """What outlasts a process. `bills` are the parts that the upstream has answered."""
+    """The state that remains after a crash. `bills` has the audio of each billed request."""
 
     now: float
     pacing: Pacing
@@ -126,7 +124,7 @@ class State:
 
 
 class World:
-    """A bucket, three queues, a table, an upstream, and the processes that use them in turn."""
+    """A bucket, three queues, a table, an upstream and a worker."""
 
     def __init__(self):
         self.s3, self.sqs = boto3.client("s3"), boto3.client("sqs")
@@ -147,21 +145,21 @@ class World:
             BillingMode="PAY_PER_REQUEST",
         )
         urls = {f"{name}_queue_url": url for name, url in self.queues.items()}
-        chosen = settings(bucket_name=NAME, table_name=NAME, daily_seconds=10**9, **urls)
+        config = settings(bucket_name=NAME, table_name=NAME, daily_seconds=10**9, **urls)
         self.now = 1_800_000_000.0
-        self.caller, self.jobs = (Jobs(chosen, lambda: self.now) for _ in range(2))
-        upstream = httpx2.MockTransport(self._answer)
+        self.caller, self.jobs = (Jobs(config, lambda: self.now) for _ in range(2))
+        upstream = httpx2.MockTransport(self._respond)
         self._services = build_services(
-            chosen, transport=upstream, today=lambda: TODAY, jobs=self.jobs
+            config, transport=upstream, today=lambda: TODAY, jobs=self.jobs
         )
         for client in (self.jobs.client, self.jobs.objects.client, self.jobs.queues.sqs):
             client.meta.events.register("provide-client-params", self._before_call)
             client.meta.events.register_first("before-send", self._lose_response)
-        self._forget()
+        self._reset()
         self.bills, self.unanswered, self.job = [], 0, None
         self.use(SHORT_PARTS)
-        self.sqs.purge_queue(QueueUrl=self.queues["recordings"])  # of the bucket's test event
-        self._blank = self._state()
+        self.sqs.purge_queue(QueueUrl=self.queues["recordings"])  # removes the bucket's test event
+        self._initial_state = self._state()
 
     def _create_bucket(self):
         self.s3.create_bucket(Bucket=NAME)
@@ -169,25 +167,25 @@ class World:
             QueueUrl=self.queues["recordings"], AttributeNames=["QueueArn"]
         )
         uploads = {"Key": {"FilterRules": [{"Name": "prefix", "Value": "uploads/"}]}}
-        notified = {
+        notification = {
             "QueueArn": arn["Attributes"]["QueueArn"],
             "Events": ["s3:ObjectCreated:*"],
             "Filter": uploads,
         }
         self.s3.put_bucket_notification_configuration(
-            Bucket=NAME, NotificationConfiguration={"QueueConfigurations": [notified]}
+            Bucket=NAME, NotificationConfiguration={"QueueConfigurations": [notification]}
         )
 
     def use(self, pacing):
         self._pacing = pacing
-        self.worker = Worker.of(self._services, pacing)
+        self.worker = Worker.from_services(self._services, pacing)
 
     def empty(self):
-        """Begin anew, with nothing stored."""
-        self.restore(self._blank)
+        """Restore the initial state, in which nothing is stored."""
+        self.restore(self._initial_state)
 
-    def _forget(self):
-        """What does not outlast the process, and what was to go wrong in the world around it."""
+    def _reset(self):
+        """Reset what a crash loses, and the failures that were set up."""
         self.writes, self.states, self._counts, self.is_recording = [], [], Counter(), False
         self.replies, self.outages, self._loses_responses = deque(), 0, False
         self._before = {}
@@ -206,8 +204,8 @@ class World:
         )
 
     def restore(self, state):
-        """Go back to a state, in which no process is at work."""
-        self._forget()
+        """Restore a state. The worker is a new one."""
+        self._reset()
         self.use(state.pacing)
         self.now, self.bills, self.unanswered, self.job = (
             state.now,
@@ -220,15 +218,15 @@ class World:
             _queue(name)._messages = messages
 
     def record(self):
-        """Note the writes from here on by their names, and the states before them."""
+        """Start to record the names of the writes and the states before them."""
         self.is_recording = True
 
     def lose_responses(self):
-        """From here on, the response to each write is lost once, and AWS's client makes the call again."""
+        """Lose the response to each write once from now on. The AWS client repeats the call."""
         self._loses_responses = True
 
     def before(self, write, action):
-        """Do something before a write that comes later."""
+        """Call `action` once before the next write of this name."""
         self._before[write] = action
 
     def _write(self, write):
@@ -240,7 +238,7 @@ class World:
             self.states.append(self._state())
 
     def end(self):
-        """Stop recording. The last state is that after the last write."""
+        """Stop recording. Return the writes, and the state before each and after the last."""
         self.is_recording = False
         return self.writes, [*self.states, self._state()]
 
@@ -248,7 +246,7 @@ class World:
         if self.outages and model.name == "GetObject":
             self.outages -= 1
             raise EndpointConnectionError(endpoint_url="https://s3.example")
-        if write := write_of(model.name, params):
+        if write := write_name(model.name, params):
             self._write(write)
         self._is_write = bool(write)
 
@@ -257,30 +255,30 @@ class World:
             assert botocore_stubber("before-send", request).status_code < 500
             request.reset_stream()
 
-    # The world around the engine
+    # Upstream and caller
 
-    def _answer(self, request):
-        self._write("ask the upstream")
-        sound = request.read().partition(b"fLaC")[2].rpartition(b"\r\n--")[0]
-        reply = self.replies.popleft() if self.replies else _heard(sound)
+    def _respond(self, request):
+        self._write("call the upstream")
+        audio = request.read().partition(b"fLaC")[2].rpartition(b"\r\n--")[0]
+        reply = self.replies.popleft() if self.replies else _transcribe(audio)
         if isinstance(reply, httpx2.Response) and reply.is_success:
-            self.bills.append(sound)
+            self.bills.append(audio)
         elif isinstance(reply, httpx2.ReadTimeout):
             self.unanswered += 1
             raise reply
         return reply
 
     def upload(self, content, caller=None):
-        """A job whose recording has arrived; of a caller who has not paid for anything yet, if none is given."""
+        """Create a job and upload its recording. Default: a new caller without paid results."""
         self.job, _ = self.caller.create("a.wav", "audio/wav", 10**9, {}, caller or _new_caller())
         self.put(content)
 
     def put(self, content):
-        """Use the form of the upload, again if it was used before."""
+        """Upload a recording with the job's form, which may have been used before."""
         self.s3.put_object(Bucket=NAME, Key=self.job.key, Body=content)
 
     def hand_over(self):
-        """What the API does with a request that it cannot answer in time."""
+        """Create a job from a request, as the API does if it cannot respond in time."""
         file = BytesIO(SHORT)
         self.job = self.jobs.create_from_request(
             "1" * 32, file, identify(file), {}, Caller("ada", "ada")
@@ -293,7 +291,7 @@ class World:
         self.jobs.delete(self.job.id)
 
     def forget_bills(self):
-        """Count only what is billed from here on."""
+        """Remove the bills and the spent budget, so that only later requests count."""
         self.bills.clear()
         for item in self._scan():
             if item["pk"].startswith("spent#"):
@@ -313,24 +311,28 @@ class World:
             return "deleted"
 
     def stored(self):
-        """The job as it is stored; None if it was deleted."""
+        """Return the stored job, or None if it was deleted."""
         return self.caller.progress.job(self.job.id)
 
     # Deliveries
 
     def deliver(self, handle=None):
-        """Give the engine the message that is visible first, after a pause if all are held. False if there is none."""
+        """Let the worker handle the message that becomes visible next. Return False without one.
+
+        If no message is visible, move the clock forward.
+        """
+
         messages = [(message, name) for name, queue in _queues().items() for message in queue]
         if not messages:
             return False
-        first, queue = min(messages, key=lambda found: found[0].visible_at)
+        first, queue = min(messages, key=lambda queued: queued[0].visible_at)
         pause = ceil(first.visible_at / 1000 - time.time())
         self._wait(max(pause, 0), [message for message, _ in messages])
         url = self.queues[queue]
         (message,) = self.sqs.receive_message(
             QueueUrl=url, MaxNumberOfMessages=1, AttributeNames=["ApproximateReceiveCount"]
         )["Messages"]
-        event = {"Records": [record_of(message, url)]}
+        event = {"Records": [lambda_record(message, url)]}
         answer = handle(event) if handle else self.worker.handle(event, Context())
         if not answer["batchItemFailures"]:
             self._write("delete the message")
@@ -340,10 +342,10 @@ class World:
     def _wait(self, seconds, messages):
         self.now += seconds
         for message in messages:
-            message.visible_at -= seconds * 1000 + 1  # the clock of the queues has milliseconds
+            message.visible_at -= seconds * 1000 + 1  # in milliseconds; 1 against rounding
 
     def deliver_dead_letter(self):
-        """Give the engine the next message as a dead letter."""
+        """Let the dead-letter function handle the next message."""
         return self.deliver(self.worker.handle_dead_letters)
 
     def work(self):
@@ -351,22 +353,21 @@ class World:
         for _ in range(60):
             if not self.deliver():
                 return
-        raise AssertionError("messages come again and again")
+        raise AssertionError("Messages are still delivered after 60 deliveries")
 
-    # What is left
+    # Remaining data
 
     def items(self):
-        """The keys of all items, without those of the budget and of the pauses."""
-        found = [(item["pk"], item["sk"]) for item in self._scan()]
-        return [key for key in found if not key[0].startswith(("spent#", "upstream#"))]
+        """Return the keys of all items except those of the budget and of upstream pauses."""
+        keys = [(item["pk"], item["sk"]) for item in self._scan()]
+        return [key for key in keys if not key[0].startswith(("spent#", "upstream#"))]
 
     def objects(self):
-        return sorted(
-            found["Key"] for found in self.s3.list_objects_v2(Bucket=NAME).get("Contents", [])
-        )
+        listing = self.s3.list_objects_v2(Bucket=NAME)
+        return sorted(stored["Key"] for stored in listing.get("Contents", []))
 
     def budget(self):
-        """The seconds that are spent, and the reservations that are not settled."""
+        """Return the spent seconds and the ids of the reservations that are not settled."""
         items = [item for item in self._scan() if item["pk"].startswith("spent#")]
         seconds = sum(float(item["seconds"]) for item in items)
         return seconds, set().union(*(item.get("unsettled", ()) for item in items))
@@ -375,10 +376,10 @@ class World:
         return self.caller.client.scan(TableName=NAME)["Items"]
 
 
-def _heard(sound):
-    """What the upstream answers. Of more than twenty seconds, the answer is as long as it can be, and is cut off."""
-    if len(sound) < _TOO_LONG_BYTES:
-        return heard(WORDS)
+def _transcribe(audio):
+    """Return the upstream's response. For more than about 20 s of audio, it is truncated."""
+    if len(audio) < _TOO_LONG_BYTES:
+        return transcript_response(WORDS)
     details = {"audio_tokens": 10 * BILLED_SECONDS}
     usage = {
         "type": "tokens",
@@ -390,8 +391,8 @@ def _heard(sound):
 
 
 def repeat(action):
-    """What a caller who got no response does: the same again."""
-    with suppress(NotFailed, NotFound):  # it was done
+    """Repeat a request, as a caller that got no response does."""
+    with suppress(NotFailed, NotFound):  # the first request was successful
         action()
 
 
@@ -413,5 +414,5 @@ def _queue(name):
 
 
 def _queues():
-    """The messages of all queues, those of the first to be delivered first."""
+    """Return the messages of each queue, in the order of QUEUES."""
     return {name: _queue(name)._messages for name in QUEUES}

@@ -1,9 +1,9 @@
-"""SQS and Lambda in one process, by a clock that jumps from one event to the next.
+"""A discrete-event simulation of SQS and Lambda in one process, for tests of many jobs.
 
-Simulation  the clock, and activities that take some of its time
-FakeSQS     the queues: duplicates, late and disordered messages, fair groups, dead letters
-Simulated   a server's jobs, their functions and their upstream over these queues, moto's table
-            and a bucket in memory
+Simulation  the clock, which jumps from event to event, and the activities that use it
+FakeSQS     queues with duplicates, late and unordered messages, fair groups and dead letters
+Simulated   Steno's jobs, functions and upstream on these queues, with moto's table and a bucket
+            in memory
 """
 
 import heapq
@@ -40,25 +40,26 @@ from handler.steps.pacing import DEFAULT_PACING
 from handler.worker import Worker
 from infra.local.worker import Context
 from tests.conftest import TODAY, settings
-from tests.false_upstream import heard, refused
+from tests.fake_upstream import error_response, transcript_response
 
 NOON = datetime(TODAY.year, TODAY.month, TODAY.day, 12, tzinfo=UTC).timestamp()
 RECORDINGS, PARTS, EXPRESS = QUEUES = ("recordings", "parts", "express")
 DEAD_LETTERS = "dead-letters"
-CONCURRENCY = 16  # the default of the stack, which gives half of it to `express` and a quarter to `recordings`
-MOST_DELIVERIES = 200  # as in the stack
+# The default of the stack. `express` gets half of it, and `recordings` a quarter.
+CONCURRENCY = 16
+MAX_DELIVERIES = 200  # as in the stack
 _VISIBILITY_SECONDS = 420.0
-_REFUSAL_SECONDS = 0.1
-# Steps renew their claims by the real clock. So they hold them for longer than any delivery takes by this one.
-_HOLD_SECONDS = 3600.0
+_REJECTION_SECONDS = 0.1
+# Steps renew their claims by the real clock. So a claim must outlast any simulated delivery.
+_CLAIM_SECONDS = 3600.0
 _ARN = "arn:aws:sqs:us-east-1:000000000000:"
 
 
 class Simulation:
-    """A clock, and activities of which one runs at any time: the others wait for the clock.
+    """A simulated clock with activities. Only one activity runs at a time, the others wait.
 
-    An activity is a thread, so that real code can be under way many times. The order of events
-    depends on the clock alone, not on the speed of the machine.
+    Each activity is a thread, so that real code can run many times concurrently. The order of
+    events depends on the simulated clock only, not on the speed of the machine.
     """
 
     def __init__(self, now=NOON):
@@ -75,7 +76,7 @@ class Simulation:
         heapq.heappush(self._agenda, (self.now + seconds, next(self._numbers), action))
 
     def run(self, seconds=math.inf, *, done=lambda: False):
-        """Let the clock run for so long, or until nothing happens any more, or until something is `done`."""
+        """Run for `seconds`, or until there are no events left, or until `done` returns true."""
         until = self.now + seconds
         while self._agenda and self._agenda[0][0] <= until and not done():
             self.now, _, action = heapq.heappop(self._agenda)
@@ -100,7 +101,7 @@ class Simulation:
         self._paused.acquire()
 
     def take(self, seconds):
-        """Called within an activity, by whichever of its threads is at work: let time pass for it."""
+        """Let simulated time pass for the activity that calls this method."""
         resumed = threading.Event()
 
         def resume():
@@ -114,9 +115,12 @@ class Simulation:
 
 @dataclass
 class _Copy:
-    """A message as one of SQS's servers has it. `chain` are the queues of the messages that led to it."""
+    """A copy of a message on an SQS server.
 
-    identity: str
+    `chain` has the queues of the messages whose handling led to this message.
+    """
+
+    message_id: str
     body: str
     group: str
     chain: tuple
@@ -131,41 +135,41 @@ class _Copy:
 
 @dataclass
 class _Share:
-    """Processing time, of which half is forgotten in `half_life` seconds."""
+    """Processing time with exponential decay. `half_life` is in seconds."""
 
     half_life: float = 60.0
     seconds: float = 0.0
     _since: float = 0.0
 
     def add(self, in_flight, now):
-        """Count so many messages in flight since the last call."""
+        """Add the processing time of `in_flight` messages since the last call."""
         left = 0.5 ** ((now - self._since) / self.half_life)
         self.seconds = self.seconds * left + in_flight * (1 - left) * self.half_life / math.log(2)
         self._since = now
 
 
 class _Queue:
-    """The messages of one queue. With a `chance`, they come in any order."""
+    """The messages of one queue. With an `rng`, they are received in random order."""
 
-    def __init__(self, name, simulation, visibility, bury, chance=None):
+    def __init__(self, name, simulation, visibility, move_to_dead_letters, rng=None):
         self.name = name
         self.copies = {}
         self.most_deliveries = 0
-        self._bury = bury
+        self._move_to_dead_letters = move_to_dead_letters
         self._simulation = simulation
         self._visibility = visibility
-        self._chance = chance
+        self._rng = rng
         self._shares = defaultdict(_Share)
 
     def add(self, copy):
         self.copies[copy.number] = copy
 
     def receive(self):
-        """The next message, in flight from now on; None if none is visible."""
+        """Return the next message and put it in flight. Return None if none is visible."""
         while copy := self._next():
-            if copy.deliveries < MOST_DELIVERIES:
+            if copy.deliveries < MAX_DELIVERIES:
                 break
-            self._bury(self.copies.pop(copy.number))
+            self._move_to_dead_letters(self.copies.pop(copy.number))
         if copy is None:
             return None
         self._count()
@@ -176,7 +180,7 @@ class _Queue:
         return copy
 
     def of(self, receipt):
-        """The message in flight that was received with this receipt; None if it is gone or was received again."""
+        """Return the message with this receipt, or None if it is deleted or received again."""
         copy = self.copies.get(int(receipt.partition(" ")[0]))
         return copy if copy and copy.receipt == receipt else None
 
@@ -194,13 +198,13 @@ class _Queue:
         )
 
     def _count(self):
-        """Add the time since the last change to the shares of the groups."""
+        """Add the processing time since the last change to each group."""
         in_flight = self._in_flight()
         for group in {*in_flight, *self._shares}:
             self._shares[group].add(in_flight[group], self._simulation.now)
 
     def _next(self):
-        """The message that AWS's fair queues deliver next: those of quiet groups come first.
+        """Return the message that a fair queue of SQS delivers next. Quiet groups come first.
 
         https://docs.aws.amazon.com/AWSSimpleQueueService/latest/SQSDeveloperGuide/sqs-fair-queues-detailed.html
         """
@@ -216,10 +220,10 @@ class _Queue:
         all_in_flight = in_flight.total()
 
         def is_noisy(group):
-            has = in_flight[group]
-            return (has >= 30 and has > 0.1 * all_in_flight) or self._shares[
-                group
-            ].seconds > 0.1 * all_seconds
+            count = in_flight[group]
+            if count >= 30 and count > 0.1 * all_in_flight:
+                return True
+            return self._shares[group].seconds > 0.1 * all_seconds
 
         ranks = {
             group: (1, in_flight[group]) if is_noisy(group) else (0, 0)
@@ -227,8 +231,8 @@ class _Queue:
         }
         best = min(ranks.values())
         first = [copy for copy in visible if ranks[copy.group] == best]
-        if self._chance:
-            return self._chance.choice(first)
+        if self._rng:
+            return self._rng.choice(first)
         return min(first, key=lambda copy: (copy.visible_at, copy.number))
 
 
@@ -241,10 +245,10 @@ class ReceiptHandleIsInvalid(Exception):
 
 
 class FakeSQS:
-    """The client that handler.jobs.queues and handler.jobs.messages use.
+    """A replacement for the SQS client in handler.jobs.queues and handler.jobs.messages.
 
-    Each message is delivered in `copies`, each of which is deleted by itself. Half of them come up
-    to `late` seconds late. With `disorder`, messages come in any order.
+    Each message has `copies` copies, which are deleted separately. Half of the copies are up to
+    `late` seconds late. With `disorder`, messages are received in random order.
     """
 
     exceptions = SimpleNamespace(
@@ -252,10 +256,12 @@ class FakeSQS:
     )
 
     def __init__(self, simulation, *, copies=1, late=0.0, disorder=False, seed=1):
-        chance = self._chance = random.Random(seed)
+        rng = self._rng = random.Random(seed)
         visibility = _VISIBILITY_SECONDS
         self.queues = {
-            name: _Queue(name, simulation, visibility, self._bury, chance if disorder else None)
+            name: _Queue(
+                name, simulation, visibility, self._move_to_dead_letters, rng if disorder else None
+            )
             for name in (*QUEUES, DEAD_LETTERS)
         }
         self.dead = []
@@ -266,24 +272,26 @@ class FakeSQS:
         self._sources = {}
         self._thread = threading.local()
 
-    def connect(self, name, handle, most):
-        """Call a function with the messages of a queue, `most` at the same time."""
-        self._sources[name] = _Source(self, self.queues[name], self._simulation, handle, most)
+    def connect(self, name, handle, concurrency):
+        """Call `handle` with the messages of a queue, at most `concurrency` at the same time."""
+        self._sources[name] = _Source(
+            self, self.queues[name], self._simulation, handle, concurrency
+        )
 
-    def get_queue_url(self, *, QueueName):  # noqa: N803 - as boto3 names it
+    def get_queue_url(self, *, QueueName):  # noqa: N803 - the name in boto3
         return {"QueueUrl": QueueName}
 
     def send_message(self, *, QueueUrl, MessageBody, MessageGroupId=""):  # noqa: N803
-        identity = uuid4().hex
+        message_id = uuid4().hex
         chain = getattr(self._thread, "chain", ())
         for _ in range(self._copies):
-            late = self._chance.choice((0.0, self._chance.uniform(0, self._late)))
+            late = self._rng.choice((0.0, self._rng.uniform(0, self._late)))
             number = next(self._numbers)
-            group = MessageGroupId or identity
-            copy = _Copy(identity, MessageBody, group, chain, number, self._simulation.now + late)
+            group = MessageGroupId or message_id
+            copy = _Copy(message_id, MessageBody, group, chain, number, self._simulation.now + late)
             self.queues[QueueUrl].add(copy)
             self._poll_after(QueueUrl, late)
-        return {"MessageId": identity}
+        return {"MessageId": message_id}
 
     def change_message_visibility(self, *, QueueUrl, ReceiptHandle, VisibilityTimeout):  # noqa: N803
         copy = self.queues[QueueUrl].of(ReceiptHandle)
@@ -298,7 +306,7 @@ class FakeSQS:
         if copy := self.queues[QueueUrl].of(ReceiptHandle):
             self.queues[QueueUrl].delete(copy)
 
-    def _bury(self, copy):
+    def _move_to_dead_letters(self, copy):
         self.dead.append(copy)
         self.queues[DEAD_LETTERS].add(replace(copy, deliveries=0, receipt=""))
         self._poll_after(DEAD_LETTERS, 0)
@@ -307,11 +315,11 @@ class FakeSQS:
         self._simulation.after(seconds, self._sources[name].poll)
 
     def deliver(self, queue, copy, handle):
-        """Call the function with one message, and delete it if that succeeds."""
+        """Call `handle` with one message. Delete the message if it succeeds."""
         self._thread.chain = (*copy.chain, queue.name)
         receipt = copy.receipt
         record = {
-            "messageId": copy.identity,
+            "messageId": copy.message_id,
             "receiptHandle": receipt,
             "body": copy.body,
             "attributes": {"ApproximateReceiveCount": str(copy.deliveries)},
@@ -323,26 +331,30 @@ class FakeSQS:
 
     @property
     def most_deliveries(self):
-        """How often the message that was delivered most often was delivered."""
+        """Return the highest number of deliveries of one message."""
         return max(queue.most_deliveries for queue in self.queues.values())
 
     @property
     def longest_chain(self):
-        """How often a function ran at most in one chain of messages, each sent while the one before it was handled."""
+        """Return the highest number of calls of one function in a chain of messages.
+
+        In a chain, each message is sent while the previous one is handled.
+        """
+
         return max(source.longest_chain for source in self._sources.values())
 
 
 class _Source:
-    """An event source: gives a function the messages of a queue."""
+    """An event source mapping that calls a function with the messages of a queue."""
 
-    def __init__(self, sqs, queue, simulation, handle, most):
+    def __init__(self, sqs, queue, simulation, handle, concurrency):
         self.deliveries = 0
         self.longest_chain = 0
         self._sqs = sqs
         self._queue = queue
         self._simulation = simulation
         self._handle = handle
-        self._free = most
+        self._free = concurrency
 
     def poll(self):
         while self._free and (copy := self._queue.receive()):
@@ -361,14 +373,14 @@ class _Source:
 
 
 class FixedWindow:
-    """Admits `limit` requests in each minute of the clock."""
+    """A rate limiter that admits `limit` requests in each minute of the clock."""
 
     def __init__(self, limit=60):
         self.limit = limit
         self._admitted = Counter()
 
     def wait(self, now):
-        """0 if a request is admitted now, else the seconds until it would be."""
+        """Return 0 if a request is admitted now, or else the seconds until it would be."""
         window, into = divmod(now, 60)
         if self._admitted[window] == self.limit:
             return 60 - into
@@ -377,7 +389,7 @@ class FixedWindow:
 
 
 class TokenBucket:
-    """Admits `limit` requests a minute, and `size` at once after a pause."""
+    """A rate limiter that admits `limit` requests a minute, and `size` at once after a pause."""
 
     def __init__(self, limit=60, size=10):
         self.limit = limit
@@ -385,7 +397,7 @@ class TokenBucket:
         self._since = 0.0
 
     def wait(self, now):
-        """0 if a request is admitted now, else the seconds until it would be."""
+        """Return 0 if a request is admitted now, or else the seconds until it would be."""
         self._tokens = min(self._size, self._tokens + (now - self._since) * self.limit / 60)
         self._since = now
         if self._tokens < 1:
@@ -395,15 +407,16 @@ class TokenBucket:
 
 
 class Upstream(httpx2.MockTransport):
-    """Answers each request after so many `seconds`. Refuses at once what its limiter does not admit.
+    """An upstream that responds after `seconds`, or with 429 if its limiter does not admit it.
 
-    `answered` and `refused` have the times at which requests came; `recordings` counts the answered ones by content.
+    `answered` and `refused` have the times at which accepted and rejected requests arrived.
+    `recordings` counts the accepted requests by content.
     """
 
     def __init__(self, simulation, *, seconds=1.0, limiter=None, retry_after=True):
         super().__init__(self._handle)
         self.answered, self.refused, self.recordings = [], [], Counter()
-        self.reply = lambda _content: heard("Ever tried.")
+        self.reply = lambda _content: transcript_response("Ever tried.")
         self._simulation = simulation
         self._seconds = seconds
         self._limiter = limiter
@@ -414,8 +427,8 @@ class Upstream(httpx2.MockTransport):
         now = self._simulation.now
         if self._limiter and (wait := self._limiter.wait(now)):
             self.refused.append(now)
-            self._simulation.take(_REFUSAL_SECONDS)
-            return refused(
+            self._simulation.take(_REJECTION_SECONDS)
+            return error_response(
                 429, **({"retry_after": str(math.ceil(wait))} if self._retry_after else {})
             )
         self._simulation.take(self._seconds)
@@ -426,17 +439,17 @@ class Upstream(httpx2.MockTransport):
         return reply
 
     def after(self, seconds):
-        """How many requests were answered, and how many refused, of those that came later."""
-        then = self._simulation.began + seconds
-        return tuple(sum(at >= then for at in times) for times in (self.answered, self.refused))
+        """Return how many requests were accepted and rejected after `seconds`."""
+        start = self._simulation.began + seconds
+        return tuple(sum(at >= start for at in times) for times in (self.answered, self.refused))
 
 
 class Simulated:
-    """Jobs, their functions and their upstream. A call of AWS takes about `aws_seconds`.
+    """A simulated deployment of Steno. An AWS call takes about `aws_seconds`.
 
-    `queues` are arguments of FakeSQS, `caps` are settings of the budget, and what else is given
-    are arguments of Upstream. `out` has the services of AWS that do not respond. `completed` counts
-    how often a job was completed, `completed_at` has when.
+    `queues` are arguments of FakeSQS, `caps` are settings of the budget, and all other arguments
+    are those of Upstream. `out` has the AWS services that do not respond. `completed` counts how
+    often each job was completed, and `completed_at` has the time.
     """
 
     def __init__(
@@ -463,18 +476,17 @@ class Simulated:
         self._settings = settings(bucket_name=name, table_name=name, **urls, **(caps or {}))
         self.out, self.failures = set(), Counter()
         self.completed, self.completed_at = Counter(), {}
-        self._aws_seconds, self._chance = aws_seconds, random.Random(1)
-        self.caller, engine = self._jobs(), self._engine()
+        self._aws_seconds, self._rng = aws_seconds, random.Random(1)
+        self.caller, worker_jobs = self._jobs(), self._worker_jobs()
         services = build_services(
-            self._settings, transport=self.upstream, today=lambda: TODAY, jobs=engine
+            self._settings, transport=self.upstream, today=lambda: TODAY, jobs=worker_jobs
         )
-        worker = Worker.of(
-            services, replace(pacing, claim_seconds=_HOLD_SECONDS), self.simulation.take
+        worker = Worker.from_services(
+            services, replace(pacing, claim_seconds=_CLAIM_SECONDS), self.simulation.take
         )
-        for queue, most in zip(
-            QUEUES, (max(2, concurrency // 4), concurrency, max(2, concurrency // 2)), strict=True
-        ):
-            self.sqs.connect(queue, lambda event: worker.handle(event, Context()), most)
+        limits = (max(2, concurrency // 4), concurrency, max(2, concurrency // 2))
+        for queue, limit in zip(QUEUES, limits, strict=True):
+            self.sqs.connect(queue, lambda event: worker.handle(event, Context()), limit)
         self.sqs.connect(DEAD_LETTERS, worker.handle_dead_letters, 2)
 
     def _jobs(self):
@@ -483,37 +495,37 @@ class Simulated:
         jobs.objects.client = _Bucket(self.bucket)
         return jobs
 
-    def _engine(self):
-        """The jobs as the functions use them."""
+    def _worker_jobs(self):
+        """Return the jobs for the worker, whose AWS calls take time and can fail."""
         jobs = self._jobs()
         jobs.client = _Table(jobs.client, self._call, self._ended)
         jobs.objects.client = _Bucket(self.bucket, self._call)
         return jobs
 
     def _call(self, service):
-        """A call of AWS begins."""
+        """Let an AWS call take time, or fail if its service is out."""
         if service in self.out:
             self.failures[service] += 1
             raise EndpointConnectionError(endpoint_url=f"https://{service}.example")
         if self._aws_seconds:
-            self.simulation.take(self._chance.uniform(0.5, 1.5) * self._aws_seconds)
+            self.simulation.take(self._rng.uniform(0.5, 1.5) * self._aws_seconds)
 
-    def _ended(self, identity, status):
+    def _ended(self, job_id, status):
         if status == "completed":
-            self.completed[identity] += 1
-            self.completed_at[identity] = self.simulation.now
+            self.completed[job_id] += 1
+            self.completed_at[job_id] = self.simulation.now
 
-    def run(self, seconds=math.inf, **how):
-        self.simulation.run(seconds, **how)
+    def run(self, seconds=math.inf, **options):
+        self.simulation.run(seconds, **options)
 
     def seconds_until_completed(self, job):
-        """Run until the job is completed; how long that takes from now."""
+        """Run until the job is completed. Return the simulated seconds that it took."""
         began = self.simulation.now
         self.run(done=lambda: job.id in self.completed)
         return self.completed_at[job.id] - began
 
     def upload(self, content, caller=None):
-        """A job whose recording has arrived in the bucket."""
+        """Create a job and put its recording into the bucket."""
         caller = caller or new_caller()
         job, _ = self.caller.create("a.wav", "audio/wav", 10**9, {}, caller)
         self.bucket[job.key] = content
@@ -521,17 +533,17 @@ class Simulated:
         return job
 
     def announce(self, job):
-        """The bucket sends a message about a job's recording."""
+        """Send the bucket's message about a job's recording."""
         event = {"Records": [{"s3": {"object": {"key": job.key}}}]}
         self.sqs.send_message(QueueUrl=RECORDINGS, MessageBody=json.dumps(event))
 
     def cut(self, parts, caller=None, seconds=300):
-        """A job whose recording was cut into parts of so many seconds, all of which are in the queue."""
+        """Create a job whose recording is cut. All its parts, of `seconds` each, are queued."""
         caller, jobs = caller or new_caller(), self.caller
         job, _ = jobs.create("a.wav", "audio/wav", 10**9, {}, caller)
         self.bucket[job.key] = b"recording"
         job = jobs.progress.start_generation(
-            jobs.progress.begin(job.key), "generation", uuid4().hex
+            jobs.progress.begin_attempt(job.key), "generation", uuid4().hex
         )
         jobs.progress.set_total(job, parts, parts * seconds)
         for number in range(parts):
@@ -555,11 +567,11 @@ class Simulated:
         return self.caller.transcript(self.caller.get(job.id)).text
 
     def items(self, job):
-        """The sort keys of all items of a job."""
+        """Return the sort keys of all items of a job."""
         return [item["sk"] for item in self._all_items() if job.id in item["pk"]]
 
     def spent(self):
-        """The item of what was spent on all jobs in one day."""
+        """Return the item with the seconds spent by all callers in one day."""
         (item,) = (item for item in self._all_items() if item["sk"] == "all")
         return item
 
@@ -571,9 +583,9 @@ class Simulated:
 
 
 class _Table:
-    """The client of a table, over moto's backend. Without requests in between, a call takes a fraction of the time.
+    """A DynamoDB client that calls moto's backend directly, which is faster than requests.
 
-    `begin` is called before each call, and `ended` with each job that ends and its status.
+    `begin` is called before each call, and `ended` with the id and status of each job that ends.
     """
 
     def __init__(self, client, begin, ended):
@@ -614,9 +626,9 @@ class _Table:
             self._ended(call["Key"]["pk"].partition("#")[2], values[":status"])
         return {"Attributes": _untyped(new) if wanted == "ALL_NEW" else attributes}
 
-    def query(self, **given):
+    def query(self, **call):
         self._begin("dynamodb")
-        return self._client.query(**given)
+        return self._client.query(**call)
 
     def delete_item(self, **call):
         self._begin("dynamodb")
@@ -640,7 +652,7 @@ class _Table:
 
 
 class _Bucket:
-    """The client of a bucket, whose `objects` are in memory. `begin` is called before each call."""
+    """An S3 client whose `objects` are in memory. `begin` is called before each call."""
 
     def __init__(self, objects, begin=lambda _service: None):
         self._objects = objects
@@ -715,7 +727,7 @@ def _create_table(name):
 
 @contextmanager
 def aws_in_process():
-    """S3 and DynamoDB of moto."""
+    """Run S3, SQS and DynamoDB in this process with moto."""
     with pytest.MonkeyPatch.context() as environment, mock_aws():
         for name in ("AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY"):
             environment.setenv(name, "test")

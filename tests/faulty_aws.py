@@ -1,15 +1,15 @@
-"""An AWS that fails: a proxy before the local one, which does to some of the calls what is known to happen."""
+"""A proxy in front of the local AWS that makes some of the calls fail, as AWS can fail."""
 
 import contextlib
 import random
 import threading
 from collections import Counter
 
-from tests.intercept import before
+from tests.intercept import proxy_before
 
 _JSON = {"Content_Type": "application/x-amz-json-1.0"}
-# service: what it answers to an error of its own, and to whoever asks too much.
-_REFUSALS = {
+# service: its response for an internal error, and for a throttled request
+_ERROR_RESPONSES = {
     "dynamodb": (
         (500, b'{"__type": "InternalServerError"}'),
         (400, b'{"__type": "ThrottlingException"}'),
@@ -24,57 +24,59 @@ _REFUSALS = {
         (503, b"<Error><Code>SlowDown</Code></Error>"),
     ),
 }
-FAULTS = ("error", "throttled", "reset", "answer lost", "hang")
+FAULTS = ("error", "throttled", "reset", "response lost", "hang")
 
 
 class FaultyAWS:
-    """Fails a `share` of the calls, and all calls of the service `out`; `faults` counts what was done."""
+    """Make a random `share` of the calls fail, and all calls of the service `out`.
+
+    `faults` counts the faults by service and kind.
+    """
 
     def __init__(self, share=0.0, seed=1):
         self.share = share
         self.out = ""
         self.faults = Counter()
-        self._chance = random.Random(seed)
+        self._random = random.Random(seed)
         self._lock = threading.Lock()
 
     @contextlib.contextmanager
-    def before(self, monkeypatch, aws_process):
-        """Between the local AWS and every client that is built from now on."""
-        with before(aws_process["AWS_ENDPOINT_URL"], self._treat) as url:
+    def install(self, monkeypatch, aws_process):
+        """Route every AWS client that is built from now on through this proxy."""
+        with proxy_before(aws_process["AWS_ENDPOINT_URL"], self._handle) as url:
             monkeypatch.setenv("AWS_ENDPOINT_URL", url)
             yield
 
-    def _treat(self, call):
+    def _handle(self, call):
         service = _service(call)
-        fault = self._fault(call, service)
+        fault = self._choose_fault(call, service)
         if fault:
             with self._lock:
                 self.faults[service, fault] += 1
         match fault:
             case "error" | "throttled":
-                status, content = _REFUSALS[service][fault == "throttled"]
-                call.refuse(status, content, **({} if service == "s3" else _JSON))
+                status, content = _ERROR_RESPONSES[service][fault == "throttled"]
+                call.respond_error(status, content, **({} if service == "s3" else _JSON))
             case "reset":
                 call.reset()
-            case "answer lost":
-                call.answer_of_target()
+            case "response lost":
+                call.fetch_from_target()
                 call.reset()
             case "hang":
                 call.hang()
             case _:
-                call.pass_on()
+                call.forward()
 
-    def _fault(self, call, service):
+    def _choose_fault(self, call, service):
         if "multipart/form-data" in call.headers.get("content-type", ""):
-            return ""  # the caller's own upload
+            return ""  # an upload that the caller sends to the bucket
         if self.out == service:
             return "error"
         with self._lock:
-            if self._chance.random() >= self.share:
+            if self._random.random() >= self.share:
                 return ""
-            return self._chance.choices(FAULTS, (6, 6, 3, 3, 1))[
-                0
-            ]  # a call that hangs takes seconds
+            # A call that hangs takes seconds, so hanging is rare.
+            return self._random.choices(FAULTS, (6, 6, 3, 3, 1))[0]
 
 
 def _service(call):

@@ -1,4 +1,4 @@
-"""A proxy that does to HTTP calls what networks and services do: passes on, refuses, resets, stops half-way, hangs."""
+"""An HTTP proxy for tests that forwards, rejects, resets, truncates or hangs each request."""
 
 import contextlib
 import struct
@@ -8,7 +8,7 @@ from socket import SO_LINGER, SOL_SOCKET
 
 import httpx2
 
-_RESET = struct.pack("ii", 1, 0)  # closing then resets the connection
+_RESET = struct.pack("ii", 1, 0)  # with this option, closing resets the connection
 _HOP_BY_HOP = {
     "connection",
     "keep-alive",
@@ -21,13 +21,13 @@ _HOP_BY_HOP = {
 
 
 @contextlib.contextmanager
-def before(url, treat):
-    """The address of a proxy before `url`; `treat` gets each Call and ends it with one of its verbs."""
+def proxy_before(url, handle_call):
+    """Run a proxy in front of `url` and yield its address. `handle_call` must end each Call."""
     with httpx2.Client(base_url=url, timeout=120, trust_env=False) as target:
 
         class Handler(_Handler):
-            def treat(self):
-                treat(Call(self, target))
+            def handle_call(self):
+                handle_call(Call(self, target))
 
         server = _Server(("127.0.0.1", 0), Handler)
         thread = threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.05})
@@ -41,7 +41,7 @@ def before(url, treat):
 
 
 class Call:
-    """One call through the proxy."""
+    """One request to the proxy. End it with `forward`, `respond_error`, `reset` or `hang`."""
 
     def __init__(self, handler, target):
         self._handler = handler
@@ -55,26 +55,26 @@ class Call:
             self._body = self._handler.rfile.read(int(self.headers.get("content-length") or 0))
         return self._body
 
-    def answer_of_target(self):
+    def fetch_from_target(self):
         headers = [
             (name, value) for name, value in self.headers.items() if name.lower() != "connection"
         ]
         return self._target.request(self.method, self.path, headers=headers, content=self.body)
 
-    def pass_on(self):
-        self.answer_with(self.answer_of_target())
+    def forward(self):
+        self.respond_with(self.fetch_from_target())
 
-    def answer_with(self, answer, share=1.0):
-        """The answer, or a share of its bytes before the connection breaks."""
-        content = answer.content
-        self._begin(answer.status_code, answer.headers.multi_items(), len(content))
+    def respond_with(self, response, share=1.0):
+        """Send the response. If `share` is less than 1, reset the connection after that share."""
+        content = response.content
+        self._begin(response.status_code, response.headers.multi_items(), len(content))
         if self.method != "HEAD":
             self._handler.wfile.write(content[: int(len(content) * share)])
         if share < 1:
             self.reset()
 
-    def refuse(self, status, content=b"", **headers):
-        _ = self.body  # it is sent before the answer is looked at
+    def respond_error(self, status, content=b"", **headers):
+        _ = self.body  # the client sends the whole body before it reads the response
         self._begin(
             status,
             [(name.replace("_", "-"), value) for name, value in headers.items()],
@@ -84,13 +84,13 @@ class Call:
             self._handler.wfile.write(content)
 
     def reset(self, after=0):
-        """Breaks the connection, once so many bytes of the body have come."""
+        """Reset the connection after reading `after` bytes of the body."""
         self._handler.rfile.read(after)
         self._handler.connection.setsockopt(SOL_SOCKET, SO_LINGER, _RESET)
         self._handler.close_connection = True
 
     def hang(self):
-        """Says nothing until the other side gives up."""
+        """Do not respond until the client closes the connection."""
         _ = self.body
         with contextlib.suppress(OSError):
             self._handler.connection.recv(1)
@@ -109,10 +109,11 @@ class _Handler(BaseHTTPRequestHandler):
     protocol_version = "HTTP/1.1"
 
     def _any(self):
-        with contextlib.suppress(ConnectionError):  # who called has gone
-            self.treat()
+        with contextlib.suppress(ConnectionError):  # the client has closed the connection
+            self.handle_call()
 
-    do_GET = do_HEAD = do_POST = do_PUT = do_DELETE = do_OPTIONS = _any  # noqa: N815 - the names that http.server looks for
+    # http.server requires these names.
+    do_GET = do_HEAD = do_POST = do_PUT = do_DELETE = do_OPTIONS = _any  # noqa: N815
 
     def log_message(self, *_):
         pass
@@ -127,7 +128,7 @@ class _Server(ThreadingHTTPServer):
     request_queue_size = 500
 
     def shutdown_request(self, request):
-        request.close()  # not shut down first: a connection that is to be reset would end in order
+        request.close()  # without shutdown(), which would end a connection that must be reset
 
     def handle_error(self, *_):
         pass

@@ -1,4 +1,4 @@
-"""`make run` as a process of its own."""
+"""Start `make run` in a separate process."""
 
 import contextlib
 import os
@@ -10,9 +10,9 @@ from tests.conftest import ROOT
 
 
 @contextlib.contextmanager
-def started(folder=None, **environment):
-    """`python -m infra.local` on a free port, as `make run` starts it; its process."""
-    with contextlib.ExitStack() as stack:  # a folder without a developer's `.env`
+def local_process(folder=None, **environment):
+    """Run `python -m infra.local` on a free port, as `make run` does. Yield the process."""
+    with contextlib.ExitStack() as stack:  # the folder has no `.env` of a developer
         folder = folder or stack.enter_context(tempfile.TemporaryDirectory())
         process = subprocess.Popen(
             [sys.executable, "-m", "infra.local"],
@@ -24,7 +24,8 @@ def started(folder=None, **environment):
         )
         try:
             yield process
-        finally:  # asked first, so that the local AWS has ended, and writes no more, before its folder goes
+        finally:
+            # SIGTERM first: the local AWS must stop writing before its folder is deleted.
             with contextlib.suppress(subprocess.TimeoutExpired):
                 process.terminate()
                 process.communicate(timeout=20)
@@ -33,7 +34,7 @@ def started(folder=None, **environment):
 
 
 def first_lines(process):
-    """What it prints up to the line that says what to try."""
+    """Return the output up to and including the line that begins with "Try it"."""
     lines = []
     for line in process.stdout:
         lines.append(line)

@@ -1,4 +1,4 @@
-"""Real speech in the containers that browsers and phones make, encoded here from the engine's own sample recordings."""
+"""Speech recordings in the formats of browsers and phones, encoded from the engine's samples."""
 
 import random
 import wave
@@ -12,8 +12,8 @@ from moonshine_voice.utils import get_assets_path
 
 ASSETS = get_assets_path()
 
-# name: (muxer, codec, rate, muxer's options). The first six are what the speech service takes.
-_MAKINGS: dict[str, tuple[str, str, int, dict[str, str]]] = {
+# name: (muxer, codec, rate, muxer options). The upstream accepts the first six without conversion.
+_FORMATS: dict[str, tuple[str, str, int, dict[str, str]]] = {
     "webm": ("webm", "libopus", 48000, {}),
     "fragmented mp4": (
         "mp4",
@@ -46,8 +46,8 @@ _MAKINGS: dict[str, tuple[str, str, int, dict[str, str]]] = {
     "au": ("au", "pcm_s16be", 44100, {}),
     "tta": ("tta", "tta", 44100, {}),
 }
-DIRECT = tuple(_MAKINGS)[:6]
-KINDS = (*_MAKINGS, "amr")
+DIRECT = tuple(_FORMATS)[:6]
+KINDS = (*_FORMATS, "amr")
 
 
 def asset(name: str) -> bytes:
@@ -57,36 +57,35 @@ def asset(name: str) -> bytes:
 def recording(
     kind: str, source: str = "beckett.wav", seconds: float = 3.0, layout: str = "mono"
 ) -> bytes:
-    """The first `seconds` of `source` as a file of `kind`."""
-    if (
-        kind == "amr"
-    ):  # not every build of FFmpeg can write it: frames of 12.2 kbit/s, 20 ms each, that say nothing
+    """Return the first `seconds` of `source` as a file of `kind`."""
+    if kind == "amr":
+        # Not every build of FFmpeg can write AMR. These are silent frames: 12.2 kbit/s, 20 ms each.
         return b"#!AMR\n" + (b"\x3c" + bytes(31)) * round(seconds * 50)
-    muxer, codec, rate, options = _MAKINGS[kind]
+    muxer, codec, rate, options = _FORMATS[kind]
     target = BytesIO()
     with av.open(target, "w", format=muxer, options=options) as output:
         stream: Any = output.add_stream(codec, rate=rate, layout=layout)
         if muxer == "mp3" and options["id3v2_version"] != "0":
             output.metadata["title"] = "A title, so that there is a tag"
         stream.bit_rate = 64_000
-        _speak(output, stream, source, seconds)
+        _encode_speech(output, stream, source, seconds)
     return target.getvalue()
 
 
 def long_speech(seconds: float) -> Any:
-    """The engine's recordings one after another with varied gaps, as PCM of 48 kHz."""
-    chance = random.Random(1)
-    spoken = [_pcm(name) for name in ("two_cities.wav", "beckett.wav", "endgame_nagg_nell.wav")]
+    """Return the engine's recordings in random order with random pauses, as 48 kHz mono PCM."""
+    rng = random.Random(1)
+    sources = [_pcm(name) for name in ("two_cities.wav", "beckett.wav", "endgame_nagg_nell.wav")]
     whole = bytearray()
     while len(whole) < seconds * 96_000:
-        whole += chance.choice(spoken) + bytes(2 * round(48_000 * chance.uniform(0.2, 2.5)))
+        whole += rng.choice(sources) + bytes(2 * round(48_000 * rng.uniform(0.2, 2.5)))
     return bytes(whole[: round(seconds * 48_000) * 2])
 
 
 @cache
 def long_recording(kind: str, seconds: float, gap: float = 0) -> bytes:
-    """Speech of any length as a file of `kind`; after half of it, the clock jumps by `gap` seconds."""
-    muxer, codec, rate, options = _MAKINGS[kind]
+    """Return `seconds` of speech as a file of `kind`. Timestamps jump by `gap` seconds half-way."""
+    muxer, codec, rate, options = _FORMATS[kind]
     pcm, target = long_speech(seconds), BytesIO()
     with av.open(target, "w", format=muxer, options=options) as output:
         stream: Any = output.add_stream(codec, rate=rate, layout="mono")
@@ -121,36 +120,36 @@ def _pcm(source: str) -> bytes:
 
 
 def silent_video() -> bytes:
-    """A second of pictures, and no sound track."""
+    """Return one second of video without an audio track."""
     target = BytesIO()
     with av.open(target, "w", format="mp4") as output:
-        pictures: Any = output.add_stream("mpeg4", rate=10)
-        pictures.width, pictures.height, pictures.pix_fmt = 64, 64, "yuv420p"
-        _show(output, pictures, 10)
+        stream: Any = output.add_stream("mpeg4", rate=10)
+        stream.width, stream.height, stream.pix_fmt = 64, 64, "yuv420p"
+        _encode_video(output, stream, 10)
     return target.getvalue()
 
 
 def video(muxer: str, video_codec: str, audio_codec: str) -> bytes:
-    """Three seconds of a black picture with speech."""
+    """Return three seconds of black video with speech."""
     target = BytesIO()
     with av.open(target, "w", format=muxer) as output:
-        pictures: Any = output.add_stream(video_codec, rate=10)
-        pictures.width, pictures.height, pictures.pix_fmt = 64, 64, "yuv420p"
-        sound: Any = output.add_stream(audio_codec, rate=48000, layout="mono")
-        _show(output, pictures, 30)
-        _speak(output, sound, "beckett.wav", 3)
+        video_stream: Any = output.add_stream(video_codec, rate=10)
+        video_stream.width, video_stream.height, video_stream.pix_fmt = 64, 64, "yuv420p"
+        audio_stream: Any = output.add_stream(audio_codec, rate=48000, layout="mono")
+        _encode_video(output, video_stream, 30)
+        _encode_speech(output, audio_stream, "beckett.wav", 3)
     return target.getvalue()
 
 
-def _show(output: Any, pictures: Any, number: int) -> None:
-    for moment in range(number):
-        picture = av.VideoFrame(64, 64, "yuv420p")
-        picture.pts, picture.time_base = moment, Fraction(1, 10)
-        output.mux(pictures.encode(picture))
-    output.mux(pictures.encode(None))
+def _encode_video(output: Any, stream: Any, frames: int) -> None:
+    for index in range(frames):
+        frame = av.VideoFrame(64, 64, "yuv420p")
+        frame.pts, frame.time_base = index, Fraction(1, 10)
+        output.mux(stream.encode(frame))
+    output.mux(stream.encode(None))
 
 
-def _speak(output: Any, stream: Any, source: str, seconds: float) -> None:
+def _encode_speech(output: Any, stream: Any, source: str, seconds: float) -> None:
     rate, samples = stream.rate, stream.codec_context.frame_size
     resampler = av.AudioResampler(
         format=stream.format, layout=stream.layout.name, rate=rate, frame_size=samples
@@ -172,7 +171,7 @@ def _frames(source: str, seconds: float) -> Any:
 
 
 def wav(samples: bytes) -> bytes:
-    """16 bit mono samples at 16 kHz as a file."""
+    """Return 16-bit mono samples at 16 kHz as a WAV file."""
     target = BytesIO()
     with wave.open(target, "wb") as file:
         file.setnchannels(1)

@@ -1,4 +1,4 @@
-"""What leaves Steno: no header of the upstream's becomes one of ours, and no redirect is followed."""
+"""Tests that upstream headers are not passed on and that upstream redirects are not followed."""
 
 import re
 
@@ -11,11 +11,11 @@ from starlette.testclient import TestClient
 
 from handler.services import build_services
 from handler.web.app import create_app
-from tests.attacks.canaries import canaries
+from tests.attacks.access_monitor import monitor_access
 from tests.conftest import serving, settings
-from tests.false_upstream import FalseUpstream
+from tests.fake_upstream import FakeUpstream
 
-HOSTILE = (
+HOSTILE_HEADERS = (
     (b"Retry-After", b"5\r\nX-Injected: yes"),
     (b"Retry-After", b"1e9"),
     (b"Retry-After", b"inf"),
@@ -36,51 +36,52 @@ HOSTILE = (
 )
 
 
-OURS = {"content-type", "content-length", "retry-after", "vary", "x-request-id"}
+ALLOWED_HEADERS = {"content-type", "content-length", "retry-after", "vary", "x-request-id"}
 
 
 @pytest.mark.parametrize("status", [200, 400, 401, 429, 503])
-def test_no_header_of_the_upstreams_becomes_one_of_ours(client, webm, status):
-    """Worse than any could come over a wire."""
-    for header in HOSTILE:
-        never_again = (b"x-should-retry", b"false")
+def test_upstream_headers_are_not_passed_on(client, webm, status):
+    """The mock transport also sends headers that a real connection would reject."""
+    for header in HOSTILE_HEADERS:
+        no_retry = (b"x-should-retry", b"false")
         body = {"error": {"message": "a\r\nX-Injected: yes"}, "text": "a"}
-        http = client(
-            FalseUpstream(httpx2.Response(status, headers=[header, never_again], json=body))
-        )
-        answer = http.post("/api/transcribe", files={"file": webm})
-        assert set(answer.headers) <= (OURS | {"steno-model"} if status == 200 else OURS)
-        assert answer.headers["content-type"].startswith("application/")
-        assert answer.headers["x-request-id"] != "evil"
-        assert answer.headers.get("steno-model", "gpt-transcribe") == "gpt-transcribe"
-        assert 0 <= int(answer.headers.get("retry-after", "0")) <= 86_400
-        assert len(answer.content) < 2000
+        http = client(FakeUpstream(httpx2.Response(status, headers=[header, no_retry], json=body)))
+        response = http.post("/api/transcribe", files={"file": webm})
+        allowed = ALLOWED_HEADERS | {"steno-model"} if status == 200 else ALLOWED_HEADERS
+        assert set(response.headers) <= allowed
+        assert response.headers["content-type"].startswith("application/")
+        assert response.headers["x-request-id"] != "evil"
+        assert response.headers.get("steno-model", "gpt-transcribe") == "gpt-transcribe"
+        assert 0 <= int(response.headers.get("retry-after", "0")) <= 86_400
+        assert len(response.content) < 2000
 
 
 @pytest.mark.parametrize("status", [301, 302, 303, 307, 308])
-def test_an_upstream_that_sends_us_elsewhere_is_not_followed(webm, tmp_path, status):
-    """Whoever it leads to would get the key, and the recording."""
-    asked = []
-    with canaries(tmp_path) as watched:
+def test_an_upstream_redirect_is_not_followed(webm, tmp_path, status):
+    """The target of the redirect would receive the API key and the recording."""
+    paths = []
+    with monitor_access(tmp_path) as monitor:
 
-        async def elsewhere(request):
-            asked.append(request.url.path)
-            return RedirectResponse(watched.address, status)
+        async def redirect(request):
+            paths.append(request.url.path)
+            return RedirectResponse(monitor.address, status)
 
-        door = Starlette(routes=[Route("/v1/audio/transcriptions", elsewhere, methods=["POST"])])
-        with serving(door) as url:
-            chosen = settings(openai_base_url=f"{url}/v1", request_deadline_seconds=3)
-            with TestClient(create_app(chosen, build_services(chosen))) as http:
-                answer = http.post("/api/transcribe", files={"file": webm})
-        assert (answer.status_code, answer.json()["code"]) == (502, "upstream_failed")
-        assert len(asked) == 1
-        assert watched.knocks() == []
+        redirecting = Starlette(
+            routes=[Route("/v1/audio/transcriptions", redirect, methods=["POST"])]
+        )
+        with serving(redirecting) as url:
+            config = settings(openai_base_url=f"{url}/v1", request_deadline_seconds=3)
+            with TestClient(create_app(config, build_services(config))) as http:
+                response = http.post("/api/transcribe", files={"file": webm})
+        assert (response.status_code, response.json()["code"]) == (502, "upstream_failed")
+        assert len(paths) == 1
+        assert monitor.accesses() == []
 
 
-def test_what_the_documents_load_from_elsewhere_is_held_to_its_hash(client):
-    """A script from there could read the token that the recorder page keeps in this origin."""
-    answer = client().get("/docs")
-    page, policy = answer.text, answer.headers["content-security-policy"]
+def test_external_scripts_of_the_api_docs_have_an_integrity_hash(client):
+    """A changed script could read the token that the recorder page stores for this origin."""
+    response = client().get("/docs")
+    page, policy = response.text, response.headers["content-security-policy"]
     loaded = re.findall(r'<(?:script|link)[^>]*(?:src|href)="https://[^>]*>', page)
     assert len(loaded) == 2
     for tag in loaded:

@@ -1,4 +1,4 @@
-"""A real recording in, its real words out: the app over real HTTP, over the offline engine."""
+"""End-to-end tests: real speech through the app to the offline engine, and the text back."""
 
 import jiwer
 import openai
@@ -8,21 +8,21 @@ from starlette.testclient import TestClient
 
 from handler.web.app import create_app
 from tests.conftest import serving, settings
-from tests.place import Server
+from tests.harness import Server
 from tests.samples import DIRECT, asset, recording
 
 SOURCE, SECONDS = "two_cities.wav", 15.0
 LABELS = {  # (file name, content type) as browsers and phones send them
-    "the right ones": ("voice.webm", "audio/webm"),
-    "Chrome's, with its codec": ("blob", "audio/webm;codecs=opus"),
-    "Firefox's, with a space": ("blob", "audio/webm; codecs=opus"),
-    "Safari's": ("recording.mp4", "audio/mp4"),
+    "correct": ("voice.webm", "audio/webm"),
+    "Chrome, with codec": ("blob", "audio/webm;codecs=opus"),
+    "Firefox, with a space": ("blob", "audio/webm; codecs=opus"),
+    "Safari": ("recording.mp4", "audio/mp4"),
     "an untyped blob": ("blob", "application/octet-stream"),
     "no type": ("voice.wav", ""),
     "a video": ("clip.mp4", "video/mp4"),
-    "WhatsApp's": ("PTT-20261121-WA0003.opus", "audio/ogg; codecs=opus"),
-    "Telegram's": ("file_42.oga", "audio/ogg"),
-    "a type of old": ("memo.m4a", "audio/x-m4a"),
+    "WhatsApp": ("PTT-20261121-WA0003.opus", "audio/ogg; codecs=opus"),
+    "Telegram": ("file_42.oga", "audio/ogg"),
+    "an old media type": ("memo.m4a", "audio/x-m4a"),
     "a hostile name": ("../../etc/passwd.webm", "text/html"),
     "a long name outside ASCII": ("日本語" * 100 + ".webm", "audio/x-wav"),
 }
@@ -38,9 +38,9 @@ def app_over_engine(engine_process):
 
 
 @pytest.fixture(scope="module")
-def spoken(engine_process):
-    """The engine's own words on the recording, asked directly."""
-    return engine_process.ask(
+def expected(engine_process):
+    """Return the engine's transcript when it is called directly."""
+    return engine_process.transcribe(
         recording("wav", SOURCE, SECONDS), "a.wav", model="gpt-transcribe"
     ).json()["text"]
 
@@ -50,23 +50,25 @@ def recordings():
     return {kind: recording(kind, SOURCE, SECONDS) for kind in DIRECT}
 
 
-def test_the_transcript_is_the_engines_own_words(app_over_engine, spoken, recordings):
-    answer = TestClient(app_over_engine).post("/api/transcribe", files={"file": recordings["wav"]})
-    assert answer.json() == {"transcript": spoken}
-    assert "it was the best of times" in spoken.lower()
+def test_the_transcript_is_the_text_of_the_engine(app_over_engine, expected, recordings):
+    response = TestClient(app_over_engine).post(
+        "/api/transcribe", files={"file": recordings["wav"]}
+    )
+    assert response.json() == {"transcript": expected}
+    assert "it was the best of times" in expected.lower()
 
 
 @pytest.mark.parametrize("label", LABELS)
 @pytest.mark.parametrize("kind", DIRECT)
-def test_every_container_under_every_label_gives_the_words(
-    app_over_engine, spoken, recordings, kind, label
+def test_every_container_is_transcribed_under_every_name_and_type(
+    app_over_engine, expected, recordings, kind, label
 ):
     name, media_type = LABELS[label]
-    answer = TestClient(app_over_engine).post(
+    response = TestClient(app_over_engine).post(
         "/api/transcribe", files={"file": (name, recordings[kind], media_type)}
     )
-    assert answer.status_code == 200
-    assert jiwer.wer(words(spoken), words(answer.json()["transcript"])) <= 0.1
+    assert response.status_code == 200
+    assert jiwer.wer(words(expected), words(response.json()["transcript"])) <= 0.1
 
 
 @pytest.mark.parametrize(
@@ -78,21 +80,21 @@ def test_every_container_under_every_label_gives_the_words(
         },
         {"body": {"text": "It was", "usage": {"type": "duration", "seconds": 1}}},
     ],
-    ids=["refuses it", "hears its first second"],
+    ids=["rejects it", "transcribes only its first second"],
 )
-def test_safaris_recording_comes_back_whole_from_a_service_that(
-    reply, aws, engine, spoken, recordings
+def test_a_safari_recording_is_transcribed_completely_by_an_upstream_that(
+    reply, aws, engine, expected, recordings
 ):
-    place = Server(aws, openai_base_url=engine.url)
+    harness = Server(aws, openai_base_url=engine.url)
     engine.script(reply)
-    with place.at_work():
-        answer = place.send(recordings["fragmented mp4"])
-    assert answer.status_code == 200
-    assert jiwer.wer(words(spoken), words(answer.json()["transcript"])) <= 0.1
+    with harness.running_worker():
+        response = harness.send(recordings["fragmented mp4"])
+    assert response.status_code == 200
+    assert jiwer.wer(words(expected), words(response.json()["transcript"])) <= 0.1
     assert [call["seconds"] for call in engine.calls()] == [0, 16]  # a scripted reply bills nothing
 
 
-# OpenAI's own SDK, with `base_url` and `api_key` changed
+# The OpenAI SDK with another `base_url` and `api_key`
 
 
 @pytest.fixture(scope="module")
@@ -111,10 +113,10 @@ def create(sdk, content=None, **options):
     )
 
 
-def test_the_sdk_gets_its_words(sdk):
-    answer = create(sdk, model="gpt-transcribe", language="en", keywords=["Beckett"])
-    assert answer.text.startswith("Ever tried. Ever failed.")
-    assert answer.usage.seconds == 10
+def test_the_sdk_gets_the_text(sdk):
+    response = create(sdk, model="gpt-transcribe", language="en", keywords=["Beckett"])
+    assert response.text.startswith("Ever tried. Ever failed.")
+    assert response.usage.seconds == 10
     assert create(sdk, response_format="text").startswith("Ever tried. Ever failed.")
 
 
@@ -125,14 +127,14 @@ def test_the_sdk_gets_subtitles(sdk, name):
 
 
 def test_the_sdk_gets_verbose_json(sdk):
-    answer = create(sdk, response_format="verbose_json", timestamp_granularities=["segment"])
-    assert [segment.text for segment in answer.segments][:2] == ["Ever tried.", "Ever failed."]
-    assert answer.duration == pytest.approx(9.96, abs=0.01)
+    response = create(sdk, response_format="verbose_json", timestamp_granularities=["segment"])
+    assert [segment.text for segment in response.segments][:2] == ["Ever tried.", "Ever failed."]
+    assert response.duration == pytest.approx(9.96, abs=0.01)
 
 
 def test_the_sdk_gets_speakers(sdk):
-    answer = create(sdk, model="gpt-4o-transcribe-diarize", response_format="diarized_json")
-    assert {segment.speaker for segment in answer.segments} == {"A"}
+    response = create(sdk, model="gpt-4o-transcribe-diarize", response_format="diarized_json")
+    assert {segment.speaker for segment in response.segments} == {"A"}
 
 
 def test_the_sdk_lists_the_models(sdk):
@@ -164,7 +166,7 @@ def test_the_sdk_lists_the_models(sdk):
         ),
     ],
 )
-def test_the_sdk_raises_its_own_exceptions(sdk, content, options, exception, code):
+def test_the_sdk_raises_its_exceptions(sdk, content, options, exception, code):
     with pytest.raises(exception) as error:
         create(sdk, content, **options)
     assert error.value.code == code
@@ -178,7 +180,7 @@ def test_the_sdk_raises_its_own_exceptions(sdk, content, options, exception, cod
         (502, None, openai.InternalServerError, "upstream_failed", 1),
     ],
 )
-def test_the_sdks_own_retries_never_knock_again_where_it_cannot_help(
+def test_the_sdk_does_not_retry_permanent_upstream_errors(
     sdk, engine, status, upstream_code, exception, code, calls
 ):
     engine.script(

@@ -1,4 +1,4 @@
-"""main.py on Lambda: real events of an HTTP API, through Mangum, to a real server that stands in for OpenAI."""
+"""Tests of main.py on Lambda: events of an HTTP API through Mangum, with the offline engine."""
 
 import base64
 import hashlib
@@ -24,17 +24,17 @@ def event(name):
 
 
 def invoke(*events, **environment):
-    """The answers to the events, one after another in one fresh process, as a warm function gives them."""
+    """Run the events one after another in a new process, as a warm function does."""
     run = subprocess.run(
         [sys.executable, "-W", "error::ResourceWarning", "-c", INVOKE],
-        cwd=EVENTS,  # without a developer's `.env`
+        cwd=EVENTS,  # the folder has no `.env` of a developer
         env={**os.environ, **LAMBDA, "PYTHONPATH": str(ROOT), **environment},
         input=json.dumps(events),
         capture_output=True,
         text=True,
         check=True,
     )
-    return json.loads(run.stdout.splitlines()[-1])  # behind the figures for CloudWatch
+    return json.loads(run.stdout.splitlines()[-1])  # earlier lines are CloudWatch metrics
 
 
 def recording_in(transcribe_event):
@@ -44,52 +44,56 @@ def recording_in(transcribe_event):
 
 def test_a_recording_in_a_base64_event_reaches_the_upstream_byte_for_byte(engine):
     transcribe = event("transcribe")
-    (answer,) = invoke(transcribe, OPENAI_BASE_URL=engine.url)
-    assert answer["statusCode"] == 200
-    assert json.loads(answer["body"]) == {"transcript": "Ever tried."}
-    assert answer["isBase64Encoded"] is False
-    assert answer["headers"]["steno-model"] == "gpt-transcribe"
-    assert answer["headers"]["access-control-allow-origin"] == "http://localhost:3000"
+    (response,) = invoke(transcribe, OPENAI_BASE_URL=engine.url)
+    assert response["statusCode"] == 200
+    assert json.loads(response["body"]) == {"transcript": "Ever tried."}
+    assert response["isBase64Encoded"] is False
+    assert response["headers"]["steno-model"] == "gpt-transcribe"
+    assert response["headers"]["access-control-allow-origin"] == "http://localhost:3000"
     (call,) = engine.calls()
     assert call["filename"] == "recording.webm"
     assert call["sha256"] == hashlib.sha256(recording_in(transcribe)).hexdigest()
 
 
-def test_one_process_answers_one_event_after_another(engine):
-    answers = invoke(
+def test_one_process_handles_several_events(engine):
+    responses = invoke(
         event("health"),
         event("transcribe"),
         event("health"),
         event("transcribe"),
         OPENAI_BASE_URL=engine.url,
     )
-    assert [answer["statusCode"] for answer in answers] == [200] * 4
+    assert [response["statusCode"] for response in responses] == [200] * 4
 
 
 def test_a_problem_is_sent_as_text():
     wrong = event("health")
     wrong["rawPath"] = wrong["requestContext"]["http"]["path"] = "/nowhere"
-    (answer,) = invoke(wrong)
-    assert answer["headers"]["content-type"] == "application/problem+json"
-    assert json.loads(answer["body"])["code"] == "not_found"
+    (response,) = invoke(wrong)
+    assert response["headers"]["content-type"] == "application/problem+json"
+    assert json.loads(response["body"])["code"] == "not_found"
 
 
 @pytest.mark.parametrize("body", ["", base64.b64encode(b"--nothing--").decode()])
-def test_an_event_without_a_form_in_it_is_refused(body):
+def test_an_event_without_a_form_is_rejected(body):
     transcribe = event("transcribe") | {"body": body}
-    (answer,) = invoke(transcribe)
-    assert (answer["statusCode"], json.loads(answer["body"])["code"]) == (422, "invalid_request")
+    (response,) = invoke(transcribe)
+    assert (response["statusCode"], json.loads(response["body"])["code"]) == (
+        422,
+        "invalid_request",
+    )
 
 
-def test_the_jwt_authorizers_subject_is_who_calls(engine):
-    nobody, somebody = event("transcribe"), event("transcribe")
-    somebody["requestContext"]["authorizer"] = {"jwt": {"claims": {"sub": "ada"}, "scopes": None}}
-    without = event("transcribe")
-    without["requestContext"]["authorizer"] = None
-    answers = invoke(nobody, somebody, without, OPENAI_BASE_URL=engine.url, AUTH="jwt")
-    assert [answer["statusCode"] for answer in answers] == [401, 200, 401]
+def test_the_jwt_subject_is_the_caller(engine):
+    without_authorizer, authorized = event("transcribe"), event("transcribe")
+    authorized["requestContext"]["authorizer"] = {"jwt": {"claims": {"sub": "ada"}, "scopes": None}}
+    null_authorizer = event("transcribe")
+    null_authorizer["requestContext"]["authorizer"] = None
+    events = (without_authorizer, authorized, null_authorizer)
+    responses = invoke(*events, OPENAI_BASE_URL=engine.url, AUTH="jwt")
+    assert [response["statusCode"] for response in responses] == [401, 200, 401]
 
 
-def test_on_lambda_the_token_is_asked_for_unless_the_settings_say_otherwise():
-    (answer,) = invoke(event("transcribe"), AUTH="", ACCESS_TOKEN="open-sesame")
-    assert answer["statusCode"] == 401
+def test_on_lambda_a_token_is_required_by_default():
+    (response,) = invoke(event("transcribe"), AUTH="", ACCESS_TOKEN="open-sesame")
+    assert response["statusCode"] == 401

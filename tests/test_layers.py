@@ -1,4 +1,4 @@
-"""The layers of handler/: imports go down only, and nothing happens when a module is imported."""
+"""Tests of the layers of handler/: modules import lower layers only, without side effects."""
 
 import ast
 import subprocess
@@ -10,7 +10,7 @@ import pytest
 from tests.conftest import ROOT
 
 HANDLER = ROOT / "handler"
-# A package or a module may import what is below it. Those of one layer do not import each other.
+# A package or module may import lower layers. Packages of one layer do not import each other.
 LAYERS = [
     {"main", "worker"},
     {"web", "steps"},
@@ -36,8 +36,8 @@ MODULES = [
 ENTRIES = {"main"}
 
 
-def imported(path):
-    """The dotted names that a file imports, at once or later."""
+def imported_names(path):
+    """Yield the dotted names that a file imports, also inside functions."""
     for node in ast.walk(ast.parse(path.read_text())):
         if isinstance(node, ast.ImportFrom) and node.module:
             yield from (f"{node.module}.{name.name}" for name in node.names)
@@ -50,8 +50,8 @@ def file_of(module):
 
 
 def imports_of(module):
-    """The handler's modules that a module imports."""
-    for name in imported(file_of(module)):
+    """Yield the modules of handler/ that a module imports."""
+    for name in imported_names(file_of(module)):
         inside = name.removeprefix("handler.")
         if inside not in (name, "__version__"):
             yield inside if inside in MODULES else inside.rpartition(".")[0]
@@ -68,7 +68,7 @@ def test_a_module_imports_only_from_its_package_and_the_layers_below(module):
         assert same_package or layer_of(name) > layer_of(module), name
 
 
-def test_no_modules_import_each_other_in_a_circle():
+def test_there_are_no_circular_imports():
     assert list(
         TopologicalSorter({module: set(imports_of(module)) for module in MODULES}).static_order()
     )
@@ -81,25 +81,27 @@ def test_a_package_has_a_docstring_and_no_code():
             assert isinstance(only, ast.Expr), path
 
 
-def test_infra_imports_the_handlers_code_only_where_make_run_starts_it():
+def test_infra_imports_only_durations_of_the_handler_outside_infra_local():
     for path in (ROOT / "infra").glob("*.py"):
-        names = [name for name in imported(path) if name.startswith("handler")]
+        names = [name for name in imported_names(path) if name.startswith("handler")]
         assert all(name.startswith("handler.durations.") for name in names), path
 
 
-def test_one_module_imports_the_media_library_and_one_package_the_speech_service():
+def test_only_one_module_imports_pyav_and_only_the_upstream_package_imports_openai():
     for module in MODULES:
-        names = {name.partition(".")[0] for name in imported(file_of(module))}
+        names = {name.partition(".")[0] for name in imported_names(file_of(module))}
         assert "av" not in names or module == "recordings.decoder"
         assert "openai" not in names or module in ("upstream.openai_sdk", "upstream.errors")
         assert "httpx2" not in names or module.startswith("upstream.") or module == "services"
 
 
-def test_importing_a_module_reads_no_settings_and_calls_nobody():
-    """An interpreter without an environment, which ends at the first connection, imports one after another."""
-    watch = "sys.addaudithook(lambda event, _: event in ('socket.connect', 'socket.getaddrinfo') and os._exit(1))"
+def test_importing_a_module_reads_no_settings_and_opens_no_connection():
+    """Import all modules in an interpreter that has no environment and exits on network use."""
+    network = "('socket.connect', 'socket.getaddrinfo')"
+    watch = f"sys.addaudithook(lambda event, _: event in {network} and os._exit(1))"
     modules = sorted(set(MODULES) - ENTRIES)
-    each = f"for name in {modules}: print(name, flush=True); importlib.import_module('handler.' + name)"
+    import_module = "importlib.import_module('handler.' + name)"
+    each = f"for name in {modules}: print(name, flush=True); {import_module}"
     program = f"import importlib, os, sys; {watch}\n{each}"
     run = subprocess.run(
         [sys.executable, "-c", program],
@@ -114,5 +116,6 @@ def test_importing_a_module_reads_no_settings_and_calls_nobody():
 
 @pytest.mark.parametrize("entry", ["web.app", "worker"])
 def test_a_status_poll_does_not_import_the_upstreams_client(entry):
-    program = f"import sys, handler.{entry}; assert not {{'openai', 'boto3', 'httpx2'}} & set(sys.modules)"
+    clients = "{'openai', 'boto3', 'httpx2'}"
+    program = f"import sys, handler.{entry}; assert not {clients} & set(sys.modules)"
     subprocess.run([sys.executable, "-c", program], cwd=ROOT, check=True)

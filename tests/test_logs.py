@@ -1,4 +1,4 @@
-"""logs.py and request_id.py: one id leads from a response to the lines of the log, and to the job and its end."""
+"""Tests of logs.py and request_id.py: a request id links the response, log lines and the job."""
 
 import io
 import logging
@@ -9,8 +9,8 @@ from starlette.testclient import TestClient
 
 from handler import logs
 from tests.conftest import app
-from tests.false_upstream import FalseUpstream, heard, refused
-from tests.place import Place
+from tests.fake_upstream import FakeUpstream, error_response, transcript_response
+from tests.harness import Harness
 from tests.samples import long_recording
 
 ID = "8476a536-e9f4-11e8-9739-2dfe598c3fcd"
@@ -18,14 +18,14 @@ ID = "8476a536-e9f4-11e8-9739-2dfe598c3fcd"
 
 @pytest.fixture
 def lines(caplog):
-    """The records of the log, with the ids that an entry point makes them carry."""
+    """Return the log records, with the ids that `logs.configure` adds to them."""
     logs.configure(on_lambda=True)
     with caplog.at_level(logging.INFO, "steno"):
         yield lambda: caplog.records
 
 
 class Lambda:
-    """The app as Mangum calls it."""
+    """The app with the scope that Mangum passes on Lambda."""
 
     def __init__(self, wrapped):
         self._wrapped = wrapped
@@ -35,16 +35,17 @@ class Lambda:
         await self._wrapped({**scope, "aws.context": context}, receive, send)
 
 
-def test_the_id_of_a_request_is_lambdas_own_and_in_its_response_and_its_lines(lines, webm):
-    http = TestClient(Lambda(app(FalseUpstream(refused(500), refused(500), refused(500)))))
-    answer = http.post("/api/transcribe", files={"file": webm})
-    assert (answer.headers["x-request-id"], answer.json()["request_id"]) == (ID, ID)
+def test_on_lambda_the_request_id_is_that_of_lambda_in_the_response_and_the_log(lines, webm):
+    upstream = FakeUpstream(*[error_response(500) for _ in range(3)])
+    http = TestClient(Lambda(app(upstream)))
+    response = http.post("/api/transcribe", files={"file": webm})
+    assert (response.headers["x-request-id"], response.json()["request_id"]) == (ID, ID)
     assert {(line.levelname, line.request) for line in lines() if "upstream" in line.message} == {
         ("WARNING", ID)
     }
 
 
-def test_requests_elsewhere_have_an_id_of_their_own_each(client, webm):
+def test_outside_lambda_each_request_has_an_id_of_its_own(client, webm):
     http = client()
     ids = {
         http.post("/v1/audio/transcriptions", files={"file": webm}).headers["x-request-id"]
@@ -53,45 +54,45 @@ def test_requests_elsewhere_have_an_id_of_their_own_each(client, webm):
     assert len(ids) == 2
 
 
-def test_a_bug_is_answered_with_the_id_under_which_the_log_has_it(client, lines, webm):
+def test_an_internal_error_has_the_request_id_of_its_log_line(client, lines, webm):
     def bug(_):
         raise RuntimeError("a bug")
 
-    answer = client(FalseUpstream(bug)).post("/api/transcribe", files={"file": webm})
-    assert answer.status_code == 500
+    response = client(FakeUpstream(bug)).post("/api/transcribe", files={"file": webm})
+    assert response.status_code == 500
     assert (
-        answer.json()["detail"]
-        == f"Internal error. See the server's log (request {answer.json()['request_id']})."
+        response.json()["detail"]
+        == f"Internal error. See the server's log (request {response.json()['request_id']})."
     )
-    assert [line.request for line in lines() if line.exc_info] == [answer.headers["x-request-id"]]
+    assert [line.request for line in lines() if line.exc_info] == [response.headers["x-request-id"]]
 
 
-def test_one_id_leads_from_a_request_to_its_job_its_parts_the_upstreams_requests_and_the_reason(
-    aws, lines
-):
-    upstream = FalseUpstream(heard("One."), refused(400))
-    place = Place(aws, upstream)
-    asked = place.ask()
-    request = asked.headers["x-request-id"]
-    place.post(asked.json()["upload"], long_recording("ogg", 40))
-    place.work()
-    (created,) = (
+def test_a_request_id_links_its_job_the_parts_the_upstream_requests_and_the_failure(aws, lines):
+    upstream = FakeUpstream(transcript_response("One."), error_response(400))
+    harness = Harness(aws, upstream)
+    created = harness.request_upload()
+    request = created.headers["x-request-id"]
+    harness.post(created.json()["upload"], long_recording("ogg", 40))
+    harness.run_worker()
+    (created_line,) = (
         line
         for line in lines()
-        if getattr(line, "request", "") == request and "awaits" in line.message
+        if getattr(line, "request", "") == request and "waits for its upload" in line.message
     )
-    job = created.job
-    assert job == asked.json()["id"]
-    of_job = [line for line in lines() if getattr(line, "job", "") == job]
-    assert {line.part for line in of_job if hasattr(line, "part")} == {0, 1}
-    assert any("cut into 2 parts" in line.message for line in of_job)
-    assert any("answered the request" in line.message and line.part == 0 for line in of_job)
-    (failure,) = (line for line in of_job if line.levelname == "WARNING")
+    job = created_line.job
+    assert job == created.json()["id"]
+    job_lines = [line for line in lines() if getattr(line, "job", "") == job]
+    assert {line.part for line in job_lines if hasattr(line, "part")} == {0, 1}
+    assert any("cut into 2 parts" in line.message for line in job_lines)
+    assert any(
+        "Received the transcription" in line.message and line.part == 0 for line in job_lines
+    )
+    (failure,) = (line for line in job_lines if line.levelname == "WARNING")
     assert failure.request == request
-    assert "request req_1" in failure.message
+    assert "request id req_1" in failure.message
 
 
-def test_the_log_of_a_machine_has_time_level_and_ids(monkeypatch):
+def test_outside_lambda_log_lines_have_time_level_and_ids(monkeypatch):
     out, log = io.StringIO(), logging.getLogger("steno")
     monkeypatch.setattr("sys.stderr", out)
     before = log.handlers[:]

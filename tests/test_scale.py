@@ -1,39 +1,39 @@
-"""benchmarks/scale.py: the simulation against what can be worked out by hand."""
+"""Tests of benchmarks/scale.py: simulated results are compared with results computed by hand."""
 
 import pytest
 
-from benchmarks.scale import PARTS, System, shares, simulated
+from benchmarks.scale import PARTS, System, limit_usage, simulate
 
 PART = 10.5  # seconds
 
 
-def test_one_recording_takes_as_long_as_its_cut_and_its_last_part():
-    made = simulated(System(16), [0.0])
-    assert made.turnaround == pytest.approx(8 + PART)
-    assert made.age == 0
+def test_one_recording_takes_the_time_of_its_cut_and_its_last_part():
+    result = simulate(System(16), [0.0])
+    assert result.turnaround == pytest.approx(8 + PART)
+    assert result.max_wait == 0
 
 
-def test_more_parts_than_transcribers_wait_for_them():
-    made = simulated(System(2, cut_seconds=0), [0.0])
-    assert made.turnaround == pytest.approx(PARTS / 2 * PART)
-    assert made.age == pytest.approx((PARTS / 2 - 1) * PART)
+def test_parts_wait_if_there_are_fewer_transcribers():
+    result = simulate(System(2, cut_seconds=0), [0.0])
+    assert result.turnaround == pytest.approx(PARTS / 2 * PART)
+    assert result.max_wait == pytest.approx((PARTS / 2 - 1) * PART)
 
 
-def test_the_upstreams_limit_is_what_many_transcribers_can_use():
-    made = simulated(System(1000, 60, cut_seconds=0), [0.0] * 100)
-    assert made.parts_an_hour == pytest.approx(3600, rel=0.02)
-    assert made.dollars > 10 * simulated(System(1000, cut_seconds=0), [0.0] * 100).dollars
+def test_many_transcribers_are_bounded_by_the_upstream_limit():
+    result = simulate(System(1000, 60, cut_seconds=0), [0.0] * 100)
+    assert result.parts_per_hour == pytest.approx(3600, rel=0.02)
+    assert result.dollars > 10 * simulate(System(1000, cut_seconds=0), [0.0] * 100).dollars
 
 
 @pytest.mark.parametrize(
     ("system", "fullest"),
     [
         (System(16), "transcribers (`concurrency`)"),
-        (System(400, 500), "the upstream's limit"),
-        (System(1000, cut_seconds=100), "polls at the gateway (`throttle`)"),
+        (System(400, 500), "upstream rate limit"),
+        (System(1000, cut_seconds=100), "status polls (`throttle`)"),
     ],
 )
-def test_the_limit_that_is_used_most_is_named(system, fullest):
-    used = shares(system, 10_000)
+def test_the_limit_with_the_highest_usage_is_reported(system, fullest):
+    used = limit_usage(system, 10_000)
     assert max(used, key=used.get) == fullest
     assert used[fullest] > 1

@@ -1,4 +1,4 @@
-"""settings.py: what the environment may say, and how a wrong one ends the start."""
+"""Tests of settings.py: environment variables are validated at start, and errors name them."""
 
 import os
 import subprocess
@@ -16,29 +16,29 @@ from tests.conftest import ROOT, settings
 LAMBDA = {"aws_lambda_function_name": "steno-api"}
 
 
-def test_the_defaults_are_those_of_the_readme():
-    chosen = settings()
-    assert chosen.whisper_model == "gpt-transcribe"
-    assert chosen.allowed_origins == ("http://localhost:3000",)
-    assert chosen.auth == "open"
-    assert chosen.max_audio_bytes == 26_000_000
-    assert chosen.max_concurrent_calls == 250
-    assert chosen.request_deadline_seconds == 600
+def test_the_defaults_are_as_documented():
+    config = settings()
+    assert config.whisper_model == "gpt-transcribe"
+    assert config.allowed_origins == ("http://localhost:3000",)
+    assert config.auth == "open"
+    assert config.max_audio_bytes == 26_000_000
+    assert config.max_concurrent_calls == 250
+    assert config.request_deadline_seconds == 600
 
 
-def test_on_lambda_nothing_is_open_and_the_deadline_is_below_the_gateways():
-    chosen = settings(**LAMBDA, access_token="t")
-    assert (chosen.auth, chosen.request_deadline_seconds) == ("token", 25)
+def test_on_lambda_a_token_is_required_and_the_deadline_is_below_the_gateway_timeout():
+    config = settings(**LAMBDA, access_token="t")
+    assert (config.auth, config.request_deadline_seconds) == ("token", 25)
     assert settings(**LAMBDA, auth="open").auth == "open"
 
 
-@pytest.mark.parametrize("given", [{}, {"OPENAI_API_KEY": ""}, {"OPENAI_API_KEY": " \n"}])
-def test_without_a_key_the_start_is_refused_with_a_sentence_that_names_both_ways(given, tmp_path):
+@pytest.mark.parametrize("environment", [{}, {"OPENAI_API_KEY": ""}, {"OPENAI_API_KEY": " \n"}])
+def test_the_start_fails_without_a_key_and_the_error_names_both_settings(environment, tmp_path):
     command = [sys.executable, "-m", "uvicorn", "handler.main:app", "--app-dir", str(ROOT)]
     run = subprocess.run(
         command,
         cwd=tmp_path,
-        env={**os.environ, **given},
+        env={**os.environ, **environment},
         capture_output=True,
         text=True,
         check=False,
@@ -50,7 +50,7 @@ def test_without_a_key_the_start_is_refused_with_a_sentence_that_names_both_ways
 
 
 @pytest.mark.parametrize(
-    ("given", "word"),
+    ("overrides", "word"),
     [
         ({"whisper_model": "whisper-9"}, "WHISPER_MODEL"),
         ({"openai_base_url": "localhost:9000"}, "OPENAI_BASE_URL"),
@@ -66,12 +66,12 @@ def test_without_a_key_the_start_is_refused_with_a_sentence_that_names_both_ways
         ({"daily_seconds_per_caller": 3600}, "TABLE_NAME"),
     ],
 )
-def test_a_setting_that_cannot_work_is_refused_by_name(given, word):
+def test_an_invalid_setting_is_rejected_by_name(overrides, word):
     with pytest.raises(ValidationError, match=word):
-        settings(**given)
+        settings(**overrides)
 
 
-OF_UPLOADS = (
+UPLOAD_SETTINGS = (
     "bucket_name",
     "table_name",
     "recordings_queue_url",
@@ -80,15 +80,15 @@ OF_UPLOADS = (
 )
 
 
-@pytest.mark.parametrize("missing", OF_UPLOADS)
-def test_settings_of_uploads_of_which_one_is_missing_are_refused_by_its_name(missing):
-    given = dict.fromkeys(OF_UPLOADS, "a-name")
-    assert settings(**given).bucket_name == "a-name"
+@pytest.mark.parametrize("missing", UPLOAD_SETTINGS)
+def test_a_missing_upload_setting_is_rejected_by_name(missing):
+    uploads = dict.fromkeys(UPLOAD_SETTINGS, "a-name")
+    assert settings(**uploads).bucket_name == "a-name"
     with pytest.raises(ValidationError, match=f"Set {missing.upper()} too"):
-        settings(**given | {missing: None})
+        settings(**uploads | {missing: None})
 
 
-def test_a_wrong_setting_is_one_sentence_and_never_shows_a_key(monkeypatch):
+def test_an_invalid_setting_is_one_sentence_without_the_key(monkeypatch):
     monkeypatch.setenv("OPENAI_API_KEY", "sk-very-secret")
     monkeypatch.setenv("MAX_CONCURRENT_CALLS", "many")
     with pytest.raises(SystemExit, match="MAX_CONCURRENT_CALLS: ") as end:
@@ -96,46 +96,46 @@ def test_a_wrong_setting_is_one_sentence_and_never_shows_a_key(monkeypatch):
     assert "very-secret" not in str(end.value)
 
 
-def test_a_token_that_is_given_is_asked_for():
+def test_a_configured_token_is_required():
     assert settings(access_token="t").auth == "token"
     assert settings(token_secret_arn="arn").auth == "token"
     assert settings(access_token="t", auth="open").auth == "open"
 
 
-def test_an_address_left_empty_is_openais(monkeypatch, tmp_path):
+def test_an_empty_base_url_is_that_of_openai(monkeypatch, tmp_path):
     monkeypatch.chdir(tmp_path)
     monkeypatch.setenv("OPENAI_API_KEY", "sk-environment")
     monkeypatch.setenv("OPENAI_BASE_URL", "")
     assert read_settings().openai_base_url == "https://api.openai.com/v1"
 
 
-def test_a_key_is_in_no_repr():
+def test_the_key_is_not_in_the_repr():
     assert "sk-test-key" not in repr(settings())
     assert "sk-test-key" not in str(settings().model_dump())
 
 
-def test_a_key_pasted_with_a_line_break_is_the_key():
+def test_a_line_break_after_the_key_is_removed():
     assert settings(openai_api_key="sk-a\n").openai_api_key.get_secret_value() == "sk-a"
 
 
-def test_origins_are_separated_by_commas_and_lose_their_last_slash():
-    chosen = settings(allowed_origins="https://app.example/, capacitor://localhost")
-    assert chosen.allowed_origins == ("https://app.example", "capacitor://localhost")
+def test_origins_are_separated_by_commas_and_a_final_slash_is_removed():
+    config = settings(allowed_origins="https://app.example/, capacitor://localhost")
+    assert config.allowed_origins == ("https://app.example", "capacitor://localhost")
 
 
-def test_a_file_named_env_gives_settings_and_the_environment_overrules_it(monkeypatch, tmp_path):
+def test_the_environment_overrides_the_env_file(monkeypatch, tmp_path):
     (tmp_path / ".env").write_text(
         "OPENAI_API_KEY=sk-file\nWHISPER_MODEL=whisper-1\nAUTH=\nPORT=9\n"
     )
     monkeypatch.chdir(tmp_path)
     monkeypatch.setenv("OPENAI_API_KEY", "sk-environment")
     monkeypatch.setenv("WHISPER_MODEL", "")
-    chosen = read_settings()
-    assert chosen.whisper_model == "whisper-1"
-    assert chosen.openai_api_key.get_secret_value() == "sk-environment"
+    config = read_settings()
+    assert config.whisper_model == "whisper-1"
+    assert config.openai_api_key.get_secret_value() == "sk-environment"
 
 
-def test_on_lambda_no_file_named_env_is_read(monkeypatch, tmp_path):
+def test_on_lambda_the_env_file_is_not_read(monkeypatch, tmp_path):
     (tmp_path / ".env").write_text("OPENAI_API_KEY=sk-file\nWHISPER_MODEL=whisper-1\nAUTH=open\n")
     monkeypatch.chdir(tmp_path)
     monkeypatch.setenv("AWS_LAMBDA_FUNCTION_NAME", "steno-api")
@@ -146,7 +146,7 @@ def test_on_lambda_no_file_named_env_is_read(monkeypatch, tmp_path):
     assert (read_settings().whisper_model, read_settings().auth) == ("gpt-transcribe", "token")
 
 
-def test_the_environment_gives_a_list_as_it_is_written_and_names_in_any_case(monkeypatch):
+def test_list_settings_are_separated_by_commas_and_names_ignore_case(monkeypatch):
     monkeypatch.setenv("openai_api_key", "sk-environment")
     monkeypatch.setenv("ALLOWED_ORIGINS", "https://a.example,https://b.example/")
     assert read_settings().allowed_origins == ("https://a.example", "https://b.example")
@@ -172,8 +172,8 @@ def test_the_environment_gives_a_list_as_it_is_written_and_names_in_any_case(mon
         "https://host/v1#part",
     ],
 )
-def test_an_upstream_address_that_no_request_can_be_sent_to_is_refused_at_the_start(url):
-    with pytest.raises(ValidationError, match="OPENAI_BASE_URL must be an address like") as refusal:
+def test_an_invalid_upstream_url_is_rejected_at_the_start(url):
+    with pytest.raises(ValidationError, match="OPENAI_BASE_URL must be a URL such as") as refusal:
         settings(openai_base_url=url)
     assert len(refusal.value.errors()) == 1
 
@@ -189,13 +189,13 @@ def test_an_upstream_address_that_no_request_can_be_sent_to_is_refused_at_the_st
         "https://name:word@host/v1",
     ],
 )
-def test_an_upstream_address_may_have_a_port_a_path_and_a_password(url):
+def test_an_upstream_url_may_have_a_port_a_path_and_a_password(url):
     assert settings(openai_base_url=url).openai_base_url == url
 
 
 @given(st.builds("http{}".format, st.text(alphabet='s:/@[]?#.%-_\\ "09aéö\t\x7f', max_size=20)))
 @example("http://0.0.0.00/")
-def test_every_upstream_address_that_is_taken_is_one_to_the_http_client_too(url):
+def test_every_accepted_upstream_url_is_valid_for_the_http_client(url):
     try:
         taken = settings(openai_base_url=url).openai_base_url
     except ValidationError:

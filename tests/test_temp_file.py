@@ -1,4 +1,7 @@
-"""The recording's temp file is gone however a request ends. It has no name: even a killed process leaves none."""
+"""Tests that the temporary file of a recording is closed, and so deleted, after every request.
+
+The file has no name, so a killed process leaves no file behind either.
+"""
 
 import contextlib
 import threading
@@ -9,13 +12,13 @@ import httpx2
 import pytest
 
 from tests.conftest import app
-from tests.false_upstream import FalseUpstream, heard, refused
+from tests.fake_upstream import FakeUpstream, error_response, transcript_response
 from tests.web.test_form import Caller
 
 pytestmark = [
     pytest.mark.anyio,
     pytest.mark.skipif(
-        not Path("/proc/self/fd").exists(), reason="looks for open files in /proc, which is Linux's"
+        not Path("/proc/self/fd").exists(), reason="reads /proc, which exists on Linux only"
     ),
 ]
 
@@ -23,22 +26,22 @@ pytestmark = [
 def open_temp_files():
     links = []
     for path in Path("/proc/self/fd").iterdir():
-        with contextlib.suppress(FileNotFoundError):  # the listing's own descriptor
+        with contextlib.suppress(FileNotFoundError):  # the descriptor of this listing
             links.append(str(path.readlink()))
-    return {link for link in links if link.endswith("(deleted)")} - OF_PYTEST
+    return {link for link in links if link.endswith("(deleted)")} - PYTEST_FILES
 
 
-OF_PYTEST = set()
+PYTEST_FILES = set()
 
 
 @pytest.fixture(autouse=True)
-def _know_pytests_own():
-    OF_PYTEST.clear()
-    OF_PYTEST.update(open_temp_files())
+def _note_pytest_files():
+    PYTEST_FILES.clear()
+    PYTEST_FILES.update(open_temp_files())
 
 
-class Watching(FalseUpstream):
-    """A false upstream that sees the temp file while it is called."""
+class WatchingUpstream(FakeUpstream):
+    """A fake upstream that notes which temporary files are open during a call."""
 
     def __init__(self, *replies):
         super().__init__(*replies)
@@ -49,24 +52,24 @@ class Watching(FalseUpstream):
         return super()._handle(request)
 
 
-def transport(upstream, **given):
+def transport(upstream, **overrides):
     return httpx2.AsyncClient(
-        transport=httpx2.ASGITransport(app(upstream, **given)), base_url="http://test"
+        transport=httpx2.ASGITransport(app(upstream, **overrides)), base_url="http://test"
     )
 
 
 @pytest.mark.parametrize(
     ("reply", "status"),
     [
-        (heard("Ever tried."), 200),
-        (refused(400), 422),
-        (refused(502), 502),
+        (transcript_response("Ever tried."), 200),
+        (error_response(400), 422),
+        (error_response(502), 502),
         (httpx2.ReadTimeout("slow"), 504),
         (httpx2.Response(200, text="garbage"), 502),
     ],
 )
-async def test_after_whatever_the_upstream_says(webm, reply, status):
-    upstream = Watching(reply)
+async def test_the_file_is_closed_after_every_upstream_reply(webm, reply, status):
+    upstream = WatchingUpstream(reply)
     async with transport(upstream) as http:
         assert (await http.post("/api/transcribe", files={"file": webm})).status_code == status
     assert len(upstream.seen) == 1
@@ -74,8 +77,8 @@ async def test_after_whatever_the_upstream_says(webm, reply, status):
 
 
 @pytest.mark.parametrize("content", [b"", b"<html>", bytes(300_000)])
-async def test_after_a_refusal(content):
-    async with transport(FalseUpstream(), max_audio_bytes=200_000) as http:
+async def test_the_file_is_closed_after_a_rejected_request(content):
+    async with transport(FakeUpstream(), max_audio_bytes=200_000) as http:
         assert (await http.post("/api/transcribe", files={"file": content})).status_code in (
             413,
             415,
@@ -84,14 +87,14 @@ async def test_after_a_refusal(content):
     assert open_temp_files() == set()
 
 
-async def test_after_the_client_left_while_it_sent():
+async def test_the_file_is_closed_after_the_client_disconnects():
     caller = Caller(chunks=3)
     await app()(caller.scope, caller.receive, caller.send)
     assert open_temp_files() == set()
 
 
 @pytest.mark.parametrize("seconds", [0.2, 600])
-async def test_after_the_deadline_and_after_a_cancellation_while_the_upstream_still_works(
+async def test_the_file_is_closed_after_a_deadline_or_cancellation_during_the_upstream_call(
     webm, seconds
 ):
     called, release = threading.Event(), threading.Event()
@@ -99,10 +102,10 @@ async def test_after_the_deadline_and_after_a_cancellation_while_the_upstream_st
     def hold(_request):
         called.set()
         release.wait(10)
-        return heard("too late")
+        return transcript_response("too late")
 
     async with (
-        transport(Watching(hold), request_deadline_seconds=seconds) as http,
+        transport(WatchingUpstream(hold), request_deadline_seconds=seconds) as http,
         anyio.create_task_group() as tasks,
     ):
 
@@ -114,7 +117,7 @@ async def test_after_the_deadline_and_after_a_cancellation_while_the_upstream_st
         assert len(open_temp_files()) == 1
         if seconds == 600:
             tasks.cancel_scope.cancel()
-    release.set()  # the call that was given up has a descriptor of its own, for as long as it lasts
+    release.set()  # the abandoned upstream call holds its own descriptor until it ends
     with anyio.fail_after(10):
-        while open_temp_files():  # noqa: ASYNC110 - a thread closes it
+        while open_temp_files():  # noqa: ASYNC110 - another thread closes the file
             await anyio.sleep(0.01)

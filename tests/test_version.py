@@ -1,4 +1,4 @@
-"""handler/__init__.py: the version of Steno, which is in one place."""
+"""Tests that handler/__init__.py is the only file that contains Steno's version."""
 
 import pkgutil
 import re
@@ -39,7 +39,7 @@ def test_no_other_file_of_the_product_repeats_the_version():
     assert [path.name for path in files if __version__ in path.read_text()] == ["__init__.py"]
 
 
-def test_the_changelog_begins_with_the_version_once_it_is_released():
+def test_the_latest_release_in_the_changelog_has_the_version():
     released = re.findall(
         r"^## \[?(\d+\.\d+\.\d+)", (ROOT / "CHANGELOG.md").read_text(), re.MULTILINE
     )

@@ -1,4 +1,4 @@
-"""worker.py on Lambda: the events that its functions are given."""
+"""Tests of worker.py on Lambda: the events that its functions receive."""
 
 import json
 import threading
@@ -8,11 +8,11 @@ import pytest
 from handler.worker import _worker, dead_letters_handler, lambda_handler
 from infra.local.worker import Context
 from tests.conftest import ROOT
-from tests.false_upstream import FalseUpstream, heard
-from tests.place import Place
+from tests.fake_upstream import FakeUpstream, transcript_response
+from tests.harness import Harness
 from tests.samples import long_recording, recording
 
-# What `sam local generate-event s3 put` prints, shortened.
+# The output of `sam local generate-event s3 put`, shortened.
 S3_PUT = {
     "Records": [
         {
@@ -27,32 +27,32 @@ NOTHING_FAILED = {"batchItemFailures": []}
 
 @pytest.fixture
 def function(aws, monkeypatch):
-    """The environment of a function that has just started."""
+    """Set the environment of a function that has just started."""
     monkeypatch.setenv("OPENAI_API_KEY", "sk-test-key")
     _worker.cache_clear()
-    yield Place(aws)
+    yield Harness(aws)
     _worker.cache_clear()
 
 
 @pytest.mark.parametrize("event", [{}, {"Records": []}, {"Records": [{"Sns": {}}]}])
-def test_an_event_of_another_service_is_refused_in_one_sentence_with_an_example(event):
-    with pytest.raises(ValueError, match="takes events of SQS or S3") as error:
+def test_an_event_of_another_service_is_rejected_with_an_example_of_a_valid_one(event):
+    with pytest.raises(ValueError, match="neither an SQS nor an S3 event") as error:
         lambda_handler(event, None)
     assert "events/recording.json" in str(error.value)
 
 
-def test_an_event_of_the_bucket_itself_is_understood(function):
-    identity = function.upload(recording("amr"))
-    key = function.jobs.get(identity).key
+def test_an_s3_event_is_handled(function):
+    job_id = function.upload(recording("amr"))
+    key = function.jobs.get(job_id).key
     event = json.loads(json.dumps(S3_PUT).replace("uploads/x.webm", key))
     assert lambda_handler(event, Context()) == NOTHING_FAILED
-    assert function.job(identity)["status"] == "completed"
-    assert lambda_handler(S3_PUT, Context()) == NOTHING_FAILED  # it is no job's
+    assert function.job(job_id)["status"] == "completed"
+    assert lambda_handler(S3_PUT, Context()) == NOTHING_FAILED  # no job has this key
 
 
 @pytest.mark.usefixtures("function")
 @pytest.mark.parametrize("name", ["recording", "part", "s3"])
-def test_the_examples_of_events_are_worked_on(name):
+def test_the_example_events_are_handled(name):
     assert (
         lambda_handler(json.loads((ROOT / f"events/{name}.json").read_text()), Context())
         == NOTHING_FAILED
@@ -60,43 +60,48 @@ def test_the_examples_of_events_are_worked_on(name):
 
 
 @pytest.mark.usefixtures("function")
-def test_the_example_of_a_dead_letter_is_worked_on():
+def test_the_example_dead_letter_event_is_handled():
     event = json.loads((ROOT / "events/dead_letter.json").read_text())
     assert dead_letters_handler(event, Context()) == NOTHING_FAILED
 
 
-def test_the_functions_are_built_from_their_environment_and_work_on_their_messages(function):
+def test_the_functions_read_their_environment_and_handle_their_messages(function):
     silence = function.upload(recording("amr"))
-    assert lambda_handler({"Records": [function.about(silence)]}, Context()) == NOTHING_FAILED
+    assert (
+        lambda_handler({"Records": [function.upload_record(silence)]}, Context()) == NOTHING_FAILED
+    )
     assert function.job(silence)["status"] == "completed"
     lost = function.upload(recording("webm"))
-    assert dead_letters_handler({"Records": [function.about(lost)]}, Context()) == NOTHING_FAILED
+    assert (
+        dead_letters_handler({"Records": [function.upload_record(lost)]}, Context())
+        == NOTHING_FAILED
+    )
     assert function.job(lost)["status"] == "failed"
 
 
-def test_only_the_messages_that_failed_are_reported(function):
-    good, bad = function.about(function.upload(recording("amr"))), function.message("hello")
+def test_only_failed_messages_are_reported(function):
+    good, bad = function.upload_record(function.upload(recording("amr"))), function.message("hello")
     failed = [{"itemIdentifier": bad["messageId"]}]
     assert lambda_handler({"Records": [bad, good]}, Context()) == {"batchItemFailures": failed}
 
 
-def test_the_parts_of_a_batch_are_transcribed_at_the_same_time_and_each_is_deleted_when_it_is_done(
+def test_the_parts_of_a_batch_are_transcribed_concurrently_and_deleted_when_done(
     aws,
 ):
     both = threading.Barrier(2)
 
     def together(_):
         both.wait(timeout=10)
-        return heard("Ever tried.")
+        return transcript_response("Ever tried.")
 
-    place = Place(aws, FalseUpstream(together, together))
-    parts = place.cut(place.upload(long_recording("ogg", 40)))
-    nonsense = place.message("hello")
+    harness = Harness(aws, FakeUpstream(together, together))
+    parts = harness.cut(harness.upload(long_recording("ogg", 40)))
+    nonsense = harness.message("hello")
     failed = [{"itemIdentifier": nonsense["messageId"]}]
-    assert place.worker.handle({"Records": [nonsense, *parts]}, Context()) == {
+    assert harness.worker.handle({"Records": [nonsense, *parts]}, Context()) == {
         "batchItemFailures": failed
     }
-    queued = place.sqs.get_queue_attributes(
-        QueueUrl=place.parts_queue, AttributeNames=["ApproximateNumberOfMessagesNotVisible"]
+    queued = harness.sqs.get_queue_attributes(
+        QueueUrl=harness.parts_queue, AttributeNames=["ApproximateNumberOfMessagesNotVisible"]
     )
     assert queued["Attributes"] == {"ApproximateNumberOfMessagesNotVisible": "0"}

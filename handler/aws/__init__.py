@@ -1,1 +1,1 @@
-"""What all users of AWS share: clients with timeouts, outages, stored numbers and fields, and CloudWatch metrics."""
+"""AWS helpers for the other packages: clients, outages, secrets, DynamoDB values and metrics."""

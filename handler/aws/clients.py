@@ -1,64 +1,72 @@
-"""AWS's clients: of one session, each built on its first use, and patient for seconds only."""
+"""Creates boto3 clients with short timeouts and few retries. All of them share one session."""
 
 from dataclasses import dataclass
 from functools import cached_property
 from threading import Lock
 from typing import Any
 
-_CONNECTIONS = 50  # as many as there are threads to use them
-_CONNECT_SECONDS = 2.0
-_READ_SECONDS = 4.0  # four times that, with the pauses between, is within a request's time
-_TRIES = 4
+_MAX_CONNECTIONS = 50  # one for each thread that can use a client
+_CONNECT_TIMEOUT_SECONDS = 2.0
+# Four attempts of 4 s and the pauses between them fit into the deadline of an HTTP request.
+_READ_TIMEOUT_SECONDS = 4.0
+_MAX_ATTEMPTS = 4
 
 
 @dataclass(frozen=True)
 class Limits:
-    """How long S3 and SQS are waited for: seconds for the answer to one try, and the number of tries."""
+    """Limits for requests to S3 and SQS.
+
+    `read_seconds` is the read timeout of one attempt. `max_attempts` includes the first attempt.
+    """
 
     read_seconds: float
-    tries: int
+    max_attempts: int
 
 
-# A request can become a job as late as 5.75 s before Lambda ends the API's function: two tries,
-# with the pause of at most a second between them, have to fit in.
-API_LIMITS = Limits(read_seconds=2.0, tries=2)
-WORKER_LIMITS = Limits(read_seconds=20.0, tries=4)  # S3 takes a while to confirm what is large
+# A request can be handed over to a job as late as 5.75 s before Lambda ends the API function.
+# Two attempts of 2 s and the pause of at most 1 s between them fit into that time.
+API_LIMITS = Limits(read_seconds=2.0, max_attempts=2)
+WORKER_LIMITS = Limits(read_seconds=20.0, max_attempts=4)  # S3 confirms large uploads slowly
 
 
 class AWS:
-    """The clients of the account whose credentials the environment gives."""
+    """Creates AWS clients with the credentials of the environment."""
 
     def __init__(self) -> None:
         self._lock = Lock()
 
     @cached_property
     def _session(self) -> Any:
-        import boto3  # 80 ms, that only a function which needs AWS pays
+        import boto3  # this import takes 80 ms, so it is skipped if no client is needed
 
         return boto3.session.Session()
 
-    def limited(self, service: str, limits: Limits, **config: Any) -> Any:
-        """A client that waits for its service no longer than `limits` say."""
-        retries = {"mode": "standard", "total_max_attempts": limits.tries}
+    def client_with_limits(self, service: str, limits: Limits, **config: Any) -> Any:
+        """Return a new client of `service` that uses the timeout and the attempts of `limits`."""
+        retries = {"mode": "standard", "total_max_attempts": limits.max_attempts}
         return self.client(service, read_timeout=limits.read_seconds, retries=retries, **config)
 
     def client(self, service: str, **config: Any) -> Any:
+        """Return a new client of `service`. `config` overrides the default botocore options."""
         with self._lock:
             return self._session.client(service, config=_config(**config))
 
     def table_client(self) -> Any:
-        """A client of DynamoDB that speaks Python's types; unlike the resource, it is safe in threads."""
+        """Return a DynamoDB client that converts items to and from Python types.
+
+        Unlike a boto3 resource, the client is safe to share between threads.
+        """
         with self._lock:
             return self._session.resource("dynamodb", config=_config()).meta.client
 
 
-def _config(**more: Any) -> Any:
+def _config(**overrides: Any) -> Any:
     from botocore.config import Config
 
-    usual = {
-        "max_pool_connections": _CONNECTIONS,
-        "connect_timeout": _CONNECT_SECONDS,
-        "read_timeout": _READ_SECONDS,
-        "retries": {"mode": "standard", "total_max_attempts": _TRIES},
+    defaults = {
+        "max_pool_connections": _MAX_CONNECTIONS,
+        "connect_timeout": _CONNECT_TIMEOUT_SECONDS,
+        "read_timeout": _READ_TIMEOUT_SECONDS,
+        "retries": {"mode": "standard", "total_max_attempts": _MAX_ATTEMPTS},
     }
-    return Config(**{**usual, **more})
+    return Config(**{**defaults, **overrides})

@@ -1,4 +1,4 @@
-"""How values are stored in DynamoDB, and how stored fields are read."""
+"""Converts numbers for DynamoDB, and selects the known fields of stored data."""
 
 from collections.abc import Mapping
 from dataclasses import fields
@@ -10,13 +10,13 @@ if TYPE_CHECKING:
 
 
 def to_decimal(value: float) -> Decimal:
-    """Return the number as DynamoDB has it, in thousandths: nothing that is stored is more exact."""
+    """Return a number as a Decimal for DynamoDB, rounded to three decimal places."""
     return Decimal(str(round(value, 3)))
 
 
-def known_fields(kind: "type[DataclassInstance]", stored: Mapping[str, Any]) -> dict[str, Any]:
-    """Return the entries of `stored` that are fields of the dataclass `kind`.
+def known_fields(model: "type[DataclassInstance]", stored: Mapping[str, Any]) -> dict[str, Any]:
+    """Return the values of `stored` that belong to fields of the dataclass `model`.
 
-    During a deployment, what is stored may come from a version that has more fields.
+    Other values are ignored: during a deployment, a newer version may have stored more fields.
     """
-    return {field.name: stored[field.name] for field in fields(kind) if field.name in stored}
+    return {field.name: stored[field.name] for field in fields(model) if field.name in stored}

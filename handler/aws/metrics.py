@@ -1,35 +1,40 @@
-"""Figures for CloudWatch, as lines of its Embedded Metric Format: no call, no waiting, and no right needed.
+"""Writes CloudWatch metrics as lines of the Embedded Metric Format.
 
-Figures and codes only: no recording, no text, no prompt, no key.
+CloudWatch reads the metrics from the log, so they need neither a request to AWS nor an IAM
+permission. They contain only numbers and error codes, never audio, transcripts, prompts or keys.
+Format: https://docs.aws.amazon.com/AmazonCloudWatch/latest/monitoring/CloudWatch_Embedded_Metric_Format_Specification.html
 """
 
 import json
 import time
 from typing import TextIO
 
-_UNITS = {"UpstreamMilliseconds": "Milliseconds", "SecondsPaid": "Seconds"}  # the others are counts
+# All other metrics have the unit Count.
+_UNITS = {"UpstreamMilliseconds": "Milliseconds", "SecondsPaid": "Seconds"}
 
 
 class Metrics:
-    """Tells its figures to `out`; to nobody where there is none, as on a machine that no CloudWatch watches."""
+    """Writes metrics to `out`. If `out` is None, as outside Lambda, it writes nothing."""
 
     def __init__(self, out: TextIO | None, namespace: str = "Steno") -> None:
         self._out = out
         self._namespace = namespace
 
-    def emit(self, code: str = "", **figures: float) -> None:
-        """The figures by their names; a failure's `code` is what they are counted by."""
+    def emit(self, code: str = "", **values: float) -> None:
+        """Write metrics. Each keyword argument is the name and the value of a metric.
+
+        With an error `code`, CloudWatch counts the metrics in total and for each code.
+        """
         if self._out is None:
             return
-        told = [{"Name": name, "Unit": _UNITS.get(name, "Count")} for name in figures]
+        metrics = [{"Name": name, "Unit": _UNITS.get(name, "Count")} for name in values]
         directive = {
             "Namespace": self._namespace,
             "Dimensions": [[], ["Code"]] if code else [[]],
-            "Metrics": told,
+            "Metrics": metrics,
         }
-        about = {"Timestamp": round(time.time() * 1000), "CloudWatchMetrics": [directive]}
-        line = {"_aws": about, **({"Code": code} if code else {}), **figures}
-        self._out.write(
-            json.dumps(line) + "\n"
-        )  # at once, so that it is one line whatever else is printed
+        metadata = {"Timestamp": round(time.time() * 1000), "CloudWatchMetrics": [directive]}
+        record = {"_aws": metadata, **({"Code": code} if code else {}), **values}
+        # A single write, so that output of other threads cannot split the line.
+        self._out.write(json.dumps(record) + "\n")
         self._out.flush()

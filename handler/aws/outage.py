@@ -1,4 +1,4 @@
-"""When AWS itself fails, and what is worth waiting for until it answers again."""
+"""Detects outages of AWS services, and retries calls through them."""
 
 import time
 from collections.abc import Callable
@@ -7,7 +7,7 @@ from typing import Any
 from handler.errors import StorageUnavailable
 
 _PAUSE_SECONDS = 2.0
-_SLOW_DOWN = {
+_THROTTLING_CODES = {
     "ProvisionedThroughputExceededException",
     "RequestLimitExceeded",
     "RequestThrottled",
@@ -20,29 +20,37 @@ _SLOW_DOWN = {
 
 
 def is_outage(error: BaseException) -> bool:
-    """Whether AWS itself has failed: it answered 5xx, asked to slow down, or did not answer, each time it was asked."""
+    """Return whether an error means that an AWS service is unavailable.
+
+    That is the case if the service returned a 5xx status, throttled the request, or did not
+    respond. The AWS client has already retried such a request.
+    """
     from boto3.exceptions import RetriesExceededError
-    from botocore import exceptions as known
+    from botocore import exceptions as botocore_errors
 
     if isinstance(error, StorageUnavailable):
         return True
-    if isinstance(error, known.ClientError):
+    if isinstance(error, botocore_errors.ClientError):
         status = error.response["ResponseMetadata"]["HTTPStatusCode"]
-        return bool(status >= 500 or error.response["Error"]["Code"] in _SLOW_DOWN)
+        return bool(status >= 500 or error.response["Error"]["Code"] in _THROTTLING_CODES)
     return isinstance(
         error,
-        known.ConnectionError
-        | known.HTTPClientError
-        | known.IncompleteReadError
+        botocore_errors.ConnectionError
+        | botocore_errors.HTTPClientError
+        | botocore_errors.IncompleteReadError
         | RetriesExceededError,
     )
 
 
-def retry_through_outage(call: Callable[..., None], *details: Any, until: float) -> None:
-    """Make the call again until an outage is over, at most until `until` (`time.monotonic`)."""
+def retry_through_outage(call: Callable[..., None], *args: Any, until: float) -> None:
+    """Call `call(*args)`, and repeat it while AWS is unavailable.
+
+    Raises the last error if the outage lasts until `until` (a time of `time.monotonic`). Raises
+    any other error at once.
+    """
     while True:
         try:
-            call(*details)
+            call(*args)
         except Exception as error:
             if not is_outage(error) or time.monotonic() + _PAUSE_SECONDS > until:
                 raise

@@ -1,4 +1,4 @@
-"""Secrets: given in the settings, or read from Secrets Manager on first use and kept for minutes."""
+"""Provides secrets that are set in the settings or stored in Secrets Manager."""
 
 import logging
 import time
@@ -14,54 +14,65 @@ from handler.errors import StorageUnavailable, UpstreamCredentials
 
 log = logging.getLogger("steno")
 
-_SECRET_SECONDS = (
-    300  # a rotated key that is refused is read at once; one that still works, within minutes
-)
-_OUTAGE_SECONDS = (
-    30  # until a secret that is known is read again, where Secrets Manager did not answer
-)
+# After a rotation, the new value is used within this time. If the old value is rejected earlier,
+# `Secret.renew` reads the new value at once.
+_CACHE_SECONDS = 300
+_OUTAGE_CACHE_SECONDS = 30  # the pause between reads while Secrets Manager is unavailable
 
 
 class Secret:
-    """A secret's text: given in the settings, or read from Secrets Manager and kept for minutes."""
+    """A secret from the settings, or one that is read from Secrets Manager and cached.
+
+    `name` describes the secret in messages, for example "OpenAI key". If `configured` is None,
+    the secret is read from Secrets Manager on first use.
+    """
 
     def __init__(
         self,
         name: str,
-        given: SecretStr | None,
+        configured: SecretStr | None,
         arn: str | None,
         aws: AWS,
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
         self._name = name
-        self._given = given
+        self._configured = configured
         self._arn = arn
         self._aws = aws
         self._clock = clock
-        self._text = ""
-        self._read_again_at = 0.0
+        self._value = ""
+        self._expires_at = 0.0
         self._reading: Future[str] | None = None
         self._lock = Lock()
 
     def get(self) -> str:
-        """Return the text. Blocks while it is read for the first time, or by this caller again."""
-        if self._given:
-            return self._given.get_secret_value()
+        """Return the secret.
+
+        The first read blocks all callers. When the cached value expires, one caller reads the
+        secret again, and the others get the cached value until it is done. Raises
+        StorageUnavailable if Secrets Manager is unavailable and no value is cached. Raises
+        UpstreamCredentials if the secret is empty or cannot be read for another reason.
+        """
+        if self._configured:
+            return self._configured.get_secret_value()
         with self._lock:
-            if self._text and (self._reading or self._clock() < self._read_again_at):
-                return self._text
+            if self._value and (self._reading or self._clock() < self._expires_at):
+                return self._value
         return self._read()
 
-    def renew(self, refused: str) -> bool:
-        """Whether there is another text than the `refused` one; reads the secret again to know."""
-        if self._given:
+    def renew(self, rejected: str) -> bool:
+        """Read the secret again, and return whether its value differs from the `rejected` one.
+
+        Returns False if the secret comes from the settings.
+        """
+        if self._configured:
             return False
-        if self._text == refused:  # else another thread has just read the new one
+        if self._value == rejected:  # otherwise another thread has read the new value already
             self._read()
-        return self._text != refused
+        return self._value != rejected
 
     def _read(self) -> str:
-        """Read the secret, once for all who ask meanwhile: they share the text or the failure."""
+        """Read the secret once for all concurrent callers, which share the value or the error."""
         with self._lock:
             shared = self._reading
             reading = self._reading = shared or Future()
@@ -78,25 +89,27 @@ class Secret:
     def _fetch(self) -> str:
         from botocore.exceptions import BotoCoreError, ClientError
 
-        trouble = "it is empty; put the text itself into it"
-        text = ""
+        problem = "The secret is empty. Store the value as its secret string."
+        value = ""
         try:
-            answer = self._aws.client("secretsmanager").get_secret_value(SecretId=self._arn)
-            text = answer.get("SecretString", "").strip()
+            response = self._aws.client("secretsmanager").get_secret_value(SecretId=self._arn)
+            value = response.get("SecretString", "").strip()
         except (BotoCoreError, ClientError) as error:
-            trouble = str(error)
+            problem = str(error)
             if is_outage(error):
-                log.warning("The %s cannot be read right now: %s", self._name, trouble)
-                if not self._text:
+                log.warning(
+                    "Cannot read the %s: Secrets Manager is unavailable. %s", self._name, problem
+                )
+                if not self._value:
                     raise StorageUnavailable(
-                        f"The server's {self._name} cannot be read right now."
+                        f"The server's {self._name} cannot be read right now. Try again."
                     ) from None
-                self._read_again_at = self._clock() + _OUTAGE_SECONDS
-                return self._text  # the one that is known, which most likely still holds
-        self._text, self._read_again_at = text, self._clock() + _SECRET_SECONDS
-        if not text:
-            log.error("The %s cannot be read from %s: %s", self._name, self._arn, trouble)
+                self._expires_at = self._clock() + _OUTAGE_CACHE_SECONDS
+                return self._value  # most likely still valid
+        self._value, self._expires_at = value, self._clock() + _CACHE_SECONDS
+        if not value:
+            log.error("Cannot read the %s from %s: %s", self._name, self._arn, problem)
             raise UpstreamCredentials(
-                f"The server's {self._name} cannot be read; its log says why."
+                f"The server's {self._name} cannot be read. See the server's log."
             )
-        return text
+        return value

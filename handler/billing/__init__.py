@@ -1,1 +1,1 @@
-"""Nothing is billed twice, and caps hold: the ledger of paid answers, and the budget of a day."""
+"""Prevents double billing with a ledger of paid answers, and enforces daily caps."""

@@ -1,10 +1,16 @@
-"""The seconds of sound that may be paid for in a day (UTC), by each caller and by all together.
+"""Enforces caps on the seconds of audio that are billed per day (UTC).
 
-spent#2026-11-21  all | caller#HASH   seconds, and the ids of its unsettled reservations
+There is one cap for each caller and one for all callers together. The table has one item for each
+day and account:
 
-AWS's client sends a write again whose response was lost. The ids make each write count once. A
-reservation that is never settled, because its process died, counts as spent: what it was made for
-may have been billed. Its id stays in the item of that day.
+    pk: spent#2026-11-21
+    sk: all, or caller#HASH
+    seconds: the spent and reserved seconds
+    unsettled: the ids of the reservations that are not settled
+
+The AWS client repeats a write if its response is lost. The ids ensure that such a write counts only
+once. If a process crashes before it settles a reservation, the reserved seconds count as spent,
+because the request may have been billed. The id then stays in the item of that day.
 """
 
 import hashlib
@@ -20,13 +26,16 @@ from handler.aws.items import to_decimal
 from handler.durations import BUDGET_DAYS, DAY_SECONDS
 from handler.errors import BudgetExhausted
 
-_KEPT_SECONDS = BUDGET_DAYS * DAY_SECONDS
-_AGAIN = "They are there again at 00:00 UTC."
+_RETENTION_SECONDS = BUDGET_DAYS * DAY_SECONDS
+_RESET = "The limit resets at 00:00 UTC."
 
 
 @dataclass(frozen=True)
 class Reservation:
-    """`seconds` of the day `day` that nobody else can spend, in the accounts `accounts`."""
+    """A reservation of `seconds` of audio on the day `day`.
+
+    It counts against each of its `accounts`: that of the caller, that of all callers, or both.
+    """
 
     id: str
     day: str
@@ -35,52 +44,67 @@ class Reservation:
 
 
 class Budget:
-    """`everyone` and `each` are the caps in seconds a day; None where there is none."""
+    """The daily budget, stored in a DynamoDB table.
+
+    `total_cap` limits all callers together and `caller_cap` each caller, in seconds of audio per
+    day. None means no cap.
+    """
 
     def __init__(
         self,
         client: Any,
         table: str,
-        everyone: float | None,
-        each: float | None,
+        total_cap: float | None,
+        caller_cap: float | None,
         clock: Callable[[], float] = time.time,
     ) -> None:
         self._client = client
         self._table = table
-        self._everyone = everyone
-        self._each = each
+        self._total_cap = total_cap
+        self._caller_cap = caller_cap
         self._clock = clock
 
     def reserve(
-        self, caller: str, seconds: float, identity: str = "", day: str = ""
+        self, caller: str, seconds: float, reservation_id: str = "", day: str = ""
     ) -> Reservation:
-        """BudgetExhausted where so many seconds are not left today.
+        """Reserve `seconds` of audio for a caller, on the given day or today.
 
-        With the identity and the day of an earlier reservation, that one is made again or left
-        as it is, if it is not settled. The caller then settles it, also after an error.
+        A `reservation_id` makes the call idempotent: while that reservation is not settled,
+        reserving it again changes nothing. It must then be settled even if this method raises.
+        Without an id, a reservation that fails is undone.
+        Raises BudgetExhausted if fewer than `seconds` are left.
         """
-        reservation = Reservation(identity or token_hex(8), day or self.today(), (), seconds)
-        taken = []
+        reservation = Reservation(reservation_id or token_hex(8), day or self.today(), (), seconds)
+        accounts = []
         try:
             for account, cap in self._caps(caller):
-                taken.append(account)  # before it is: the response may be lost
-                self._take(reservation, account, cap)
+                # Added before the write, which may succeed although its response is lost.
+                accounts.append(account)
+                self._reserve_in_account(reservation, account, cap)
         except Exception as error:
             if isinstance(error, BudgetExhausted):
-                taken.pop()
-            if not identity:  # else parts of a job may be under way, for which it was made
-                self.settle(replace(reservation, accounts=tuple(taken)), 0)
+                accounts.pop()  # this account was not changed
+            # A reservation with an id belongs to a job, whose parts may be in progress.
+            if not reservation_id:
+                self.settle(replace(reservation, accounts=tuple(accounts)), 0)
             raise
-        return replace(reservation, accounts=tuple(taken))
+        return replace(reservation, accounts=tuple(accounts))
 
-    def reserved(self, caller: str, seconds: float, identity: str, day: str) -> Reservation:
-        """Return the reservation that `reserve` has made, to settle it."""
-        return Reservation(
-            identity, day, tuple(account for account, _ in self._caps(caller)), seconds
-        )
+    def existing_reservation(
+        self, caller: str, seconds: float, reservation_id: str, day: str
+    ) -> Reservation:
+        """Return the reservation that was made with this id, so that it can be settled.
+
+        The arguments must be those of the earlier call of `reserve`.
+        """
+        accounts = tuple(account for account, _ in self._caps(caller))
+        return Reservation(reservation_id, day, accounts, seconds)
 
     def settle(self, reservation: Reservation, seconds: float) -> None:
-        """Replace the reserved seconds by the spent ones. Settling a reservation again changes nothing."""
+        """Replace the reserved seconds with the seconds that were spent.
+
+        Does nothing if the reservation is already settled.
+        """
         for account in reservation.accounts:
             with suppress(self._client.exceptions.ConditionalCheckFailedException):
                 self._update(
@@ -92,71 +116,70 @@ class Budget:
                 )
 
     def check(self, caller: str) -> None:
-        """BudgetExhausted where nothing is left today."""
+        """Raise BudgetExhausted if the caller's cap or the total cap is used up today."""
         for account, cap in self._caps(caller):
             if self._item(self.today(), account).get("seconds", 0) >= cap:
-                raise BudgetExhausted(
-                    f"{_whose(account)} {cap:g} seconds of sound a day are spent. {_AGAIN}"
-                )
+                raise BudgetExhausted(f"{_describe_cap(account, cap)} is used up. {_RESET}")
 
     def _caps(self, caller: str) -> list[tuple[str, float]]:
         name = hashlib.sha256(caller.encode()).hexdigest()[:32]
-        caps = (f"caller#{name}", self._each), ("all", self._everyone)
+        caps = (f"caller#{name}", self._caller_cap), ("all", self._total_cap)
         return [(account, cap) for account, cap in caps if cap is not None]
 
-    def _take(self, reservation: Reservation, account: str, cap: float) -> None:
+    def _reserve_in_account(self, reservation: Reservation, account: str, cap: float) -> None:
         seconds = reservation.seconds
         if seconds > cap:
             raise BudgetExhausted(
-                f"{_whose(account)} {cap:g} seconds of sound a day are less than the {seconds:.0f}"
-                " that are asked for at once."
+                f"{_describe_cap(account, cap)} is too small: this recording may need"
+                f" {seconds:.0f} seconds. Send a shorter recording."
             )
         try:
             self._update(
                 reservation,
                 account,
                 "ADD seconds :seconds, unsettled :ids",
-                "NOT contains(unsettled, :id) AND (attribute_not_exists(seconds) OR seconds <= :most)",
-                {":seconds": to_decimal(seconds), ":most": to_decimal(cap - seconds)},
+                "NOT contains(unsettled, :id)"
+                " AND (attribute_not_exists(seconds) OR seconds <= :max)",
+                {":seconds": to_decimal(seconds), ":max": to_decimal(cap - seconds)},
             )
         except self._client.exceptions.ConditionalCheckFailedException:
             if reservation.id in self._item(reservation.day, account).get("unsettled", ()):
-                return  # by the same write, whose response was lost
+                return  # already reserved, for example by a write whose response was lost
             raise BudgetExhausted(
-                f"Of {_whose(account).lower()} {cap:g} seconds of sound a day fewer than {seconds:.0f} are left."
-                f" {_AGAIN}"
+                f"{_describe_cap(account, cap)} has too few seconds left: this recording may need"
+                f" {seconds:.0f} seconds. {_RESET}"
             ) from None
 
     def _update(
         self,
         reservation: Reservation,
         account: str,
-        change: str,
+        update: str,
         condition: str,
         values: dict[str, Any],
     ) -> None:
         self._client.update_item(
             TableName=self._table,
             Key=_key(reservation.day, account),
-            UpdateExpression=f"SET expires = :expires {change}",
+            UpdateExpression=f"SET expires = :expires {update}",
             ConditionExpression=condition,
             ExpressionAttributeValues={
                 ":id": reservation.id,
                 ":ids": {reservation.id},
-                ":expires": int(self._clock() + _KEPT_SECONDS),
+                ":expires": int(self._clock() + _RETENTION_SECONDS),
                 **values,
             },
         )
 
     def _item(self, day: str, account: str) -> dict[str, Any]:
-        found = self._client.get_item(
+        response = self._client.get_item(
             TableName=self._table, Key=_key(day, account), ConsistentRead=True
         )
-        item: dict[str, Any] = found.get("Item", {})
+        item: dict[str, Any] = response.get("Item", {})
         return item
 
     def today(self) -> str:
-        """Return the day (UTC) whose seconds are spent now."""
+        """Return today's date in UTC, such as "2026-11-21"."""
         return datetime.fromtimestamp(self._clock(), UTC).date().isoformat()
 
 
@@ -164,5 +187,6 @@ def _key(day: str, account: str) -> dict[str, str]:
     return {"pk": f"spent#{day}", "sk": account}
 
 
-def _whose(account: str) -> str:
-    return "This server's" if account == "all" else "Your"
+def _describe_cap(account: str, cap: float) -> str:
+    owner = "This server's" if account == "all" else "Your"
+    return f"{owner} daily limit of {cap:g} seconds of audio"

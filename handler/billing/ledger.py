@@ -1,8 +1,13 @@
-"""What has been paid for: the speech service's answers, kept so that no recording or part is paid for twice.
+"""Keeps paid upstream answers for a day, so that no recording or part of one is billed twice.
 
-In the table, for a day, under the hash of what was asked:
+The table has one item for each request to the upstream:
 
-    paid#HASH  answer   who gets the answer, until when, and the seconds in doubt; then the answer, and what it cost
+    pk: paid#HASH, with the hash of the request
+    sk: answer
+    holder: the id of the attempt that has the claim, or of the job that stored the answer
+    until: when the claim expires, in seconds since 1970
+    doubt: the seconds of audio that may have been billed without a stored answer
+    transcript, paid: the answer and the seconds of audio that it cost, once there is an answer
 """
 
 import hashlib
@@ -18,24 +23,28 @@ from handler.aws.items import to_decimal
 from handler.durations import ANSWER_DAYS, DAY_SECONDS
 from handler.transcripts.transcript import Transcript
 
-_KEPT_SECONDS = ANSWER_DAYS * DAY_SECONDS
-MOST_BYTES = 380_000  # DynamoDB stores 400 KB an item
+_RETENTION_SECONDS = ANSWER_DAYS * DAY_SECONDS
+MAX_ITEM_BYTES = 380_000  # DynamoDB allows 400 KB for an item, including its other attributes
 
 
 class ClaimHeld(Exception):
-    """Somebody else is getting the answer right now."""
+    """Another holder has claimed this request and has no answer yet."""
 
 
 @dataclass(frozen=True)
 class Claim:
-    """The right to get an answer. `doubt` are the seconds that earlier tries may have cost."""
+    """The right to send a request to the upstream.
+
+    `possibly_billed_seconds` is the audio that may have been billed for earlier requests that
+    returned no answer.
+    """
 
     possibly_billed_seconds: float
 
 
 @dataclass(frozen=True)
 class PaidAnswer:
-    """`seconds` are what its `holder` has paid for it, or may have."""
+    """An upstream answer. For it, `seconds` of audio were or may have been billed to `holder`."""
 
     transcript: Transcript
     holder: str
@@ -43,30 +52,38 @@ class PaidAnswer:
 
 
 def sha256_of(recording: BinaryIO) -> str:
-    """Return the SHA-256 of a file, in hexadecimal digits."""
+    """Return the SHA-256 of a file as hexadecimal digits."""
     recording.seek(0)
-    return hashlib.file_digest(recording, "sha256").hexdigest()  # type: ignore[arg-type] # all files can readinto
+    # BinaryIO does not declare `readinto`, but all file objects have it.
+    return hashlib.file_digest(recording, "sha256").hexdigest()  # type: ignore[arg-type]
 
 
 def answer_key(owner: str, digest: str, parameters: dict[str, Any], upstream: str) -> str:
-    """Return the key of an answer: to this owner, about the bytes with this SHA-256, with these
-    parameters, of the upstream at this address."""
-    asked = [owner, digest, {**parameters, "upstream": upstream}]
-    return hashlib.sha256(json.dumps(asked, sort_keys=True).encode()).hexdigest()
+    """Return the key of an answer in the ledger.
+
+    The key depends on the owner of the recording, the SHA-256 `digest` of the recording, the
+    parameters of the request, and the base URL of the upstream.
+    """
+    request = [owner, digest, {**parameters, "upstream": upstream}]
+    return hashlib.sha256(json.dumps(request, sort_keys=True).encode()).hexdigest()
 
 
 class Ledger:
-    """The answers in the table `table`."""
+    """The ledger of paid answers, stored in the DynamoDB table `table`."""
 
     def __init__(self, client: Any, table: str, clock: Callable[[], float] = time.time) -> None:
         self._client = client
         self._table = table
         self._clock = clock
 
-    def claim(self, key: str, holder: str, seconds: float, within: float) -> Claim | PaidAnswer:
-        """The answer, where there is one; else it is `holder`'s to get, at the cost of `seconds`, `within` some time.
+    def claim(
+        self, key: str, holder: str, seconds: float, claim_seconds: float
+    ) -> Claim | PaidAnswer:
+        """Return the stored answer, or claim the right to request it.
 
-        Taken where another holder has that claim. A holder's own earlier claim was cut off by a crash.
+        The claim expires after `claim_seconds`. `seconds` is the audio that the request may cost.
+        `holder` may repeat its own claim.
+        Raises ClaimHeld if another holder has the claim.
         """
         now = self._clock()
         try:
@@ -80,10 +97,10 @@ class Ledger:
                 ExpressionAttributeNames={"#holder": "holder", "#until": "until"},
                 ExpressionAttributeValues={
                     ":holder": holder,
-                    ":until": to_decimal(now + within),
+                    ":until": to_decimal(now + claim_seconds),
                     ":seconds": to_decimal(seconds),
                     ":now": to_decimal(now),
-                    ":expires": int(now + _KEPT_SECONDS),
+                    ":expires": int(now + _RETENTION_SECONDS),
                 },
                 ReturnValues="ALL_OLD",
             ).get("Attributes", {})
@@ -93,8 +110,8 @@ class Ledger:
             raise ClaimHeld from None
         return Claim(float(old.get("doubt", 0)))
 
-    def renew(self, key: str, holder: str, within: float) -> None:
-        """Extend a claim, if `holder` still has it."""
+    def renew(self, key: str, holder: str, claim_seconds: float) -> None:
+        """Make a claim expire `claim_seconds` from now, if `holder` still has it."""
         with suppress(self._client.exceptions.ConditionalCheckFailedException):
             self._client.update_item(
                 TableName=self._table,
@@ -103,25 +120,27 @@ class Ledger:
                 ConditionExpression="#holder = :holder AND attribute_not_exists(transcript)",
                 ExpressionAttributeNames={"#holder": "holder", "#until": "until"},
                 ExpressionAttributeValues={
-                    ":until": to_decimal(self._clock() + within),
+                    ":until": to_decimal(self._clock() + claim_seconds),
                     ":holder": holder,
                 },
             )
 
     def find(self, key: str) -> PaidAnswer | None:
-        """The answer, where there is one."""
-        item = self._client.get_item(TableName=self._table, Key=_key(key), ConsistentRead=True).get(
-            "Item", {}
-        )
+        """Return the stored answer, or None."""
+        response = self._client.get_item(TableName=self._table, Key=_key(key), ConsistentRead=True)
+        item = response.get("Item", {})
         if "transcript" not in item or item["expires"] < self._clock():
             return None
         transcript = Transcript.from_json(zlib.decompress(item["transcript"].value))
         return PaidAnswer(transcript, item["holder"], float(item["paid"]))
 
     def store(self, key: str, answer: PaidAnswer) -> None:
-        """Puts the answer where the next who asks finds it, if it is not larger than any table takes."""
-        packed = zlib.compress(answer.transcript.to_json())
-        if len(packed) > MOST_BYTES:
+        """Store an answer for later requests.
+
+        If it is too large for an item of DynamoDB, release the claim instead.
+        """
+        compressed = zlib.compress(answer.transcript.to_json())
+        if len(compressed) > MAX_ITEM_BYTES:
             self.release(key, answer.holder, 0)
             return
         self._client.put_item(
@@ -130,31 +149,31 @@ class Ledger:
                 **_key(key),
                 "holder": answer.holder,
                 "paid": to_decimal(answer.seconds),
-                "transcript": packed,
-                "expires": int(self._clock() + _KEPT_SECONDS),
+                "transcript": compressed,
+                "expires": int(self._clock() + _RETENTION_SECONDS),
             },
         )
 
-    def release(self, key: str, holder: str, unpaid: float) -> None:
-        """Gives a claim up; `unpaid` of its seconds cannot have been billed."""
+    def release(self, key: str, holder: str, unbilled_seconds: float) -> None:
+        """Release a claim. `unbilled_seconds` is the claimed audio that cannot have been billed."""
         try:
             self._client.update_item(
                 TableName=self._table,
                 Key=_key(key),
-                UpdateExpression="SET #until = :zero ADD doubt :unpaid",
+                UpdateExpression="SET #until = :zero ADD doubt :unbilled",
                 ConditionExpression="#holder = :holder AND attribute_not_exists(transcript)",
                 ExpressionAttributeNames={"#holder": "holder", "#until": "until"},
                 ExpressionAttributeValues={
                     ":zero": 0,
                     ":holder": holder,
-                    ":unpaid": to_decimal(-unpaid),
+                    ":unbilled": to_decimal(-unbilled_seconds),
                 },
             )
         except self._client.exceptions.ConditionalCheckFailedException:
-            return  # forgotten meanwhile, or another's
+            return  # deleted meanwhile, or claimed by another holder
 
     def delete_if_paid_by(self, key: str, job: str) -> None:
-        """Forget an answer that one of the job's parts has paid for."""
+        """Delete an answer if a part of the job with the id `job` has paid for it."""
         with suppress(self._client.exceptions.ConditionalCheckFailedException):
             self._client.delete_item(
                 TableName=self._table,

@@ -1,5 +1,5 @@
-"""The jobs as they are stored: items in DynamoDB, objects in S3, and messages in SQS.
+"""The storage of jobs: items in DynamoDB, objects in S3, and messages in SQS.
 
-`store` has what callers do with a job, `progress` and `parts` the writes of the steps. Names of stored fields are
-contracts: readers ignore those that they do not have.
+`store` has the operations of callers, `progress` and `parts` the updates by the steps. Do not
+rename stored fields: other releases read them too. Unknown fields are ignored when an item is read.
 """

@@ -1,4 +1,4 @@
-"""A job, and how it is written down."""
+"""The job, and its conversion to and from a DynamoDB item."""
 
 import json
 import re
@@ -10,30 +10,42 @@ from handler.aws.items import known_fields, to_decimal
 
 @dataclass(frozen=True)
 class Caller:
-    """`owner` is whose the jobs are, empty where nobody says who is calling; `account` is whose budget is spent."""
+    """The sender of a request.
+
+    `owner` is the subject of the caller's JWT, or empty without JWT authentication. A caller can
+    access only jobs with the same owner. `account` identifies the caller's daily budget.
+    """
 
     owner: str = ""
     account: str = ""
 
 
 ANONYMOUS = Caller()
-SHARED_ACCOUNT = "token"  # the account of all callers if they share one token
+SHARED_ACCOUNT = "token"  # the account of all callers that share the access token
 
 
 @dataclass(frozen=True)
 class Job:
-    """`status` is awaiting_upload, queued, processing, completed or failed; times are seconds since 1970.
+    """A transcription job, as it is stored. Points in time are seconds since 1970.
 
-    `retries` counts how often the job was retried, `attempts` how often its recording was begun to
-    be cut without an end. `generation` names one set of parts: `saved` has the numbers of those
-    that are saved, `expected` is how many there will probably be. `total` is how many there are,
-    known once all are cut; `pieces` is by how many halved parts have increased that number.
-    `reserved_seconds` of the budget of the day `reserved_on` are reserved for the generation, of
-    which `spent_seconds` were spent at its end. `paid_earlier` were paid for earlier generations.
-    `request` is the id of the request that created or retried the job.
-    `progressed_at` is when the job last came closer to its end. `done` and `seconds_paid` are
-    written when the job ends; until then, they follow from its parts. `entries` are the keys
-    under which the ledger has answers of the job.
+    - `status`: awaiting_upload, queued, processing, completed or failed.
+    - `key`: the S3 key of the recording.
+    - `request`: the id of the request that created the job or retried it last.
+    - `retries`: how many times the job was retried.
+    - `attempts`: how many attempts to cut the recording have started. It is set to 0 when the
+      recording is completely cut, and when the job is retried.
+    - `generation`: the id of the current set of parts. Each retry creates a new set.
+    - `expected`: the estimated number of parts.
+    - `total`: the number of parts; None until the whole recording is cut.
+    - `pieces`: the number of pieces of the parts that were split. `total` does not include them.
+    - `saved`: the numbers of the parts and pieces that are saved.
+    - `done`: the number of saved parts, stored when the job ends.
+    - `reserved_seconds`, `reserved_on`: the budget reserved for the generation, and its day (UTC).
+    - `spent_seconds`: the seconds that were paid for the generation, stored when the job ends.
+    - `paid_earlier`: the seconds that were paid for earlier generations.
+    - `seconds_paid`: the seconds that were paid for all generations, stored when the job ends.
+    - `progressed_at`: when the job last made progress.
+    - `entries`: the keys of the job's paid answers in the ledger.
     """
 
     id: str
@@ -71,75 +83,95 @@ class Job:
 
     @property
     def all_parts_saved(self) -> bool:
-        """Whether all parts are saved."""
+        """Return whether the recording is cut and all of its parts and pieces are saved."""
         return self.total is not None and len(self.saved) == self.total + self.pieces
 
     @property
     def expected_total(self) -> int | None:
-        """Return how many parts there will probably be; None if that is not known yet."""
+        """Return the number of parts and pieces, or an estimate until all parts are cut.
+
+        Return None if there is no estimate yet.
+        """
         total = self.expected if self.total is None else self.total
         return None if total is None else total + self.pieces
 
 
 _UPLOADS, _REQUESTS = "uploads", "requests"
-# Release 0.1 begins no job without these. It may run beside this one while a stack is updated, or after a rollback.
-_OF_RELEASE_0_1 = {"lease": "", "lease_until": 0, "retry": False}
+# Release 0.1 starts a job only if its item has these fields. That release may run at the same time
+# as this one while a stack is updated, or again after a rollback.
+_FIELDS_FOR_RELEASE_0_1 = {"lease": "", "lease_until": 0, "retry": False}
 
 
-def recording_key(identity: str, extension: str) -> str:
-    """The extension is for whoever looks into the bucket; nothing depends on it."""
-    return f"{_UPLOADS}/{identity}.{extension}"
+def recording_key(job_id: str, extension: str) -> str:
+    """Return the S3 key of a recording that is uploaded with a presigned form.
+
+    The extension helps people who browse the bucket. Steno does not use it.
+    """
+    return f"{_UPLOADS}/{job_id}.{extension}"
 
 
-def request_key(identity: str, extension: str) -> str:
-    """The key of a recording that came in a request. The bucket sends no message about it."""
-    return f"{_REQUESTS}/{identity}.{extension}"
+def request_key(job_id: str, extension: str) -> str:
+    """Return the S3 key of a recording that was sent in the body of a request.
+
+    S3 sends no notification about these keys.
+    """
+    return f"{_REQUESTS}/{job_id}.{extension}"
 
 
 def is_from_request(key: str) -> bool:
+    """Return whether this is the S3 key of a recording that was sent in the body of a request."""
     return key.startswith(_REQUESTS)
 
 
 def job_id_of(key: str) -> str:
-    """The job that a recording belongs to; empty for an object that cannot be a job's."""
+    """Return the job id in the S3 key of a recording.
+
+    Return an empty string if the key has another format.
+    """
     match = re.fullmatch(rf"(?:{_UPLOADS}|{_REQUESTS})/(.*)\.[a-z0-9]{{1,5}}", key)
     return match[1] if match and is_job_id(match[1]) else ""
 
 
 def is_job_id(text: str) -> bool:
-    """Whether a job can be called that; no table takes a key of any length."""
+    """Return whether the text has the format of a job id.
+
+    Check this before a lookup: DynamoDB rejects long keys.
+    """
     return re.fullmatch(r"[0-9a-f]{32}", text) is not None
 
 
-def failed(job: Job, code: str, detail: str) -> Job:
+def as_failed(job: Job, code: str, detail: str) -> Job:
+    """Return a copy of the job that failed with this error."""
     return replace(job, status="failed", error={"code": code, "detail": detail})
 
 
 def to_item(job: Job) -> dict[str, Any]:
+    """Return the job as a DynamoDB item, without its key and its expiry."""
     stored = {**asdict(job), "options": json.dumps(job.options, ensure_ascii=False)}
     if not job.saved:
-        del stored["saved"]  # no table has empty sets
-    numbers = {
-        name: to_decimal(value) if isinstance(value, float) else value
-        for name, value in stored.items()
-    }
-    return _OF_RELEASE_0_1 | numbers
+        del stored["saved"]  # DynamoDB rejects empty sets
+    for name, value in stored.items():
+        if isinstance(value, float):
+            stored[name] = to_decimal(value)
+    return _FIELDS_FOR_RELEASE_0_1 | stored
 
 
 def from_item(item: dict[str, Any]) -> Job:
-    kept = known_fields(Job, item)
-    kept |= {"options": json.loads(kept["options"]), "entries": tuple(kept["entries"])}
+    """Return the job that a DynamoDB item describes. Unknown fields are ignored."""
+    stored = known_fields(Job, item)
+    stored |= {"options": json.loads(stored["options"]), "entries": tuple(stored["entries"])}
     seconds = ("seconds_paid", "paid_earlier", "reserved_seconds", "spent_seconds", "duration")
     for name in ("created_at", "progressed_at", *seconds):
-        if kept.get(name) is not None:
-            kept[name] = float(kept[name])
+        if stored.get(name) is not None:
+            stored[name] = float(stored[name])
     for name in ("done", "total", "expected", "pieces", "attempts", "retries"):
-        if kept.get(name) is not None:
-            kept[name] = int(kept[name])
-    if error := kept.get("error"):
-        kept["error"] = {"code": error["code"], "detail": error["detail"]}
-    if kept.get("saved"):
-        kept["saved"] = frozenset(map(int, kept["saved"]))
-    if item.get("retry") and kept["status"] == "failed":  # release 0.1 has begun it again
-        kept |= {"status": "queued", "error": None}
-    return Job(**kept)
+        if stored.get(name) is not None:
+            stored[name] = int(stored[name])
+    if error := stored.get("error"):
+        stored["error"] = {"code": error["code"], "detail": error["detail"]}
+    if stored.get("saved"):
+        stored["saved"] = frozenset(map(int, stored["saved"]))
+    # Release 0.1 sets `retry` on a failed job that it retries.
+    if item.get("retry") and stored["status"] == "failed":
+        stored |= {"status": "queued", "error": None}
+    return Job(**stored)

@@ -1,4 +1,4 @@
-"""Messages of the queues: what one asks for, and when it is delivered again."""
+"""Messages of the SQS queues: their contents, and when they are delivered again."""
 
 import json
 from contextlib import suppress
@@ -11,15 +11,15 @@ from urllib.parse import unquote_plus
 from handler.jobs.job import job_id_of
 from handler.jobs.parts import PartMessage
 
-LONGEST_DELAY_SECONDS = 900
+_MAX_BACKOFF_SECONDS = 900
 
 
 class InvalidMessage(ValueError):
-    """A message that neither the bucket nor Steno can have sent."""
+    """Raised for a message body with an unknown format."""
 
 
 class RetryLater(Exception):
-    """Ends a step whose message is to be delivered again after so many `seconds`."""
+    """Raised by a step to have its message delivered again after `seconds`."""
 
     def __init__(self, seconds: float) -> None:
         super().__init__(seconds)
@@ -27,7 +27,7 @@ class RetryLater(Exception):
 
 
 class Message:
-    """A delivered message, which the queue keeps from other functions while it is worked on."""
+    """A received message. The queue hides it from other consumers during its visibility timeout."""
 
     def __init__(self, record: dict[str, Any], sqs: Any) -> None:
         self.id: str = record["messageId"]
@@ -38,23 +38,29 @@ class Message:
         self._queue = record["eventSourceARN"].rpartition(":")[2]
 
     def set_visibility(self, seconds: float) -> None:
-        """Make the queue deliver it again after so many seconds, if it is not deleted before."""
-        known = self._sqs.exceptions
-        # It may not be in the queue any more: then there is nothing to keep.
-        with suppress(known.MessageNotInflight, known.ReceiptHandleIsInvalid):
+        """Set the visibility timeout.
+
+        The queue delivers the message again after `seconds`, unless it is deleted before.
+        """
+        errors = self._sqs.exceptions
+        # A message that is not in the queue any more has no visibility timeout.
+        with suppress(errors.MessageNotInflight, errors.ReceiptHandleIsInvalid):
             self._sqs.change_message_visibility(
                 QueueUrl=self._url, ReceiptHandle=self._receipt, VisibilityTimeout=ceil(seconds)
             )
 
     def delete(self) -> None:
-        """Delete it from its queue. Does nothing if AWS fails: a message that comes again finds its work done."""
+        """Delete the message from its queue. Errors are ignored.
+
+        If the message is delivered again, the step finds that its work is done.
+        """
         with suppress(Exception):
             self._sqs.delete_message(QueueUrl=self._url, ReceiptHandle=self._receipt)
 
-    def backoff(self, first: float, most: float = LONGEST_DELAY_SECONDS) -> float:
-        """Return `first` seconds, doubled with each delivery, `most` seconds at most."""
-        doublings = min(self.deliveries - 1, LONGEST_DELAY_SECONDS.bit_length())
-        return min(first * (1 << doublings), most)
+    def backoff(self, first_seconds: float, max_seconds: float = _MAX_BACKOFF_SECONDS) -> float:
+        """Return `first_seconds`, doubled after each delivery, up to `max_seconds`."""
+        doublings = min(self.deliveries - 1, _MAX_BACKOFF_SECONDS.bit_length())
+        return min(first_seconds * (1 << doublings), max_seconds)
 
     @cached_property
     def _url(self) -> str:
@@ -63,7 +69,10 @@ class Message:
 
 @dataclass(frozen=True)
 class SplitRequest:
-    """Asks for a part in two pieces, because its answer was cut off; `seconds_paid` were paid for it."""
+    """A request to split a part into two pieces, because its transcript was cut off.
+
+    `seconds_paid` were paid for the whole part. `entries` are the ledger keys of its answers.
+    """
 
     part: PartMessage
     seconds_paid: float
@@ -73,15 +82,15 @@ class SplitRequest:
 Content = list[str] | PartMessage | SplitRequest
 
 
-def read(body: str) -> Content:
-    """Return what a message is about: the keys of recordings, a part, or a part to be halved.
+def parse_body(body: str) -> Content:
+    """Return the content of a message: the keys of recordings, a part, or a part to split.
 
-    There is no key in the test event that S3 sends when the notification is configured, and keys
-    that cannot be a job's are left out. InvalidMessage for everything else.
+    Keys without a job id are left out. The test event that S3 sends when a notification
+    is configured has no keys. Raises InvalidMessage if the body has another format.
     """
     try:
         content = json.loads(body)
-        if isinstance(content, list):
+        if isinstance(content, list):  # queues.py explains these lists of one object
             (content,) = content
         if "part" in content:
             return PartMessage.from_json(content["part"])

@@ -1,8 +1,8 @@
-"""What the bucket holds.
+"""The objects in the S3 bucket.
 
-uploads/      recordings that were uploaded with a form; the bucket sends a message about each
-requests/     recordings that came in a request and became jobs
-parts/        the sound of the parts of jobs under way
+uploads/      recordings that were uploaded with a presigned form; S3 notifies a queue about each
+requests/     recordings from the bodies of requests that became jobs
+parts/        the audio of the parts of unfinished jobs
 transcripts/  the transcripts of completed jobs
 """
 
@@ -20,90 +20,99 @@ from handler.transcripts.transcript import Transcript
 
 
 class Objects:
-    """The objects of one bucket."""
+    """Reads and writes the objects of one bucket."""
 
     def __init__(self, aws: AWS, bucket: str, limits: Limits) -> None:
         self._bucket = bucket
-        # The bucket's own address: the global one redirects to other regions, which no browser follows with a form.
+        # Use the regional address of the bucket. For a bucket in another region, the global address
+        # responds with a redirect, and browsers do not follow it when they upload a form.
         virtual = {"addressing_style": "virtual"}
-        self.client = aws.limited("s3", limits, signature_version="s3v4", s3=virtual)
+        self.client = aws.client_with_limits("s3", limits, signature_version="s3v4", s3=virtual)
 
-    def form(self, key: str, content_type: str, most_bytes: int, seconds: int) -> dict[str, Any]:
-        """A presigned POST for one recording, good for so many seconds: `url` and `fields`."""
+    def presigned_post(
+        self, key: str, content_type: str, max_bytes: int, seconds: int
+    ) -> dict[str, Any]:
+        """Return a presigned POST (`url` and `fields`) to upload one recording.
+
+        It is valid for `seconds` seconds. S3 rejects a recording of more than `max_bytes`.
+        """
         upload: dict[str, Any] = self.client.generate_presigned_post(
             self._bucket,
             key,
             Fields={"Content-Type": content_type},
-            Conditions=[{"Content-Type": content_type}, ["content-length-range", 1, most_bytes]],
+            Conditions=[{"Content-Type": content_type}, ["content-length-range", 1, max_bytes]],
             ExpiresIn=seconds,
         )
         return upload
 
     @cached_property
     def origin(self) -> str:
-        """Where a browser sends its recordings."""
-        where = urlsplit(self.form("uploads/", "", 1, 1)["url"])
-        return f"{where.scheme}://{where.netloc}"
+        """Return the origin (scheme and host) to which browsers upload recordings."""
+        url = urlsplit(self.presigned_post("uploads/", "", 1, 1)["url"])
+        return f"{url.scheme}://{url.netloc}"
 
     def put(self, key: str, recording: BinaryIO, content_type: str) -> None:
         self.client.put_object(
             Bucket=self._bucket, Key=key, Body=recording, ContentType=content_type
         )
 
-    def has(self, key: str) -> bool:
+    def exists(self, key: str) -> bool:
         try:
             self.client.head_object(Bucket=self._bucket, Key=key)
         except ClientError as error:
-            if _is_gone(error):
+            if _is_not_found(error):
                 return False
             raise
         return True
 
-    def fetch(self, key: str, target: Any) -> None:
-        """The recording's bytes, into the open file `target`; NotFound if they are gone."""
-        with _not_found("The recording is gone."):
+    def download(self, key: str, target: Any) -> None:
+        """Download an object into the open file `target`. Raises NotFound if it does not exist."""
+        with _not_found("The recording was deleted or has expired. Upload it again."):
             self.client.download_fileobj(self._bucket, key, target)
 
-    def transcript(self, identity: str) -> Transcript:
-        """Return a stored transcript; NotFound if it was deleted, also after its job was read."""
-        with _not_found("The transcript is gone: its job was deleted, or has expired."):
-            answer = self.client.get_object(Bucket=self._bucket, Key=_transcript_key(identity))
-        return Transcript.from_json(answer["Body"].read())
+    def transcript(self, job_id: str) -> Transcript:
+        """Return the stored transcript of a job.
 
-    def put_transcript(self, identity: str, transcript: Transcript) -> None:
+        Raises NotFound if it does not exist, for example if the job was deleted in the meantime.
+        """
+        with _not_found("The transcript does not exist. Its job was deleted or has expired."):
+            response = self.client.get_object(Bucket=self._bucket, Key=_transcript_key(job_id))
+        return Transcript.from_json(response["Body"].read())
+
+    def put_transcript(self, job_id: str, transcript: Transcript) -> None:
         self.client.put_object(
-            Bucket=self._bucket, Key=_transcript_key(identity), Body=transcript.to_json()
+            Bucket=self._bucket, Key=_transcript_key(job_id), Body=transcript.to_json()
         )
 
     def delete(self, key: str) -> None:
         self.client.delete_object(Bucket=self._bucket, Key=key)
 
-    def delete_below(self, prefix: str) -> None:
-        """Delete all objects whose keys begin with `prefix`."""
+    def delete_prefix(self, prefix: str) -> None:
+        """Delete all objects whose keys start with `prefix`."""
         for page in self.client.get_paginator("list_objects_v2").paginate(
             Bucket=self._bucket, Prefix=prefix
         ):
-            for found in page.get("Contents", []):
-                self.delete(found["Key"])
+            for item in page.get("Contents", []):
+                self.delete(item["Key"])
 
-    def delete_transcript(self, identity: str) -> None:
-        self.delete(_transcript_key(identity))
+    def delete_transcript(self, job_id: str) -> None:
+        self.delete(_transcript_key(job_id))
 
 
-def _transcript_key(identity: str) -> str:
-    return f"transcripts/{identity}.json"
+def _transcript_key(job_id: str) -> str:
+    return f"transcripts/{job_id}.json"
 
 
 @contextmanager
 def _not_found(detail: str) -> Iterator[None]:
-    """Raise NotFound if S3 answers that there is no such object."""
+    """Raise NotFound if S3 responds that the object does not exist."""
     try:
         yield
     except ClientError as error:
-        if _is_gone(error):
+        if _is_not_found(error):
             raise NotFound(detail) from None
         raise
 
 
-def _is_gone(error: ClientError) -> bool:
+def _is_not_found(error: ClientError) -> bool:
     return bool(error.response["ResponseMetadata"]["HTTPStatusCode"] == 404)

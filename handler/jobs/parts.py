@@ -1,8 +1,8 @@
-"""The parts of jobs: what a message says of one, and what the table and the bucket have of it.
+"""The parts of jobs: their messages, their items in DynamoDB, and the S3 keys of their audio.
 
-job#ID  parts#GENERATION#0007          what was transcribed, and how often that was tried
-job#ID  part#0007                      the same of release 0.1, which cannot read the others
-parts/ID/GENERATION/0007.flac          the sound, until the job ends
+job#ID  parts#GENERATION#0007    item: the failed attempts to transcribe a part, then its transcript
+job#ID  part#0007                item: the same, written by release 0.1
+parts/ID/GENERATION/0007.flac    object: the audio of a part, until the job ends
 """
 
 import json
@@ -12,19 +12,19 @@ from dataclasses import asdict, dataclass, replace
 from typing import Any, Self
 
 from handler.aws.items import known_fields, to_decimal
-from handler.billing.ledger import MOST_BYTES
+from handler.billing.ledger import MAX_ITEM_BYTES
 from handler.errors import StenoError
 from handler.recordings.section import Section
 from handler.recordings.speech_activity import SpeechInterval
 from handler.transcripts.alignment import align
-from handler.transcripts.transcript import Segment, Transcript, stored_segments
+from handler.transcripts.transcript import Segment, Transcript, segments_from_json
 
-_FIRST_PIECE = 10_000  # more than the parts of the longest recording
+_FIRST_PIECE_NUMBER = 10_000  # more than the longest recording has parts
 
 
 @dataclass(frozen=True, kw_only=True)
 class PartMessage(Section):
-    """A part as its message has it. `entry` is the key under which the ledger has its answer."""
+    """The message about a part or piece. `entry` is the key of its answer in the ledger."""
 
     job: str
     generation: str
@@ -32,41 +32,43 @@ class PartMessage(Section):
 
     @property
     def key(self) -> str:
-        return f"{folder_of(self.job)}{self.generation}/{self.number:04}.flac"
+        """Return the S3 key of the part's audio."""
+        return f"{parts_prefix(self.job)}{self.generation}/{self.number:04}.flac"
 
     def to_json(self) -> dict[str, Any]:
         return asdict(self)
 
     @classmethod
-    def from_json(cls, said: dict[str, Any]) -> Self:
-        lists = {
-            "timeline": tuple((int(sample), float(time)) for sample, time in said["timeline"]),
-            "speech": tuple(SpeechInterval(*interval) for interval in said["speech"]),
+    def from_json(cls, content: dict[str, Any]) -> Self:
+        tuples = {
+            "timeline": tuple((int(sample), float(time)) for sample, time in content["timeline"]),
+            "speech": tuple(SpeechInterval(*interval) for interval in content["speech"]),
         }
-        return cls(**{**known_fields(cls, said), **lists})
+        return cls(**{**known_fields(cls, content), **tuples})
 
     @property
     def split_depth(self) -> int:
-        """Return how often a part was halved to get this piece of it; 0 for a whole part."""
-        return (self.number // _FIRST_PIECE + 1).bit_length() - 1
+        """Return how many times a part was split to get this piece; 0 for a whole part."""
+        return (self.number // _FIRST_PIECE_NUMBER + 1).bit_length() - 1
 
     def piece_number(self, index: int) -> int:
-        """Return the number of a piece of this part, which no other part or piece of the job has."""
-        return 2 * self.number + _FIRST_PIECE + index
+        """Return the number of the piece at `index`. It is unique in the job."""
+        return 2 * self.number + _FIRST_PIECE_NUMBER + index
 
 
-def folder_of(job: str) -> str:
-    """Return the folder of the bucket that has the sound of a job's parts."""
+def parts_prefix(job: str) -> str:
+    """Return the prefix of the S3 keys of the audio of a job's parts."""
     return f"parts/{job}/"
 
 
 @dataclass(frozen=True)
 class PartTranscript:
-    """What was transcribed of a part of so many samples, in the recording's time.
+    """The transcript of a part. Its segments have the times of the whole recording.
 
-    `start` is its first sample. `seconds_paid` were paid for it, or may have been; `entries` are
-    the keys under which the ledger has its answers. `reused` says that it was paid in an earlier
-    generation.
+    `start` is the index of the part's first sample in the recording. `samples` is the number of its
+    samples, or 0 if the part was split. `seconds_paid` were billed for the part, or may have been.
+    `entries` are the ledger keys of its answers. `reused` is true if the transcript was paid for in
+    an earlier generation.
     """
 
     number: int
@@ -79,23 +81,28 @@ class PartTranscript:
     samples: int = 0
     reused: bool = False
 
-    def packed(self) -> bytes:
+    def to_bytes(self) -> bytes:
         return zlib.compress(json.dumps(asdict(self)).encode())
 
     @classmethod
-    def unpacked(cls, stored: bytes) -> Self:
-        told = json.loads(zlib.decompress(stored))
-        lists = {"segments": stored_segments(told["segments"]), "entries": tuple(told["entries"])}
-        return cls(**{**known_fields(cls, told), **lists})
+    def from_bytes(cls, stored: bytes) -> Self:
+        content = json.loads(zlib.decompress(stored))
+        tuples = {
+            "segments": segments_from_json(content["segments"]),
+            "entries": tuple(content["entries"]),
+        }
+        return cls(**{**known_fields(cls, content), **tuples})
 
 
 @dataclass(frozen=True)
 class PartAttempts:
-    """How often a part was tried in vain.
+    """The failed attempts to transcribe a part.
 
-    `crashes` counts the deliveries that did not come to an end, one under way included;
-    `unanswered` those that may have been billed although no answer came, and `refused` those
-    that were not billed. `seconds` is the length of the part.
+    - `crashes`: the deliveries that started a request and have not stored its result, including a
+      running one.
+    - `unanswered`: the failed requests that may have been billed.
+    - `refused`: the failed requests that were not billed.
+    - `seconds`: the length of the part.
     """
 
     crashes: int = 0
@@ -105,89 +112,91 @@ class PartAttempts:
 
     @property
     def seconds_paid(self) -> float:
-        """Return the seconds that may have been billed."""
+        """Return the seconds that may have been billed for these attempts."""
         return (self.crashes + self.unanswered) * self.seconds
 
 
 class Parts:
-    """The parts of all jobs in the table `table`."""
+    """Reads and writes the items of parts in the DynamoDB table `table`."""
 
     def __init__(self, client: Any, table: str) -> None:
         self._client = client
         self._table = table
 
     def find(self, part: PartMessage) -> PartTranscript | PartAttempts:
-        """Return the transcript of a part, or how often it was tried in vain."""
-        asked = {
+        """Return the transcript of a part, or its failed attempts if it has no transcript yet."""
+        request = {
             "TableName": self._table,
             "Key": _key(part.job, part.generation, part.number),
             "ConsistentRead": True,
         }
-        item = self._client.get_item(**asked).get("Item", {})
-        return PartTranscript.unpacked(item["heard"].value) if "heard" in item else _attempts(item)
+        item = self._client.get_item(**request).get("Item", {})
+        return _read_transcript(item) or _read_attempts(item)
 
-    def record_attempts(self, part: PartMessage, tries: PartAttempts, expires: int) -> None:
-        """Write down how often a part was tried in vain."""
-        told = {
-            **asdict(tries),
-            "seconds": to_decimal(tries.seconds),
+    def record_attempts(self, part: PartMessage, attempts: PartAttempts, expires: int) -> None:
+        """Store the failed attempts to transcribe a part."""
+        fields = {
+            **asdict(attempts),
+            "seconds": to_decimal(attempts.seconds),
             "entry": part.entry,
             "expires": expires,
         }
-        self._put({**_key(part.job, part.generation, part.number), **told})
+        self._put({**_key(part.job, part.generation, part.number), **fields})
 
     def save(self, job: str, generation: str, transcript: PartTranscript, expires: int) -> None:
-        """Save what was transcribed; StenoError if it is more than the table takes."""
-        packed = transcript.packed()
-        if len(packed) > MOST_BYTES:
+        """Save the transcript of a part. Raises StenoError if it is too large for DynamoDB."""
+        packed = transcript.to_bytes()
+        if len(packed) > MAX_ITEM_BYTES:
             raise StenoError(
-                "The transcript of a part is too large to be stored, and larger than speech can be."
+                "The transcript of a part is too large to be stored: it has more text than a"
+                " recording of speech can have."
             )
         self._put({**_key(job, generation, transcript.number), "expires": expires, "heard": packed})
 
     def saved(self, job: str, generation: str, *, consistent: bool = True) -> list[PartTranscript]:
-        """Return what was transcribed so far of one generation, in the order of the recording."""
+        """Return the saved transcripts of one generation, in the order of the recording."""
         items = self._items(job, f"parts#{generation}#", consistent=consistent)
-        found = [PartTranscript.unpacked(item["heard"].value) for item in items if "heard" in item]
-        return sorted(found, key=lambda part: part.start)
+        transcripts = filter(None, map(_read_transcript, items))
+        return sorted(transcripts, key=lambda part: part.start)
 
     def saved_in_any_generation(
         self, job: str, generation: str
     ) -> dict[tuple[str, int], PartTranscript]:
-        """Return what was transcribed in any generation, by the ledger's key and the first sample.
+        """Return the saved transcripts of all generations, by ledger key and first sample.
 
-        The same bytes at the same place have the same transcript. Parts without an answer of the
-        upstream, and those that were cut in halves, are not among them. Those that only other
-        generations than `generation` have are `reused`.
+        They can be reused: the same audio at the same position has the same transcript. Parts for
+        which no request was sent and parts that were split are left out. Transcripts that are not
+        in `generation` are marked as `reused`.
         """
-        found: dict[tuple[str, int], PartTranscript] = {}
+        transcripts: dict[tuple[str, int], PartTranscript] = {}
         for item in self._items(job, "part"):
-            part = PartTranscript.unpacked(item["heard"].value) if "heard" in item else None
+            part = _read_transcript(item)
             if not part or not part.samples or not part.entries:
                 continue
             key = part.entries[0], part.start
             if item["sk"].startswith(f"parts#{generation}#"):
-                found[key] = part
+                transcripts[key] = part
             else:
-                found.setdefault(key, replace(part, reused=True))
-        return found
+                transcripts.setdefault(key, replace(part, reused=True))
+        return transcripts
 
     def seconds_spent(self, job: str, generation: str) -> float:
-        """Return the seconds that were paid in one generation, or may have been."""
+        """Return the seconds that were paid for one generation, or may have been."""
         spent = 0.0
         for item in self._items(job, f"parts#{generation}#"):
-            if "heard" not in item:
-                spent += _attempts(item).seconds_paid
-            elif not (part := PartTranscript.unpacked(item["heard"].value)).reused:
+            part = _read_transcript(item)
+            if part is None:
+                spent += _read_attempts(item).seconds_paid
+            elif not part.reused:
                 spent += part.seconds_paid
         return spent
 
     def delete_all(self, job: str) -> Iterator[str]:
-        """Delete the items of a job's parts, each after its keys in the ledger were yielded."""
+        """Delete the items of a job's parts. Yield the ledger keys of each before it is deleted."""
         for item in self._items(job, "part"):
-            if "heard" in item:
-                yield from PartTranscript.unpacked(item["heard"].value).entries
-            elif "entry" in item:  # the ledger has a claim, or an answer that was cut off
+            if part := _read_transcript(item):
+                yield from part.entries
+            elif "entry" in item:  # the ledger may have a claim, or an answer that was cut off
                 yield item["entry"]
             self._client.delete_item(
                 TableName=self._table, Key={"pk": item["pk"], "sk": item["sk"]}
@@ -199,21 +208,21 @@ class Parts:
     def _items(self, job: str, prefix: str, *, consistent: bool = True) -> Iterator[dict[str, Any]]:
         from boto3.dynamodb.conditions import Key
 
-        asked: dict[str, Any] = {
+        request: dict[str, Any] = {
             "TableName": self._table,
             "KeyConditionExpression": Key("pk").eq(f"job#{job}") & Key("sk").begins_with(prefix),
             "ConsistentRead": consistent,
         }
         while True:
-            page = self._client.query(**asked)
+            page = self._client.query(**request)
             yield from page["Items"]
             if "LastEvaluatedKey" not in page:
                 return
-            asked["ExclusiveStartKey"] = page["LastEvaluatedKey"]
+            request["ExclusiveStartKey"] = page["LastEvaluatedKey"]
 
 
 def seconds_paid_for(saved: Iterable[PartTranscript]) -> float:
-    """Return the seconds that were paid for parts in their own generation."""
+    """Return the seconds that were paid for these parts. Reused transcripts do not count."""
     return sum(part.seconds_paid for part in saved if not part.reused)
 
 
@@ -221,7 +230,11 @@ def _key(job: str, generation: str, part: int) -> dict[str, str]:
     return {"pk": f"job#{job}", "sk": f"parts#{generation}#{part:04}"}
 
 
-def _attempts(item: dict[str, Any]) -> PartAttempts:
+def _read_transcript(item: dict[str, Any]) -> PartTranscript | None:
+    return PartTranscript.from_bytes(item["heard"].value) if "heard" in item else None
+
+
+def _read_attempts(item: dict[str, Any]) -> PartAttempts:
     counts = {name: int(item.get(name, 0)) for name in ("crashes", "unanswered", "refused")}
     return PartAttempts(**counts, seconds=float(item.get("seconds", 0)))
 
@@ -232,16 +245,20 @@ def part_transcript(
     seconds_paid: float = 0.0,
     entries: tuple[str, ...] = (),
 ) -> PartTranscript:
-    """Return what was transcribed of a section, in the recording's time; aligned if it has no times."""
+    """Convert the transcript of a section to a part transcript with the times of the recording.
+
+    If the transcript has no times, its text is aligned with the speech in the section.
+    """
     speech = section.speech or (SpeechInterval(0.0, section.seconds, 1),)
-    segments = transcript.segments or align(transcript.text, speech)
+    segments = [
+        replace(segment, start=section.at(segment.start), end=section.at(segment.end))
+        for segment in transcript.segments or align(transcript.text, speech)
+    ]
     return PartTranscript(
         section.number,
         section.start,
         transcript.text,
-        tuple(
-            replace(one, start=section.at(one.start), end=section.at(one.end)) for one in segments
-        ),
+        tuple(segments),
         transcript.language,
         seconds_paid,
         entries,

@@ -1,7 +1,7 @@
-"""The writes of the engine's steps on a job's item.
+"""The updates of a job's DynamoDB item by the steps of the job.
 
-Each has a condition, and can be made again without harm: a response may be lost, a step may run
-twice, late, or after the job was deleted.
+Each update has a condition and can be repeated safely, because its response may be lost, and a step
+may run twice, late, or after the job was deleted.
 """
 
 import re
@@ -16,37 +16,46 @@ from handler.transcripts.transcript import Transcript
 
 
 class Superseded(Exception):
-    """The job was deleted, has ended, or has another generation: the step has nothing to do."""
+    """Raised to stop a step, because its job was deleted, has ended or has another generation."""
 
 
-def job_key(identity: str) -> dict[str, str]:
-    return {"pk": f"job#{identity}", "sk": "job"}
+def job_key(job_id: str) -> dict[str, str]:
+    return {"pk": f"job#{job_id}", "sk": "job"}
 
 
 class Progress:
-    """The jobs in the table `table`, as the engine's steps change them."""
+    """Updates jobs in the DynamoDB table `table`.
+
+    The methods that update a job return the updated job. They raise Superseded if the job was
+    deleted, has ended, or has another generation.
+    """
 
     def __init__(self, client: Any, table: str, clock: Callable[[], float]) -> None:
         self._client = client
         self._table = table
         self._clock = clock
 
-    def job(self, identity: str) -> Job | None:
-        """Return the job as it is stored; None if there is none."""
-        found = self._client.get_item(
-            TableName=self._table, Key=job_key(identity), ConsistentRead=True
+    def job(self, job_id: str) -> Job | None:
+        """Return the job as it is stored; None if it does not exist or has expired."""
+        response = self._client.get_item(
+            TableName=self._table, Key=job_key(job_id), ConsistentRead=True
         )
-        item = found.get("Item")
+        item = response.get("Item")
         return from_item(item) if item and item["expires"] >= self._clock() else None
 
-    def begin(self, key: str) -> Job:
-        """Begin to cut the recording `key`: one more attempt. Superseded if its job has ended."""
+    def begin_attempt(self, key: str) -> Job:
+        """Set the job of the recording `key` to `processing`, and count an attempt to cut it.
+
+        Raises Superseded if the job was deleted or has ended.
+        """
         return self._change(
             job_id_of(key),
-            # Release 0.1 has no generations, and marks a failed job that is to be tried again.
+            # Items of release 0.1 have no generation. That release sets `retry` on a failed job
+            # that it retries.
             "SET #status = :processing, #error = :null, progressed_at = :now, retry = :no,"
             " generation = if_not_exists(generation, :none) ADD attempts :one",
-            "#key = :key AND (#status IN (:awaiting, :queued, :processing) OR (#status = :failed AND retry = :yes))",
+            "#key = :key AND (#status IN (:awaiting, :queued, :processing)"
+            " OR (#status = :failed AND retry = :yes))",
             {
                 ":processing": "processing",
                 ":awaiting": "awaiting_upload",
@@ -61,29 +70,35 @@ class Progress:
             },
         )
 
-    def undo_begin(self, job: Job) -> None:
-        """Take the attempt back: an outage of AWS is not the recording's fault."""
+    def undo_attempt(self, job: Job) -> None:
+        """Subtract the current attempt from `attempts`, because an outage of AWS ended it.
+
+        Does nothing if the job was deleted or has ended.
+        """
         with suppress(Superseded):
-            running = {":before": job.attempts - 1, ":running": "processing"}
-            self._change(job.id, "SET attempts = :before", "#status = :running", running)
+            values = {":before": job.attempts - 1, ":running": "processing"}
+            self._change(job.id, "SET attempts = :before", "#status = :running", values)
 
-    def start_generation(self, job: Job, generation: str, entry: str, spent: float = 0.0) -> Job:
-        """Begin with a new set of parts, unless this set was begun before.
+    def start_generation(
+        self, job: Job, generation: str, ledger_key: str, spent: float = 0.0
+    ) -> Job:
+        """Start a new generation of parts, unless it is the current one already.
 
-        `entry` is the key under which the ledger will have the whole transcript. `spent` are the
-        seconds that were paid for the set before it.
+        `ledger_key` is the key for the transcript of the whole recording. `spent` are the seconds
+        that were paid for the previous generation. Also raises Superseded if the recording of
+        the previous generation is completely cut.
         """
         if job.generation == generation:
             return job
         try:
             return self._change_generation(
                 job,
-                "SET generation = :new, entries = :entries, pieces = :zero, reserved_seconds = :zero,"
-                " reserved_on = :none, #total = :null, expected = :null, progressed_at = :now,"
-                " paid_earlier = :paid REMOVE saved",
+                "SET generation = :new, entries = :entries, pieces = :zero,"
+                " reserved_seconds = :zero, reserved_on = :none, #total = :null, expected = :null,"
+                " progressed_at = :now, paid_earlier = :paid REMOVE saved",
                 {
                     ":new": generation,
-                    ":entries": [entry],
+                    ":entries": [ledger_key],
                     ":zero": 0,
                     ":none": "",
                     ":null": None,
@@ -92,30 +107,31 @@ class Progress:
                 " AND (generation = :none OR #total = :null)",
             )
         except Superseded:
-            now = self.job(job.id)  # another delivery, or this write before its response was lost
-            if now and now.status == "processing" and now.generation == generation:
-                return now
+            # Another delivery may have made this update, or the response to it was lost.
+            current = self.job(job.id)
+            if current and current.status == "processing" and current.generation == generation:
+                return current
             raise
 
     def set_expected_parts(self, job: Job, parts: int) -> Job:
-        """Write down how many parts there will probably be."""
+        """Store the estimated number of parts."""
         return self._change_generation(job, "SET expected = :parts", {":parts": parts})
 
     def reserve(self, job: Job, day: str, seconds: float) -> Job:
-        """Write down what is about to be reserved of the budget."""
+        """Store how many seconds of the day's budget are about to be reserved for the job."""
         values = {":day": day, ":seconds": to_decimal(seconds)}
         return self._change_generation(
             job, "SET reserved_on = :day, reserved_seconds = :seconds", values
         )
 
     def add_saved(self, job: Job, part: int) -> Job:
-        """Add a part to those that are saved. Return the job with all of them."""
+        """Add the number of a part to those that are saved."""
         return self._change_generation(
             job, "SET progressed_at = :now ADD saved :part", {":part": {part}}
         )
 
     def split(self, job: Job, part: int, pieces: int) -> Job:
-        """Replace a part by so many pieces, unless that was done before."""
+        """Replace a part by `pieces` pieces, unless that was done before."""
         if part in job.saved:
             return job
         try:
@@ -126,26 +142,29 @@ class Progress:
                 " AND NOT contains(saved, :number)",
             )
         except Superseded:
-            now = self.job(job.id)
+            current = self.job(job.id)
             if (
-                now
-                and now.status == "processing"
-                and now.generation == job.generation
-                and part in now.saved
+                current
+                and current.status == "processing"
+                and current.generation == job.generation
+                and part in current.saved
             ):
-                return now
+                return current
             raise
 
     def set_total(self, job: Job, total: int, duration: float) -> Job:
-        """Write down that all parts are cut. This is the cutter's last write of its own."""
+        """Store the number of parts and the duration in seconds, when the recording is cut.
+
+        The cut step makes no other update afterwards, except to end the job.
+        """
         return self._change_generation(
             job,
             "SET #total = :total, #duration = :duration, attempts = :zero, progressed_at = :now",
             {":total": total, ":duration": to_decimal(duration), ":zero": 0},
         )
 
-    def complete(self, job: Job, transcript: Transcript, entries: list[str], **told: Any) -> Job:
-        """Store that the transcript is complete. Only the first change to `completed` succeeds."""
+    def complete(self, job: Job, transcript: Transcript, entries: list[str], **fields: Any) -> Job:
+        """Set the job to `completed`, and store `fields` with it. Only the first call succeeds."""
         return self._end(
             job,
             "completed",
@@ -153,37 +172,42 @@ class Progress:
             model=transcript.model,
             duration=to_decimal(transcript.duration or 0),
             no_speech=not transcript.text,
-            **told,
+            **fields,
         )
 
-    def fail(self, job: Job, error: StenoError, **told: Any) -> Job:
-        return self._end(job, "failed", error={"code": error.code, "detail": error.detail}, **told)
+    def fail(self, job: Job, error: StenoError, **fields: Any) -> Job:
+        """Set the job to `failed`, and store the error and `fields` with it."""
+        details = {"code": error.code, "detail": error.detail}
+        return self._end(job, "failed", error=details, **fields)
 
-    def _end(self, job: Job, status: str, **told: Any) -> Job:
-        told |= {"status": status}
-        sets = ", ".join(f"#{name} = :{name}" for name in told)
-        return self._change_generation(
-            job, f"SET {sets}", {f":{name}": value for name, value in told.items()}
-        )
+    def _end(self, job: Job, status: str, **fields: Any) -> Job:
+        fields |= {"status": status}
+        assignments = ", ".join(f"#{name} = :{name}" for name in fields)
+        values = {f":{name}": value for name, value in fields.items()}
+        return self._change_generation(job, f"SET {assignments}", values)
 
     def _change_generation(
-        self, job: Job, change: str, values: dict[str, Any], more: str = ""
+        self, job: Job, change: str, values: dict[str, Any], condition: str = ""
     ) -> Job:
+        """Update the job if it is `processing` and still has the same generation.
+
+        `condition` is appended to this condition.
+        """
         return self._change(
             job.id,
             change,
-            f"generation = :generation AND #status = :running{more}",
+            f"generation = :generation AND #status = :running{condition}",
             {":generation": job.generation, ":running": "processing", **values},
         )
 
-    def _change(self, identity: str, change: str, condition: str, values: dict[str, Any]) -> Job:
+    def _change(self, job_id: str, change: str, condition: str, values: dict[str, Any]) -> Job:
         if ":now" in change:
             values = {**values, ":now": to_decimal(self._clock())}
         names = {f"#{name}": name for name in re.findall(r"#(\w+)", change + condition)}
         try:
             item = self._client.update_item(
                 TableName=self._table,
-                Key=job_key(identity),
+                Key=job_key(job_id),
                 UpdateExpression=change,
                 ConditionExpression=condition,
                 ExpressionAttributeNames=names,

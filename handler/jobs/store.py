@@ -1,8 +1,9 @@
-"""The jobs, as callers use them: create, read, retry, delete. Their state is in DynamoDB, their bytes in S3.
+"""The operations of callers on jobs: create, read, retry and delete.
 
-The table has the keys `pk` and `sk`, both strings, and a time to live in `expires`:
+Jobs are items in DynamoDB, and recordings and transcripts are objects in S3. The table has the
+string keys `pk` and `sk`, and the attribute `expires` for its time to live:
 
-    job#ID  job                      the job itself; progress.py has the writes of the engine's steps
+    job#ID  job                      the job; the steps update it with progress.py
     job#ID  parts#GENERATION#0007    its eighth part (parts.py)
 """
 
@@ -27,17 +28,17 @@ from handler.jobs.job import (
     ANONYMOUS,
     Caller,
     Job,
-    failed,
+    as_failed,
     from_item,
     is_job_id,
     recording_key,
     request_key,
     to_item,
 )
-from handler.jobs.parts import Parts, folder_of
+from handler.jobs.parts import Parts, parts_prefix
 from handler.jobs.progress import Progress, job_key
 from handler.jobs.queues import Queues
-from handler.jobs.stalled import unless_stalled
+from handler.jobs.stalled import fail_if_stalled
 from handler.logs import request_id
 from handler.recordings.container import Container
 from handler.transcripts.transcript import Transcript
@@ -48,13 +49,14 @@ if TYPE_CHECKING:
 
 log = logging.getLogger("steno")
 
-UPLOAD_SECONDS = 15 * 60  # a role's presigned address dies with its token, too
-_UPLOADING_SECONDS = 2 * 3600  # a form that was in time may take that long to arrive
+# How long a presigned form is valid. It expires earlier if the credentials that signed it expire.
+UPLOAD_SECONDS = 15 * 60
+_UPLOAD_GRACE_SECONDS = 2 * 3600  # for an upload that starts just before the form expires
 
 
 @dataclass
 class Jobs:
-    """The jobs of one bucket and one table; `clock` tells the seconds since 1970."""
+    """The jobs of one bucket and one table. `clock` returns the time in seconds since 1970."""
 
     settings: "Settings"
     clock: Callable[[], float] = time.time
@@ -78,8 +80,8 @@ class Jobs:
 
     @cached_property
     def budget(self) -> Budget:
-        everyone, each = self.settings.daily_seconds, self.settings.daily_seconds_per_caller
-        return Budget(self.client, self.table, everyone, each, self.clock)
+        total, per_caller = self.settings.daily_seconds, self.settings.daily_seconds_per_caller
+        return Budget(self.client, self.table, total, per_caller, self.clock)
 
     @cached_property
     def parts(self) -> Parts:
@@ -93,7 +95,7 @@ class Jobs:
     def queues(self) -> Queues:
         settings = self.settings
         urls = settings.recordings_queue_url, settings.parts_queue_url, settings.express_queue_url
-        return Queues(lambda: self.aws.limited("sqs", self.limits), *map(str, urls))
+        return Queues(lambda: self.aws.client_with_limits("sqs", self.limits), *map(str, urls))
 
     @property
     def table(self) -> str:
@@ -107,12 +109,15 @@ class Jobs:
         options: dict[str, Any],
         caller: Caller = ANONYMOUS,
     ) -> tuple[Job, dict[str, Any]]:
-        """A job that awaits its recording of `size` bytes at most, and the presigned POST to send it
-        with: `url` and `fields`."""
-        identity = uuid4().hex
-        key = recording_key(identity, _extension(filename))
+        """Create a job that waits for the upload of its recording.
+
+        Return it with the presigned POST (`url` and `fields`) for a recording of at most `size`
+        bytes.
+        """
+        job_id = uuid4().hex
+        key = recording_key(job_id, _extension(filename))
         job = Job(
-            identity,
+            job_id,
             key,
             caller.owner,
             caller.account,
@@ -121,23 +126,27 @@ class Jobs:
             self.clock(),
             request=request_id(),
         )
-        upload = self.objects.form(key, content_type, size, self.upload_seconds)
+        upload = self.objects.presigned_post(key, content_type, size, self.upload_seconds)
         self.client.put_item(TableName=self.table, Item=self._item(job))
-        log.info("Job %s awaits its recording.", job.id, extra={"job": job.id})
+        log.info("Job %s was created and waits for its upload.", job.id, extra={"job": job.id})
         return job, upload
 
     def create_from_request(
         self,
-        identity: str,
+        job_id: str,
         recording: BinaryIO,
         container: Container,
         options: dict[str, Any],
         caller: Caller,
     ) -> Job:
-        """The job of a recording that has come in one request; the same one again joins the job that it has."""
-        key, name = request_key(identity, container.extension), container.filename
+        """Create and queue a job for a recording that was sent in the body of a request.
+
+        If a job with this id exists, return it, and queue it again if it has failed. The id depends
+        on the recording and its options, so that a repeated request gets the same job.
+        """
+        key, name = request_key(job_id, container.extension), container.filename
         new = Job(
-            identity,
+            job_id,
             key,
             caller.owner,
             caller.account,
@@ -146,20 +155,21 @@ class Jobs:
             self.clock(),
             request=request_id(),
         )
-        job = new if self._begin(new) else self.get(identity, caller.owner)
+        job = new if self._create_if_absent(new) else self.get(job_id, caller.owner)
         if job.status in ("processing", "completed"):
             return job
         if job.status == "failed":
-            self._begin_again(job, caller.account)
+            self._queue_again(job, caller.account)
         recording.seek(0)
         self.objects.put(job.key, recording, container.media_type)
-        log.info("Job %s goes on with what the request has sent.", job.id, extra={"job": job.id})
-        # Also for a job that is queued: whoever put it there may have died before this message.
+        log.info("The recording of job %s was stored by a request.", job.id, extra={"job": job.id})
+        # Send a message even if the job is queued: the process that queued it may have crashed
+        # before it sent one.
         self.queues.send_recording(job.key, caller.account)
-        return self.get(identity)
+        return self.get(job_id)
 
-    def _begin(self, job: Job) -> bool:
-        """Whether there was no such job before."""
+    def _create_if_absent(self, job: Job) -> bool:
+        """Store the job and return True, or return False if a job with this id exists."""
         try:
             self.client.put_item(
                 TableName=self.table,
@@ -171,44 +181,48 @@ class Jobs:
             return False
         return True
 
-    def retry(self, identity: str, caller: Caller) -> Job:
-        """A failed job, begun again; NotFailed for any other, NotFound where its recording is gone.
+    def retry(self, job_id: str, caller: Caller) -> Job:
+        """Queue a failed job again, and return it.
 
-        Whoever was cut off before the message was sent can ask again.
+        Raises NotFailed if the job has not failed, and NotFound if its recording does not exist.
+        A job that is still queued after a retry can be retried again, because the first retry may
+        have been interrupted before it sent the message.
         """
-        job = self.get(identity, caller.owner)
+        job = self.get(job_id, caller.owner)
         if job.status != "failed" and not (job.status == "queued" and job.retries):
-            raise NotFailed(
-                f"The job is {job.status}; only one that has failed can be tried again."
-            )
-        if not self.objects.has(job.key):
-            raise NotFound("The recording is not here (any more); upload it again.")
+            raise NotFailed(f"The job is {job.status}. Only a failed job can be retried.")
+        if not self.objects.exists(job.key):
+            raise NotFound("The recording was not uploaded, or was deleted. Upload it again.")
         if job.status == "failed":
-            self._begin_again(job, caller.account)
-        log.info("Job %s is tried again.", job.id, extra={"job": job.id})
+            self._queue_again(job, caller.account)
+        log.info("Job %s is retried.", job.id, extra={"job": job.id})
         self.queues.send_recording(job.key, caller.account)
-        return self.get(identity)
+        return self.get(job_id)
 
-    def _begin_again(self, job: Job, account: str) -> None:
-        """Queue a failed job, unless it was retried or deleted, or has ended, since `job` was read.
+    def _queue_again(self, job: Job, account: str) -> None:
+        """Set a failed job to `queued`, unless it was deleted or has changed since it was read.
 
-        It has no generation until its recording is cut: old messages about its parts are dropped.
+        This clears the generation, so that old messages about parts of the job are dropped.
         """
         spent = self.parts.seconds_spent(job.id, job.generation)
-        self.settle(job, spent)  # of a job that is stuck
-        # Release 0.1 knew no generations.
-        paid = job.paid_earlier + spent if job.generation else job.paid_earlier or job.seconds_paid
+        self.settle(job, spent)  # the reservation of a stalled job is not settled yet
+        paid = job.paid_earlier + spent
+        # A job of release 0.1 has no generation. Its cost is in `seconds_paid` only.
+        if not job.generation:
+            paid = job.paid_earlier or job.seconds_paid
         with suppress(self.client.exceptions.ConditionalCheckFailedException):
             self.client.update_item(
                 TableName=self.table,
                 Key=job_key(job.id),
-                UpdateExpression="SET #status = :queued, #error = :null, attempts = :zero, retries = :retries,"
-                " generation = :none, reserved_on = :none, #total = :null, expires = :expires,"
-                " account = :account, progressed_at = :now, paid_earlier = :paid, #request = :request",
-                # `retries` and `progressed_at` are not in items of release 0.1.
+                UpdateExpression="SET #status = :queued, #error = :null, attempts = :zero,"
+                " retries = :retries, generation = :none, reserved_on = :none, #total = :null,"
+                " expires = :expires, account = :account, progressed_at = :now,"
+                " paid_earlier = :paid, #request = :request",
+                # Items of release 0.1 have neither `retries` nor `progressed_at`.
                 ConditionExpression="attribute_exists(pk) AND #status <> :completed"
                 " AND (attribute_not_exists(retries) OR retries < :retries)"
-                " AND (#status = :failed OR attribute_not_exists(progressed_at) OR progressed_at = :progressed)",
+                " AND (#status = :failed OR attribute_not_exists(progressed_at)"
+                " OR progressed_at = :progressed)",
                 ExpressionAttributeNames={
                     "#status": "status",
                     "#error": "error",
@@ -232,12 +246,13 @@ class Jobs:
                 },
             )
 
-    def get(self, identity: str, owner: str | None = None, *, consistent: bool = True) -> Job:
-        """The job as it stands; NotFound for one that is unknown, expired or somebody else's.
+    def get(self, job_id: str, owner: str | None = None, *, consistent: bool = True) -> Job:
+        """Return the job with its effective status.
 
-        What is not read consistently may be a second old, but is never missing.
+        Raises NotFound if it does not exist, has expired, or has another owner. Without
+        `consistent`, the result may be about a second old, but a new job is always found.
         """
-        item = self._read(identity, consistent=consistent) if is_job_id(identity) else None
+        item = self._read(job_id, consistent=consistent) if is_job_id(job_id) else None
         if not item or item["expires"] < self.clock():
             raise NotFound("There is no such job, or it has expired.")
         job = from_item(item)
@@ -245,50 +260,63 @@ class Jobs:
             raise NotFound("There is no such job, or it has expired.")
         return self._effective_status(job)
 
-    def _read(self, identity: str, *, consistent: bool) -> dict[str, Any] | None:
-        asked = {"TableName": self.table, "Key": job_key(identity), "ConsistentRead": consistent}
-        item: dict[str, Any] | None = self.client.get_item(**asked).get("Item")
-        return item if item or consistent else self._read(identity, consistent=True)
+    def _read(self, job_id: str, *, consistent: bool) -> dict[str, Any] | None:
+        request = {"TableName": self.table, "Key": job_key(job_id), "ConsistentRead": consistent}
+        item: dict[str, Any] | None = self.client.get_item(**request).get("Item")
+        return item if item or consistent else self._read(job_id, consistent=True)
 
     def _effective_status(self, job: Job) -> Job:
-        """What nobody writes down: that a recording has arrived or never will, and that the job is stuck."""
+        """Return the job with a status that is computed and not stored, where one applies.
+
+        It is `queued` after the upload, and `failed` if the upload is late or the job is stalled.
+        """
         now = self.clock()
-        if job.status == "awaiting_upload" and not self.objects.has(job.key):
-            if now > job.created_at + self.upload_seconds + _UPLOADING_SECONDS:
-                return failed(
+        if job.status == "awaiting_upload" and not self.objects.exists(job.key):
+            if now > job.created_at + self.upload_seconds + _UPLOAD_GRACE_SECONDS:
+                return as_failed(
                     job,
                     "invalid_request",
-                    "The recording was not uploaded in time; ask for a new upload.",
+                    "The recording was not uploaded in time. Create a new upload.",
                 )
             return job
         if job.status == "awaiting_upload":
             job = replace(job, status="queued", error=None)
-        return unless_stalled(job, now)
+        return fail_if_stalled(job, now)
 
     def transcript(self, job: Job) -> Transcript:
-        """The whole transcript of a completed job."""
+        """Return the transcript of a completed job. Raises NotFound if it was deleted."""
         return self.objects.transcript(job.id)
 
-    def delete(self, identity: str, owner: str | None = None) -> None:
-        """Recording, parts and transcript go; a step that is under way finds no job at its next write."""
-        job = self.get(identity, owner)
+    def delete(self, job_id: str, owner: str | None = None) -> None:
+        """Delete a job with its recording, parts, transcript and answers in the ledger.
+
+        A step that is running stops at its next update, because the job does not exist any more.
+        """
+        job = self.get(job_id, owner)
         self.settle(job, self.parts.seconds_spent(job.id, job.generation))
         self.delete_leftovers(job.key, job.id, job.entries)
-        self.client.delete_item(TableName=self.table, Key=job_key(identity))
-        self.delete_leftovers(job.key, job.id, job.entries)  # what was written meanwhile
+        self.client.delete_item(TableName=self.table, Key=job_key(job_id))
+        # A running step may have written more before the item of the job was deleted.
+        self.delete_leftovers(job.key, job.id, job.entries)
 
-    def delete_leftovers(self, key: str, identity: str, entries: tuple[str, ...] = ()) -> None:
-        """Delete all that a deleted job may have left: objects, parts, and answers in the ledger."""
+    def delete_leftovers(self, key: str, job_id: str, entries: tuple[str, ...] = ()) -> None:
+        """Delete everything except the job's item: objects, parts, and answers in the ledger.
+
+        `key` is the S3 key of the recording.
+        """
         self.objects.delete(key)
-        self.objects.delete_below(folder_of(identity))
-        self.objects.delete_transcript(identity)
-        for entry in chain(entries, self.parts.delete_all(identity)):
-            self.ledger.delete(entry)
+        self.objects.delete_prefix(parts_prefix(job_id))
+        self.objects.delete_transcript(job_id)
+        for ledger_key in chain(entries, self.parts.delete_all(job_id)):
+            self.ledger.delete(ledger_key)
 
     def settle(self, job: Job, spent: float) -> None:
-        """Settle what the job's generation has reserved of the budget, if it is not settled yet."""
+        """Settle the budget reservation of the job's generation with the seconds that it spent.
+
+        Does nothing if there is no reservation, or if it is settled already.
+        """
         if job.reserved_on:
-            reservation = self.budget.reserved(
+            reservation = self.budget.existing_reservation(
                 job.account, job.reserved_seconds, reservation_id(job), job.reserved_on
             )
             self.budget.settle(reservation, spent)
@@ -297,12 +325,12 @@ class Jobs:
         return {**to_item(job), **job_key(job.id), "expires": int(self.expiry(UNFINISHED_DAYS))}
 
     def expiry(self, days: int = UNFINISHED_DAYS) -> float:
-        """Return when something that is written now expires (seconds since 1970)."""
+        """Return when an item that is written now expires, in seconds since 1970."""
         return self.clock() + days * DAY_SECONDS
 
 
 def reservation_id(job: Job) -> str:
-    """Return the name of the one reservation that a job makes for each of its generations."""
+    """Return the id of the budget reservation for the job's current generation."""
     return f"{job.id}-{job.generation}"
 
 

@@ -1,4 +1,4 @@
-"""Recordings as bytes and sound: the container, whether anything was recorded, where speech is, and clean parts.
+"""Processing of recordings: container detection, speech detection, and cutting into parts.
 
-Only `decoder` imports PyAV. It runs in a process of its own, because it opens files that strangers made.
+Only `decoder` imports PyAV. It runs in a child process, because uploaded files are not trusted.
 """

@@ -1,6 +1,6 @@
-"""What a recording is, told by its bytes: the container, and whether anything was recorded at all.
+"""Detection of a recording's container, and of empty recordings, from the bytes of the file.
 
-Labels (names, content types) are not looked at: browsers and phones send any of them with any bytes.
+File names and content types are ignored, because browsers and phones often send wrong ones.
 """
 
 import re
@@ -9,20 +9,21 @@ from typing import BinaryIO
 
 from handler.errors import EmptyRecording, UnsupportedMedia
 from handler.recordings import contents
-from handler.recordings.mpeg_frames import framing
+from handler.recordings.mpeg_frames import detect_framing
 
-_MAX_TAGS = 4
-_LIVE_BYTES_PER_SECOND = 32_000  # the most that browsers record
-_HEAD_BYTES = 64 * 1024  # frames are looked for in it; every magic number is far shorter
+_MAX_ID3_TAGS = 4
+_MAX_BROWSER_BYTES_PER_SECOND = 32_000  # the highest bit rate that browsers record
+# The search for MPEG audio frames needs the most bytes. Every magic number is far shorter.
+_HEAD_BYTES = 64 * 1024
 
 
 @dataclass(frozen=True)
 class Container:
-    """A container under its canonical extension and type.
+    """A container format, with the file extension and media type to send to the upstream.
 
-    `direct` says that the upstream takes it as it is. The upstream looks at the name's extension before it
-    looks at the bytes: the same Opus stream fails as `.oga` and passes as `.ogg`. `bytes_per_second` is what
-    recordings of speech usually have.
+    The upstream checks the extension before it reads the bytes: it rejects an Opus stream that is
+    named `.oga` and accepts the same stream as `.ogg`. `direct` is true if the upstream accepts the
+    container without conversion. `bytes_per_second` is a typical bit rate of recorded speech.
     """
 
     name: str
@@ -37,7 +38,7 @@ class Container:
 
 
 WEBM = Container("WebM or Matroska", "webm", "audio/webm", bytes_per_second=4_000)
-# Phones' `.mp4` have been refused where the same bytes as `.m4a` passed.
+# The upstream has rejected recordings of phones as `.mp4` and accepted the same bytes as `.m4a`.
 MP4 = Container("MP4 or QuickTime", "m4a", "audio/mp4")
 OGG = Container("Ogg", "ogg", "audio/ogg", bytes_per_second=3_000)
 WAV = Container("WAV", "wav", "audio/wav", bytes_per_second=32_000)
@@ -72,39 +73,40 @@ _MAGIC = (
     (re.compile(rb"\x47.{187}\x47.{187}\x47", re.DOTALL), MPEG_TS),
     (re.compile(rb".{4}\x47.{191}\x47.{191}\x47", re.DOTALL), MPEG_TS),
     (re.compile(rb"ADIF"), AAC),
-    # ATSC A/52, 5.3.1 and annex E: the first two bytes occur in any file, so the frame size of AC-3
-    # and the version of AC-3 and E-AC-3 have to be valid as well.
+    # ATSC A/52, 5.3.1 and annex E. The two bytes of the sync word can occur in any file, so the
+    # frame size of AC-3 and the version of AC-3 and E-AC-3 must be valid too.
     (re.compile(rb"\x0b\x77..[\x00-\x25\x40-\x65\x80-\xa5][\x00-\x57]", re.DOTALL), AC3),
     (re.compile(rb"\x0b\x77...[\x58-\x87]", re.DOTALL), AC3),
     (re.compile(rb"wvpk"), WAVPACK),
     (re.compile(rb"\.snd"), AU),
     (re.compile(rb"TTA1"), TTA),
 )
-_FRAMED = {"mp3": MP3, "adts": AAC}
-_HOLDS_MEDIA = {
-    WEBM: contents.in_webm,
-    MP4: contents.in_mp4,
-    OGG: contents.in_ogg,
-    WAV: contents.in_wav,
-    FLAC: contents.in_flac,
+_BY_FRAMING = {"mp3": MP3, "adts": AAC}
+_MEDIA_CHECKS = {
+    WEBM: contents.webm_has_media,
+    MP4: contents.mp4_has_media,
+    OGG: contents.ogg_has_media,
+    WAV: contents.wav_has_media,
+    FLAC: contents.flac_has_media,
 }
-# A file may begin with any of these boxes; still images share `ftyp` with recordings. Only media may be so long
-# that its size does not begin with a zero.
+# An MP4 file can begin with any of these boxes. Only `mdat` can be so large that the first byte of
+# its size is not zero. Still images also begin with `ftyp`, so `_IMAGE` excludes them.
 _MP4_START = re.compile(rb"\0...(ftyp|styp|moov|moof|wide|free|skip|pnot|uuid)|....mdat", re.DOTALL)
 _IMAGE = re.compile(rb"....ftyp(hei|hev|heif|mif1|msf1|avi[fs]|crx )", re.DOTALL)
 
 
 def identify(file: BinaryIO) -> Container:
-    """The container of the recording in `file`, which is left at its beginning.
+    """Return the container of the recording in `file`, and rewind the file to its beginning.
 
-    EmptyRecording where nothing was recorded; UnsupportedMedia where the bytes are no container we know.
+    Raises EmptyRecording if the file has no media data, and UnsupportedMedia if the container is
+    not supported.
     """
     try:
-        container = _container(file)
-        holds_media = _HOLDS_MEDIA.get(container)
-        if holds_media and not holds_media(file):
+        container = _detect(file)
+        has_media = _MEDIA_CHECKS.get(container)
+        if has_media and not has_media(file):
             raise EmptyRecording(
-                f"This {container.name} file has a header and nothing recorded after it."
+                f"The file has a {container.name} header but no recorded data. Record again."
             )
         return container
     finally:
@@ -112,49 +114,55 @@ def identify(file: BinaryIO) -> Container:
 
 
 def looks_truncated(file: BinaryIO, seconds: float | None) -> bool:
-    """Whether `seconds` are far less than such a recording lasts, where that can be told by its size.
+    """Return whether `seconds`, the duration billed, is far too short for the size of the file.
 
-    Of what Safari records without time slices, a fragmented MP4 of sound alone, the speech service has been seen to
-    hear the first second only.
+    Returns False for all files except fragmented MP4 files without video. Safari records such files
+    if MediaRecorder has no time slice, and the upstream sometimes transcribes only their first
+    second. The file is rewound to its beginning.
     """
     head = _read(file, 0, _HEAD_BYTES)
     size = file.seek(0, 2)
     file.seek(0)
-    live = head[4:8] == b"ftyp" and b"mvex" in head and b"mp4a" in head and b"vide" not in head
-    return live and seconds is not None and seconds * _LIVE_BYTES_PER_SECOND < size
+    is_fragmented = head[4:8] == b"ftyp" and b"mvex" in head
+    if not is_fragmented or b"mp4a" not in head or b"vide" in head:
+        return False
+    return seconds is not None and seconds * _MAX_BROWSER_BYTES_PER_SECOND < size
 
 
-def _container(file: BinaryIO) -> Container:
+def _detect(file: BinaryIO) -> Container:
     head = _read(file, 0, _HEAD_BYTES)
     if not head:
-        raise EmptyRecording("The recording has no bytes: nothing was recorded.")
+        raise EmptyRecording("The recording is empty (0 bytes). Record again.")
     for magic, container in _MAGIC:
         if magic.match(head):
             return container
     if _MP4_START.match(head) and not _IMAGE.match(head):
         return MP4
     if head.startswith(b"ID3"):
-        return _after_tags(file)
-    if framed := framing(head):
-        return _FRAMED[framed]
-    raise UnsupportedMedia(_what_it_looks_like(head))
+        return _detect_after_id3(file)
+    if framing := detect_framing(head):
+        return _BY_FRAMING[framing]
+    raise UnsupportedMedia(_unsupported_detail(head))
 
 
-def _after_tags(file: BinaryIO) -> Container:
-    """ID3 tags, one or more, stand before MP3, and also before FLAC and AAC."""
+def _detect_after_id3(file: BinaryIO) -> Container:
+    """Return the container of a file that begins with one or more ID3 tags.
+
+    ID3 tags are most common in MP3 files, but FLAC and AAC files can have them too.
+    """
     position = 0
-    for _ in range(_MAX_TAGS):
+    for _ in range(_MAX_ID3_TAGS):
         audio = _read(file, position, _HEAD_BYTES)
         if not audio.startswith(b"ID3"):
             break
-        position += _tag_bytes(audio)
+        position += _id3_bytes(audio)
     if not audio:
-        raise EmptyRecording("This file has an ID3 tag and nothing recorded after it.")
-    magic = next((container for magic, container in _MAGIC if magic.match(audio)), None)
-    return magic or _FRAMED[framing(audio) or "mp3"]
+        raise EmptyRecording("The file has an ID3 tag but no recorded data. Record again.")
+    by_magic = next((container for magic, container in _MAGIC if magic.match(audio)), None)
+    return by_magic or _BY_FRAMING[detect_framing(audio) or "mp3"]
 
 
-def _tag_bytes(head: bytes) -> int:
+def _id3_bytes(head: bytes) -> int:
     size = sum(
         (byte & 0x7F) << shift for byte, shift in zip(head[6:10], (21, 14, 7, 0), strict=False)
     )
@@ -167,15 +175,18 @@ def _read(file: BinaryIO, position: int, size: int) -> bytes:
     return file.read(size)
 
 
-def _what_it_looks_like(head: bytes) -> str:
+def _unsupported_detail(head: bytes) -> str:
     if b"\x1fC\xb6u" in head:
         return (
-            "This is a later piece of a WebM recording, without its beginning."
-            " Send all of MediaRecorder's chunks as one: new Blob(chunks)."
+            "The file is a later chunk of a WebM recording, without the header."
+            " Send all chunks of MediaRecorder as one file: new Blob(chunks)."
         )
     if not re.search(rb"[\x00-\x08\x0e-\x1f]", head):
-        return "The file is text (a web page, JSON, a playlist, or a name without curl's `@`), not a recording."
+        return (
+            "The file is text (for example a web page, JSON or a playlist), not a recording."
+            " Send an audio or video file. With curl, put `@` before the file name."
+        )
     return (
-        "The bytes are no audio or video container that Steno knows, whatever the file's name or type says."
-        " Send WebM, MP4, Ogg, WAV, MP3 or FLAC."
+        "The file is not in a supported audio or video container. Its name and content type are"
+        " ignored. Send WebM, MP4, Ogg, WAV, MP3 or FLAC."
     )

@@ -1,25 +1,25 @@
-"""Whether a container holds anything but its header: a muted microphone and a double click give such files.
+"""Detection of files that have a container's header but no media data.
 
-Each function takes a file that is that container. Where a file's structure is broken the answer is yes:
-the upstream is the judge of what can still be read.
+Recorders write such files if the microphone is muted or the recording is stopped at once. Each
+function takes a file of its container. It returns True for a damaged file, because the upstream may
+still be able to read it.
 """
 
 from collections.abc import Iterator
 from os import SEEK_CUR, SEEK_END
 from typing import BinaryIO
 
-_MAX_STEPS = (
-    10_000  # a header has dozens of elements; a file made of tiny ones must not hold the event loop
-)
+# A header has some dozens of elements. A file of tiny elements must not block the event loop.
+_MAX_STEPS = 10_000
 
 
-def in_webm(file: BinaryIO) -> bool:
+def webm_has_media(file: BinaryIO) -> bool:
     return any(
         element in (_SIMPLE_BLOCK, _BLOCK_GROUP, _BROKEN) for element in _ebml_elements(file)
     )
 
 
-def in_mp4(file: BinaryIO) -> bool:
+def mp4_has_media(file: BinaryIO) -> bool:
     end = _size(file)
     for _ in range(_MAX_STEPS):
         start = file.tell()
@@ -28,7 +28,7 @@ def in_mp4(file: BinaryIO) -> bool:
         size, kind, header_bytes = int.from_bytes(header[:4]), header[4:8], 8
         if size == 1 and len(header) == 16:
             size, header_bytes = int.from_bytes(header[8:]), 16
-        if kind == b"mdat" and size == 0:  # up to the end
+        if kind == b"mdat" and size == 0:  # the box extends to the end of the file
             size = end - start
         if (kind == b"mdat" and size > header_bytes) or size < header_bytes or start + size > end:
             return True
@@ -36,8 +36,8 @@ def in_mp4(file: BinaryIO) -> bool:
     return True
 
 
-def in_ogg(file: BinaryIO) -> bool:
-    """Header pages have position 0; any page of sound has another."""
+def ogg_has_media(file: BinaryIO) -> bool:
+    """Return whether a page has a granule position other than 0, which only header pages have."""
     end = _size(file)
     for _ in range(_MAX_STEPS):
         if len(header := file.read(27)) < 27:
@@ -49,10 +49,13 @@ def in_ogg(file: BinaryIO) -> bool:
     return True
 
 
-def in_wav(file: BinaryIO) -> bool:
-    """A recorder that streams leaves the data chunk's size at 0 or at its maximum: then the rest is data."""
+def wav_has_media(file: BinaryIO) -> bool:
+    """Return whether any bytes follow the header of the `data` chunk.
+
+    The chunk's own size is ignored: recorders that stream leave it at 0 or at the maximum.
+    """
     end = _size(file)
-    if not file.read(12).endswith(b"WAVE"):  # behind an ID3 tag
+    if not file.read(12).endswith(b"WAVE"):  # an ID3 tag comes first
         return True
     for _ in range(_MAX_STEPS):
         if len(header := file.read(8)) < 8:
@@ -65,16 +68,16 @@ def in_wav(file: BinaryIO) -> bool:
     return True
 
 
-def in_flac(file: BinaryIO) -> bool:
+def flac_has_media(file: BinaryIO) -> bool:
     end = _size(file)
-    if file.read(4) != b"fLaC":  # behind an ID3 tag
+    if file.read(4) != b"fLaC":  # an ID3 tag comes first
         return True
     for _ in range(_MAX_STEPS):
         if len(header := file.read(4)) < 4:
             return len(header) > 0
-        at = file.seek(int.from_bytes(header[1:]), SEEK_CUR)
-        if header[0] & 0x80 or at > end:  # the last block of metadata
-            return at != end
+        position = file.seek(int.from_bytes(header[1:]), SEEK_CUR)
+        if header[0] & 0x80 or position > end:  # this flag marks the last metadata block
+            return position != end
     return True
 
 
@@ -90,15 +93,16 @@ _BROKEN = -1
 
 
 def _ebml_elements(file: BinaryIO) -> Iterator[int]:
-    """The ids of the elements in file order, those inside the segment and its clusters too; _BROKEN ends them early.
+    """Yield the ids of the elements in file order, including those inside segments and clusters.
 
-    https://www.rfc-editor.org/rfc/rfc8794: an id and a size, each with its length in its first byte's leading zeros.
+    Yields _BROKEN as the last id if the file is damaged or has too many elements. An element begins
+    with its id and its size (RFC 8794). The leading zero bits of each give its length in bytes.
     """
     end = _size(file)
     for _ in range(_MAX_STEPS):
         if file.tell() == end:
             return
-        element, size = _vint(file, keep_marker=True), _vint(file, keep_marker=False)
+        element, size = _read_vint(file, keep_marker=True), _read_vint(file, keep_marker=False)
         if element is None or size is None:
             break
         yield element
@@ -110,7 +114,8 @@ def _ebml_elements(file: BinaryIO) -> Iterator[int]:
     yield _BROKEN
 
 
-def _vint(file: BinaryIO, *, keep_marker: bool) -> int | None:
+def _read_vint(file: BinaryIO, *, keep_marker: bool) -> int | None:
+    """Return the next variable-size integer (RFC 8794, section 4), or None if it is invalid."""
     first = file.read(1)
     if not first or not first[0]:
         return None
@@ -118,5 +123,5 @@ def _vint(file: BinaryIO, *, keep_marker: bool) -> int | None:
     rest = file.read(length - 1)
     if len(rest) < length - 1:
         return None
-    start = first[0] if keep_marker else first[0] & (0xFF >> length)
-    return start << 8 * len(rest) | int.from_bytes(rest)
+    high_byte = first[0] if keep_marker else first[0] & (0xFF >> length)
+    return high_byte << 8 * len(rest) | int.from_bytes(rest)

@@ -1,6 +1,6 @@
-"""A recording of any size and container, cut into clean parts by a process of its own.
+"""Starts and supervises the child process that cuts a recording into parts (decoder.py).
 
-The process has no credentials and little memory: it opens files that strangers made (see decoder.py).
+Uploaded files are not trusted, so the process has no credentials and limited memory.
 """
 
 import json
@@ -20,59 +20,70 @@ from handler.errors import UnreadableRecording, error_from_code
 from handler.recordings.section import Section
 from handler.recordings.speech_activity import SpeechInterval
 
-# Of the cutting as a whole: a new number means that the same recording may give other parts.
+# Version of the cutting algorithm. Increase it if the same recording may give different parts.
 VERSION = 1
-PART_SECONDS = 300.0  # words get lost at cuts, and answers end without a word beyond 2,000 tokens
-TIMED_PART_SECONDS = (
-    60.0  # where text is laid on the sound, an error travels no further than its part
-)
+# Words can get lost at each cut, so parts are long. They must not be longer than this, because the
+# upstream silently truncates its response at 2,000 tokens.
+PART_SECONDS = 300.0
+# For parts whose text is aligned with the sound. An alignment error cannot spread beyond its part.
+TIMED_PART_SECONDS = 60.0
 SEARCH_SECONDS = 12.0
-_LINE_BYTES = 16_000_000
+_MAX_LINE_BYTES = 16_000_000
 _CODE_ROOT = Path(__file__).parent.parent.parent
-
-
-_BEYOND_LIMITS = "The recording could not be decoded within the limits."
+_LIMITS_EXCEEDED = (
+    "The recording could not be decoded within the limits of time and memory. Export it again,"
+    " for example as MP3 or FLAC."
+)
 
 
 class CutterStopped(Exception):
-    """The process was stopped by something that is not the recording's fault."""
+    """The child process stopped for a reason that the recording did not cause."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class Part(Section):
-    """A FLAC file of 16 kHz mono sound.
+    """A section of a recording that is stored as a FLAC file at `path`.
 
-    `of` is how many parts there will be, and `whole` how many seconds the recording has, as far as
-    is known.
+    `expected_parts` is the expected number of parts of the recording. `recording_seconds` is the
+    expected duration of the recording in seconds, or 0 if it is unknown.
     """
 
     path: Path
-    of: int = 1
-    whole: float = 0.0
+    expected_parts: int = 1
+    recording_seconds: float = 0.0
 
-    def is_all_of(self, seconds: float | None) -> bool:
-        """Whether a recording of so many seconds, rounded up as they are billed, is all in this part."""
-        return self.of == 1 and seconds is not None and seconds <= self.seconds + 1
+    def is_whole_recording(self, billed_seconds: float | None) -> bool:
+        """Return whether this part has all of the recording for which `billed_seconds` were billed.
+
+        Billing rounds up to the next second. Returns False if `billed_seconds` is None.
+        """
+        if self.expected_parts != 1 or billed_seconds is None:
+            return False
+        return billed_seconds <= self.seconds + 1
 
 
 @contextmanager
-def parts_of(  # noqa: PLR0913 - limits, each of its own
+def cut_into_parts(  # noqa: PLR0913 - independent limits
     recording: Path,
     folder: Path,
-    longest: float,
+    max_seconds: float,
     *,
     part_seconds: float = PART_SECONDS,
     search_seconds: float = SEARCH_SECONDS,
     until: float | None = None,
 ) -> Iterator[Iterator[Part]]:
-    """The recording's parts, each as soon as it is written to `folder`.
+    """Cut `recording` in a child process, and yield an iterator over its parts.
 
-    `longest` are the seconds beyond which a recording is refused. The parts are of `part_seconds` or less, the last
-    ones shorter; each is cut in a pause at most `search_seconds` from its mark. Leaving early ends the process, and so
-    does the time `until`, by `time.monotonic`: a decoder may hang.
-    UnreadableRecording, NoAudio, EmptyRecording, RecordingTooLarge; CutterStopped.
+    The iterator returns each part as soon as its file is written to `folder`. Parts are about
+    `part_seconds` long, and the last ones are shorter. Each cut is in a pause, at most
+    `search_seconds` before or after its target. The process is killed when the context ends, and
+    at the time `until` (of `time.monotonic`), because a decoder can hang.
+
+    The iterator raises RecordingTooLarge if the recording is longer than `max_seconds`. It raises
+    UnsupportedMedia, UnreadableRecording, NoAudio or EmptyRecording if the recording cannot be
+    decoded, and CutterStopped if the process stopped for another reason.
     """
-    numbers = [str(seconds) for seconds in (longest, part_seconds, search_seconds)]
+    numbers = [str(seconds) for seconds in (max_seconds, part_seconds, search_seconds)]
     command = [
         sys.executable,
         "-m",
@@ -81,55 +92,57 @@ def parts_of(  # noqa: PLR0913 - limits, each of its own
         str(folder),
         *numbers,
     ]
-    # Not by a shell, and only our own program.
-    with Popen(command, stdin=DEVNULL, stdout=PIPE, env=_bare_environment()) as process:  # noqa: S603
-        left = threading.TIMEOUT_MAX if until is None else max(until - time.monotonic(), 0)
-        timer = threading.Timer(left, process.kill)
+    # S603 is safe here: no shell is used, and the program is our own module.
+    with Popen(command, stdin=DEVNULL, stdout=PIPE, env=_minimal_environment()) as process:  # noqa: S603
+        seconds_left = threading.TIMEOUT_MAX if until is None else max(until - time.monotonic(), 0)
+        timer = threading.Timer(seconds_left, process.kill)
         timer.daemon = True
         timer.start()
         try:
-            yield _read(process, cast("IO[bytes]", process.stdout))
+            yield _read_parts(process, cast("IO[bytes]", process.stdout))
         finally:
             timer.cancel()
-            process.kill()  # does nothing to one that has ended
+            process.kill()  # has no effect if the process has ended
 
 
-def _read(process: Popen[bytes], output: IO[bytes]) -> Iterator[Part]:
+def _read_parts(process: Popen[bytes], output: IO[bytes]) -> Iterator[Part]:
     while True:
-        line = output.readline(_LINE_BYTES)
-        if len(line) == _LINE_BYTES:
-            raise UnreadableRecording(_BEYOND_LIMITS)
+        line = output.readline(_MAX_LINE_BYTES)
+        if len(line) == _MAX_LINE_BYTES:
+            raise UnreadableRecording(_LIMITS_EXCEEDED)
         if not line.endswith(b"\n"):
-            raise _ended(process.wait())
-        said = json.loads(line)
-        if "done" in said:
+            raise _exit_error(process.wait())
+        message = json.loads(line)
+        if "done" in message:
             return
-        if "failed" in said:
-            raise error_from_code(said["failed"]["code"], said["failed"]["detail"])
-        told = said["part"]
+        if "failed" in message:
+            raise error_from_code(message["failed"]["code"], message["failed"]["detail"])
+        part = message["part"]
         yield Part(
-            number=told["number"],
-            path=Path(told["path"]),
-            start=told["start"],
-            samples=told["samples"],
-            timeline=tuple((sample, time) for sample, time in told["timeline"]),
-            of=told["of"],
-            whole=told["whole"],
-            speech=tuple(SpeechInterval(*interval) for interval in told["speech"]),
+            number=part["number"],
+            path=Path(part["path"]),
+            start=part["start"],
+            samples=part["samples"],
+            timeline=tuple((sample, time) for sample, time in part["timeline"]),
+            expected_parts=part["expected_parts"],
+            recording_seconds=part["recording_seconds"],
+            speech=tuple(SpeechInterval(*interval) for interval in part["speech"]),
         )
 
 
-def _ended(status: int) -> Exception:
-    """Why the process ended before it was done: a signal's negative number is its own limits, or a crash in FFmpeg.
+def _exit_error(status: int) -> Exception:
+    """Return the error for a process that exited with `status` before it was done.
 
-    But it kills no process: the system does, where memory is short. And where the disk is full, Python ends it.
+    A negative status is the number of a signal. SIGKILL means that the system is out of memory or
+    that the time is up. Other signals mean that the recording made the process exceed its own
+    limits, or made FFmpeg crash. A positive status is an error in Python, such as a full disk.
     """
     if status < 0 and status != -SIGKILL:
-        return UnreadableRecording(_BEYOND_LIMITS)
-    return CutterStopped(f"The process that cuts recordings ended with status {status}.")
+        return UnreadableRecording(_LIMITS_EXCEEDED)
+    return CutterStopped(f"The decoder process exited with status {status} before it was done.")
 
 
-def _bare_environment() -> dict[str, str]:
-    """What Python needs to start and nothing else: no key, no credentials."""
+def _minimal_environment() -> dict[str, str]:
+    """Return the variables that Python needs to start, without API keys and credentials."""
     kept = {name: os.environ[name] for name in ("PATH", "LD_LIBRARY_PATH") if name in os.environ}
     return {**kept, "PYTHONPATH": os.pathsep.join([str(_CODE_ROOT), *filter(None, sys.path)])}

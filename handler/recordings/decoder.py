@@ -1,10 +1,11 @@
-"""The program that cuts a recording into clean parts: the only module that knows PyAV.
+"""The program that decodes a recording and cuts it into parts. Only this module uses PyAV.
 
-`cutting.py` starts it as a process of its own, without credentials and with little memory, because it opens
-files that strangers made. It says what it does on its standard output, a JSON object a line:
+`cutting.py` starts it as a child process, without credentials and with limited memory, because
+uploaded files are not trusted. It writes its progress to standard output, one JSON object per line:
 
-    {"part": {"number": 0, "path": ..., "start": 0, "samples": 4800000, "of": 12, "whole": 3600.0,
-              "timeline": [[0, 0.0]], "speech": [[0.42, 3.18, 12], [3.5, 4.02, 2]]}}
+    {"part": {"number": 0, "path": ..., "start": 0, "samples": 4800000, "expected_parts": 12,
+              "recording_seconds": 3600.0, "timeline": [[0, 0.0]],
+              "speech": [[0.42, 3.18, 12], [3.5, 4.02, 2]]}}
     {"done": {"seconds": 3600.0}}
     {"failed": {"code": "no_audio", "detail": ...}}
 """
@@ -26,45 +27,47 @@ import av
 
 from handler.errors import StenoError
 from handler.recordings.container import identify
-from handler.recordings.speech_activity import SAMPLE_RATE, Loudness, quietest
+from handler.recordings.speech_activity import SAMPLE_RATE, SpeechDetector, find_quietest_sample
 
 _SAMPLE_BYTES = 2
-_MEMORY_BYTES = 1_000_000_000  # a 96 KB wav can make FFmpeg ask for 2 GB
-_CPU_SECONDS = 600  # twelve hours take two minutes, ...
-_LOOK_SECONDS = 60  # ... and to look through their packets ten seconds
-_MOST_CPU_SECONDS = (
-    _CPU_SECONDS + 1
-)  # at the limit itself the process is told by a signal of its own
+_MEMORY_BYTES = 1_000_000_000  # a WAV file of 96 KB can make FFmpeg allocate 2 GB
+_CPU_SECONDS = 600  # decoding 12 hours of sound takes about 2 minutes
+_SCAN_CPU_SECONDS = 60  # scanning the packets of 12 hours takes about 10 seconds
+# The hard limit. It must be higher than the soft limits above. A soft limit ends the process with
+# SIGXCPU, and the parent process then reports the recording as unreadable. The hard limit ends it
+# with SIGKILL, which the parent process does not attribute to the recording.
+_MAX_CPU_SECONDS = _CPU_SECONDS + 1
 
-# Without these lists a playlist inside an upload opens other files and hosts. The recording itself is read
-# through Python, so that no protocol is needed at all.
-_FORMATS = "wav,w64,mp3,mov,mp4,m4a,3gp,3g2,mj2,matroska,webm,ogg,flac,aac,aiff,caf,amr,asf,avi,mpegts,mpeg"
-_FORMATS += ",ac3,eac3,wv,au,tta"
-_OPENING: dict[str, Any] = {
+# Without these lists, a playlist inside an upload could open other files and hosts. No protocol is
+# needed, because FFmpeg reads the recording through a Python file object.
+_FORMATS = (
+    "wav,w64,mp3,mov,mp4,m4a,3gp,3g2,mj2,matroska,webm,ogg,flac,aac,aiff,caf,amr,asf,avi,mpegts"
+    ",mpeg,ac3,eac3,wv,au,tta"
+)
+_OPEN_OPTIONS: dict[str, Any] = {
     "container_options": {"format_whitelist": _FORMATS, "protocol_whitelist": ""}
 }
-if int(av.__version__.partition(".")[0]) < 19:  # later releases read any tag
-    _OPENING["metadata_errors"] = "ignore"
-# What comes out of broken files beside FFmpeg's own errors.
-_BROKEN = (av.FFmpegError, UnicodeDecodeError, IndexError, ValueError)
+if int(av.__version__.partition(".")[0]) < 19:  # later releases ignore invalid metadata themselves
+    _OPEN_OPTIONS["metadata_errors"] = "ignore"
+# Damaged files make PyAV raise these Python errors besides FFmpeg's own.
+_DECODE_ERRORS = (av.FFmpegError, UnicodeDecodeError, IndexError, ValueError)
 
-_MOST_DAMAGES = 1000
-# A third faster to write than with order 4, and three and a half per cent larger.
+_MAX_DEMUX_ERRORS = 1000
+# Writing is a third faster than with a prediction order of 4, and the files are 3.5 % larger.
 _FLAC_OPTIONS = {"frame_size": "2304", "max_prediction_order": "2", "max_partition_order": "3"}
 _CHUNK_SAMPLES = 48_000
-_SLACK_SECONDS = 60.0  # what decoders may add to what packets say
-_LOOK_FRAMES = 50
-_LAST, _LESS = (
-    8,
-    0.93,
-)  # an hour is heard a seventh sooner, and none of its parts is shorter than half of the longest
-_GAP_SECONDS = (
-    0.1  # the timeline's steps are rounded to milliseconds, and recorders are late by some
-)
+_DURATION_TOLERANCE_SECONDS = 60.0  # decoders can return more audio than the packets announce
+_CLOCK_CHECK_FRAMES = 50
+# Each of the last 8 parts is shorter than the one before it, by this ratio. The transcript of one
+# hour is ready a seventh earlier, and no part is shorter than half of the longest.
+_SHORTER_PARTS = 8
+_SHORTER_RATIO = 0.93
+# Timestamps are rounded to milliseconds, and recorders deliver some frames late.
+_MIN_GAP_SECONDS = 0.1
 
 
-class Failure(Exception):
-    """Ends the cutting; `code` is the contract's word for why."""
+class CutError(Exception):
+    """The recording cannot be cut. `code` is the error code of the HTTP API."""
 
     def __init__(self, code: str, detail: str) -> None:
         super().__init__(detail)
@@ -72,8 +75,11 @@ class Failure(Exception):
         self.detail = detail
 
 
-class Recording(FileIO):
-    """The file as FFmpeg reads it, which a broken header sends to places before the file's beginning."""
+class RecordingFile(FileIO):
+    """A file whose `seek` returns -1 for an invalid position instead of raising OSError.
+
+    A damaged header can make FFmpeg seek to a position before the beginning of the file.
+    """
 
     def seek(self, offset: int, whence: int = os.SEEK_SET) -> int:
         try:
@@ -82,8 +88,8 @@ class Recording(FileIO):
             return -1
 
 
-class Flac:
-    """A FLAC file of 16 kHz mono samples in the making."""
+class FlacWriter:
+    """Writes 16-bit samples to a FLAC file of 16 kHz mono sound."""
 
     def __init__(self, path: Path) -> None:
         self.path = path
@@ -107,38 +113,47 @@ class Flac:
         self._container.close()
 
 
-class Timeline:
-    """When each sample was heard: recorders leave gaps that the samples alone do not show."""
+class TimelineBuilder:
+    """Records the time of each sample, because recorders leave gaps that the samples do not show.
 
-    def __init__(self, zero: float, longest: float) -> None:
-        self._zero = zero
-        self._longest = longest
-        self._decoded = 0.0  # seconds of sound so far
+    `start_seconds` is the timestamp at which the recording begins. Timestamps later than
+    `max_seconds` are ignored.
+    """
+
+    def __init__(self, start_seconds: float, max_seconds: float) -> None:
+        self._start_seconds = start_seconds
+        self._max_seconds = max_seconds
+        self._decoded_seconds = 0.0
         self._frames = self._pts = self._step = 0
-        self.anchors: list[tuple[int, float]] = []  # (sample, seconds), each true up to the next
+        # Pairs of (sample, seconds from the beginning), each valid up to the next.
+        self.anchors: list[tuple[int, float]] = []
 
-    def follow(self, frame: Any) -> None:
+    def add(self, frame: Any) -> None:
         pts = frame.pts
         if pts is not None:
             step, self._pts = pts - self._pts, pts
-            # Where the clock goes on as ever, a look now and then will do, and costs less.
-            if step != self._step or self._frames % _LOOK_FRAMES == 0:
+            # While the steps between frames stay the same, occasional checks are enough and faster.
+            if step != self._step or self._frames % _CLOCK_CHECK_FRAMES == 0:
                 self._step = step
-                self._look(frame.time)
+                self._check_clock(frame.time)
             self._frames += 1
-        self._decoded += frame.samples / frame.sample_rate
+        self._decoded_seconds += frame.samples / frame.sample_rate
 
-    def _look(self, time: float) -> None:
-        # Of recordings put one behind another each begins at zero again.
-        time = max(time - self._zero, self._decoded)
-        if time > self._longest:  # no gap of a recorder's, but damage, or malice
+    def _check_clock(self, timestamp: float) -> None:
+        # In concatenated recordings, the timestamps of each recording begin at zero again.
+        time = max(timestamp - self._start_seconds, self._decoded_seconds)
+        if time > self._max_seconds:  # a damaged or forged timestamp, not a gap
             return
-        sample, anchored = self.anchors[-1] if self.anchors else (0, inf)
-        if abs(anchored + self._decoded - sample / SAMPLE_RATE - time) > _GAP_SECONDS:
-            self.anchors.append((round(self._decoded * SAMPLE_RATE), time))
+        anchor_sample, anchor_time = self.anchors[-1] if self.anchors else (0, inf)
+        expected_time = anchor_time + self._decoded_seconds - anchor_sample / SAMPLE_RATE
+        if abs(expected_time - time) > _MIN_GAP_SECONDS:
+            self.anchors.append((round(self._decoded_seconds * SAMPLE_RATE), time))
 
-    def of(self, start: int, samples: int) -> list[tuple[int, float]]:
-        """The anchors of a part that begins at the sample `start`, counted from that sample."""
+    def part_timeline(self, start: int, samples: int) -> list[tuple[int, float]]:
+        """Return the anchors of the part that begins at the sample `start`.
+
+        Their samples are counted from the beginning of the part.
+        """
         anchors = self.anchors or [(0, 0.0)]
         first = max((anchor for anchor in anchors if anchor[0] <= start), default=anchors[0])
         inside = [
@@ -148,246 +163,295 @@ class Timeline:
 
 
 class Cutter:
-    """Takes samples as they are decoded and writes them into parts, cut where it is quiet."""
+    """Writes decoded samples to FLAC files, one file per part.
+
+    `lengths` has the target length of each part, in seconds. Each cut is in a pause, at most
+    `search_seconds` before or after its target.
+    """
 
     def __init__(
-        self, folder: Path, lengths: Sequence[float], search_seconds: float, timeline: Timeline
+        self,
+        folder: Path,
+        lengths: Sequence[float],
+        search_seconds: float,
+        timeline: TimelineBuilder,
     ) -> None:
         self._folder = folder
-        # They are counted from the beginning, so that early cuts do not add up to a long last part.
-        self._marks = accumulate(chain(lengths, repeat(max(lengths))))
-        self._search = round(search_seconds * SAMPLE_RATE)
+        # Targets count from the recording's beginning. Otherwise early cuts would add up, and the
+        # last part would become too long.
+        self._targets = accumulate(chain(lengths, repeat(max(lengths))))
+        self._search_samples = round(search_seconds * SAMPLE_RATE)
         self._timeline = timeline
         self._number = 0
         self._start = 0
-        self._held = bytearray()  # the samples among which the next cut may be
-        self._begin()
+        self._pending = bytearray()  # not written yet, because the next cut may be in it
+        self._begin_part()
 
     def feed(self, samples: bytes) -> Iterator[dict[str, Any]]:
-        """Yields a part whenever one is whole."""
-        self._held += samples
-        first = round(self._mark * SAMPLE_RATE) - self._search - self._start
-        if self._part.samples < first:
-            self._write(min(first - self._part.samples, len(self._held) // _SAMPLE_BYTES))
-        if len(self._held) >= 2 * self._search * _SAMPLE_BYTES:
-            self._write(quietest(self._held))
-            yield self._finish()
-            self._begin()
+        """Add 16-bit samples, and yield the message of each part that they complete."""
+        self._pending += samples
+        search_start = round(self._target * SAMPLE_RATE) - self._search_samples - self._start
+        missing = search_start - self._part.samples
+        if missing > 0:
+            self._write(min(missing, len(self._pending) // _SAMPLE_BYTES))
+        if len(self._pending) >= 2 * self._search_samples * _SAMPLE_BYTES:
+            self._write(find_quietest_sample(self._pending))
+            yield self._finish_part()
+            self._begin_part()
 
-    def end(self) -> Iterator[dict[str, Any]]:
-        self._write(len(self._held) // _SAMPLE_BYTES)
+    def finish(self) -> Iterator[dict[str, Any]]:
+        """Write the remaining samples, and yield the message of the last part if it has any."""
+        self._write(len(self._pending) // _SAMPLE_BYTES)
         if self._part.samples:
-            yield self._finish()
+            yield self._finish_part()
         else:
             self._part.path.unlink(missing_ok=True)
 
-    def _begin(self) -> None:
-        self._mark = next(self._marks)
-        self._part = Flac(self._folder / f"{self._number:04}.flac")
-        self._loudness = Loudness()
+    def _begin_part(self) -> None:
+        self._target = next(self._targets)
+        self._part = FlacWriter(self._folder / f"{self._number:04}.flac")
+        self._speech = SpeechDetector()
 
     def _write(self, samples: int) -> None:
-        written = bytes(self._held[: samples * _SAMPLE_BYTES])
-        del self._held[: samples * _SAMPLE_BYTES]
+        written = bytes(self._pending[: samples * _SAMPLE_BYTES])
+        del self._pending[: samples * _SAMPLE_BYTES]
         self._part.write(written)
-        self._loudness.add(written)
+        self._speech.add(written)
 
-    def _finish(self) -> dict[str, Any]:
+    def _finish_part(self) -> dict[str, Any]:
         self._part.close()
         samples = self._part.samples
-        told = {
+        message = {
             "number": self._number,
             "path": str(self._part.path),
             "start": self._start,
             "samples": samples,
-            "timeline": self._timeline.of(self._start, samples),
-            "speech": self._loudness.intervals(),
+            "timeline": self._timeline.part_timeline(self._start, samples),
+            "speech": self._speech.intervals(),
         }
         self._number += 1
         self._start += samples
-        return told
+        return message
 
 
-def seconds_of(recording: BinaryIO, longest: float) -> float:
-    """How long the sound lasts by its packets, for headers lie; ends early on what is longer than `longest`."""
-    with _opened(recording) as (container, stream):
-        base, zero = stream.time_base, _zero(container)
-        most = longest / base
-        sound = last = 0
-        for packet in _packets(container, stream):
-            if packet.duration:
-                sound += packet.duration
-                if sound > most:
-                    raise _too_long(longest)
-            elif packet.pts:
-                last = max(last, packet.pts)
-        # Clocks jump; they are believed only where packets do not say how long they last.
-        return float(sound * base) or max(float(last * base) - zero, 0.0)
+def measure_seconds(recording: BinaryIO, max_seconds: float) -> float:
+    """Return the duration of the audio in seconds, or 0 if it is unknown.
 
-
-def lengths_of(seconds: float, most: float) -> list[float]:
-    """How long the parts of so many seconds are to be, at `most`: alike, but the last ones ever shorter.
-
-    While those are cut, the speech service hears the others: so all end at about the same time.
+    The packets are scanned, because the duration in a header can be wrong. Raises CutError as soon
+    as the duration exceeds `max_seconds`.
     """
-    for parts in count(max(int(seconds / most), 1)):
-        alike = max(parts - _LAST, 1)
-        shares = [1.0] * alike + [_LESS**number for number in range(1, parts - alike + 1)]
-        if seconds <= most * sum(shares):
+    with _open_audio(recording) as (container, stream):
+        time_base, start_seconds = stream.time_base, _start_seconds(container)
+        max_duration = max_seconds / time_base
+        duration = last_pts = 0
+        for packet in _read_packets(container, stream):
+            if packet.duration:
+                duration += packet.duration
+                if duration > max_duration:
+                    raise _too_long(max_seconds)
+            elif packet.pts:
+                last_pts = max(last_pts, packet.pts)
+        # Timestamps can jump, so they are used only if no packet has a duration.
+        return float(duration * time_base) or max(float(last_pts * time_base) - start_seconds, 0.0)
+
+
+def part_lengths(seconds: float, max_part_seconds: float) -> list[float]:
+    """Return the target length, in seconds, of each part of a recording of `seconds`.
+
+    The lengths are equal, except that each of the last parts is shorter than the one before it. The
+    first parts are transcribed while the last ones are still being cut. Because these are shorter,
+    all transcripts are ready at about the same time.
+    """
+    for parts in count(max(int(seconds / max_part_seconds), 1)):
+        equal = max(parts - _SHORTER_PARTS, 1)
+        shorter = [_SHORTER_RATIO**number for number in range(1, parts - equal + 1)]
+        shares = [1.0] * equal + shorter
+        if seconds <= max_part_seconds * sum(shares):
             return [seconds * share / sum(shares) for share in shares]
-    raise AssertionError("with parts enough, none is too long")
+    raise AssertionError("unreachable: with more parts, each part gets shorter")
 
 
-def _too_long(longest: float) -> Failure:
-    return Failure("recording_too_large", f"The recording is longer than {longest / 3600:g} hours.")
+def _too_long(max_seconds: float) -> CutError:
+    hours = max_seconds / 3600
+    detail = f"The recording is longer than {hours:g} hours. Split it into shorter recordings."
+    return CutError("recording_too_large", detail)
 
 
 def cut(
-    recording: BinaryIO, folder: Path, longest: float, part_seconds: float, search_seconds: float
+    recording: BinaryIO,
+    folder: Path,
+    max_seconds: float,
+    part_seconds: float,
+    search_seconds: float,
 ) -> Iterator[dict[str, Any]]:
-    """Yields what is said on standard output, part by part, as soon as each is written.
+    """Cut a recording into FLAC files in `folder`, and yield the messages for standard output.
 
-    The parts are about `part_seconds` long, the last ones less; a pause is looked for `search_seconds` from each mark.
+    Each part is yielded as soon as its file is written. Parts are about `part_seconds` long, and
+    the last ones are shorter. Each cut is at most `search_seconds` before or after its target.
+    Raises CutError if the recording cannot be decoded or is longer than `max_seconds`.
     """
-    seconds = seconds_of(recording, longest)
-    resource.setrlimit(resource.RLIMIT_CPU, (_CPU_SECONDS, _MOST_CPU_SECONDS))
-    known = seconds > search_seconds  # else the packets do not tell
-    lengths = lengths_of(seconds, part_seconds + search_seconds) if known else [part_seconds]
+    seconds = measure_seconds(recording, max_seconds)
+    resource.setrlimit(resource.RLIMIT_CPU, (_CPU_SECONDS, _MAX_CPU_SECONDS))
+    lengths = [part_seconds]
+    if seconds > search_seconds:  # a smaller value can mean that the duration is unknown
+        lengths = part_lengths(seconds, part_seconds + search_seconds)
+    totals = {"expected_parts": len(lengths), "recording_seconds": seconds}
     recording.seek(0)
-    with _opened(recording) as (container, stream):
-        timeline = Timeline(_zero(container), longest)
+    with _open_audio(recording) as (container, stream):
+        timeline = TimelineBuilder(_start_seconds(container), max_seconds)
         cutter = Cutter(folder, lengths, search_seconds, timeline)
         decoder = Decoder(timeline)
-        heard = 0
+        decoded_samples = 0
         for samples in decoder.decode(container, stream):
-            heard += len(samples) // _SAMPLE_BYTES
-            if heard > (longest + _SLACK_SECONDS) * SAMPLE_RATE:
-                raise _too_long(longest)
+            decoded_samples += len(samples) // _SAMPLE_BYTES
+            if decoded_samples > (max_seconds + _DURATION_TOLERANCE_SECONDS) * SAMPLE_RATE:
+                raise _too_long(max_seconds)
             for part in cutter.feed(samples):
-                yield {"part": {**part, "of": len(lengths), "whole": seconds}}
-        for part in cutter.end():
-            yield {"part": {**part, "of": len(lengths), "whole": seconds}}
-    if not heard and decoder.skipped:
-        raise Failure("unreadable_recording", "No packet of the recording could be decoded.")
-    if not heard:
-        raise Failure("empty_recording", "There is no sound in the recording.")
-    yield {"done": {"seconds": heard / SAMPLE_RATE}}
+                yield {"part": {**part, **totals}}
+        for part in cutter.finish():
+            yield {"part": {**part, **totals}}
+    if not decoded_samples and decoder.skipped:
+        detail = "No packet of the recording could be decoded. Record or export it again."
+        raise CutError("unreadable_recording", detail)
+    if not decoded_samples:
+        raise CutError("empty_recording", "The recording contains no audio samples. Record again.")
+    yield {"done": {"seconds": decoded_samples / SAMPLE_RATE}}
 
 
 class Decoder:
-    """Decodes a track to 16 kHz mono; a packet that cannot be decoded is counted and left out."""
+    """Decodes an audio track to 16-bit samples at 16 kHz mono.
 
-    def __init__(self, timeline: Timeline) -> None:
+    Packets that cannot be decoded are left out. `skipped` is the number of these packets.
+    """
+
+    def __init__(self, timeline: TimelineBuilder) -> None:
         self.skipped = 0
         self._timeline = timeline
         self._decoded = av.AudioFifo()
-        self._resampler = _resampler()
+        self._resampler = _create_resampler()
 
     def decode(self, container: Any, stream: Any) -> Iterator[bytes]:
-        """Yields samples, some seconds at a time: frames of 20 ms each would cost as much to pass on as to decode."""
-        for packet in _packets(container, stream):
+        """Yield the samples in chunks of many frames.
+
+        Yielding every frame of 20 ms would take as much time as decoding it.
+        """
+        for packet in _read_packets(container, stream):
             try:
                 frames = packet.decode()
-            except _BROKEN:
+            except _DECODE_ERRORS:
                 self.skipped += 1
                 continue
             for frame in frames:
-                self._timeline.follow(frame)
-                frame.pts = (
-                    None  # the timeline has it; here, what comes next follows what came before
-                )
+                self._timeline.add(frame)
+                # The timeline has the timestamp. Without it, the FIFO appends frames without gaps.
+                frame.pts = None
                 try:
                     self._decoded.write(frame)
-                except ValueError:  # a recorder may change its channels or its rate on the way
-                    yield from self._flushed()
-                    self._decoded, self._resampler = av.AudioFifo(), _resampler()
+                except ValueError:  # channels or sample rate can change within a recording
+                    yield from self._flush()
+                    self._decoded, self._resampler = av.AudioFifo(), _create_resampler()
                     self._decoded.write(frame)
             if self._decoded.samples >= _CHUNK_SAMPLES:
-                yield self._resampled(self._decoded.read())
-        yield from self._flushed()
+                yield self._resample(self._decoded.read())
+        yield from self._flush()
 
-    def _flushed(self) -> Iterator[bytes]:
+    def _flush(self) -> Iterator[bytes]:
         if rest := self._decoded.read():
-            yield self._resampled(rest)
-        yield self._resampled(None)
+            yield self._resample(rest)
+        yield self._resample(None)
 
-    def _resampled(self, frame: Any) -> bytes:
+    def _resample(self, frame: Any) -> bytes:
         try:
-            pieces = self._resampler.resample(frame)
-        except _BROKEN:
-            detail = "The recording has channels or a rate that cannot be read. Export it with one or two channels."
-            raise Failure("unreadable_recording", detail) from None
+            frames = self._resampler.resample(frame)
+        except _DECODE_ERRORS:
+            detail = (
+                "The channel layout or sample rate of the recording is not supported."
+                " Export it with one or two channels."
+            )
+            raise CutError("unreadable_recording", detail) from None
         return b"".join(
-            memoryview(piece.planes[0])[: piece.samples * _SAMPLE_BYTES] for piece in pieces
+            memoryview(frame.planes[0])[: frame.samples * _SAMPLE_BYTES] for frame in frames
         )
 
 
-def _resampler() -> Any:
+def _create_resampler() -> Any:
     return av.AudioResampler(format="s16", layout="mono", rate=SAMPLE_RATE)
 
 
 @contextmanager
-def _opened(recording: BinaryIO) -> Iterator[tuple[Any, Any]]:
-    """The container and its best audio track; Failure where there is none."""
+def _open_audio(recording: BinaryIO) -> Iterator[tuple[Any, Any]]:
+    """Yield the container and its best audio stream.
+
+    Raises CutError if the file cannot be opened or has no audio.
+    """
     try:
-        container = av.open(recording, "r", **_OPENING)
-    except _BROKEN as error:
-        reason = getattr(error, "strerror", None) or "its structure is broken"
-        detail = f"The recording cannot be opened ({reason}): it is damaged, or was cut short. Record or export it again."
-        raise Failure("unreadable_recording", detail) from None
+        container = av.open(recording, "r", **_OPEN_OPTIONS)
+    except _DECODE_ERRORS as error:
+        reason = getattr(error, "strerror", None) or "invalid structure"
+        detail = (
+            f"The recording cannot be opened ({reason}). It is damaged or incomplete."
+            " Record or export it again."
+        )
+        raise CutError("unreadable_recording", detail) from None
     with container:
         stream = container.streams.best("audio")
         if stream is None:
-            raise Failure("no_audio", "The recording has no sound track.")
+            detail = "The recording has no audio track. Send a recording with sound."
+            raise CutError("no_audio", detail)
         yield container, stream
 
 
-def _packets(container: Any, stream: Any) -> Iterator[Any]:
-    """The track's packets; behind damage the next are looked for, as long as some come."""
-    for _ in range(_MOST_DAMAGES):
-        with suppress(*_BROKEN):
+def _read_packets(container: Any, stream: Any) -> Iterator[Any]:
+    """Yield the packets of `stream`. Reading continues after damaged packets."""
+    for _ in range(_MAX_DEMUX_ERRORS):
+        with suppress(*_DECODE_ERRORS):
             yield from container.demux(stream)
             return
 
 
-def _zero(container: Any) -> float:
+def _start_seconds(container: Any) -> float:
     return (container.start_time or 0) / av.time_base
 
 
 def main() -> None:
     recording, folder, *seconds = sys.argv[1:]
-    longest, part_seconds, search_seconds = map(float, seconds)
-    signal.signal(
-        signal.SIGINT, signal.SIG_IGN
-    )  # Ctrl-C is for the parent, which ends this process or is gone
+    max_seconds, part_seconds, search_seconds = map(float, seconds)
+    # The parent process handles Ctrl-C, and kills this process.
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
     resource.setrlimit(resource.RLIMIT_AS, (_MEMORY_BYTES, _MEMORY_BYTES))
-    resource.setrlimit(resource.RLIMIT_CPU, (_LOOK_SECONDS, _MOST_CPU_SECONDS))
+    resource.setrlimit(resource.RLIMIT_CPU, (_SCAN_CPU_SECONDS, _MAX_CPU_SECONDS))
+    options = (Path(folder), max_seconds, part_seconds, search_seconds)
     try:
-        with Recording(recording) as file:
-            for said in _cut_or_why_not(file, Path(folder), longest, part_seconds, search_seconds):
-                _say(said)
-    except BrokenPipeError:  # nobody listens any more
+        with RecordingFile(recording) as file:
+            for message in _cut_and_report_errors(file, *options):
+                _write_message(message)
+    except BrokenPipeError:  # the parent process has closed the pipe or ended
         os._exit(1)
     except MemoryError:
-        detail = "The recording asks for more memory than any real one needs."
-        _say({"failed": {"code": "unreadable_recording", "detail": detail}})
+        detail = (
+            f"Decoding the recording needs more than {_MEMORY_BYTES / 1e9:g} GB of memory."
+            " Export it again, for example as MP3 or FLAC."
+        )
+        _write_message({"failed": {"code": "unreadable_recording", "detail": detail}})
 
 
-def _cut_or_why_not(recording: BinaryIO, *how: Any) -> Iterator[dict[str, Any]]:
+def _cut_and_report_errors(recording: BinaryIO, *options: Any) -> Iterator[dict[str, Any]]:
+    """Yield the messages of `cut`. If it raises CutError, yield a "failed" message instead."""
     try:
-        yield from cut(recording, *how)
-    except Failure as failure:
-        code, detail = failure.code, failure.detail
+        yield from cut(recording, *options)
+    except CutError as cut_error:
+        code, detail = cut_error.code, cut_error.detail
         if code == "unreadable_recording":
-            try:  # a page, a picture or nothing at all is better told by its bytes than by FFmpeg
+            # If the file is text, an image or empty, this detail is more helpful than FFmpeg's.
+            try:
                 identify(recording)
             except StenoError as error:
                 code, detail = error.code, error.detail
         yield {"failed": {"code": code, "detail": detail}}
 
 
-def _say(said: dict[str, Any]) -> None:
-    sys.stdout.write(json.dumps(said) + "\n")
+def _write_message(message: dict[str, Any]) -> None:
+    sys.stdout.write(json.dumps(message) + "\n")
     sys.stdout.flush()
 
 

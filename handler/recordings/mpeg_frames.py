@@ -1,13 +1,14 @@
-"""MPEG audio: MP3 and AAC as bare frames, without a container."""
+"""Detection of MP3 and AAC files that consist of frames without a container."""
 
 import re
 from collections.abc import Callable
 from typing import Literal
 
-_FRAMES_TO_PROVE = 3  # the two bytes that begin a frame occur in any file
-_SEARCHED_BYTES = 8 * 1024  # longer than any frame
+# One frame is not enough: the two bytes that begin a frame can occur in any file.
+_REQUIRED_FRAMES = 3
+_SEARCH_BYTES = 8 * 1024  # larger than any frame
 
-_BITRATES = {  # kbit/s by (MPEG-1?, layer)
+_BITRATES = {  # kbit/s, by (is MPEG-1, layer)
     (True, 1): (0, 32, 64, 96, 128, 160, 192, 224, 256, 288, 320, 352, 384, 416, 448),
     (True, 2): (0, 32, 48, 56, 64, 80, 96, 112, 128, 160, 192, 224, 256, 320, 384),
     (True, 3): (0, 32, 40, 48, 56, 64, 80, 96, 112, 128, 160, 192, 224, 256, 320),
@@ -15,16 +16,20 @@ _BITRATES = {  # kbit/s by (MPEG-1?, layer)
     (False, 2): (0, 8, 16, 24, 32, 40, 48, 56, 64, 80, 96, 112, 128, 144, 160),
     (False, 3): (0, 8, 16, 24, 32, 40, 48, 56, 64, 80, 96, 112, 128, 144, 160),
 }
-_RATES = {
+_SAMPLE_RATES = {  # Hz, by version bits
     3: (44100, 48000, 32000),
     2: (22050, 24000, 16000),
     0: (11025, 12000, 8000),
-}  # by version bits
+}
 
 
-def framing(data: bytes) -> Literal["mp3", "adts"] | None:
-    """How the frames in `data` are made; a stream cut out of a broadcast begins in the middle of one."""
-    for match in re.finditer(rb"\xff[\xe0-\xff]", data[:_SEARCHED_BYTES]):
+def detect_framing(data: bytes) -> Literal["mp3", "adts"] | None:
+    """Return the kind of the frames in `data`, or None if it has no frames.
+
+    The first frame need not begin at the first byte, because recordings of broadcasts begin in the
+    middle of a frame.
+    """
+    for match in re.finditer(rb"\xff[\xe0-\xff]", data[:_SEARCH_BYTES]):
         if _frames_follow(data, match.start(), _mp3_frame_bytes):
             return "mp3"
         if _frames_follow(data, match.start(), _adts_frame_bytes):
@@ -34,33 +39,34 @@ def framing(data: bytes) -> Literal["mp3", "adts"] | None:
 
 def _frames_follow(data: bytes, start: int, frame_bytes: Callable[[bytes], int]) -> bool:
     position = start
-    for _ in range(_FRAMES_TO_PROVE):
+    for _ in range(_REQUIRED_FRAMES):
         length = frame_bytes(data[position : position + 7])
         if not length:
             return False
         position += length
-        if position >= len(data):  # a short recording: what there is must begin at its first byte
+        if position >= len(data):
+            # A short recording has fewer frames, so its first frame must begin at the first byte.
             return start == 0
     return True
 
 
 def _mp3_frame_bytes(header: bytes) -> int:
-    """The length of the MPEG audio frame that `header` begins, 0 if it begins none."""
+    """Return the size of the MPEG audio frame with this header, or 0 if the header is invalid."""
     if len(header) < 4 or header[0] != 0xFF or header[1] & 0xE0 != 0xE0:
         return 0
     version, layer = header[1] >> 3 & 3, 4 - (header[1] >> 1 & 3)
     bitrate, rate, padding = header[2] >> 4, header[2] >> 2 & 3, header[2] >> 1 & 1
     if version == 1 or layer == 4 or bitrate in (0, 15) or rate == 3:
         return 0
-    bits = _BITRATES[version == 3, layer][bitrate] * 1000
+    bits_per_second = _BITRATES[version == 3, layer][bitrate] * 1000
     if layer == 1:
-        return (12 * bits // _RATES[version][rate] + padding) * 4
-    samples = 72 if layer == 3 and version != 3 else 144
-    return samples * bits // _RATES[version][rate] + padding
+        return (12 * bits_per_second // _SAMPLE_RATES[version][rate] + padding) * 4
+    factor = 72 if layer == 3 and version != 3 else 144
+    return factor * bits_per_second // _SAMPLE_RATES[version][rate] + padding
 
 
 def _adts_frame_bytes(header: bytes) -> int:
-    """The length of the AAC frame that `header` begins, 0 if it begins none."""
+    """Return the size of the AAC frame with this header, or 0 if the header is invalid."""
     if len(header) < 6 or header[0] != 0xFF or header[1] & 0xF6 != 0xF0:
         return 0
     return (header[3] & 3) << 11 | header[4] << 3 | header[5] >> 5

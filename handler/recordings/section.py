@@ -1,4 +1,4 @@
-"""A section of a recording: which samples it has, and at which time each of them was recorded."""
+"""A section of a recording: its samples, and the time at which each sample was recorded."""
 
 from dataclasses import dataclass
 
@@ -9,11 +9,12 @@ Timeline = tuple[tuple[int, float], ...]
 
 @dataclass(frozen=True, kw_only=True)
 class Section:
-    """16 kHz mono sound: `samples` samples, the first of which is the recording's sample `start`.
+    """A section of a recording that was decoded to 16 kHz mono.
 
-    `timeline` has pairs of (sample in this section, seconds from the recording's beginning), each
-    valid up to the next. `speech` has the intervals in which somebody may be speaking, in seconds
-    from the section's beginning; it is empty if nobody speaks.
+    `start` is the index of its first sample in the recording, and `samples` the number of samples.
+    `timeline` has pairs of (sample in this section, seconds from the recording's beginning). Each
+    pair is valid up to the next. `speech` has the intervals that may contain speech, in seconds
+    from the section's beginning. It is empty if nobody speaks.
     """
 
     number: int
@@ -27,15 +28,18 @@ class Section:
         return self.samples / SAMPLE_RATE
 
     def at(self, seconds: float) -> float:
-        """Return the recording's time, in seconds, of a moment of this section."""
+        """Convert a time in this section to a time in the recording, both in seconds."""
         sample = round(seconds * SAMPLE_RATE)
-        first, time = max(
+        anchor_sample, anchor_time = max(
             (anchor for anchor in self.timeline if anchor[0] <= sample), default=self.timeline[0]
         )
-        return time + (sample - first) / SAMPLE_RATE
+        return anchor_time + (sample - anchor_sample) / SAMPLE_RATE
 
     def timeline_of(self, inner: "Section") -> Timeline:
-        """Return the timeline of a section of this section, in the recording's time."""
-        moved = [(sample - inner.start, time) for sample, time in self.timeline]
-        inside = [(sample, time) for sample, time in moved if 0 < sample < inner.samples]
+        """Return the timeline of `inner`, with times in the recording.
+
+        `inner` is a section of this section, and its `start` is counted from this section's start.
+        """
+        shifted = [(sample - inner.start, time) for sample, time in self.timeline]
+        inside = [(sample, time) for sample, time in shifted if 0 < sample < inner.samples]
         return ((0, self.at(inner.start / SAMPLE_RATE)), *inside)

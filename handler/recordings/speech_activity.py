@@ -1,7 +1,8 @@
-"""Where somebody speaks in a recording, and where nobody does: told by how loud it is, without a model.
+"""Detection of speech and pauses from the loudness of the sound, without a model.
 
-Samples are 16 bit mono at 16 kHz. A level says how far the sound swings from one moment to the next within a frame:
-what is slower than speech, as hum and rumble, hardly swings.
+Samples are 16-bit mono at 16 kHz. The level of a frame is the root mean square of the differences
+between its samples. Sounds of low frequency, such as hum and rumble, have small differences, so
+they have low levels.
 """
 
 from array import array
@@ -11,128 +12,135 @@ from math import dist, sqrt
 from typing import NamedTuple
 
 SAMPLE_RATE = 16_000
-_FRAME = SAMPLE_RATE // 50  # samples: 20 ms
+_FRAME_SAMPLES = SAMPLE_RATE // 50  # 20 ms
 _SAMPLE_BYTES = 2
-_STEP = 8  # of so many samples one is looked at
-_SWINGS = _FRAME // _STEP - 1
-_SCALE = sqrt(_SWINGS)
+_SAMPLE_STEP = 8  # levels use one sample of 8, for speed
+_DIFFERENCES = _FRAME_SAMPLES // _SAMPLE_STEP - 1  # per frame
+_SCALE = sqrt(_DIFFERENCES)
 
-_LONG_FRAMES = 10  # a pause to cut in
-_PAUSE_FRAMES = 8  # shorter ones are within words: a `t` holds its breath for 100 ms
-_VOICED_FRAMES = 4  # 80 ms: clicks are shorter, syllables are not
-_WINDOW = 500  # frames, that are judged by themselves and as many around them
-_RISE = (
-    2.5  # 8 dB: noises of any colour stay within 6 dB of their quietest tenth; speech rises by 20
-)
-_FAINTEST = 3.2  # 82 dB below full
-_LOUDEST_NOISE = 325.0  # 42 dB below full: what is louder all the time is heard
-_BEHIND = 0.025  # 32 dB below the loudest fiftieth, there is no speaker, but his room
-_DIP = 1.2  # 1.6 dB, between two syllables
+_MIN_CUT_PAUSE_FRAMES = 10  # the shortest pause to cut in
+_MIN_PAUSE_FRAMES = 8  # gaps within words are shorter: a `t` is silent for about 100 ms
+_MIN_VOICE_FRAMES = 4  # 80 ms: clicks are shorter, and syllables are longer
+# One threshold applies to this many frames (10 seconds). It is computed from their levels and from
+# those of half as many frames on each side.
+_WINDOW_FRAMES = 500
+# 8 dB above the noise. Noise stays within 6 dB of its quietest 10 %, and speech is 20 dB louder.
+_NOISE_FACTOR = 2.5
+_MIN_LEVEL = 3.2  # 82 dB below full scale
+_MAX_NOISE_LEVEL = 325.0  # 42 dB below full scale: louder constant sounds count as speech
+_ECHO_FACTOR = 0.025  # 32 dB below the loudest 2 %: quieter sounds are echo, not speech
+_SYLLABLE_FACTOR = 1.2  # 1.6 dB: the change of level between a syllable and a gap
 
 
 class SpeechInterval(NamedTuple):
-    """Somebody may be speaking, without a pause, from `start` to `end` in seconds; in about so many `syllables`."""
+    """An interval that may contain continuous speech, without a pause.
+
+    `start` and `end` are in seconds. `syllables` is an estimate of the number of syllables.
+    """
 
     start: float
     end: float
     syllables: int
 
 
-class Loudness:
-    """The levels of what is being written, in any pieces."""
+class SpeechDetector:
+    """Finds the intervals that may contain speech. The samples can be added in chunks."""
 
     def __init__(self) -> None:
         self._levels: list[float] = []
         self._rest = b""
 
     def add(self, samples: bytes) -> None:
-        heard = self._rest + samples
-        whole = len(heard) // _SAMPLE_BYTES // _FRAME * _FRAME * _SAMPLE_BYTES
-        self._levels += _levels(heard[:whole])
-        self._rest = heard[whole:]
+        data = self._rest + samples
+        full_frames = len(data) // _SAMPLE_BYTES // _FRAME_SAMPLES
+        full_bytes = full_frames * _FRAME_SAMPLES * _SAMPLE_BYTES
+        self._levels += _levels(data[:full_bytes])
+        self._rest = data[full_bytes:]
 
     def intervals(self) -> list[SpeechInterval]:
-        """Where anybody may be speaking: nowhere in silence, hiss, hum, room tone and clicks.
+        """Return the intervals of the added samples that may contain speech.
 
-        In doubt somewhere: a word that is not sent is lost, a noise that is sent costs little.
+        Silence, hiss, hum, room tone and clicks are left out. Unclear sounds are included, because
+        transcribing noise costs little, and leaving out speech loses words.
         """
-        if not self._levels:  # of so short a sound nothing can be told
-            return (
-                [SpeechInterval(0.0, len(self._rest) / _SAMPLE_BYTES / SAMPLE_RATE, 1)]
-                if any(self._rest)
-                else []
-            )
-        smooth = _smoothed(self._levels)
+        if not self._levels:  # shorter than a frame, so too short for a level
+            seconds = len(self._rest) / _SAMPLE_BYTES / SAMPLE_RATE
+            return [SpeechInterval(0.0, seconds, 1)] if any(self._rest) else []
+        smooth = _smooth(self._levels)
         return [
-            SpeechInterval(_seconds(first), _seconds(last), _syllables(smooth[first:last]))
-            for first, last in _joined(_loud_runs(self._levels))
+            SpeechInterval(_seconds(start), _seconds(end), _count_syllables(smooth[start:end]))
+            for start, end in _join_words(_loud_runs(self._levels))
         ]
 
 
-def quietest(samples: bytes | bytearray) -> int:
-    """The sample to cut at: the middle of the longest pause, or the quietest moment where nobody pauses."""
-    heard = array("h", bytes(samples))
+def find_quietest_sample(samples: bytes | bytearray) -> int:
+    """Return the index of the best sample to cut at.
+
+    It is the middle of the longest pause. Without a pause, it is the quietest moment.
+    """
+    values = array("h", bytes(samples))
     levels = [
-        sum(map(abs, heard[start : start + _FRAME : 2]))
-        for start in range(0, len(heard) - _FRAME + 1, _FRAME)
+        sum(map(abs, values[start : start + _FRAME_SAMPLES : 2]))
+        for start in range(0, len(values) - _FRAME_SAMPLES + 1, _FRAME_SAMPLES)
     ]
     by_level = sorted(levels)
-    floor, speech = by_level[len(levels) // 10], by_level[len(levels) * 9 // 10]
-    quiet = floor + (speech - floor) // 8
-    runs = [
-        (last - first, -abs((first + last) // 2 - len(levels) // 2), (first + last) // 2)
-        for is_pause, first, last in _runs([level <= quiet for level in levels])
-        if is_pause and last - first >= _LONG_FRAMES
+    noise, speech = by_level[len(levels) // 10], by_level[len(levels) * 9 // 10]
+    threshold = noise + (speech - noise) // 8
+    # Each pause is (length, closeness to the center, middle), so that `max` returns the longest.
+    pauses = [
+        (end - start, -abs((start + end) // 2 - len(levels) // 2), (start + end) // 2)
+        for is_pause, start, end in _runs([level <= threshold for level in levels])
+        if is_pause and end - start >= _MIN_CUT_PAUSE_FRAMES
     ]
-    frame = max(runs)[2] if runs else levels.index(by_level[0])
-    return frame * _FRAME + _FRAME // 2
+    frame = max(pauses)[2] if pauses else levels.index(by_level[0])
+    return frame * _FRAME_SAMPLES + _FRAME_SAMPLES // 2
 
 
 def _levels(samples: bytes) -> list[float]:
-    heard = array("h", samples)[::_STEP]
-    width = _SWINGS + 1
+    """Return the level of each frame."""
+    values = array("h", samples)[::_SAMPLE_STEP]
+    width = _DIFFERENCES + 1
     return [
-        dist(heard[at + 1 : at + width], heard[at : at + _SWINGS]) / _SCALE
-        for at in range(0, len(heard), width)
+        dist(values[start + 1 : start + width], values[start : start + _DIFFERENCES]) / _SCALE
+        for start in range(0, len(values), width)
     ]
 
 
 def _loud_runs(levels: Sequence[float]) -> Iterator[tuple[int, int]]:
-    """The frames, from and up to, that are loud for where they are."""
+    """Yield the start and end frames of each run that is loud compared with its surroundings."""
     loud: list[bool] = []
-    for at in range(0, len(levels), _WINDOW):
-        # Digital silence is no room: what recorders and editors fill in tells nothing of the noise elsewhere.
-        around = sorted(
-            filter(_FAINTEST.__lt__, levels[max(at - _WINDOW // 2, 0) : at + _WINDOW * 3 // 2])
-        )
-        around = around or [_FAINTEST]
-        floor, speech = around[len(around) // 10], around[len(around) * 49 // 50]
-        least = max(_RISE * min(floor, _LOUDEST_NOISE), _BEHIND * speech)
-        loud += [level > least for level in levels[at : at + _WINDOW]]
-    return ((first, last) for is_loud, first, last in _runs(loud) if is_loud)
+    for start in range(0, len(levels), _WINDOW_FRAMES):
+        nearby = levels[max(start - _WINDOW_FRAMES // 2, 0) : start + _WINDOW_FRAMES * 3 // 2]
+        # Digital silence from recorders and editors is left out. It is not the background noise.
+        by_level = sorted(filter(_MIN_LEVEL.__lt__, nearby)) or [_MIN_LEVEL]
+        noise, speech = by_level[len(by_level) // 10], by_level[len(by_level) * 49 // 50]
+        threshold = max(_NOISE_FACTOR * min(noise, _MAX_NOISE_LEVEL), _ECHO_FACTOR * speech)
+        loud += [level > threshold for level in levels[start : start + _WINDOW_FRAMES]]
+    return ((start, end) for is_loud, start, end in _runs(loud) if is_loud)
 
 
-def _joined(runs: Iterator[tuple[int, int]]) -> list[tuple[int, int]]:
-    """The runs without the gaps within words; those in which there is no voice, but clicks alone, left out."""
+def _join_words(runs: Iterator[tuple[int, int]]) -> list[tuple[int, int]]:
+    """Join runs that are separated only by a gap within a word, and remove clicks."""
     joined: list[tuple[int, int, bool]] = []
-    for first, last in runs:
-        is_voice = last - first >= _VOICED_FRAMES
-        if joined and first - joined[-1][1] < _PAUSE_FRAMES:
-            joined[-1] = (joined[-1][0], last, joined[-1][2] or is_voice)
+    for start, end in runs:
+        is_voice = end - start >= _MIN_VOICE_FRAMES
+        if joined and start - joined[-1][1] < _MIN_PAUSE_FRAMES:
+            joined[-1] = (joined[-1][0], end, joined[-1][2] or is_voice)
         else:
-            joined.append((first, last, is_voice))
-    return [(first, last) for first, last, is_voice in joined if is_voice]
+            joined.append((start, end, is_voice))
+    return [(start, end) for start, end, is_voice in joined if is_voice]
 
 
 def _runs(flags: Sequence[bool]) -> Iterator[tuple[bool, int, int]]:
-    at = 0
+    """Yield each run of equal flags, as the flag, the start index and the end index."""
+    end = 0
     for flag, run in groupby(flags):
-        first, at = at, at + len(list(run))
-        yield flag, first, at
+        start, end = end, end + len(list(run))
+        yield flag, start, end
 
 
-def _smoothed(levels: Sequence[float]) -> list[float]:
-    """Over five frames, the nearest counting most."""
+def _smooth(levels: Sequence[float]) -> list[float]:
+    """Return the weighted sums of five frames, with the highest weight in the middle."""
     padded = [0.0, 0.0, *levels, 0.0, 0.0]
     return [
         a + 2 * b + 3 * c + 2 * d + e
@@ -142,18 +150,18 @@ def _smoothed(levels: Sequence[float]) -> list[float]:
     ]
 
 
-def _syllables(levels: Sequence[float]) -> int:
-    """How often it grows loud, and less again."""
-    count, rising, turn = 0, False, levels[0]
+def _count_syllables(levels: Sequence[float]) -> int:
+    """Return how often the level rises after a fall, at least 1."""
+    count, is_rising, extreme = 0, False, levels[0]
     for level in levels:
-        if rising and level * _DIP < turn:
-            rising, turn = False, level
-        elif not rising and level > turn * _DIP:
-            rising, turn, count = True, level, count + 1
+        if is_rising and level * _SYLLABLE_FACTOR < extreme:
+            is_rising, extreme = False, level
+        elif not is_rising and level > extreme * _SYLLABLE_FACTOR:
+            is_rising, extreme, count = True, level, count + 1
         else:
-            turn = max(turn, level) if rising else min(turn, level)
+            extreme = max(extreme, level) if is_rising else min(extreme, level)
     return max(count, 1)
 
 
 def _seconds(frames: int) -> float:
-    return frames * _FRAME / SAMPLE_RATE
+    return frames * _FRAME_SAMPLES / SAMPLE_RATE

@@ -1,4 +1,4 @@
-"""A folder for the files of one job. It goes with the job; what a killed process left goes when the next job begins."""
+"""Temporary folders for the files of a job."""
 
 import fcntl
 import os
@@ -13,8 +13,12 @@ _PREFIX = "steno-job-"
 
 @contextmanager
 def scratch_folder() -> Iterator[Path]:
-    _sweep()
-    folder, lock = _locked_folder()
+    """Yield a new temporary folder, and delete it when the context ends.
+
+    Folders that killed processes left behind are deleted first.
+    """
+    _delete_abandoned_folders()
+    folder, lock = _create_locked_folder()
     try:
         yield folder
     finally:
@@ -22,8 +26,11 @@ def scratch_folder() -> Iterator[Path]:
         os.close(lock)
 
 
-def _locked_folder() -> tuple[Path, int]:
-    """Make a folder with a lock, which the system releases however the process ends."""
+def _create_locked_folder() -> tuple[Path, int]:
+    """Return a new folder and the descriptor of its lock.
+
+    The lock marks the folder as in use. The system releases it even if the process is killed.
+    """
     while True:
         folder = Path(tempfile.mkdtemp(prefix=_PREFIX))
         with suppress(FileNotFoundError):
@@ -31,15 +38,16 @@ def _locked_folder() -> tuple[Path, int]:
             fcntl.flock(lock, fcntl.LOCK_EX)
             if folder.exists():
                 return folder, lock
-            os.close(lock)  # another process has swept it before it was locked
+            os.close(lock)  # another process deleted the folder before it was locked
 
 
-def _sweep() -> None:
-    for left in Path(tempfile.gettempdir()).glob(f"{_PREFIX}*"):
-        with suppress(OSError):  # another's, or gone by now
-            lock = os.open(left, os.O_RDONLY)
+def _delete_abandoned_folders() -> None:
+    for folder in Path(tempfile.gettempdir()).glob(f"{_PREFIX}*"):
+        # The folder may belong to another user, be in use, or be deleted by another process.
+        with suppress(OSError):
+            lock = os.open(folder, os.O_RDONLY)
             try:
                 fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-                shutil.rmtree(left, ignore_errors=True)
+                shutil.rmtree(folder, ignore_errors=True)
             finally:
                 os.close(lock)

@@ -1,4 +1,5 @@
-"""The steps of a job, each run by a message of a queue: cut a recording, transcribe a part, finish the job.
+"""The steps of a job, each started by a queue message: cut a recording, transcribe a part, finish.
 
-Each step may run twice, late, or end at any moment; docs/architecture.md has the rules. Dead letters fail their job.
+A step may run twice or late, and may crash at any moment. docs/architecture.md has the rules that
+make this safe. Dead letters fail their jobs.
 """

@@ -1,4 +1,4 @@
-"""The first step of a job: cut its recording into parts, and send a message about each."""
+"""The first step of a job: cut its recording into parts, and send a message about each part."""
 
 import hashlib
 import json
@@ -15,7 +15,7 @@ from handler.jobs.parts import PartMessage, PartTranscript, part_transcript
 from handler.jobs.progress import Superseded
 from handler.jobs.store import Jobs, reservation_id
 from handler.recordings.container import FLAC, looks_truncated
-from handler.recordings.cutting import VERSION, Part, parts_of
+from handler.recordings.cutting import VERSION, Part, cut_into_parts
 from handler.recordings.speech_activity import SAMPLE_RATE
 from handler.recordings.workspace import scratch_folder
 from handler.steps.finish import Finish
@@ -26,15 +26,16 @@ from handler.upstream.models import Models
 
 log = logging.getLogger("steno")
 
-_MOST_ATTEMPTS = 5
-GAVE_UP = (
-    "The server tried to cut the recording several times without success. Its log has the reason."
-)
+_MAX_ATTEMPTS = 5
+_GAVE_UP = "Several attempts to cut the recording failed. See the server log for the reason."
 
 
 @dataclass(frozen=True)
 class Cut:
-    """Cuts recordings. Every write can be made again: the same bytes give the same parts."""
+    """Cuts recordings into parts.
+
+    A cut can be repeated safely, because the same recording always gives the same parts.
+    """
 
     jobs: Jobs
     finish: Finish
@@ -42,32 +43,32 @@ class Cut:
     models: Models
 
     def cut_recording(self, key: str, message: Message, until: float) -> None:
-        """Cut the recording `key`, and transcribe what needs no upstream.
+        """Cut the recording `key`, and send a message for each part that needs the upstream.
 
-        `until` is when the function ends, by `time.monotonic`.
+        `until` is the deadline by `time.monotonic`. If the recording cannot be cut, the job fails.
         """
         claim_seconds = self.pacing.claim_seconds
-        message.set_visibility(claim_seconds)  # it comes back soon if this process dies
+        # Short, so that the message is delivered again soon if this process crashes.
+        message.set_visibility(claim_seconds)
         try:
-            job = self.jobs.progress.begin(key)
+            job = self.jobs.progress.begin_attempt(key)
         except Superseded:
             self.finish.clean_up_after(key)
             return
         if job.generation and job.total is not None:
-            self.finish.finish_if_all_saved(
-                job
-            )  # a second message, or the process died just before
+            # The recording is cut already. An earlier delivery may have crashed before this call.
+            self.finish.finish_if_all_saved(job)
             return
         try:
-            if job.attempts > _MOST_ATTEMPTS:
-                raise StenoError(GAVE_UP)
+            if job.attempts > _MAX_ATTEMPTS:
+                raise StenoError(_GAVE_UP)
             with (
                 heartbeat(claim_seconds / 3, lambda: message.set_visibility(claim_seconds)),
                 scratch_folder() as folder,
             ):
                 recording = folder / "recording"
-                job, request, known = self._start(job, recording)
-                self._cut(job, request, known, recording, until)
+                job, request, paid_answer = self._start(job, recording)
+                self._cut(job, request, paid_answer, recording, until)
         except Superseded:
             self.finish.clean_up_after(key)
         except StenoError as error:
@@ -76,78 +77,89 @@ class Cut:
             self.finish.fail(job, error)
         except Exception as error:
             if is_outage(error):
-                self.jobs.progress.undo_begin(job)
+                self.jobs.progress.undo_attempt(job)
             raise
 
     def _start(self, job: Job, recording: Path) -> tuple[Job, UpstreamRequest, PaidAnswer | None]:
-        """Fetch the recording and begin its generation. Return also what the ledger has of all of it."""
-        with recording.open("w+b") as file:
-            self.jobs.objects.fetch(job.key, file)
-            request = UpstreamRequest.of(job, self.models)
-            digest = sha256_of(file)
-            entry = request.answer_key(job.owner, digest)
-            known = self.jobs.ledger.find(entry)
-            if known and (
-                known.transcript.cut_off or looks_truncated(file, known.transcript.seconds_billed)
-            ):
-                known = None
-        # The same name only for the same cuts of the same recording.
-        named = json.dumps([digest, self._part_seconds(request), VERSION, job.retries])
-        generation = hashlib.sha256(named.encode()).hexdigest()[:16]
-        return self._begin_generation(job, generation, entry), request, known
+        """Download the recording and start its generation.
 
-    def _begin_generation(self, job: Job, generation: str, entry: str) -> Job:
-        """Begin a generation. End that of another recording which came before under the same form."""
+        Also return the paid answer about the whole recording, if the ledger has a complete one.
+        """
+        with recording.open("w+b") as file:
+            self.jobs.objects.download(job.key, file)
+            request = UpstreamRequest.for_job(job, self.models)
+            digest = sha256_of(file)
+            ledger_key = request.answer_key(job.owner, digest)
+            paid_answer = self.jobs.ledger.find(ledger_key)
+            if paid_answer:
+                transcript = paid_answer.transcript
+                if transcript.cut_off or looks_truncated(file, transcript.seconds_billed):
+                    paid_answer = None
+        # The generation is the same only if the same recording is cut in the same way.
+        inputs = json.dumps([digest, self._part_seconds(request), VERSION, job.retries])
+        generation = hashlib.sha256(inputs.encode()).hexdigest()[:16]
+        return self._start_generation(job, generation, ledger_key), request, paid_answer
+
+    def _start_generation(self, job: Job, generation: str, ledger_key: str) -> Job:
+        """Start a generation.
+
+        If another recording was uploaded with the same form before, settle the reservation of its
+        generation.
+        """
         if job.generation in ("", generation):
-            return self.jobs.progress.start_generation(job, generation, entry)
+            return self.jobs.progress.start_generation(job, generation, ledger_key)
         spent = self.jobs.parts.seconds_spent(job.id, job.generation)
-        begun = self.jobs.progress.start_generation(job, generation, entry, spent)
-        # Only now no part of it can begin any more.
+        updated = self.jobs.progress.start_generation(job, generation, ledger_key, spent)
+        # Settle after the update: until then, more parts of the old generation may start.
         self.jobs.settle(job, self.jobs.parts.seconds_spent(job.id, job.generation))
-        return begun
+        return updated
 
     def _part_seconds(self, request: UpstreamRequest) -> float:
-        return (
-            self.pacing.timed_part_seconds if request.needs_alignment else self.pacing.part_seconds
-        )
+        if request.needs_alignment:
+            return self.pacing.timed_part_seconds
+        return self.pacing.part_seconds
 
     def _cut(
         self,
         job: Job,
         request: UpstreamRequest,
-        known: PaidAnswer | None,
+        paid_answer: PaidAnswer | None,
         recording: Path,
         until: float,
     ) -> None:
-        if known and not (
-            request.needs_alignment and known.transcript.text and not known.transcript.segments
-        ):
-            self.finish.complete(job, known.transcript, [])
-            return
-        sending = _Sending(self.jobs, job, request, known)
+        if paid_answer:
+            transcript = paid_answer.transcript
+            lacks_times = transcript.text and not transcript.segments
+            if not (request.needs_alignment and lacks_times):
+                self.finish.complete(job, transcript, [])
+                return
+        sender = _PartSender(self.jobs, job, request, paid_answer)
         try:
-            job = self._send_all(recording, self._part_seconds(request), sending, until)
+            job = self._send_all(recording, self._part_seconds(request), sender, until)
         except Superseded:
-            sending.settle_if_superseded()
+            sender.settle_if_superseded()
             raise
         self.finish.finish_if_all_saved(job)
 
     def _send_all(
-        self, recording: Path, part_seconds: float, sending: "_Sending", until: float
+        self, recording: Path, part_seconds: float, sender: "_PartSender", until: float
     ) -> Job:
-        total, duration, longest = 0, 0.0, self.jobs.settings.max_audio_seconds
-        with parts_of(
-            recording, recording.parent, longest, part_seconds=part_seconds, until=until
+        total, duration, max_seconds = 0, 0.0, self.jobs.settings.max_audio_seconds
+        with cut_into_parts(
+            recording, recording.parent, max_seconds, part_seconds=part_seconds, until=until
         ) as parts:
             for part in parts:
-                sending.send(part)
+                sender.send(part)
                 part.path.unlink()
                 total, duration = part.number + 1, part.at(part.seconds)
-        log.info("The recording of job %s is cut into %d parts.", sending.job.id, total)
-        return self.jobs.progress.set_total(sending.job, total, duration)
+        log.info("The recording of job %s was cut into %d parts.", sender.job.id, total)
+        return self.jobs.progress.set_total(sender.job, total, duration)
 
     def split_part(self, split: SplitRequest, message: Message, until: float) -> None:
-        """Cut a part in two, because the answer about all of it was cut off."""
+        """Split a part into two pieces, because its transcript was cut off.
+
+        `until` is the deadline by `time.monotonic`. If the part cannot be split, the job fails.
+        """
         claim_seconds, part = self.pacing.claim_seconds, split.part
         message.set_visibility(claim_seconds)
         job = self.jobs.progress.job(part.job)
@@ -170,10 +182,10 @@ class Cut:
     def _split(self, job: Job, split: SplitRequest, folder: Path, until: float) -> None:
         whole = split.part
         with (folder / "recording").open("w+b") as file:
-            self.jobs.objects.fetch(whole.key, file)
-        half, longest = whole.seconds / 2, whole.seconds + 1
-        how = {"part_seconds": half, "search_seconds": half / 8, "until": until}
-        with parts_of(folder / "recording", folder, longest, **how) as parts:
+            self.jobs.objects.download(whole.key, file)
+        half, max_seconds = whole.seconds / 2, whole.seconds + 1
+        limits = {"part_seconds": half, "search_seconds": half / 8, "until": until}
+        with cut_into_parts(folder / "recording", folder, max_seconds, **limits) as parts:
             pieces = [
                 replace(
                     piece,
@@ -183,75 +195,90 @@ class Cut:
                 )
                 for piece in parts
             ]
-        # Before it is saved: a second message about the part would take an empty transcript for all of it.
+        # Update the job before the empty transcript is saved. Otherwise, a second message about the
+        # part would take the empty transcript as its result.
         job = self.jobs.progress.split(job, whole.number, len(pieces))
-        answer = PartTranscript(
+        empty = PartTranscript(
             whole.number, whole.start, "", (), None, split.seconds_paid, split.entries, 0
         )
-        self.jobs.parts.save(job.id, job.generation, answer, int(self.jobs.expiry()))
-        sending = _Sending(self.jobs, job, UpstreamRequest.of(job, self.models), None)
+        self.jobs.parts.save(job.id, job.generation, empty, int(self.jobs.expiry()))
+        sender = _PartSender(self.jobs, job, UpstreamRequest.for_job(job, self.models), None)
         for piece in pieces:
-            sending.send_piece(piece)
-        self.finish.finish_if_all_saved(sending.job)
+            sender.send_piece(piece)
+        self.finish.finish_if_all_saved(sender.job)
 
 
-class _Sending:
-    """The parts of one generation on their way: saved at once, or uploaded and announced to the transcriber."""
+class _PartSender:
+    """Saves the parts of a generation whose transcripts are known, and sends the others to a queue.
+
+    `job` is the job after the last update.
+    """
 
     def __init__(
-        self, jobs: Jobs, job: Job, request: UpstreamRequest, known: PaidAnswer | None
+        self, jobs: Jobs, job: Job, request: UpstreamRequest, paid_answer: PaidAnswer | None
     ) -> None:
-        """`known` is the text of the whole recording, which was transcribed in one request without times."""
+        """Prepare to send the parts of a job.
+
+        `paid_answer`, if any, has the text of the whole recording, but not the times that the job
+        needs.
+        """
         self.job = job
         self._jobs = jobs
-        self._asking = request
-        self._known = known.transcript if known else None
-        begun_before = job.attempts > 1 or job.retries
-        self._earlier = (
-            jobs.parts.saved_in_any_generation(job.id, job.generation) if begun_before else {}
-        )
+        self._request = request
+        self._whole_transcript = paid_answer.transcript if paid_answer else None
+        self._reusable: dict[tuple[str, int], PartTranscript] = {}
+        if job.attempts > 1 or job.retries:
+            self._reusable = jobs.parts.saved_in_any_generation(job.id, job.generation)
         self._has_reserved = False
 
     def send(self, part: Part) -> None:
-        """Make sure that a part will be transcribed."""
-        expected = max(part.of, part.number + 1)
+        """Save the part's transcript if it is known. Otherwise, upload it and send its message."""
+        expected = max(part.expected_parts, part.number + 1)
         if expected != self.job.expected:
             self.job = self._jobs.progress.set_expected_parts(self.job, expected)
         if part.number in self.job.saved:
             return
-        entry = self._entry(part)
-        transcript = self._transcript(part, entry)
+        ledger_key = self._ledger_key(part)
+        transcript = self._find_transcript(part, ledger_key)
         if transcript:
             self._save(transcript)
             return
         self._reserve(part)
-        self._send(part, entry, express=part.of == 1 or is_from_request(self.job.key))
+        express = part.expected_parts == 1 or is_from_request(self.job.key)
+        self._send(part, ledger_key, express=express)
 
     def send_piece(self, piece: Part) -> None:
-        """Make sure that a piece of a part will be transcribed. Its part has reserved the budget."""
+        """Send a piece of a split part, or save it if it is silent.
+
+        This reserves no budget, because the whole part has a reservation.
+        """
         if piece.number in self.job.saved:
             return
         if not piece.speech:
             self._save(PartTranscript(piece.number, piece.start, "", samples=piece.samples))
             return
-        self._send(piece, self._entry(piece), express=is_from_request(self.job.key))
+        self._send(piece, self._ledger_key(piece), express=is_from_request(self.job.key))
 
     def settle_if_superseded(self) -> None:
-        """Settle what was reserved after the job was deleted, or after its next generation began."""
-        now = self._jobs.progress.job(self.job.id)
-        if now is None or now.generation != self.job.generation:
-            self._jobs.settle(self.job, 0.0)  # does nothing if it was settled by whoever did that
+        """Settle the reservation if the job was deleted, or if its next generation has started.
 
-    def _entry(self, part: Part) -> str:
+        If this step made the reservation after that, nothing else settles it.
+        """
+        current = self._jobs.progress.job(self.job.id)
+        if current is None or current.generation != self.job.generation:
+            self._jobs.settle(self.job, 0.0)  # does nothing if it is settled already
+
+    def _ledger_key(self, part: Part) -> str:
         with part.path.open("rb") as file:
-            return self._asking.answer_key(self.job.owner, sha256_of(file))
+            return self._request.answer_key(self.job.owner, sha256_of(file))
 
-    def _transcript(self, part: Part, entry: str) -> PartTranscript | None:
-        """Return what is known of a part without the upstream."""
-        if earlier := self._earlier.get((entry, part.start)):
-            return replace(earlier, number=part.number)
-        if self._known and part.is_all_of(self._known.seconds_billed):
-            return part_transcript(part, self._known)
+    def _find_transcript(self, part: Part, ledger_key: str) -> PartTranscript | None:
+        """Return the part's transcript if it is known without a request to the upstream."""
+        if reusable := self._reusable.get((ledger_key, part.start)):
+            return replace(reusable, number=part.number)
+        whole = self._whole_transcript
+        if whole and part.is_whole_recording(whole.seconds_billed):
+            return part_transcript(part, whole)
         if not part.speech:
             return PartTranscript(part.number, part.start, "", samples=part.samples)
         return None
@@ -263,12 +290,12 @@ class _Sending:
         self.job = self._jobs.progress.add_saved(self.job, transcript.number)
 
     def _reserve(self, part: Part) -> None:
-        """Reserve the budget of the whole job before the first part is sent."""
+        """Reserve the budget for the whole job, once, before its first part is sent."""
         if self._has_reserved:
             return
         if not self.job.reserved_on:
-            saved = sum(earlier.samples for earlier in self._earlier.values()) / SAMPLE_RATE
-            seconds = max(part.whole - saved, part.seconds)
+            reusable = sum(saved.samples for saved in self._reusable.values()) / SAMPLE_RATE
+            seconds = max(part.recording_seconds - reusable, part.seconds)
             self.job = self._jobs.progress.reserve(self.job, self._jobs.budget.today(), seconds)
         job = self.job
         self._jobs.budget.reserve(
@@ -276,11 +303,11 @@ class _Sending:
         )
         self._has_reserved = True
 
-    def _send(self, part: Part, entry: str, *, express: bool) -> None:
-        sent = PartMessage(
+    def _send(self, part: Part, ledger_key: str, *, express: bool) -> None:
+        message = PartMessage(
             job=self.job.id,
             generation=self.job.generation,
-            entry=entry,
+            entry=ledger_key,
             number=part.number,
             start=part.start,
             samples=part.samples,
@@ -288,5 +315,5 @@ class _Sending:
             speech=part.speech,
         )
         with part.path.open("rb") as file:
-            self._jobs.objects.put(sent.key, file, FLAC.media_type)
-        self._jobs.queues.send_part(sent, self.job.account, express=express)
+            self._jobs.objects.put(message.key, file, FLAC.media_type)
+        self._jobs.queues.send_part(message, self.job.account, express=express)

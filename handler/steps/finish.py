@@ -1,4 +1,4 @@
-"""The last step of a job: join its parts, store the transcript, and delete what is not needed any more."""
+"""The last step of a job: join its parts, store the transcript, and delete temporary data."""
 
 import logging
 from collections.abc import Sequence
@@ -9,12 +9,12 @@ from handler.aws.metrics import Metrics
 from handler.billing.ledger import PaidAnswer
 from handler.errors import StenoError
 from handler.jobs.job import Job, job_id_of
-from handler.jobs.parts import PartMessage, PartTranscript, folder_of, seconds_paid_for
+from handler.jobs.parts import PartMessage, PartTranscript, parts_prefix, seconds_paid_for
 from handler.jobs.progress import Superseded
 from handler.jobs.store import Jobs
 from handler.steps.upstream_request import UpstreamRequest
 from handler.transcripts.transcript import Transcript
-from handler.transcripts.words import joined_text
+from handler.transcripts.words import join_texts
 from handler.upstream.models import Models
 
 log = logging.getLogger("steno")
@@ -22,7 +22,7 @@ log = logging.getLogger("steno")
 
 @dataclass(frozen=True)
 class Finish:
-    """Ends jobs: with their transcript, or with the error that ended them."""
+    """Ends jobs, with a transcript or with an error."""
 
     jobs: Jobs
     metrics: Metrics
@@ -34,56 +34,63 @@ class Finish:
             return
         saved = self.jobs.parts.saved(job.id, job.generation)
         if len(saved) != len(job.saved):
-            now = self.jobs.progress.job(job.id)
-            if now and now.status == "processing" and now.generation == job.generation:
-                raise RuntimeError(f"Parts of the job {job.id} are missing.")
-            self._superseded(job)
+            current = self.jobs.progress.job(job.id)
+            if current and current.status == "processing" and current.generation == job.generation:
+                raise RuntimeError(f"Saved parts of job {job.id} are missing in the table.")
+            self._clean_up_superseded(job)
             return
-        transcript = join_parts(saved, UpstreamRequest.of(job, self.models).model, job.duration)
-        for entry in job.entries if transcript.text else ():
-            self.jobs.ledger.store(entry, PaidAnswer(transcript, job.id, 0.0))
+        model = UpstreamRequest.for_job(job, self.models).model
+        transcript = join_parts(saved, model, job.duration)
+        for ledger_key in job.entries if transcript.text else ():
+            self.jobs.ledger.store(ledger_key, PaidAnswer(transcript, job.id, 0.0))
         self.complete(job, transcript, saved)
 
     def complete(self, job: Job, transcript: Transcript, saved: Sequence[PartTranscript]) -> None:
-        """Store the transcript, then the end of the job; delete the rest."""
+        """Store the transcript, set the job to `completed`, and delete the rest of its data.
+
+        `saved` are the transcripts of the parts.
+        """
         self.jobs.objects.put_transcript(job.id, transcript)
-        entries = {*job.entries, *(entry for part in saved for entry in part.entries)}
+        entries = {*job.entries, *(ledger_key for part in saved for ledger_key in part.entries)}
         try:
             job = self.jobs.progress.complete(
                 job,
                 transcript,
                 sorted(entries),
-                **_account(job, saved, seconds_paid_for(saved)),
+                **_cost_fields(job, saved, seconds_paid_for(saved)),
                 total=len(saved),
                 expires=int(self.jobs.expiry(self.jobs.settings.transcript_days)),
             )
         except Superseded:
-            self._superseded(job)
+            self._clean_up_superseded(job)
             return
-        log.info("Job %s is completed.", job.id, extra=_ids(job))
+        log.info("Job %s was completed.", job.id, extra=_log_fields(job))
         self.metrics.emit(JobsCompleted=1)
         self.clean_up(job)
 
-    def _superseded(self, job: Job) -> None:
-        """Another delivery has ended the job, or it was deleted: then nothing may be left of it."""
-        now = self.jobs.progress.job(job.id)
-        if now is None:
+    def _clean_up_superseded(self, job: Job) -> None:
+        """Delete the remaining data of a job that was deleted, or was ended by another delivery."""
+        current = self.jobs.progress.job(job.id)
+        if current is None:
             self.jobs.delete_leftovers(job.key, job.id, job.entries)
-        elif now.finished:
-            self.clean_up(now)
+        elif current.finished:
+            self.clean_up(current)
 
     def clean_up_after(self, key: str) -> None:
-        """Delete what a job that is deleted or has ended may have left, by the key of its recording."""
-        identity = job_id_of(key)
-        job = self.jobs.progress.job(identity)
+        """Delete the remaining data of a job, if the job was deleted or has ended.
+
+        `key` is the S3 key of its recording.
+        """
+        job_id = job_id_of(key)
+        job = self.jobs.progress.job(job_id)
         if job is None:
-            log.info("The recording %s belongs to no job.", key)
-            self.jobs.delete_leftovers(key, identity)
+            log.info("The recording %s is deleted, because its job does not exist.", key)
+            self.jobs.delete_leftovers(key, job_id)
         elif job.finished:
             self.clean_up(job)
 
     def clean_up_after_part(self, part: PartMessage) -> None:
-        """Delete what a part may have left, if its job is deleted or has ended."""
+        """Delete the remaining data of a part's job, if the job was deleted or has ended."""
         job = self.jobs.progress.job(part.job)
         if job is None:
             self.jobs.delete_leftovers(part.key, part.job)
@@ -92,49 +99,55 @@ class Finish:
             self.clean_up(job)
 
     def clean_up(self, job: Job) -> None:
-        """Delete what a job that has ended does not need, and settle its budget. Can be repeated."""
+        """Delete data that a job does not need after its end, and settle its budget reservation.
+
+        This can be repeated.
+        """
         self.jobs.settle(job, job.spent_seconds)
-        if (
-            job.status == "failed"
-        ):  # a retry needs the rest, and may be under way: it has another generation
-            self.jobs.objects.delete_below(f"{folder_of(job.id)}{job.generation}/")
+        if job.status == "failed":
+            # Keep everything else for a retry. If a retry is running, it uses another generation.
+            self.jobs.objects.delete_prefix(f"{parts_prefix(job.id)}{job.generation}/")
             return
         self.jobs.objects.delete(job.key)
-        self.jobs.objects.delete_below(folder_of(job.id))
-        for entry in self.jobs.parts.delete_all(job.id):
-            if (
-                entry not in job.entries
-            ):  # of an older generation: nothing would delete it with the job
-                self.jobs.ledger.delete(entry)
+        self.jobs.objects.delete_prefix(parts_prefix(job.id))
+        for ledger_key in self.jobs.parts.delete_all(job.id):
+            # Answers of older generations are not in `entries`. A later deletion of the job would
+            # not find them.
+            if ledger_key not in job.entries:
+                self.jobs.ledger.delete(ledger_key)
 
     def fail(self, job: Job, error: StenoError) -> None:
-        """End the job with an error, unless it has ended or has another generation by now.
+        """Set the job to `failed`, unless it was deleted, has ended or has another generation.
 
-        Its recording and its saved parts stay for a retry.
+        The recording and the saved parts are kept for a retry.
         """
-        now = self.jobs.progress.job(job.id)
-        if now is None or now.status != "processing" or now.generation != job.generation:
-            self._superseded(job)
+        current = self.jobs.progress.job(job.id)
+        if (
+            current is None
+            or current.status != "processing"
+            or current.generation != job.generation
+        ):
+            self._clean_up_superseded(job)
             return
         saved = self.jobs.parts.saved(job.id, job.generation)
         spent = self.jobs.parts.seconds_spent(job.id, job.generation)
         try:
-            job = self.jobs.progress.fail(job, error, **_account(job, saved, spent))
+            job = self.jobs.progress.fail(job, error, **_cost_fields(job, saved, spent))
         except Superseded:
-            self._superseded(job)
+            self._clean_up_superseded(job)
             return
-        log.warning("Job %s failed: %s: %s", job.id, error.code, error.detail, extra=_ids(job))
+        fields = _log_fields(job)
+        log.warning("Job %s failed: %s: %s", job.id, error.code, error.detail, extra=fields)
         self.metrics.emit(error.code, Failures=1)
         self.metrics.emit(JobsFailed=1)
         self.clean_up(job)
 
 
-def _ids(job: Job) -> dict[str, str]:
-    """Return what a line of the log about the end of a job has besides its words."""
+def _log_fields(job: Job) -> dict[str, str]:
     return {"job": job.id, "request": job.request}
 
 
-def _account(job: Job, saved: Sequence[PartTranscript], spent: float) -> dict[str, object]:
+def _cost_fields(job: Job, saved: Sequence[PartTranscript], spent: float) -> dict[str, object]:
     return {
         "done": len(saved),
         "seconds_paid": to_decimal(job.paid_earlier + spent),
@@ -143,20 +156,22 @@ def _account(job: Job, saved: Sequence[PartTranscript], spent: float) -> dict[st
 
 
 def join_parts(saved: Sequence[PartTranscript], model: str, duration: float | None) -> Transcript:
-    """Return the transcript of a recording from those of its parts, in their order.
+    """Return the transcript of a recording from the transcripts of its parts, which are in order.
 
-    The model names the speakers anew in each part, so their labels get the number of the part.
+    `duration` is the duration of the recording in seconds. The same speaker label in two parts may
+    mean two speakers. So if several parts have segments, the number of the part is put before the
+    label.
     """
-    several = sum(bool(part.segments) for part in saved) > 1
-    segments = [
-        replace(segment, speaker=f"{count}-{segment.speaker}")
-        if several and segment.speaker
-        else segment
-        for count, part in enumerate(saved, 1)
-        for segment in part.segments
-    ]
+    has_several = sum(bool(part.segments) for part in saved) > 1
+    segments = []
+    for number, part in enumerate(saved, 1):
+        for segment in part.segments:
+            if has_several and segment.speaker:
+                segments.append(replace(segment, speaker=f"{number}-{segment.speaker}"))
+            else:
+                segments.append(segment)
     return Transcript(
-        text=joined_text(part.text for part in saved),
+        text=join_texts(part.text for part in saved),
         model=model,
         segments=tuple(segments),
         language=next((part.language for part in saved if part.language), None),

@@ -1,4 +1,4 @@
-"""Repeats calls while a step works."""
+"""Repeats calls in the background while a step works."""
 
 import logging
 import threading
@@ -10,9 +10,10 @@ log = logging.getLogger("steno")
 
 @contextmanager
 def heartbeat(seconds: float, *calls: Callable[[], None]) -> Iterator[None]:
-    """Make the calls, in their order, every `seconds` until the block ends.
+    """Make the calls in this order, every `seconds` seconds, until the block ends.
 
-    A failure is logged, and the calls are made again: during an outage of AWS the work goes on.
+    If a call fails, the error is logged and the calls are repeated later. So the step continues
+    during an outage of AWS.
     """
     ended = threading.Event()
 
@@ -22,7 +23,9 @@ def heartbeat(seconds: float, *calls: Callable[[], None]) -> Iterator[None]:
                 for call in calls:
                     call()
             except Exception as error:
-                log.warning("A message could not be held any longer: %s", error)
+                log.warning(
+                    "The claim or the visibility timeout of a message was not renewed: %s", error
+                )
 
     thread = threading.Thread(target=beat, daemon=True)
     thread.start()

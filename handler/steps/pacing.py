@@ -1,4 +1,4 @@
-"""How long the parts of a recording are, and how long the steps of a job wait."""
+"""The length of parts, and the waiting times of the steps of a job."""
 
 from dataclasses import dataclass
 
@@ -9,13 +9,15 @@ from handler.recordings.cutting import PART_SECONDS, TIMED_PART_SECONDS
 class Pacing:
     """Lengths and waiting times, in seconds.
 
-    `part_seconds` is the length of a part, and `timed_part_seconds` that of a part whose text is
-    aligned with the sound. `call_seconds` limits one request to the upstream.
-    `first_backoff_seconds` is the first pause after a failed request, and `outage_seconds` the
-    first pause after an outage of AWS; both double with each try. `turn_seconds` is how long a
-    delivery waits for a busy upstream before its message goes back to the queue. `claim_seconds`
-    is the visibility timeout of a message and the lifetime of its claim. A step renews both while
-    it works, so a crash is noticed after that time.
+    - `part_seconds`: the length of a part.
+    - `timed_part_seconds`: the length of a part whose text is aligned with the audio.
+    - `call_seconds`: the timeout of a request to the upstream.
+    - `first_backoff_seconds`: the first pause after a failed request. It doubles at each delivery.
+    - `outage_seconds`: the first pause after an outage of AWS. It doubles at each delivery.
+    - `turn_seconds`: how long a delivery waits for a busy upstream before its message is returned
+      to the queue.
+    - `claim_seconds`: the visibility timeout of a message and the duration of its claim. A step
+      renews both while it works. After a crash, another delivery can start once they expire.
     """
 
     part_seconds: float = PART_SECONDS

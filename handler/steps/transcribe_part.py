@@ -1,4 +1,4 @@
-"""The middle step of a job: transcribe one part, save the words, and finish the job with its last part."""
+"""The second step of a job: transcribe one part and save its transcript."""
 
 import logging
 import time
@@ -31,23 +31,29 @@ from handler.upstream.throttle import Throttle, with_jitter
 
 log = logging.getLogger("steno")
 
-_MOST_CRASHES = 5
-_MOST_UNANSWERED = 3  # requests that may have been billed
-_MOST_REFUSED = 10  # requests that were not billed, with pauses of 2 to 60 s between them
-_LONGEST_PAUSE_SECONDS = 60.0
-_SHORTEST_SECONDS = 20.0  # a part that is not halved any more
-_MOST_HALVINGS = 5  # AWS ends a chain of messages in which a function runs 16 times
-_CRASHED = "The server stopped several times while it transcribed a part. Its log has the reason."
+_MAX_CRASHES = 5
+_MAX_UNANSWERED = 3  # failed requests that may have been billed
+_MAX_REFUSED = 10  # failed requests that were not billed, with pauses of 2 to 60 s between them
+_MAX_BACKOFF_SECONDS = 60.0
+_MAX_UNSPLIT_SECONDS = 20.0  # a part of at most this length is not split
+_MAX_SPLITS = 5  # AWS stops a chain of messages in which a function runs 16 times
+_CRASHED = (
+    "The server crashed several times while it transcribed a part. See the server log for the"
+    " reason."
+)
 _TRANSIENT = UpstreamBusy | UpstreamFailed | UpstreamTimeout
 
 
 @dataclass(frozen=True)
 class TranscribePart:
-    """Transcribes parts, each in one delivery of its message."""
+    """Transcribes parts.
+
+    `throttle` limits the rate of requests after the upstream has responded that it is busy.
+    """
 
     jobs: Jobs
     finish: Finish
-    busy: Throttle
+    throttle: Throttle
     client: LazyClient
     metrics: Metrics
     pacing: Pacing
@@ -55,9 +61,11 @@ class TranscribePart:
     sleep: Callable[[float], None] = time.sleep
 
     def run(self, part: PartMessage, message: Message, until: float) -> None:
-        """Transcribe the part. `until` is when the function ends, by `time.monotonic`.
+        """Transcribe the part, save its transcript, and finish the job if no other part is missing.
 
-        RetryLater if that has to be done later.
+        `until` is the deadline by `time.monotonic`. Raises RetryLater if the message should be
+        delivered again, for example because the upstream is busy. If the part cannot be
+        transcribed, the job fails.
         """
         message.set_visibility(self.pacing.claim_seconds)
         job = self.jobs.progress.job(part.job)
@@ -67,10 +75,10 @@ class TranscribePart:
         if part.number in job.saved:
             self.finish.finish_if_all_saved(job)
             return
-        found = self.jobs.parts.find(part)
+        saved = self.jobs.parts.find(part)
         try:
-            if isinstance(found, PartAttempts):
-                transcript = self._transcribe(job, part, found, message, until)
+            if isinstance(saved, PartAttempts):
+                transcript = self._transcribe(job, part, saved, message, until)
                 if transcript is None:
                     return
                 self.jobs.parts.save(job.id, job.generation, transcript, int(self.jobs.expiry()))
@@ -82,16 +90,16 @@ class TranscribePart:
             if is_outage(error):
                 raise
             self.finish.fail(job, error)
-            self.finish.clean_up_after_part(part)  # if the job was deleted, its claim is left
+            self.finish.clean_up_after_part(part)  # the ledger may have a claim of a deleted job
             return
-        log.info("Part %d of job %s is transcribed.", part.number, job.id)
+        log.info("Part %d of job %s was transcribed.", part.number, job.id)
         self.metrics.emit(Parts=1)
         self.finish.finish_if_all_saved(job)
 
     def _transcribe(
-        self, job: Job, part: PartMessage, tries: PartAttempts, message: Message, until: float
+        self, job: Job, part: PartMessage, attempts: PartAttempts, message: Message, until: float
     ) -> PartTranscript | None:
-        """Return the transcript of a part; None if it is cut in halves first."""
+        """Return the transcript of a part; None if the part is sent back to be split."""
         claim_seconds = self.pacing.claim_seconds
         payer = f"{job.id}/{part.generation}/{part.number}/"
         holder = f"{payer}{uuid4().hex}"
@@ -101,9 +109,8 @@ class TranscribePart:
             raise RetryLater(message.backoff(5.0, claim_seconds)) from None
         if isinstance(claimed, PaidAnswer):
             transcript = claimed.transcript
-            paid = (
-                claimed.seconds if claimed.holder.startswith(payer) else 0.0
-            )  # it crashed before it was saved
+            # An earlier delivery may have paid for the answer and crashed before it was saved.
+            paid = claimed.seconds if claimed.holder.startswith(payer) else 0.0
         else:
 
             def renew() -> None:
@@ -112,7 +119,7 @@ class TranscribePart:
 
             try:
                 with heartbeat(claim_seconds / 3, renew):
-                    transcript, paid = self._request(job, part, tries, message, until)
+                    transcript, paid = self._request(job, part, attempts, message, until)
                     answer = PaidAnswer(transcript, holder, paid)
                     retry_through_outage(self.jobs.ledger.store, part.entry, answer, until=until)
             except Exception:
@@ -120,100 +127,111 @@ class TranscribePart:
                 raise
         if (
             transcript.cut_off
-            and part.seconds > _SHORTEST_SECONDS
-            and part.split_depth < _MOST_HALVINGS
+            and part.seconds > _MAX_UNSPLIT_SECONDS
+            and part.split_depth < _MAX_SPLITS
         ):
             self.jobs.queues.send_split(SplitRequest(part, paid, (part.entry,)), job.account)
             return None
         return part_transcript(part, transcript, paid, (part.entry,))
 
     def _request(
-        self, job: Job, part: PartMessage, tries: PartAttempts, message: Message, until: float
+        self, job: Job, part: PartMessage, attempts: PartAttempts, message: Message, until: float
     ) -> tuple[Transcript, float]:
-        """Ask the upstream. Return its answer, and the seconds that were paid for the part in all."""
+        """Send the part to the upstream.
+
+        Return the transcript, and the seconds that were paid for the part. They include failed
+        attempts that may have been billed.
+        """
         self._wait_for_turn(message)
-        if tries.crashes >= _MOST_CRASHES:
+        if attempts.crashes >= _MAX_CRASHES:
             raise StenoError(_CRASHED)
-        request = UpstreamRequest.of(job, self.models)
+        request = UpstreamRequest.for_job(job, self.models)
         with scratch_folder() as folder:
             path = folder / "part.flac"
             with path.open("w+b") as file:
-                self.jobs.objects.fetch(part.key, file)
-            begun = replace(tries, crashes=tries.crashes + 1, seconds=part.seconds)
-            self._record(part, begun)
-            began = time.monotonic()
+                self.jobs.objects.download(part.key, file)
+            # Count a crash before the request: a process that crashes cannot count it afterwards.
+            running = replace(attempts, crashes=attempts.crashes + 1, seconds=part.seconds)
+            self._record(part, running)
+            started = time.monotonic()
+            timeout = min(self.pacing.call_seconds, until - started)
             try:
-                transcript = self._send(path, request, min(self.pacing.call_seconds, until - began))
-            except EmptyRecording:  # a last part too short to have a word
-                return Transcript("", request.model, seconds_billed=0.0), tries.seconds_paid
+                transcript = self._send(path, request, timeout)
+            except EmptyRecording:  # the last part of a recording may be too short for a word
+                return Transcript("", request.model, seconds_billed=0.0), attempts.seconds_paid
             except Exception as error:
-                self._record_failure(part, tries, error, message)
+                self._record_failure(part, attempts, error, message)
                 raise
         billed = part.seconds if transcript.seconds_billed is None else transcript.seconds_billed
-        milliseconds = round((time.monotonic() - began) * 1000)
+        milliseconds = round((time.monotonic() - started) * 1000)
         self.metrics.emit(UpstreamMilliseconds=milliseconds, SecondsPaid=billed)
-        return transcript, tries.seconds_paid + billed
+        return transcript, attempts.seconds_paid + billed
 
     def _wait_for_turn(self, message: Message) -> None:
-        """Wait until the upstream can be asked. RetryLater if that takes long.
+        """Wait until a request may be sent. Raises RetryLater if that takes too long.
 
-        A message that waits in the queue is served in its caller's turn; one that was given back is not.
+        Waiting here is better than a return to the queue: SQS serves new messages roughly in turn
+        for all callers, but not returned ones.
         """
         waited = 0.0
-        while left := self.busy.turn():
-            waited += left
+        while seconds := self.throttle.acquire():
+            waited += seconds
             if waited > self.pacing.turn_seconds:
-                raise self._retry_when_free(message, left)
-            self.sleep(left)
+                raise self._retry_when_free(message, seconds)
+            self.sleep(seconds)
 
     def _retry_when_free(self, message: Message, seconds: float) -> RetryLater:
-        """Return what gives the message back for so many seconds at least.
+        """Return a RetryLater of at least `seconds`.
 
-        It takes longer with each delivery: 200 of them, after which the queue gives a message up, last a day.
+        SQS gives up a message after 200 deliveries. The pause grows with each delivery, so that
+        this takes about a day.
         """
-        return RetryLater(
-            with_jitter(max(seconds, 2 * self.pacing.first_backoff_seconds * message.deliveries))
-        )
+        pause = 2 * self.pacing.first_backoff_seconds * message.deliveries
+        return RetryLater(with_jitter(max(seconds, pause)))
 
-    def _send(self, path: Path, request: UpstreamRequest, within: float) -> Transcript:
-        async def ask() -> Transcript:
+    def _send(self, path: Path, request: UpstreamRequest, timeout: float) -> Transcript:
+        async def transcribe() -> Transcript:
             with path.open("rb") as file:
                 return await self.client.get().transcribe(
-                    file, FLAC, request.parameters, within, attempts=1
+                    file, FLAC, request.parameters, timeout, attempts=1
                 )
 
-        return anyio.run(ask)
+        return anyio.run(transcribe)
 
     def _record_failure(
-        self, part: PartMessage, tries: PartAttempts, error: Exception, message: Message
+        self, part: PartMessage, attempts: PartAttempts, error: Exception, message: Message
     ) -> None:
-        """Write down how a request ended. RetryLater if the part is to be sent again."""
-        log.info("Part %d of job %s got no transcript: %s", part.number, part.job, error)
+        """Store the result of a failed request. Raises RetryLater if the part should be retried."""
+        log.info("The request for part %d of job %s failed: %s", part.number, part.job, error)
         if not (isinstance(error, StenoError) or is_outage(error)):
-            return  # it counts as a crash
-        tries = replace(
-            tries, crashes=0, seconds=part.seconds, unanswered=tries.unanswered + tries.crashes
+            return  # it stays counted as a crash
+        # Earlier crashes may have been billed, so they count as unanswered requests.
+        attempts = replace(
+            attempts,
+            crashes=0,
+            seconds=part.seconds,
+            unanswered=attempts.unanswered + attempts.crashes,
         )
         if is_outage(error) or not isinstance(error, _TRANSIENT):
-            self._record(part, tries)
+            self._record(part, attempts)
             return
         if isinstance(error, UpstreamBusy):
             wait = error.retry_after or message.backoff(
-                self.pacing.first_backoff_seconds, _LONGEST_PAUSE_SECONDS
+                self.pacing.first_backoff_seconds, _MAX_BACKOFF_SECONDS
             )
-            self.busy.slow_down(wait)
-            self._record(part, tries)
+            self.throttle.slow_down(wait)
+            self._record(part, attempts)
             raise self._retry_when_free(message, wait) from None
         if error.safe_to_retry:
-            tries = replace(tries, refused=tries.refused + 1)
+            attempts = replace(attempts, refused=attempts.refused + 1)
         else:
-            tries = replace(tries, unanswered=tries.unanswered + 1)
-        self._record(part, tries)
-        if tries.unanswered < _MOST_UNANSWERED and tries.refused < _MOST_REFUSED:
+            attempts = replace(attempts, unanswered=attempts.unanswered + 1)
+        self._record(part, attempts)
+        if attempts.unanswered < _MAX_UNANSWERED and attempts.refused < _MAX_REFUSED:
             wait = error.retry_after or message.backoff(
-                self.pacing.first_backoff_seconds, _LONGEST_PAUSE_SECONDS
+                self.pacing.first_backoff_seconds, _MAX_BACKOFF_SECONDS
             )
             raise RetryLater(with_jitter(wait)) from None
 
-    def _record(self, part: PartMessage, tries: PartAttempts) -> None:
-        self.jobs.parts.record_attempts(part, tries, int(self.jobs.expiry()))
+    def _record(self, part: PartMessage, attempts: PartAttempts) -> None:
+        self.jobs.parts.record_attempts(part, attempts, int(self.jobs.expiry()))

@@ -1,4 +1,4 @@
-"""How a job's recording is asked about: the model, the options, and the names of the answers in the ledger."""
+"""The upstream request for a job: its model, its parameters, and the ledger keys of its answers."""
 
 from dataclasses import dataclass
 from typing import Any
@@ -12,7 +12,11 @@ from handler.upstream.models import DEFAULT_MODEL, MODELS, Models
 
 @dataclass(frozen=True)
 class UpstreamRequest:
-    """`needs_alignment` says that times are wanted and that the model gives none."""
+    """The settings of the requests that are sent to the upstream for a job.
+
+    `needs_alignment` is true if the job needs times and the model does not return them. `upstream`
+    is the base URL.
+    """
 
     model: str
     parameters: dict[str, Any]
@@ -20,14 +24,19 @@ class UpstreamRequest:
     upstream: str
 
     @classmethod
-    def of(cls, job: Job, models: Models) -> "UpstreamRequest":
+    def for_job(cls, job: Job, models: Models) -> "UpstreamRequest":
+        """Return the settings for a job.
+
+        If another release created the job, its options may have a model or a field that this
+        release does not have. Then the default model is used, and the field is ignored.
+        """
         try:
             model = models.get(job.options.get("model"))
-        except InvalidOption:  # a model that another version of the API had
+        except InvalidOption:
             model = MODELS[DEFAULT_MODEL]
-        # A newer version of the API may have stored an option that this function does not have.
         options = OpenAIOptions.model_validate(job.options, extra="ignore")
-        # Times are always asked for where the model gives them, so that any format can be fetched later.
+        # Request times from each model that supports them, so that callers can read the transcript
+        # in any format.
         timed = options.model_copy(update={"response_format": "verbose_json"})
         return cls(
             model.name,
@@ -37,5 +46,5 @@ class UpstreamRequest:
         )
 
     def answer_key(self, owner: str, digest: str) -> str:
-        """Return the key of the answer about the bytes with this SHA-256."""
+        """Return the ledger key of the answer for a file with the SHA-256 `digest`."""
         return answer_key(owner, digest, self.parameters, self.upstream)

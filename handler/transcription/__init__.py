@@ -1,4 +1,5 @@
-"""One request's recording: its options, its transcription within the deadline, or its hand-over to a job.
+"""Transcription of a request's recording: options, the direct attempt, and the handover to a job.
 
-A result is paid once: the ledger and the budget are asked before a recording is sent.
+Before a recording is sent to the upstream, the ledger is checked for a paid result and the seconds
+are reserved in the budget.
 """

@@ -1,4 +1,8 @@
-"""A recording that came in one request: sent to the speech service at once, or made a job where that cannot do."""
+"""Transcription within one request.
+
+The recording is sent to the upstream. If the upstream fails or is too slow, the recording is handed
+over to a job.
+"""
 
 import time
 from dataclasses import dataclass
@@ -24,14 +28,18 @@ from handler.transcription.handover import Handover
 from handler.transcription.options import Options
 from handler.transcription.purchase import PossiblyBilled, PurchaseRequest, Purchases
 from handler.transcripts.transcript import Transcript
-from handler.upstream.models import Model, Models, able
+from handler.upstream.models import Model, Models, suggest_models
 
-_ATTEMPTS = 3
-_DIRECT_SHARE = 0.85  # of the time there is; the rest is for making a job of it
-_SPEED = 20.0  # seconds of sound that the speech service hears in one, when it is slow, ...
-_START_SECONDS = 2.0  # ... and what it takes to begin
-_LONGEST_SECONDS = 1400.0
-_MOST_TYPICAL = 8.0  # no recorder makes files of so many times the usual seconds
+_MAX_ATTEMPTS = 3
+# The share of the remaining time that the direct attempt may use. The rest is for creating a job.
+_DIRECT_SHARE = 0.85
+# A slow upstream: the seconds of audio that it transcribes per second, and its latency in seconds.
+_SLOW_UPSTREAM_SPEED = 20.0
+_SLOW_UPSTREAM_LATENCY = 2.0
+# The maximum duration, in seconds and as a multiple of the duration that is typical for the size of
+# the file. The exact duration is unknown before the upstream responds.
+_MAX_SECONDS = 1400.0
+_MAX_TYPICAL_RATIO = 8.0
 
 
 @dataclass(frozen=True)
@@ -42,17 +50,20 @@ class _Recording:
     digest: str
 
     @property
-    def usual_seconds(self) -> float:
+    def typical_seconds(self) -> float:
         return self.size / self.container.bytes_per_second
 
     @property
-    def most_seconds(self) -> float:
-        return min(self.usual_seconds * _MOST_TYPICAL, _LONGEST_SECONDS)
+    def max_seconds(self) -> float:
+        return min(self.typical_seconds * _MAX_TYPICAL_RATIO, _MAX_SECONDS)
 
 
 @dataclass(frozen=True)
 class Direct:
-    """Transcribes a recording that came in one request. Without `jobs`, it cannot be handed over."""
+    """Transcribes the recording of a request.
+
+    `jobs` is None on a server without a bucket. Recordings cannot be handed over there.
+    """
 
     purchases: Purchases
     models: Models
@@ -61,33 +72,36 @@ class Direct:
     async def transcribe(
         self, file: BinaryIO, options: Options, caller: Caller, deadline: float
     ) -> Transcript | Job:
-        """Return the transcript, or its job if it is not finished at `deadline` (`time.monotonic`)."""
+        """Return the transcript, or the job if it is not finished at `deadline`.
+
+        `deadline` is a time of `time.monotonic`. Raises a StenoError if the transcription fails.
+        """
         today = self.models.today()
         model = self.models.get(options.model)
         parameters = options.upstream_parameters(model, today)
         container = identify(file)
         digest = await anyio.to_thread.run_sync(sha256_of, file) if self.jobs else ""
         recording = _Recording(file, container, file.seek(0, 2), digest)
-        times = options.needs_alignment(model)  # the cutter finds where the speech is
+        # Alignment needs the speech intervals, which only a job detects.
+        needs_alignment = options.needs_alignment(model)
         handover = None
         if self.jobs and not options.unsupported_in_jobs:
-            identity = answer_key(
-                caller.owner, digest, options.job_options(model), self.models.base_url
-            )[:32]
-            handover = Handover(
-                self.jobs, identity, file, container, options.job_options(model), caller, deadline
-            )
-        if handover and (times or not container.direct or _takes_too_long(recording, deadline)):
+            job_options = options.job_options(model)
+            job_id = answer_key(caller.owner, digest, job_options, self.models.base_url)[:32]
+            handover = Handover(self.jobs, job_id, file, container, job_options, caller, deadline)
+        if handover and (
+            needs_alignment or not container.direct or _takes_too_long(recording, deadline)
+        ):
             return await handover.wait_for_result()
-        if times:
-            raise _without_times(options, model, today, self.jobs is not None)
+        if needs_alignment:
+            raise _timestamps_unavailable(options, model, today, self.jobs is not None)
         if not container.direct:
             raise UnsupportedMedia(
-                f"The recording is {container.name}, which the speech service does not take."
+                f"The speech service does not accept {container.name} recordings."
                 " Send WebM, MP4, Ogg, WAV, MP3 or FLAC."
             )
         request = PurchaseRequest(
-            file, container, parameters, digest, recording.usual_seconds, recording.most_seconds
+            file, container, parameters, digest, recording.typical_seconds, recording.max_seconds
         )
         return await self._purchase(request, caller, handover, deadline)
 
@@ -98,20 +112,20 @@ class Direct:
         handover: Handover | None,
         deadline: float,
     ) -> Transcript | Job:
-        """Send the recording; hand it over if the upstream cannot transcribe it within the request."""
-        within = (deadline - time.monotonic()) * (_DIRECT_SHARE if handover else 1)
-        if within <= 0:
+        """Send the recording. Hand it over if the upstream fails or cannot finish in time."""
+        timeout_seconds = (deadline - time.monotonic()) * (_DIRECT_SHARE if handover else 1)
+        if timeout_seconds <= 0:
             raise UpstreamTimeout(
-                "The request took too long to arrive: no time is left to transcribe the recording."
+                "The upload took too long, so no time is left to transcribe the recording."
                 " Nothing was billed. Send a shorter recording, or one in a compressed format.",
                 safe_to_retry=True,
             )
         try:
-            transcript = await self.purchases.transcript(
+            transcript = await self.purchases.transcribe(
                 request,
                 caller,
-                within,
-                _ATTEMPTS,
+                timeout_seconds,
+                _MAX_ATTEMPTS,
                 skip_if_possibly_billed=handover is not None,
             )
         except (
@@ -121,7 +135,8 @@ class Direct:
             BudgetExhausted,
             PossiblyBilled,
         ):
-            # The cutter reads what the upstream cannot, has more time, and measures how long a recording really is.
+            # A job can still succeed: it decodes more formats, has more time, and reserves only the
+            # measured duration in the budget.
             if handover is None:
                 raise
             return await handover.wait_for_result()
@@ -130,19 +145,25 @@ class Direct:
         return transcript
 
 
-def _without_times(options: Options, model: Model, today: date, has_bucket: bool) -> InvalidOption:
-    beyond = " and ".join(f"`{option}`" for option in options.unsupported_in_jobs)
-    hindrances = [f"not beside {beyond}"] if beyond else []
-    hindrances += [] if has_bucket else ["only where it has a bucket, which this server has not"]
-    reason = ", and ".join(hindrances)
-    others = f" {able('timed_format', today, elsewhere=model.elsewhere)}" if model.known else ""
-    return InvalidOption(
-        "response_format",
-        f"{model.name} gives no times, and response_format={options.response_format} needs them."
-        f" Steno adds them, but {reason}.{others}",
-    )
+def _timestamps_unavailable(
+    options: Options, model: Model, today: date, has_bucket: bool
+) -> InvalidOption:
+    """Return the error for a timed format that neither the model nor a job can provide."""
+    sentences = [
+        f"response_format={options.response_format} requires timestamps, which {model.name} does"
+        " not return."
+    ]
+    if unsupported := " or ".join(f"`{option}`" for option in options.unsupported_in_jobs):
+        sentences.append(f"Steno can add timestamps only to requests without {unsupported}.")
+    if not has_bucket:
+        sentences.append(
+            "Steno can add timestamps only on a server that has a bucket. This server has none."
+        )
+    if model.documented:
+        sentences.append(suggest_models("timed_format", today, at_other_host=model.at_other_host))
+    return InvalidOption("response_format", " ".join(sentences))
 
 
 def _takes_too_long(recording: _Recording, deadline: float) -> bool:
-    expected = _START_SECONDS + recording.usual_seconds / _SPEED
+    expected = _SLOW_UPSTREAM_LATENCY + recording.typical_seconds / _SLOW_UPSTREAM_SPEED
     return expected > (deadline - time.monotonic()) * _DIRECT_SHARE

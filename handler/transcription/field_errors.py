@@ -1,38 +1,40 @@
-"""Error texts for the values of fields. Pydantic's own texts name types of Python."""
+"""Error messages for invalid fields. Pydantic's own messages mention Python types."""
 
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
     from pydantic_core import ErrorDetails
 
-# By the type of pydantic's error, https://docs.pydantic.dev/latest/errors/validation_errors/
-_NUMBER, _WHOLE = "give a number", "give a whole number"
-_REMEDIES = {
-    "bool_parsing": "give `true` or `false`",
-    "bool_type": "give `true` or `false`",
-    "extra_forbidden": "there is no such field",
+# By pydantic's error type: https://docs.pydantic.dev/latest/errors/validation_errors/
+_NUMBER, _INTEGER, _BOOLEAN = "must be a number", "must be an integer", "must be `true` or `false`"
+_PREDICATES = {
+    "bool_parsing": _BOOLEAN,
+    "bool_type": _BOOLEAN,
+    "extra_forbidden": "is not a known field",
     "finite_number": _NUMBER,
     "float_parsing": _NUMBER,
     "float_type": _NUMBER,
-    "greater_than_equal": "give at least {ge:g}",
-    "int_from_float": _WHOLE,
-    "int_parsing": _WHOLE,
-    "int_parsing_size": _WHOLE,
-    "int_type": _WHOLE,
-    "less_than_equal": "give at most {le:g}",
-    "list_type": "give a list",
-    "literal_error": "give {expected}",
-    "missing": "this field is required",
-    "string_too_long": "give at most {max_length:,} characters",
-    "string_type": "give text",
-    "string_unicode": "give text in UTF-8",
-    "too_long": "give at most {max_length:,} entries",
+    "greater_than_equal": "must be at least {ge:g}",
+    "int_from_float": _INTEGER,
+    "int_parsing": _INTEGER,
+    "int_parsing_size": _INTEGER,
+    "int_type": _INTEGER,
+    "less_than_equal": "must be at most {le:g}",
+    "list_type": "must be a list",
+    "literal_error": "must be {expected}",
+    "missing": "is required",
+    "string_too_long": "must have at most {max_length:,} characters",
+    "string_type": "must be a string",
+    "string_unicode": "must be text in UTF-8",
+    "too_long": "must have at most {max_length:,} entries",
 }
 
 
-def remedy(error: "ErrorDetails") -> str:
-    """Return the end of a sentence that begins with the field's name and a colon."""
-    if error["type"] == "value_error":  # raised by a validator of ours
-        return error["msg"].removeprefix("Value error, ")
-    text = _REMEDIES.get(error["type"], "this value is not valid")
-    return text.format(**error.get("ctx", {})).replace("'", "`")
+def field_error(field: str, error: "ErrorDetails") -> str:
+    """Return one sentence about the error, such as "`temperature` must be at most 1."."""
+    if error["type"] == "value_error":  # raised by a validator in Steno
+        predicate = error["msg"].removeprefix("Value error, ")
+    else:
+        template = _PREDICATES.get(error["type"], "is not valid")
+        predicate = template.format(**error.get("ctx", {})).replace("'", "`")
+    return f"`{field[:100]}` {predicate}."

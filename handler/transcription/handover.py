@@ -1,4 +1,4 @@
-"""A recording of a request as a job: the API starts the job, and waits for it as long as the request may last."""
+"""The handover of a request's recording to a job, and the wait for the job until the deadline."""
 
 import time
 from dataclasses import dataclass
@@ -13,15 +13,19 @@ from handler.jobs.store import Jobs
 from handler.recordings.container import Container
 from handler.transcripts.transcript import Transcript
 
-_LOOK_SECONDS = 0.25
+_POLL_SECONDS = 0.25
 
 
 @dataclass(frozen=True)
 class Handover:
-    """The recording as a job. The same recording with the same options is always the same job."""
+    """Hands a recording over to the job `job_id`, and waits for it until `deadline`.
+
+    The job id is derived from the caller, the recording and the options, so a repeated request
+    joins the same job. `deadline` is a time of `time.monotonic`.
+    """
 
     jobs: Jobs
-    identity: str
+    job_id: str
     file: BinaryIO
     container: Container
     options: dict[str, Any]
@@ -29,10 +33,13 @@ class Handover:
     deadline: float
 
     async def wait_for_result(self) -> Transcript | Job:
-        """Return the job's transcript, or the job if it is not finished in time; raise its error if it failed."""
+        """Return the job's transcript, or the job itself if it is not finished at the deadline.
+
+        Raises the job's error if the job failed.
+        """
         job = await anyio.to_thread.run_sync(self._create_job)
         while not job.finished and time.monotonic() < self.deadline:
-            await anyio.sleep(_LOOK_SECONDS)
+            await anyio.sleep(_POLL_SECONDS)
             job = await anyio.to_thread.run_sync(self.jobs.get, job.id)
         if job.status == "failed":
             error = error_from_code(**(job.error or {"code": "", "detail": ""}))
@@ -42,9 +49,9 @@ class Handover:
 
     def _create_job(self) -> Job:
         try:
-            self.jobs.get(self.identity)
-        except NotFound:  # a new job, which will cost something
+            self.jobs.get(self.job_id)
+        except NotFound:  # only a new job needs budget
             self.jobs.budget.check(self.caller.account)
         return self.jobs.create_from_request(
-            self.identity, self.file, self.container, self.options, self.caller
+            self.job_id, self.file, self.container, self.options, self.caller
         )

@@ -1,4 +1,4 @@
-"""How a caller wants a recording transcribed, and what of it the model honours."""
+"""Transcription options: their validation, and the upstream parameters that a model supports."""
 
 import json
 import re
@@ -18,9 +18,9 @@ from pydantic import (
 )
 
 from handler.errors import InvalidOption
-from handler.transcription.field_errors import remedy
+from handler.transcription.field_errors import field_error
 from handler.transcripts.formats import FORMATS, TIMED_FORMATS
-from handler.upstream.models import MODEL_NAME, MODELS, Model, able
+from handler.upstream.models import MODEL_NAME, MODELS, Model, suggest_models
 
 if TYPE_CHECKING:
     FormatName = str
@@ -29,42 +29,46 @@ else:
     FormatName = Literal[tuple(FORMATS)]
     OpenAIFormatName = Literal[(*FORMATS, "diarized_json")]
 
-_LONGEST_KEYWORD = 100
+_MAX_KEYWORD_LENGTH = 100
 _LANGUAGE = re.compile(r"([A-Za-z]{2,3})([-_][A-Za-z0-9]+)*")
 _BRACKETS = re.compile(r"(\w+)\[(\w*)\]")
 
 
 def _primary_language(tag: str) -> str:
-    """`en-US`, as browsers say it, is `en` to the upstream."""
+    """Return the primary language of a BCP 47 tag, such as `en` for `en-US`.
+
+    The upstream accepts only primary languages.
+    """
     match = _LANGUAGE.fullmatch(tag.strip())
     if not match:
-        raise ValueError("give a language code such as en, de or pt-BR")
+        raise ValueError("must be a language code such as en, de or pt-BR")
     return match[1].lower()
 
 
-def _plain_keyword(text: str) -> str:
+def _validate_keyword(text: str) -> str:
     if re.search(r"[<>\r\n]", text):
         raise ValueError(
-            "a keyword cannot hold <, > or a line break: OpenAI would refuse the whole request"
+            "must not contain <, > or line breaks, because OpenAI rejects requests with such"
+            " keywords"
         )
     return text
 
 
-def _plain_name(text: str) -> str:
+def _validate_model_name(text: str) -> str:
     if text and not MODEL_NAME.fullmatch(text):
         raise ValueError(
-            "a model's name has at most 200 characters, all of them printable ASCII without spaces"
+            "must have at most 200 characters, all of them printable ASCII without spaces"
         )
     return text
 
 
-# Beyond these, no job could be stored with its options.
-_LONGEST_PROMPT = 20_000
-_LONGEST_KEYWORDS = 20_000  # all together
-_MOST_KEYWORDS = 1_000
-_MOST_LANGUAGES = 100
+# With larger options, the item of a job could exceed the size that DynamoDB stores.
+_MAX_PROMPT_LENGTH = 20_000
+_MAX_KEYWORDS_LENGTH = 20_000  # the total of all keywords
+_MAX_KEYWORDS = 1_000
+_MAX_LANGUAGES = 100
 ModelName = Annotated[
-    str, AfterValidator(_plain_name), Field(json_schema_extra={"enum": [*MODELS]})
+    str, AfterValidator(_validate_model_name), Field(json_schema_extra={"enum": [*MODELS]})
 ]
 Language = Annotated[
     str,
@@ -73,13 +77,13 @@ Language = Annotated[
 ]
 Keyword = Annotated[
     str,
-    Field(max_length=_LONGEST_KEYWORD, json_schema_extra={"pattern": r"^[^<>\r\n]*$"}),
-    AfterValidator(_plain_keyword),
+    Field(max_length=_MAX_KEYWORD_LENGTH, json_schema_extra={"pattern": r"^[^<>\r\n]*$"}),
+    AfterValidator(_validate_keyword),
 ]
 
 
 class ServerVad(BaseModel):
-    """OpenAI's own voice activity detection and its thresholds."""
+    """OpenAI's `server_vad` chunking strategy: voice activity detection with these thresholds."""
 
     model_config = ConfigDict(extra="forbid", frozen=True)
 
@@ -91,88 +95,120 @@ class ServerVad(BaseModel):
 
 _CHUNKING_SCHEMA = {
     "type": "string",
-    "description": "`auto`, or OpenAI's `server_vad` object as JSON.",
+    "description": "`auto` or OpenAI's `server_vad` object as JSON.",
 }
 
 
 class Options(BaseModel):
-    """What all routes that transcribe take; a list is a field that may be repeated."""
+    """The options of all transcription routes. In a form, a list is a repeated field."""
 
     model_config = ConfigDict(extra="forbid", frozen=True)
 
     model: ModelName | None = Field(
-        None, description="One of `GET /v1/models`; without it, the server's own choice."
+        None,
+        description="A model listed by `GET /v1/models`. Default: the server's configured model.",
     )
     language: Language | None = Field(
-        None, description="What is spoken: ISO 639-1 (`en`) or BCP 47 (`en-US`)."
+        None, description="Language of the recording: ISO 639-1 (`en`) or BCP 47 (`en-US`)."
     )
     prompt: str | None = Field(
-        None, max_length=_LONGEST_PROMPT, description="Context that helps: names, spelling, style."
+        None,
+        max_length=_MAX_PROMPT_LENGTH,
+        description="Context for the model, such as names, spelling and style.",
     )
     keywords: list[Keyword] = Field(
-        [], max_length=_MOST_KEYWORDS, description="Words to expect; repeat the field for each."
+        [],
+        max_length=_MAX_KEYWORDS,
+        description="Words that may occur in the recording. Repeat the field for each keyword.",
     )
     response_format: str = "json"
-    temperature: float | None = Field(None, ge=0, le=1, allow_inf_nan=False)
+    temperature: float | None = Field(
+        None,
+        ge=0,
+        le=1,
+        allow_inf_nan=False,
+        description="Sampling temperature of the model, from 0 to 1.",
+    )
 
     @field_validator("keywords")
     @classmethod
-    def _not_too_long(cls, keywords: list[str]) -> list[str]:
-        if sum(map(len, keywords)) > _LONGEST_KEYWORDS:
-            raise ValueError(f"all keywords together have at most {_LONGEST_KEYWORDS:,} characters")
+    def _check_total_length(cls, keywords: list[str]) -> list[str]:
+        if sum(map(len, keywords)) > _MAX_KEYWORDS_LENGTH:
+            raise ValueError(
+                f"must have at most {_MAX_KEYWORDS_LENGTH:,} characters in all keywords together"
+            )
         return keywords
 
     @classmethod
     def from_form(cls, fields: Mapping[str, Sequence[str]]) -> Self:
-        """The options in a form's fields; `keywords[]` is `keywords`, and a field left empty was not given."""
-        given: dict[str, Any] = {}
+        """Return the options in the fields of a form.
+
+        `keywords[]` is read as `keywords`. An empty field counts as omitted.
+        Raises InvalidOption if a field is unknown or invalid.
+        """
+        options: dict[str, Any] = {}
         for field, values in fields.items():
-            _add_field(given, field, [value for value in values if value])
-        for option in given:
+            _add_field(options, field, [value for value in values if value])
+        for option in options:
             if option not in cls.model_fields:
-                there_are = ", ".join(cls.model_fields)
+                supported = ", ".join(cls.model_fields)
                 raise InvalidOption(
-                    option, f"There is no option `{option[:100]}` here. There are: {there_are}."
+                    option,
+                    f"`{option[:100]}` is not an option of this route. Options: {supported}.",
                 )
         try:
-            return cls.model_validate(given)
+            return cls.model_validate(options)
         except ValidationError as error:
             first = error.errors()[0]
             option = str(first["loc"][0])
-            raise InvalidOption(option, f"`{option}`: {remedy(first)}.") from None
+            raise InvalidOption(option, field_error(option, first)) from None
 
     @property
     def unsupported_in_jobs(self) -> list[str]:
-        """The given options that a job's transcript, which is joined of parts, has no place for."""
+        """Return the names of the options in use that jobs do not support.
+
+        The results of these options cannot be joined across the parts of a job.
+        """
         return []
 
     def job_options(self, model: Model) -> dict[str, Any]:
-        """What a job has to know: of the format no more than whether the text is to be laid on the sound, for the rest
-        is made of its transcript."""
-        told = self.model_dump(
+        """Return the options to store with a job.
+
+        They contain a response format only if the text needs alignment, because all formats are
+        rendered from the stored transcript.
+        """
+        options = self.model_dump(
             exclude_defaults=True, exclude={"response_format", "timestamp_granularities"}
         )
-        times = {"response_format": "verbose_json"} if self.needs_alignment(model) else {}
-        return told | {"model": model.name} | times
+        options["model"] = model.name
+        if self.needs_alignment(model):
+            options["response_format"] = "verbose_json"
+        return options
 
     def needs_alignment(self, model: Model) -> bool:
-        """Whether times are asked of a model that tells none, so that the text is laid on the sound."""
+        """Return whether the format needs timestamps that the model does not return.
+
+        Steno then computes them by aligning the text with the audio.
+        """
         return self.response_format in TIMED_FORMATS and model.timed_format is None
 
     def upstream_parameters(self, model: Model, today: date) -> dict[str, Any]:
-        """The upstream's parameters for `model`; InvalidOption for one that it would refuse or ignore."""
+        """Return the parameters of the upstream request for `model`.
+
+        Raises InvalidOption if the model would reject or ignore one of the options.
+        """
         self._reject_ignored_options(model, today)
-        parameters = self.model_dump(include=self._passed_on(), exclude_defaults=True)
-        if model.speakers:  # required by the upstream beyond 30 s
+        parameters = self.model_dump(include=self._forwarded_options(), exclude_defaults=True)
+        if model.diarization:  # the upstream requires a strategy for recordings longer than 30 s
             parameters.setdefault("chunking_strategy", "auto")
         return {
             "model": model.name,
             "response_format": self._upstream_format(model, today),
-            **_language_hint(self._languages(), model, today),
+            **_language_parameter(self._languages(), model, today),
             **parameters,
         }
 
-    def _passed_on(self) -> set[str]:
+    def _forwarded_options(self) -> set[str]:
         return {"prompt", "keywords", "temperature"}
 
     def _languages(self) -> list[str]:
@@ -180,16 +216,19 @@ class Options(BaseModel):
 
     def _reject_ignored_options(self, model: Model, today: date) -> None:
         for option, ability in _ABILITIES.items():
-            given = getattr(self, option, None) not in (None, "", [])
-            if given and not getattr(model, ability):
-                raise _unsupported(option, f"does not honour `{option}`", model, ability, today)
+            in_use = getattr(self, option, None) not in (None, "", [])
+            if in_use and not getattr(model, ability):
+                problem = f"`{option}` is not supported by {model.name}."
+                raise _unsupported(option, problem, model, ability, today)
 
     def _upstream_format(self, model: Model, today: date) -> str:
-        """Texts and subtitles are rendered here, so the upstream is only ever asked for a body that tells more."""
-        if self.response_format == "diarized_json" and not model.speakers:
-            raise _unsupported(
-                "response_format", "does not tell speakers apart", model, "speakers", today
-            )
+        """Return the format to request from the upstream.
+
+        It is always a JSON format, because Steno renders text and subtitles itself.
+        """
+        if self.response_format == "diarized_json" and not model.diarization:
+            problem = f"response_format=diarized_json is not supported by {model.name}."
+            raise _unsupported("response_format", problem, model, "diarization", today)
         if self.response_format == "diarized_json":
             return "diarized_json"
         if self.response_format not in TIMED_FORMATS:
@@ -198,146 +237,160 @@ class Options(BaseModel):
 
 
 class TranscribeOptions(Options):
-    """Those of `/api/transcribe` and of uploads."""
+    """The options of `/api/transcribe` and `/api/uploads`."""
 
-    response_format: FormatName = "json"
+    response_format: FormatName = Field("json", description="Format of the transcript.")
 
     @field_validator("response_format", mode="before")
     @classmethod
-    def _has_a_place(cls, response_format: object) -> object:
+    def _reject_diarized_json(cls, response_format: object) -> object:
         if response_format == "diarized_json":
             raise ValueError(
-                "diarized_json is for /v1/audio/transcriptions; here, verbose_json tells the speakers"
+                "must not be `diarized_json` on this route. Use `verbose_json`, which includes the"
+                " speakers, or the route /v1/audio/transcriptions"
             )
         return response_format
 
 
 class OpenAIOptions(Options):
-    """All of OpenAI's transcription parameters."""
+    """The options of `/v1/audio/transcriptions`: all transcription parameters of OpenAI's API."""
 
     languages: list[Language] = Field(
-        [], max_length=_MOST_LANGUAGES, description="Several languages that may be spoken."
+        [], max_length=_MAX_LANGUAGES, description="Languages that may be spoken."
     )
-    response_format: OpenAIFormatName = "json"
-    include: list[Literal["logprobs"]] = []
-    timestamp_granularities: list[Literal["word", "segment"]] = []
+    response_format: OpenAIFormatName = Field("json", description="Format of the transcript.")
+    include: list[Literal["logprobs"]] = Field(
+        [], description="More data to return. Needs `response_format=json`."
+    )
+    timestamp_granularities: list[Literal["word", "segment"]] = Field(
+        [], description="Which times to return. Needs `response_format=verbose_json`."
+    )
     chunking_strategy: Annotated[
         Literal["auto"] | ServerVad | None, WithJsonSchema(_CHUNKING_SCHEMA)
     ] = None
-    known_speaker_names: list[str] = Field([], max_length=4)
-    known_speaker_references: list[str] = Field([], max_length=4)
+    known_speaker_names: list[str] = Field(
+        [], max_length=4, description="Names of known speakers, in the order of their samples."
+    )
+    known_speaker_references: list[str] = Field(
+        [], max_length=4, description="Samples of known speakers, as data URLs of 2 to 10 seconds."
+    )
     stream: bool = Field(
-        False, description="Only `false`: answers come whole.", json_schema_extra={"const": False}
+        False,
+        description="Only `false` is supported: the response is the complete transcript.",
+        json_schema_extra={"const": False},
     )
 
     @field_validator("stream")
     @classmethod
-    def _whole_answers_only(cls, stream: bool) -> bool:
+    def _reject_streaming(cls, stream: bool) -> bool:
         if stream:
-            raise ValueError("Steno answers with the whole transcript; leave `stream` out")
+            raise ValueError(
+                "must be `false` or omitted, because Steno does not stream transcripts"
+            )
         return stream
 
     @field_validator("chunking_strategy", mode="wrap")
     @classmethod
-    def _from_json(cls, strategy: object, validate: ValidatorFunctionWrapHandler) -> object:
+    def _parse_json(cls, strategy: object, validate: ValidatorFunctionWrapHandler) -> object:
         try:
-            as_json = isinstance(strategy, str) and strategy.startswith("{")
-            return validate(json.loads(str(strategy)) if as_json else strategy)
+            is_json = isinstance(strategy, str) and strategy.startswith("{")
+            return validate(json.loads(str(strategy)) if is_json else strategy)
         except (ValueError, RecursionError):
-            raise ValueError("give `auto`, or OpenAI's `server_vad` object as JSON") from None
+            raise ValueError("must be `auto` or OpenAI's `server_vad` object as JSON") from None
 
     @property
     def unsupported_in_jobs(self) -> list[str]:
-        taken = {*Options.model_fields, "languages", "stream"}
-        if not self._word_times:
-            taken.add("timestamp_granularities")
-        speakers = ["response_format"] if self.response_format == "diarized_json" else []
-        return speakers + [
-            option for option in type(self).model_fields if option in self.model_fields_set - taken
-        ]
+        supported = {*Options.model_fields, "languages", "stream"}
+        if not self._wants_word_timestamps:
+            supported.add("timestamp_granularities")
+        unsupported = self.model_fields_set - supported
+        diarized = ["response_format"] if self.response_format == "diarized_json" else []
+        return diarized + [option for option in type(self).model_fields if option in unsupported]
 
     @property
-    def _word_times(self) -> bool:
-        """Segments are told in any case."""
+    def _wants_word_timestamps(self) -> bool:
         return "word" in self.timestamp_granularities
 
-    def _passed_on(self) -> set[str]:
-        more = {"include", "chunking_strategy", "known_speaker_names", "known_speaker_references"}
-        words = {"timestamp_granularities"} if self._word_times else set()
-        return super()._passed_on() | more | words
+    def _forwarded_options(self) -> set[str]:
+        options = super()._forwarded_options()
+        options |= {"include", "chunking_strategy"}
+        options |= {"known_speaker_names", "known_speaker_references"}
+        if self._wants_word_timestamps:  # timestamps of segments do not need the parameter
+            options.add("timestamp_granularities")
+        return options
 
     def _languages(self) -> list[str]:
         return list(dict.fromkeys([*super()._languages(), *self.languages]))
 
     def _reject_ignored_options(self, model: Model, today: date) -> None:
         super()._reject_ignored_options(model, today)
-        if self._word_times and not model.word_times:
-            raise _unsupported(
-                "timestamp_granularities",
-                "does not tell when words were said",
-                model,
-                "word_times",
-                today,
-            )
+        if self._wants_word_timestamps and not model.word_timestamps:
+            option = "timestamp_granularities"
+            problem = f"{option}=word is not supported by {model.name}."
+            raise _unsupported(option, problem, model, "word_timestamps", today)
         for option, response_format in (
             ("timestamp_granularities", "verbose_json"),
             ("include", "json"),
         ):
             if getattr(self, option) and self.response_format != response_format:
-                raise InvalidOption(option, f"`{option}` needs response_format={response_format}.")
+                raise InvalidOption(
+                    option, f"`{option}` requires response_format={response_format}. Set it too."
+                )
 
 
-_ABILITIES = {  # of a model, that an option needs
+# The attribute of Model that each option requires.
+_ABILITIES = {
     "prompt": "prompt",
     "keywords": "keywords",
     "temperature": "temperature",
     "include": "logprobs",
     "chunking_strategy": "chunking",
-    "known_speaker_names": "speakers",
-    "known_speaker_references": "speakers",
+    "known_speaker_names": "diarization",
+    "known_speaker_references": "diarization",
 }
 
 
-def _language_hint(spoken: list[str], model: Model, today: date) -> dict[str, Any]:
-    if not spoken:
+def _language_parameter(languages: list[str], model: Model, today: date) -> dict[str, Any]:
+    if not languages:
         return {}
     if model.several_languages:
-        return {"languages": spoken}
-    if len(spoken) > 1:
-        raise _unsupported(
-            "languages", "takes one language only", model, "several_languages", today
-        )
-    return {"language": spoken[0]}
+        return {"languages": languages}
+    if len(languages) > 1:
+        problem = f"{model.name} supports only one language."
+        raise _unsupported("languages", problem, model, "several_languages", today)
+    return {"language": languages[0]}
 
 
 _REPEATABLE = {name for name, field in OpenAIOptions.model_fields.items() if field.default == []}
 
 
 def _unsupported(
-    option: str, reason: str, model: Model, ability: str, today: date
+    option: str, problem: str, model: Model, ability: str, today: date
 ) -> InvalidOption:
-    if not model.known:
+    """Return the error for an option that the model does not support. It suggests other models."""
+    if not model.documented:
         return InvalidOption(
             option,
-            f"`{option}` cannot be passed on as it is given: Steno does not know what {model.name} can do,"
-            " and sends `language`, `prompt` and response_format=json alone.",
+            f"This value of `{option}` is not supported: {model.name} is not in Steno's table of"
+            " models. Steno sends only `language`, `prompt` and response_format=json to such"
+            f" models. Change or remove `{option}`.",
         )
-    return InvalidOption(
-        option, f"{model.name} {reason}. {able(ability, today, elsewhere=model.elsewhere)}"
-    )
+    models = suggest_models(ability, today, at_other_host=model.at_other_host)
+    return InvalidOption(option, f"{problem} {models}")
 
 
-def _add_field(given: dict[str, Any], field: str, values: list[str]) -> None:
+def _add_field(options: dict[str, Any], field: str, values: list[str]) -> None:
+    """Add the values of a form field to `options`. `name[key]` sets one key of a nested object."""
     match = _BRACKETS.fullmatch(field)
     name, key = match.groups() if match else (field, "")
     if name in _REPEATABLE:  # `keywords`, `keywords[]` and `keywords[0]` are the same
-        given.setdefault(name, []).extend(values)
+        options.setdefault(name, []).extend(values)
         return
-    nested = key and isinstance(given.get(name, {}), dict)
-    if len(values) > 1 or (values and name in given and not nested):
-        raise InvalidOption(name, f"`{name}` was given more than once.")
+    nested = key and isinstance(options.get(name, {}), dict)
+    if len(values) > 1 or (values and name in options and not nested):
+        raise InvalidOption(name, f"`{name}` was given more than once. Send it once.")
     for value in values:
         if key:
-            given.setdefault(name, {})[key] = value
+            options.setdefault(name, {})[key] = value
         else:
-            given[name] = value
+            options[name] = value

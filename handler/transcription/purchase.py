@@ -1,4 +1,4 @@
-"""A recording or a part of one, sent to the speech service: paid for once, and within the day's budget."""
+"""Paid upstream requests: each recording is paid for once, and within the daily budget."""
 
 import logging
 import time
@@ -23,19 +23,22 @@ from handler.upstream.models import Models
 
 log = logging.getLogger("steno")
 
-_LOOK_SECONDS = 0.25
-_GRACE_SECONDS = 5.0  # until a claim that was neither kept nor released is taken for a crash
+_POLL_SECONDS = 0.25
+# A claim expires this many seconds after its deadline, in case its process crashes and does not
+# release it.
+_GRACE_SECONDS = 5.0
 
 
 class PossiblyBilled(Exception):
-    """An earlier try of the same may have been billed, and has brought nothing."""
+    """Raised if an earlier attempt may have been billed although it returned no transcript."""
 
 
 @dataclass(frozen=True)
 class PurchaseRequest:
-    """A recording and how it is asked about.
+    """A recording, and the upstream parameters for its transcription.
 
-    `digest` is its SHA-256; it lasts about `seconds`, where the answer does not tell, and `most_seconds` at most.
+    `digest` is the recording's SHA-256. `seconds` is its estimated duration, which counts as billed
+    if the upstream does not return the billed seconds. `max_seconds` is reserved in the budget.
     """
 
     recording: BinaryIO
@@ -43,17 +46,19 @@ class PurchaseRequest:
     parameters: dict[str, Any]
     digest: str
     seconds: float
-    most_seconds: float
+    max_seconds: float
 
-    def billed(self, transcript: Transcript) -> float:
+    def billed_seconds(self, transcript: Transcript) -> float:
+        """Return the seconds of audio that were billed for the transcript."""
         return self.seconds if transcript.seconds_billed is None else transcript.seconds_billed
 
 
 @dataclass(frozen=True)
 class Purchases:
-    """Pays for recordings: each once, as long as the ledger has its answer, and within the day's budget.
+    """Sends recordings to the upstream, unless the ledger already has the result.
 
-    Without `jobs`, a server has neither a ledger nor a budget: what is sent twice is paid twice.
+    `jobs` is None on a server without a bucket. Such a server has neither a ledger nor a budget,
+    and pays again for a recording that is sent again.
     """
 
     client: LazyClient
@@ -61,27 +66,29 @@ class Purchases:
     models: Models
     jobs: Jobs | None
 
-    async def transcript(
+    async def transcribe(
         self,
         request: PurchaseRequest,
         caller: Caller,
-        within: float,
+        timeout_seconds: float,
         attempts: int,
         *,
         skip_if_possibly_billed: bool = False,
     ) -> Transcript:
-        """Return the transcript within so many seconds, or raise one of errors.py.
+        """Return the transcript within `timeout_seconds`, after at most `attempts` requests.
 
-        PossiblyBilled if an earlier try may have been billed, and the caller asks for a `doubtless` one.
+        Raises a StenoError if the transcription fails or the budget is exhausted.
+        Raises PossiblyBilled, without a new request, if `skip_if_possibly_billed` is set and an
+        earlier attempt may have been billed.
         """
         if self.jobs is None:
-            return await self._send(request, within, attempts)
-        ledger, holder, deadline = self.jobs.ledger, uuid4().hex, time.monotonic() + within
+            return await self._send(request, timeout_seconds, attempts)
+        ledger, holder, deadline = self.jobs.ledger, uuid4().hex, time.monotonic() + timeout_seconds
         key = answer_key(caller.owner, request.digest, request.parameters, self.models.base_url)
-        found = await self._claim(ledger, key, holder, request, deadline)
-        if isinstance(found, PaidAnswer):
-            return found.transcript
-        if skip_if_possibly_billed and found.possibly_billed_seconds > 0:
+        claim = await self._claim(ledger, key, holder, request, deadline)
+        if isinstance(claim, PaidAnswer):
+            return claim.transcript
+        if skip_if_possibly_billed and claim.possibly_billed_seconds > 0:
             await anyio.to_thread.run_sync(ledger.release, key, holder, request.seconds)
             raise PossiblyBilled
         try:
@@ -89,10 +96,11 @@ class Purchases:
                 self.jobs.budget, request, caller, deadline, attempts
             )
         except Exception as error:
-            unpaid = 0.0 if _may_be_billed(error) else request.seconds
-            await _record(ledger.release, key, holder, unpaid)
+            unbilled = 0.0 if _may_be_billed(error) else request.seconds
+            await _record(ledger.release, key, holder, unbilled)
             raise
-        await _record(ledger.store, key, PaidAnswer(transcript, holder, request.billed(transcript)))
+        answer = PaidAnswer(transcript, holder, request.billed_seconds(transcript))
+        await _record(ledger.store, key, answer)
         return transcript
 
     async def _claim(
@@ -103,21 +111,26 @@ class Purchases:
         request: PurchaseRequest,
         deadline: float,
     ) -> Claim | PaidAnswer:
-        """The ledger's answer, or the right to get it; waits for whoever is getting it now."""
+        """Return the result in the ledger, or claim it.
+
+        Waits while another request holds the claim. Raises UpstreamBusy if the claim is
+        still held at the deadline.
+        """
         while True:
-            left = deadline - time.monotonic()
+            seconds_left = deadline - time.monotonic()
             try:
                 return await anyio.to_thread.run_sync(
-                    ledger.claim, key, holder, request.seconds, left + _GRACE_SECONDS
+                    ledger.claim, key, holder, request.seconds, seconds_left + _GRACE_SECONDS
                 )
             except ClaimHeld:
-                if left < _LOOK_SECONDS:
+                if seconds_left < _POLL_SECONDS:
                     raise UpstreamBusy(
-                        "The same recording is being transcribed for another request.",
+                        "The same recording is still being transcribed for another request."
+                        " Send this request again to get the transcript.",
                         safe_to_retry=True,
                         retry_after=2,
                     ) from None
-                await anyio.sleep(_LOOK_SECONDS)
+                await anyio.sleep(_POLL_SECONDS)
 
     async def _within_budget(
         self,
@@ -128,7 +141,7 @@ class Purchases:
         attempts: int,
     ) -> Transcript:
         reservation = await anyio.to_thread.run_sync(
-            budget.reserve, caller.account, request.most_seconds
+            budget.reserve, caller.account, request.max_seconds
         )
         try:
             transcript = await self._send(request, deadline - time.monotonic(), attempts)
@@ -139,33 +152,40 @@ class Purchases:
                 request.seconds if _may_be_billed(error) else 0.0,
             )
             raise
-        await _record(budget.settle, reservation, request.billed(transcript))
+        await _record(budget.settle, reservation, request.billed_seconds(transcript))
         return transcript
 
-    async def _send(self, request: PurchaseRequest, within: float, attempts: int) -> Transcript:
-        client, began = await self.client.ready(), time.monotonic()
+    async def _send(
+        self, request: PurchaseRequest, timeout_seconds: float, attempts: int
+    ) -> Transcript:
+        client, start = await self.client.ready(), time.monotonic()
         transcript = await client.transcribe(
             request.recording,
             request.container,
             request.parameters,
-            within,
+            timeout_seconds,
             attempts=attempts,
         )
-        milliseconds = round((time.monotonic() - began) * 1000)
-        self.metrics.emit(UpstreamMilliseconds=milliseconds, SecondsPaid=request.billed(transcript))
+        milliseconds = round((time.monotonic() - start) * 1000)
+        self.metrics.emit(
+            UpstreamMilliseconds=milliseconds, SecondsPaid=request.billed_seconds(transcript)
+        )
         return transcript
 
 
-async def _record(entry: Callable[..., None], *details: Any) -> None:
-    """What has been paid for is worth more than the books: trouble with them is told to the log alone."""
+async def _record(write: Callable[..., None], *args: Any) -> None:
+    """Write to the ledger or the budget.
+
+    A failure is logged and not raised, because the paid result must not be lost.
+    """
     try:
-        await anyio.to_thread.run_sync(entry, *details)
+        await anyio.to_thread.run_sync(write, *args)
     except Exception:
-        log.exception("What was paid for cannot be written down:")
+        log.exception("Cannot update the ledger or the budget. The response is not affected.")
 
 
 def _may_be_billed(error: Exception) -> bool:
-    """Whether what ended without an answer may have been billed all the same."""
+    """Return whether a request that failed with this error may have been billed."""
     if isinstance(error, UpstreamFailed | UpstreamTimeout):
         return not error.safe_to_retry
     return not isinstance(error, StenoError)

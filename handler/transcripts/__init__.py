@@ -1,1 +1,1 @@
-"""Transcripts: text, segments and words, their alignment with the sound, and subtitles."""
+"""Transcripts: text, segments and words, alignment of text with the sound, and subtitles."""

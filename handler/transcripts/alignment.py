@@ -1,8 +1,9 @@
-"""When each sentence of a text was said, told by where in the recording somebody speaks, without a model.
+"""Alignment of a text with the speech in a recording, without a model.
 
-Each stretch of speech holds some of the text's words, in their order: as many as its syllables leave room for, and best
-with a pause behind a full stop, well behind a comma, and seldom behind any other word. Of all the ways to lay the
-text on the stretches the likeliest is taken. Shorter recordings give exacter times: an error does not travel far.
+Each speech interval gets some consecutive words of the text. The number of words depends on the
+interval's duration and syllables. Pauses are likely after a full stop, less likely after a comma,
+and unlikely after other words. A beam search finds the most likely assignment. Times are more
+accurate for short recordings, because an error can affect all words of the recording.
 """
 
 from bisect import bisect_right
@@ -15,137 +16,154 @@ from unicodedata import east_asian_width
 
 from handler.recordings.speech_activity import SpeechInterval
 from handler.transcripts.transcript import Segment
-from handler.transcripts.words import Ending, Word, words
+from handler.transcripts.words import Ending, Word, split_words
 
-# As long to say as so many letters: a digit, a kana or Chinese character, a new word.
-_DIGIT, _WIDE, _BETWEEN = 4.0, 3.0, 0.2
+# How long a character takes to say, relative to a letter. _NEW_WORD is added for each word.
+_DIGIT, _WIDE_CHARACTER, _NEW_WORD = 4.0, 3.0, 0.2
 
-# Costs: how unlikely something is, as a negative logarithm.
-_SPREAD = 0.22  # of the logarithm of how fast syllables are spoken
-_BLUR = 0.2  # seconds by which a stretch's length is uncertain
-_TIME = 0.25  # how much a stretch's length counts for the words in it; the rest is its syllables
-_EMPTY, _EMPTY_SECOND, _EMPTY_LONGEST = (
-    1.7,
-    7.0,
-    2.0,
-)  # a stretch that holds a cough, a laugh, a neighbour, music
-_NO_PAUSE = (0.0, 0.25, 2.2)  # inside a stretch: behind a word, a comma, a full stop
-_PAUSE = (
-    (1.6, 2.7),
-    (0.0, 2.0),
-    (0.0, 0.0),
-)  # between two: at least, and for each second of the pause
-_LONGEST_PAUSE = 1.3
-_FASTEST, _LEAST_SECONDS = (
-    3.5,
-    1.5,
-)  # no stretch holds more words than at so many times the usual speed
-_WAYS = 100  # that are followed at once
+# Costs are negative logarithms of likelihoods, so unlikely assignments have high costs.
+_PACE_DEVIATION = 0.22  # standard deviation of the logarithm of the speaking rate
+_DURATION_ERROR_SECONDS = 0.2  # how uncertain the duration of an interval is
+# The weight of an interval's duration in its capacity. The rest is the weight of its syllables.
+_DURATION_WEIGHT = 0.25
+# For an interval without words: a cough, laughter, music or voices in the background.
+_EMPTY_COST, _EMPTY_COST_PER_SECOND, _MAX_EMPTY_SECONDS = 1.7, 7.0, 2.0
+# The next two tuples have a value for each Ending: none, comma, stop.
+_NO_PAUSE_COSTS = (0.0, 0.25, 2.2)  # the next word is in the same interval
+_PAUSE_COSTS = ((1.6, 2.7), (0.0, 2.0), (0.0, 0.0))  # fixed, and per second of the pause
+_MAX_PAUSE_SECONDS = 1.3
+# The words of an interval take at most this multiple of its capacity, plus the tolerance.
+_MAX_PACE_RATIO, _CAPACITY_TOLERANCE_SECONDS = 3.5, 1.5
+_BEAM_WIDTH = 100
 
-_SHARES = (
-    1.0,
-    0.6,
-    0.35,
-)  # of the stretches that may be speech; what remains is music, or a neighbour's
+# Shares of the intervals that may be speech, tried in turn. The rest is music or other voices.
+_SPEECH_SHARES = (1.0, 0.6, 0.35)
 
-_BREATH_SECONDS = 0.6  # a pause that ends a segment wherever it is
-_LONG_SECONDS = 7.0  # a segment that ends at the next pause, or full stop
-_HARDLY = 0.01  # words of one stretch follow each other at once
+_SEGMENT_PAUSE_SECONDS = 0.6  # a pause that always ends a segment
+_LONG_SEGMENT_SECONDS = 7.0  # a longer segment ends at the next pause or full stop
+_MIN_PAUSE_SECONDS = 0.01  # words of the same interval have no pause between them
 
 
 def align(text: str, intervals: Sequence[SpeechInterval]) -> tuple[Segment, ...]:
-    """The text's sentences and clauses, each with the time of the speech that it is laid on.
+    """Return the sentences and clauses of `text` as segments with times.
 
-    Together they are the whole text; they never overlap. None where there is no text or no speech.
+    The segments contain the whole text in order, and do not overlap. If `text` or `intervals` is
+    empty, there are no segments.
     """
-    spoken = words(text)
-    if not spoken or not intervals:
+    words = split_words(text)
+    if not words or not intervals:
         return ()
-    times = _times(spoken, intervals)
+    times = _word_times(words, intervals)
     segments: list[Segment] = []
     first = 0
-    for number, (word, (_, end)) in enumerate(zip(spoken, times, strict=True)):
-        pause = times[number + 1][0] - end if number + 1 < len(spoken) else inf
-        long = end - times[first][0] > _LONG_SECONDS
-        pauses = pause > _HARDLY and (long or word.ending)
-        if pause >= _BREATH_SECONDS or pauses or (long and word.ending is Ending.STOP):
-            said = text[spoken[first].first : word.last]
-            segments.append(Segment(round(times[first][0], 3), round(end, 3), said))
-            first = number + 1
+    for index, (word, (_, end)) in enumerate(zip(words, times, strict=True)):
+        pause = times[index + 1][0] - end if index + 1 < len(words) else inf
+        is_long = end - times[first][0] > _LONG_SEGMENT_SECONDS
+        ends_at_pause = pause > _MIN_PAUSE_SECONDS and (is_long or word.ending)
+        ends_at_stop = is_long and word.ending is Ending.STOP
+        if pause >= _SEGMENT_PAUSE_SECONDS or ends_at_pause or ends_at_stop:
+            segment_text = text[words[first].start : word.end]
+            segments.append(Segment(round(times[first][0], 3), round(end, 3), segment_text))
+            first = index + 1
     return tuple(segments)
 
 
-def _times(
-    spoken: Sequence[Word], intervals: Sequence[SpeechInterval]
+def _word_times(
+    words: Sequence[Word], intervals: Sequence[SpeechInterval]
 ) -> list[tuple[float, float]]:
-    """When each word begins and ends: inside a stretch, each takes its share."""
+    """Return the start and end of each word, in seconds.
+
+    The duration of an interval is divided among its words in proportion to their lengths.
+    """
     times: list[tuple[float, float]] = []
-    behind = _assign_words(spoken, intervals)
-    for interval, first, last in zip(intervals, [0, *behind], behind, strict=False):
-        said = [0.0, *accumulate(map(_length, spoken[first:last]))]
-        each = (interval.end - interval.start) / said[-1] if said[-1] else 0.0
+    word_counts = _assign_words(words, intervals)
+    for interval, first, end in zip(intervals, [0, *word_counts], word_counts, strict=False):
+        offsets = [0.0, *accumulate(map(_length, words[first:end]))]
+        seconds_per_length = 0.0
+        if offsets[-1]:
+            seconds_per_length = (interval.end - interval.start) / offsets[-1]
         times += (
-            (interval.start + begin * each, interval.start + end * each)
-            for begin, end in pairwise(said)
+            (
+                interval.start + start_offset * seconds_per_length,
+                interval.start + end_offset * seconds_per_length,
+            )
+            for start_offset, end_offset in pairwise(offsets)
         )
     return times
 
 
-def _assign_words(spoken: Sequence[Word], intervals: Sequence[SpeechInterval]) -> list[int]:
-    """For each stretch, how many words have been said at its end."""
+def _assign_words(words: Sequence[Word], intervals: Sequence[SpeechInterval]) -> list[int]:
+    """Return, for each interval, the number of words that are spoken up to its end."""
     seconds = sum(interval.end - interval.start for interval in intervals)
     syllables = sum(interval.syllables for interval in intervals)
-    rooms = [
-        _TIME * (interval.end - interval.start)
-        + (1 - _TIME) * interval.syllables * seconds / syllables
+    capacities = [
+        _DURATION_WEIGHT * (interval.end - interval.start)
+        + (1 - _DURATION_WEIGHT) * interval.syllables * seconds / syllables
         for interval in intervals
     ]
-    pace = seconds / sum(map(_length, spoken))
-    return min(_likeliest(spoken, intervals, rooms, pace * share) for share in _SHARES)[1]
+    pace = seconds / sum(map(_length, words))
+    return min(
+        _best_assignment(words, intervals, capacities, pace * share) for share in _SPEECH_SHARES
+    )[1]
 
 
-def _likeliest(
-    spoken: Sequence[Word], intervals: Sequence[SpeechInterval], rooms: Sequence[float], pace: float
+def _best_assignment(
+    words: Sequence[Word],
+    intervals: Sequence[SpeechInterval],
+    capacities: Sequence[float],
+    pace: float,
 ) -> tuple[float, list[int]]:
-    """What `_laid` says where a word of length 1 takes `pace` seconds, and how unlikely it is; each stretch has room
-    for some seconds of words."""
-    seconds = [0.0, *accumulate(_length(word) * pace for word in spoken)]
-    unpaused = [0.0, *accumulate(_NO_PAUSE[word.ending] for word in spoken)]
-    endings = [word.ending for word in spoken]
-    ways, steps = {0: 0.0}, []
-    for interval, after, room in zip(intervals, [*intervals[1:], None], rooms, strict=True):
-        pause = min(after.start - interval.end, _LONGEST_PAUSE) if after else 0.0
-        paused = [least + more * pause for least, more in _PAUSE]
-        empty = _EMPTY + _EMPTY_SECOND * min(room, _EMPTY_LONGEST)
-        reached: dict[int, tuple[float, int]] = {}
-        for first, cost in ways.items():
-            most = bisect_right(seconds, seconds[first] + _FASTEST * room + _LEAST_SECONDS)
-            for last in range(first, most) if after else (len(spoken),):
-                if last == first:
-                    total = cost + empty
+    """Return the lowest cost, and for each interval the number of words spoken up to its end.
+
+    A word of length 1 takes `pace` seconds. `capacities` has, for each interval, how many seconds
+    of words are expected in it.
+    """
+    seconds = [0.0, *accumulate(_length(word) * pace for word in words)]
+    no_pause_costs = [0.0, *accumulate(_NO_PAUSE_COSTS[word.ending] for word in words)]
+    endings = [word.ending for word in words]
+    # Keys are numbers of words assigned so far. Values are the lowest costs of doing so.
+    beam, steps = {0: 0.0}, []
+    for interval, after, capacity in zip(
+        intervals, [*intervals[1:], None], capacities, strict=True
+    ):
+        pause = min(after.start - interval.end, _MAX_PAUSE_SECONDS) if after else 0.0
+        pause_costs = [fixed + per_second * pause for fixed, per_second in _PAUSE_COSTS]
+        empty_cost = _EMPTY_COST + _EMPTY_COST_PER_SECOND * min(capacity, _MAX_EMPTY_SECONDS)
+        # Keys are numbers of words spoken up to this interval's end. Values are the cost, and the
+        # number of words spoken up to its start.
+        best: dict[int, tuple[float, int]] = {}
+        for first, cost in beam.items():
+            max_end = bisect_right(
+                seconds, seconds[first] + _MAX_PACE_RATIO * capacity + _CAPACITY_TOLERANCE_SECONDS
+            )
+            for end in range(first, max_end) if after else (len(words),):
+                if end == first:
+                    total = cost + empty_cost
                 else:
-                    odd = log((room + _BLUR) / (seconds[last] - seconds[first] + _BLUR)) / _SPREAD
-                    total = cost + odd * odd / 2 + unpaused[last - 1] - unpaused[first]
-                    total += paused[endings[last - 1]] if last < len(spoken) else 0.0
-                if last not in reached or total < reached[last][0]:
-                    reached[last] = total, first
-        ways = {
-            last: total for last, (total, _) in nsmallest(_WAYS, reached.items(), key=itemgetter(1))
-        }
-        steps.append(reached)
-    behind = [len(spoken)]
-    for reached in reversed(steps[1:]):
-        behind.append(reached[behind[-1]][1])
-    return ways[len(spoken)], behind[::-1]
+                    duration = seconds[end] - seconds[first] + _DURATION_ERROR_SECONDS
+                    deviation = log((capacity + _DURATION_ERROR_SECONDS) / duration)
+                    deviation /= _PACE_DEVIATION
+                    total = cost + deviation * deviation / 2
+                    total = total + no_pause_costs[end - 1] - no_pause_costs[first]
+                    total += pause_costs[endings[end - 1]] if end < len(words) else 0.0
+                if end not in best or total < best[end][0]:
+                    best[end] = total, first
+        cheapest = nsmallest(_BEAM_WIDTH, best.items(), key=itemgetter(1))
+        beam = {end: total for end, (total, _) in cheapest}
+        steps.append(best)
+    word_counts = [len(words)]
+    for best in reversed(steps[1:]):
+        word_counts.append(best[word_counts[-1]][1])
+    return beam[len(words)], word_counts[::-1]
 
 
 def _length(word: Word) -> float:
-    return _BETWEEN + sum(map(_letter_length, word.text))
+    return _NEW_WORD + sum(map(_character_length, word.text))
 
 
-def _letter_length(letter: str) -> float:
-    if not letter.isalnum():
+def _character_length(character: str) -> float:
+    if not character.isalnum():
         return 0.0
-    if letter.isdigit():
+    if character.isdigit():
         return _DIGIT
-    return _WIDE if east_asian_width(letter) in "WF" else 1.0
+    return _WIDE_CHARACTER if east_asian_width(character) in "WF" else 1.0

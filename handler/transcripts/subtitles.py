@@ -1,7 +1,8 @@
-"""Subtitles that can be read, made of a transcript's segments; as SubRip or as WebVTT.
+"""Renders the segments of a transcript as subtitles, in the SubRip or WebVTT format.
 
-A cue has at most two lines, stands for one to seven seconds, and never while another does. No library writes
-them: the known ones take `{` and `<` in what was said for markup, and lose it.
+A cue has at most two lines, is shown for one to seven seconds, and does not overlap other cues. No
+subtitle library is used, because the common ones treat `{` and `<` in a text as markup and remove
+it.
 """
 
 from collections.abc import Iterable, Iterator, Sequence
@@ -11,31 +12,27 @@ from math import inf
 from unicodedata import category, east_asian_width
 
 from handler.transcripts.transcript import Segment
-from handler.transcripts.words import Ending, Word, are_spaced, words
+from handler.transcripts.words import Ending, Word, needs_space, split_words
 
-LINE_COLUMNS = 42  # what television holds itself to; a Chinese character takes two
-LONGEST, SHORTEST = 7000, 1000
-COLUMNS_A_SECOND = 20
-_SLOWEST = 200.0  # milliseconds a column
-_APART = 1.5  # seconds of pause that end a cue
+LINE_COLUMNS = 42  # the usual limit of television subtitles; a Chinese character takes 2 columns
+MAX_CUE_MS, MIN_CUE_MS = 7000, 1000
+MAX_COLUMNS_PER_SECOND = 20  # reading speed
+_MAX_MS_PER_COLUMN = 200.0  # speaking speed
+_MAX_PAUSE_SECONDS = 1.5  # a longer pause always ends a cue
 
-# What a reader minds, more or less.
-_CUE = 1.0
-_BREAK = {
-    Ending.STOP: 0.0,
-    Ending.COMMA: 1.0,
-    Ending.NONE: 4.0,
-}  # between two cues, behind such a word
-_BREATH = 4.0  # so much less, for each second of pause there
-_INSIDE = 2.0  # a second of pause in the middle of a cue
-_SENTENCE = 0.8  # another sentence in the same cue
-_FULL = 0.5 / (2 * LINE_COLUMNS) ** 2  # a column, times the others: so that cues are of a length
-_FLASH = 5.0  # a cue that has no room to stand for a second
+# Costs of a cue that is hard to read. The text is split so that the sum of costs is the lowest.
+_CUE_COST = 1.0
+_BREAK_COSTS = {Ending.STOP: 0.0, Ending.COMMA: 1.0, Ending.NONE: 4.0}  # by the last word
+_BREAK_DISCOUNT_PER_SECOND = 4.0  # for the pause after the last word
+_INNER_PAUSE_COST_PER_SECOND = 2.0
+_INNER_SENTENCE_COST = 0.8  # for each sentence that ends inside the cue
+_SQUARED_COLUMN_COST = 0.5 / (2 * LINE_COLUMNS) ** 2  # makes the cues similar in length
+_SHORT_COST = 5.0  # for a cue that can be shown for less than a second
 
 
 @dataclass(frozen=True)
 class Cue:
-    """`lines` from `start` to `end`, in milliseconds."""
+    """A subtitle that is shown from `start` to `end`, in milliseconds."""
 
     start: int
     end: int
@@ -43,22 +40,22 @@ class Cue:
 
 
 @dataclass(frozen=True, slots=True)
-class _Spoken:
-    """A word, or what of a long one goes on a line; from `start` to `end`, in milliseconds."""
+class _TimedWord:
+    """A word, or a piece of a word that is longer than a line. Times are in milliseconds."""
 
     text: str
     ending: Ending
     columns: int
     start: float
     end: float
-    spaced: bool  # a space comes before it
+    has_space_before: bool
     speaker: str | None
 
 
 def srt(segments: Iterable[Segment]) -> str:
-    """The segments as SubRip subtitles."""
+    """Return the segments as SubRip subtitles."""
     return "\n".join(
-        f"{number}\n{_clock(cue.start, ',')} --> {_clock(cue.end, ',')}\n"
+        f"{number}\n{_format_time(cue.start, ',')} --> {_format_time(cue.end, ',')}\n"
         + "\n".join(cue.lines)
         + "\n"
         for number, cue in enumerate(cues(segments), start=1)
@@ -66,9 +63,9 @@ def srt(segments: Iterable[Segment]) -> str:
 
 
 def vtt(segments: Iterable[Segment]) -> str:
-    """The segments as WebVTT subtitles."""
+    """Return the segments as WebVTT subtitles."""
     blocks = (
-        f"{_clock(cue.start, '.')} --> {_clock(cue.end, '.')}\n"
+        f"{_format_time(cue.start, '.')} --> {_format_time(cue.end, '.')}\n"
         + "\n".join(map(_escape, cue.lines))
         + "\n"
         for cue in cues(segments)
@@ -77,98 +74,118 @@ def vtt(segments: Iterable[Segment]) -> str:
 
 
 def cues(segments: Iterable[Segment]) -> list[Cue]:
-    """The segments' text in portions to be read, none before the first segment begins or after the last has ended."""
+    """Return the cues of the segments in order.
+
+    No cue begins before the first segment or ends after the last one.
+    """
     ordered = sorted(segments, key=lambda segment: segment.start)
-    spoken = list(_spoken(ordered))
-    if not spoken:
+    words = list(_timed_words(ordered))
+    if not words:
         return []
-    portions = _portions(spoken)
-    last = min(max(segment.end for segment in ordered) * 1000, spoken[-1].end + LONGEST)
-    times = _times(portions, round(last))
-    return [Cue(*time, _lines(portion)) for time, portion in zip(times, portions, strict=True)]
+    groups = _group_words(words)
+    speech_end = min(max(segment.end for segment in ordered) * 1000, words[-1].end + MAX_CUE_MS)
+    times = _cue_times(groups, round(speech_end))
+    return [Cue(*time, _break_lines(group)) for time, group in zip(times, groups, strict=True)]
 
 
-def _spoken(segments: Sequence[Segment]) -> Iterator[_Spoken]:
-    """The words of all segments, each as long as it is wide; few words in a long segment are said at its beginning."""
-    before = ""
-    for segment, after in zip(segments, [*segments[1:], None], strict=False):
+def _timed_words(segments: Sequence[Segment]) -> Iterator[_TimedWord]:
+    """Yield the words of all segments, with durations in proportion to their columns.
+
+    If a long segment has few words, they are all at its beginning.
+    """
+    text_before = ""
+    for segment, next_segment in zip(segments, [*segments[1:], None], strict=False):
         start, end = segment.start * 1000, segment.end * 1000
-        if after:  # a speaker who interrupts another
-            end = min(end, after.start * 1000)
+        if next_segment:  # segments overlap if a speaker interrupts another
+            end = min(end, next_segment.start * 1000)
         pieces = [
-            (piece, _columns(piece.text)) for word in words(segment.text) for piece in _pieces(word)
+            (piece, _columns(piece.text))
+            for word in split_words(segment.text)
+            for piece in _split_long_word(word)
         ]
-        each = min(max(end - start, 0.0) / max(sum(columns for _, columns in pieces), 1), _SLOWEST)
-        said, behind = 0, 0
+        total_columns = max(sum(columns for _, columns in pieces), 1)
+        ms_per_column = min(max(end - start, 0.0) / total_columns, _MAX_MS_PER_COLUMN)
+        columns_before, previous_end = 0, 0
         for piece, columns in pieces:
-            spaced = piece.first > behind if behind else are_spaced(before, piece.text)
-            begin, said = start + said * each, said + columns
-            yield _Spoken(
+            if previous_end:
+                has_space_before = piece.start > previous_end
+            else:
+                has_space_before = needs_space(text_before, piece.text)
+            yield _TimedWord(
                 piece.text,
                 piece.ending,
                 columns,
-                begin,
-                start + said * each,
-                spaced,
+                start + columns_before * ms_per_column,
+                start + (columns_before + columns) * ms_per_column,
+                has_space_before,
                 segment.speaker,
             )
-            behind = piece.last
-        before = segment.text.rstrip() or before
+            columns_before += columns
+            previous_end = piece.end
+        text_before = segment.text.rstrip() or text_before
 
 
-def _pieces(word: Word) -> Iterator[Word]:
-    """A word that is longer than a line, on several."""
-    first = 0
-    while rest := word.text[first:]:
+def _split_long_word(word: Word) -> Iterator[Word]:
+    """Yield the word, in pieces of one line each if it is longer than a line."""
+    start = 0
+    while rest := word.text[start:]:
         length = min(LINE_COLUMNS, len(rest))
         while _columns(rest[:length]) > LINE_COLUMNS:
             length -= 1
-        yield Word(rest[:length], word.first + first)
-        first += length
+        yield Word(rest[:length], word.start + start)
+        start += length
 
 
-def _portions(spoken: Sequence[_Spoken]) -> list[list[_Spoken]]:
-    """The words of each cue: of all ways to portion them, the one that is best to read."""
-    cost, begins = [0.0] + [inf] * len(spoken), [0] * (len(spoken) + 1)
-    for first in range(len(spoken)):
-        for last, minded in _cues_from(spoken, first):
-            if cost[first] + minded < cost[last]:
-                cost[last], begins[last] = cost[first] + minded, first
-    portions, last = [], len(spoken)
-    while last:
-        portions.append(list(spoken[begins[last] : last]))
-        last = begins[last]
-    return portions[::-1]
+def _group_words(words: Sequence[_TimedWord]) -> list[list[_TimedWord]]:
+    """Split the words into cues, so that the sum of the costs is the lowest."""
+    # For the first n words, costs[n] is the lowest cost, and starts[n] the start of the last cue.
+    costs, starts = [0.0] + [inf] * len(words), [0] * (len(words) + 1)
+    for first in range(len(words)):
+        for end, cost in _possible_cues(words, first):
+            if costs[first] + cost < costs[end]:
+                costs[end], starts[end] = costs[first] + cost, first
+    groups, end = [], len(words)
+    while end:
+        groups.append(list(words[starts[end] : end]))
+        end = starts[end]
+    return groups[::-1]
 
 
-def _cues_from(spoken: Sequence[_Spoken], first: int) -> Iterator[tuple[int, float]]:
-    """Where a cue that begins with the word `first` may end (before which word), and how much a reader minds it."""
-    inside, fit = 0.0, _Fit()
-    since = spoken[first - 1].end if first else spoken[0].start
-    for last in range(first + 1, len(spoken) + 1):
-        word, after = spoken[last - 1], spoken[last] if last < len(spoken) else None
-        if (last > first + 1 and word.end - spoken[first].start > LONGEST) or not fit.takes(word):
+def _possible_cues(words: Sequence[_TimedWord], first: int) -> Iterator[tuple[int, float]]:
+    """Yield the possible cues that begin with the word `first`.
+
+    Each result is the index of the word after the cue, and the cost of the cue.
+    """
+    inner_cost, space = 0.0, _CueSpace()
+    previous_end = words[first - 1].end if first else words[0].start
+    for end in range(first + 1, len(words) + 1):
+        word, next_word = words[end - 1], words[end] if end < len(words) else None
+        is_too_long = end > first + 1 and word.end - words[first].start > MAX_CUE_MS
+        if is_too_long or not space.add(word):
             return
-        pause = (after.start - word.end) / 1000 if after else _APART
-        until = after.start if after else word.end
-        flash = _FLASH if until - since < SHORTEST else 0.0
-        minded = max(_BREAK[word.ending] - _BREATH * pause, 0) + _FULL * fit.columns**2
-        yield last, _CUE + minded + inside + flash
-        if not after or pause >= _APART or after.speaker != word.speaker:
+        pause = (next_word.start - word.end) / 1000 if next_word else _MAX_PAUSE_SECONDS
+        latest_end = next_word.start if next_word else word.end
+        short_cost = _SHORT_COST if latest_end - previous_end < MIN_CUE_MS else 0.0
+        break_cost = max(_BREAK_COSTS[word.ending] - _BREAK_DISCOUNT_PER_SECOND * pause, 0)
+        length_cost = _SQUARED_COLUMN_COST * space.columns**2
+        yield end, _CUE_COST + (break_cost + length_cost) + inner_cost + short_cost
+        if not next_word or pause >= _MAX_PAUSE_SECONDS or next_word.speaker != word.speaker:
             return
-        inside += _INSIDE * pause + (_SENTENCE if word.ending is Ending.STOP else 0.0)
+        sentence_cost = _INNER_SENTENCE_COST if word.ending is Ending.STOP else 0.0
+        inner_cost += _INNER_PAUSE_COST_PER_SECOND * pause + sentence_cost
 
 
-class _Fit:
-    """Whether words find room on two lines."""
+class _CueSpace:
+    """Measures whether words fit on the two lines of a cue."""
 
     def __init__(self) -> None:
         self._line, self._used = 1, 0
         self.columns = 0
 
-    def takes(self, word: _Spoken) -> bool:
+    def add(self, word: _TimedWord) -> bool:
+        """Add a word. Return False if it does not fit."""
         self.columns += word.columns
-        needed = word.columns + (word.spaced and self._used > 0)
+        needed = word.columns + (word.has_space_before and self._used > 0)
         if self._used + needed <= LINE_COLUMNS:
             self._used += needed
             return True
@@ -176,60 +193,65 @@ class _Fit:
         return self._line <= 2
 
 
-def _lines(portion: Sequence[_Spoken]) -> tuple[str, ...]:
-    """One line, or two, broken where a reader would: behind punctuation, or else in the middle."""
-    whole = _text(portion)
-    if _columns(whole) <= LINE_COLUMNS:
-        return (whole,)
+def _break_lines(words: Sequence[_TimedWord]) -> tuple[str, ...]:
+    """Return the words as one or two lines.
+
+    The line break is after punctuation if possible, and otherwise near the middle.
+    """
+    text = _join(words)
+    if _columns(text) <= LINE_COLUMNS:
+        return (text,)
     breaks = []
-    for at in range(1, len(portion)):
-        upper, lower = _text(portion[:at]), _text(portion[at:])
-        longer = max(_columns(upper), _columns(lower))
-        if longer <= LINE_COLUMNS:
-            breaks.append((longer + 6 * _BREAK[portion[at - 1].ending], upper, lower))
+    for index in range(1, len(words)):
+        upper, lower = _join(words[:index]), _join(words[index:])
+        columns = max(_columns(upper), _columns(lower))
+        if columns <= LINE_COLUMNS:
+            breaks.append((columns + 6 * _BREAK_COSTS[words[index - 1].ending], upper, lower))
     _, *lines = min(breaks)
     return tuple(lines)
 
 
-def _times(portions: Sequence[Sequence[_Spoken]], end_of_sound: int) -> list[tuple[int, int]]:
-    """From when to when each cue stands: as long as it is said, and longer where it takes longer to read."""
-    starts = [round(portion[0].start) for portion in portions]
+def _cue_times(groups: Sequence[Sequence[_TimedWord]], speech_end: int) -> list[tuple[int, int]]:
+    """Return the start and end of each cue in milliseconds.
+
+    A cue is shown while its words are spoken, and longer if reading it takes longer.
+    """
+    starts = [round(group[0].start) for group in groups]
     ends = [
-        min(round(portion[-1].end), start + LONGEST)
-        for portion, start in zip(portions, starts, strict=True)
+        min(round(group[-1].end), start + MAX_CUE_MS)
+        for group, start in zip(groups, starts, strict=True)
     ]
-    for number, limit in enumerate([*starts[1:], end_of_sound]):
-        free = ends[number - 1] if number else starts[0]
-        start = max(starts[number], free)
-        ends[number] = max(ends[number], min(start + SHORTEST, limit), start + 1)
-        # What is too short even so may begin in the pause before.
-        starts[number] = max(min(start, ends[number] - SHORTEST), free)
-    for number, limit in enumerate([*starts[1:], end_of_sound]):
-        readable = starts[number] + min(
-            _columns(_text(portions[number])) * 1000 // COLUMNS_A_SECOND, LONGEST
-        )
-        ends[number] = max(ends[number], min(readable, limit))
+    for index, limit in enumerate([*starts[1:], speech_end]):
+        previous_end = ends[index - 1] if index else starts[0]
+        start = max(starts[index], previous_end)
+        ends[index] = max(ends[index], min(start + MIN_CUE_MS, limit), start + 1)
+        # If the cue is still too short, it begins in the pause before it.
+        starts[index] = max(min(start, ends[index] - MIN_CUE_MS), previous_end)
+    for index, limit in enumerate([*starts[1:], speech_end]):
+        reading_ms = _columns(_join(groups[index])) * 1000 // MAX_COLUMNS_PER_SECOND
+        readable_end = starts[index] + min(reading_ms, MAX_CUE_MS)
+        ends[index] = max(ends[index], min(readable_end, limit))
     return list(zip(starts, ends, strict=True))
 
 
-def _text(portion: Sequence[_Spoken]) -> str:
+def _join(words: Sequence[_TimedWord]) -> str:
     return "".join(
-        " " * (word.spaced and number > 0) + word.text for number, word in enumerate(portion)
+        " " * (word.has_space_before and index > 0) + word.text for index, word in enumerate(words)
     )
 
 
 def _columns(text: str) -> int:
-    return sum(_width(letter) for letter in text)
+    return sum(_character_columns(character) for character in text)
 
 
 @cache
-def _width(letter: str) -> int:
-    if category(letter) in ("Mn", "Me", "Cf"):  # accents and vowels over a letter
+def _character_columns(character: str) -> int:
+    if category(character) in ("Mn", "Me", "Cf"):  # combining marks and invisible characters
         return 0
-    return 2 if east_asian_width(letter) in "WF" else 1
+    return 2 if east_asian_width(character) in "WF" else 1
 
 
-def _clock(milliseconds: int, decimal_mark: str) -> str:
+def _format_time(milliseconds: int, decimal_mark: str) -> str:
     minutes, milliseconds = divmod(milliseconds, 60_000)
     hours, minutes = divmod(minutes, 60)
     return (
@@ -238,5 +260,5 @@ def _clock(milliseconds: int, decimal_mark: str) -> str:
 
 
 def _escape(text: str) -> str:
-    """WebVTT reads `<` and `&` as markup, and `-->` as a cue's times."""
+    """Escape `<` and `&`, which are markup in WebVTT, and `>`, because `-->` separates times."""
     return text.replace("&", "&amp;").replace("<", "&lt;").replace(">", "&gt;")

@@ -1,4 +1,4 @@
-"""What was said: a transcript, and its timed segments."""
+"""The transcript of a recording, its timed segments, and how both are stored as JSON."""
 
 import json
 from collections.abc import Iterable, Mapping
@@ -10,7 +10,10 @@ from handler.aws.items import known_fields
 
 @dataclass(frozen=True)
 class Segment:
-    """A stretch of speech; `start` and `end` in seconds from the recording's beginning."""
+    """A timed segment of a transcript.
+
+    `start` and `end` are in seconds from the recording's beginning.
+    """
 
     start: float
     end: float
@@ -20,11 +23,12 @@ class Segment:
 
 @dataclass(frozen=True)
 class Transcript:
-    """What one recording says, and which model heard it.
+    """The transcript of one recording, and the model that made it.
 
-    `answer` is the upstream's own body in the format `answer_format`, for clients that speak its contract.
-    `segments` is empty unless times were asked for. `cut_off` says that the model's longest answer was reached, or
-    nearly, so that words may be missing at the end.
+    `segments` is empty unless times were requested. `duration` and `seconds_billed` are in seconds.
+    `cut_off` is true if the response has about the maximum length of the model, so words may be
+    missing at the end. `answer` is the body of the upstream's response, in the response format
+    `answer_format`. The OpenAI-compatible routes return it.
     """
 
     text: str
@@ -42,10 +46,11 @@ class Transcript:
 
     @classmethod
     def from_json(cls, stored: bytes) -> Self:
-        told = json.loads(stored)
-        return cls(**{**known_fields(cls, told), "segments": stored_segments(told["segments"])})
+        fields = json.loads(stored)
+        segments = segments_from_json(fields["segments"])
+        return cls(**{**known_fields(cls, fields), "segments": segments})
 
 
-def stored_segments(stored: Iterable[Mapping[str, Any]]) -> tuple[Segment, ...]:
-    """Return the segments in the form in which they are kept with a transcript or with a part."""
+def segments_from_json(stored: Iterable[Mapping[str, Any]]) -> tuple[Segment, ...]:
+    """Return the segments of a stored transcript or of a stored part."""
     return tuple(Segment(**known_fields(Segment, segment)) for segment in stored)

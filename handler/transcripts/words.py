@@ -1,4 +1,4 @@
-"""What a text is made of: words, or characters where a script puts no spaces between its words."""
+"""Splits text into words, or into characters if the script has no spaces between words."""
 
 import unicodedata
 from collections.abc import Iterable
@@ -7,8 +7,8 @@ from enum import IntEnum
 
 _STOPS, _COMMAS = frozenset(".!?;:…。！？；：｡؟؛।॥။។።։"), frozenset(",،、，､၊—–-")
 _CLOSING = "\"'»«”“’)]」』）*"
-# Thai, Lao, Khmer and Burmese, kana, and Chinese characters.
-_SPACELESS = (
+# Thai, Lao, Burmese and Khmer, kana, and Chinese characters.
+_SPACELESS_RANGES = (
     ("\u0e00", "\u0eff"),
     ("\u1000", "\u109f"),
     ("\u1780", "\u17ff"),
@@ -17,14 +17,15 @@ _SPACELESS = (
     ("\uff61", "\uff9f"),
     ("\U00020000", "\U0003ffff"),
 )
-_OPENING = ("Ps", "Pi")  # brackets, and quotation marks
-# What belongs to the letter before it: Thai and Lao vowels, small kana, and what makes one longer.
+_OPENING_CATEGORIES = ("Ps", "Pi")  # opening brackets and quotation marks
+# These belong to the character before them: Thai and Lao vowels, small kana, and the marks that
+# lengthen or repeat a character.
 _NEVER_FIRST = frozenset("ะาำๆຯະາຳໆーぁぃぅぇぉっゃゅょゎゕゖァィゥェォッャュョヮヵヶ々ｰﾞﾟｧｨｩｪｫｬｭｮｯ")
 _NEVER_LAST = frozenset("เแโใไເແໂໃໄ")  # vowels that are written before their consonant
 
 
 class Ending(IntEnum):
-    """How a word ends: a pause is likelier behind a comma, and likeliest behind a full stop."""
+    """The punctuation at the end of a word. A higher value means that a pause is more likely."""
 
     NONE = 0
     COMMA = 1
@@ -33,61 +34,61 @@ class Ending(IntEnum):
 
 @dataclass(frozen=True)
 class Word:
-    """A word with its punctuation, at `first` in the text."""
+    """A word with its punctuation. `start` and `end` are its indexes in the whole text."""
 
     text: str
-    first: int
+    start: int
 
     @property
-    def last(self) -> int:
-        return self.first + len(self.text)
+    def end(self) -> int:
+        return self.start + len(self.text)
 
     @property
     def ending(self) -> Ending:
-        closing = self.text.rstrip(_CLOSING)[-1:]
-        return (
-            Ending.STOP
-            if closing in _STOPS
-            else Ending.COMMA
-            if closing in _COMMAS
-            else Ending.NONE
-        )
+        last_character = self.text.rstrip(_CLOSING)[-1:]
+        if last_character in _STOPS:
+            return Ending.STOP
+        return Ending.COMMA if last_character in _COMMAS else Ending.NONE
 
 
-def words(text: str) -> list[Word]:
-    """Together, and with the spaces between them, they are the whole text."""
-    found: list[Word] = []
-    first = 0
-    for at, letter in enumerate([*text, " "]):
-        if letter.isspace() or (first < at and _begins(text[at - 1], letter)):
-            if first < at:
-                found.append(Word(text[first:at], first))
-            first = at + letter.isspace()
-    return found
+def split_words(text: str) -> list[Word]:
+    """Return the words of `text` in order, without the white space between them."""
+    words: list[Word] = []
+    start = 0
+    for index, character in enumerate([*text, " "]):
+        is_space = character.isspace()
+        if is_space or (start < index and _is_boundary(text[index - 1], character)):
+            if start < index:
+                words.append(Word(text[start:index], start))
+            start = index + is_space
+    return words
 
 
-def _begins(before: str, letter: str) -> bool:
-    """Whether a word begins between two letters that no space parts."""
-    kind = unicodedata.category(letter)
-    if before in _NEVER_LAST or unicodedata.category(before) in _OPENING or letter in _NEVER_FIRST:
+def _is_boundary(before: str, after: str) -> bool:
+    """Return whether a word begins between two characters that no space separates."""
+    category = unicodedata.category(after)
+    if before in _NEVER_LAST or after in _NEVER_FIRST:
         return False
-    if kind[0] == "M" or (kind[0] == "P" and kind not in _OPENING):  # a vowel's sign, a comma
+    if unicodedata.category(before) in _OPENING_CATEGORIES:
         return False
-    return _is_spaceless(before) or _is_spaceless(letter)
+    # Combining marks and closing punctuation belong to the character before them.
+    if category[0] == "M" or (category[0] == "P" and category not in _OPENING_CATEGORIES):
+        return False
+    return _is_spaceless(before) or _is_spaceless(after)
 
 
-def joined_text(texts: Iterable[str]) -> str:
-    """Texts as one; no space comes between two of a script that has none."""
-    whole = ""
+def join_texts(texts: Iterable[str]) -> str:
+    """Join texts with spaces. Texts of a script without spaces are joined without them."""
+    joined = ""
     for text in filter(None, (text.strip() for text in texts)):
-        whole += f" {text}" if are_spaced(whole, text) else text
-    return whole
+        joined += f" {text}" if needs_space(joined, text) else text
+    return joined
 
 
-def are_spaced(before: str, after: str) -> bool:
-    """Whether a space belongs between two texts."""
+def needs_space(before: str, after: str) -> bool:
+    """Return whether a space belongs between two texts."""
     return bool(before) and not (_is_spaceless(before[-1]) and _is_spaceless(after[0]))
 
 
-def _is_spaceless(letter: str) -> bool:
-    return any(first <= letter <= last for first, last in _SPACELESS)
+def _is_spaceless(character: str) -> bool:
+    return any(first <= character <= last for first, last in _SPACELESS_RANGES)

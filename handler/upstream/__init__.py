@@ -1,4 +1,4 @@
-"""The server that transcribes, OpenAI or a compatible one: its models, its client, its errors, and its limits.
+"""The upstream, which is OpenAI or a compatible server: its models, client, errors and rate limits.
 
-Only this package imports OpenAI's SDK.
+No other package imports OpenAI's SDK.
 """

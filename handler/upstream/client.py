@@ -1,6 +1,6 @@
-"""OpenAI's transcription endpoint: a file in, a Transcript out.
+"""The client for the upstream's transcription endpoint: attempts, deadlines, and possible billing.
 
-OpenAI's SDK makes the request and reads the answer. Attempts, deadlines, and what may have been billed are here.
+The HTTP request itself is made by OpenAI's SDK.
 """
 
 import asyncio
@@ -26,7 +26,7 @@ from handler.errors import (
 from handler.recordings.container import Container
 from handler.transcripts.transcript import Segment, Transcript
 from handler.upstream.daemon_threads import DaemonThreads
-from handler.upstream.errors import BUSY_SECONDS, timed_out
+from handler.upstream.errors import DEFAULT_RETRY_AFTER_SECONDS, timed_out
 from handler.upstream.file_view import FileView
 from handler.upstream.models import MODELS
 from handler.upstream.openai_sdk import Client, HTTPClient
@@ -34,40 +34,46 @@ from handler.upstream.openai_sdk import Client, HTTPClient
 if TYPE_CHECKING:
     import httpx2
 
-_ATTEMPTS = 3
-_TURNS = 2  # of the loop for everybody else, where hundreds of recordings are to be sent at the same moment
+_MAX_ATTEMPTS = 3
+# Event loop cycles that each attempt yields to other tasks, so that hundreds of simultaneous
+# recordings do not delay them.
+_YIELDS_BEFORE_SENDING = 2
 _FIRST_BACKOFF_SECONDS = 0.5
-_NEARLY_ALL = 0.95  # of a model's longest answer
-_TOKENS_PER_SECOND = 10  # of sound
-_TOKENS_PER_LETTER = (
+_CUT_OFF_RATIO = 0.95  # a transcript with more of the model's maximum tokens counts as cut off
+_TOKENS_PER_SECOND = 10  # of audio
+# Estimated tokens per character, up to these code points: Latin, most scripts, Chinese characters.
+_TOKENS_PER_CHARACTER = (
     (0x80, 0.25),
     (0x2E80, 0.4),
     (sys.maxunicode + 1, 1.0),
-)  # Latin, most scripts, Chinese characters
-_LATEST_SECONDS = 1e6
+)
+_MAX_SEGMENT_START = 1e6  # seconds
 
 
 class Key(Protocol):
-    """The key to the upstream; `renew` tells whether there is another one than the one that was refused."""
+    """The API key for the upstream.
+
+    `renew` reads the key again, and returns whether it differs from the `rejected` one.
+    """
 
     def get(self) -> str: ...
-    def renew(self, refused: str) -> bool: ...
+    def renew(self, rejected: str, /) -> bool: ...
 
 
 class UpstreamClient:
-    """Sends recordings to the upstream, `most_at_once` of them at a time."""
+    """Sends recordings to the upstream, at most `max_concurrent_calls` at a time."""
 
     def __init__(
         self,
         key: Key,
         base_url: str,
-        most_at_once: int,
+        max_concurrent_calls: int,
         *,
         transport: "httpx2.BaseTransport | None" = None,
     ) -> None:
         self._key = key
-        # Threads of its own stay when an event of Lambda's has been answered; the framework's end with each.
-        self._threads = DaemonThreads(most_at_once, "speech")
+        # The threads of anyio end with each Lambda event. These stay for the next one.
+        self._threads = DaemonThreads(max_concurrent_calls, "speech")
         self._base_url = base_url
         self._http = HTTPClient(transport)
         self._client: Client | None = None
@@ -79,48 +85,53 @@ class UpstreamClient:
         parameters: dict[str, Any],
         seconds: float,
         *,
-        attempts: int = _ATTEMPTS,
+        attempts: int = _MAX_ATTEMPTS,
     ) -> Transcript:
-        """The transcript within `seconds`, or one of errors.py; sent again only where nothing can have been billed."""
+        """Return the transcript within `seconds`.
+
+        Makes at most `attempts` requests, and retries only if the failed request cannot have been
+        billed. Raises the StenoError of the last attempt.
+        """
         call = _Call(recording, container, parameters, time.monotonic() + seconds)
         try:
             with anyio.fail_after(seconds):
-                return await self._attempts(call, attempts)
+                return await self._send_with_retries(call, attempts)
         except TimeoutError:
             if call.give_up():
                 raise timed_out() from None
             raise UpstreamBusy(
-                "The server had no time left to send the recording. Send it again.",
+                "The server had no time left to send the recording. Try again.",
                 safe_to_retry=True,
-                retry_after=BUSY_SECONDS,
+                retry_after=DEFAULT_RETRY_AFTER_SECONDS,
             ) from None
         finally:
             call.give_up()
 
-    async def _attempts(self, call: "_Call", attempts: int) -> Transcript:
+    async def _send_with_retries(self, call: "_Call", attempts: int) -> Transcript:
         for attempt in range(1, attempts + 1):
             try:
-                for _ in range(_TURNS):
+                for _ in range(_YIELDS_BEFORE_SENDING):
                     await anyio.lowlevel.checkpoint()
-                # Given up at the deadline, the call ends by itself: its file is closed and its timeouts are the same.
+                # After the deadline, nothing waits for the thread. It uses the same deadline and
+                # closes its own view of the file.
                 return await asyncio.get_running_loop().run_in_executor(
                     self._threads, self._send, call
                 )
             except UpstreamError as error:
                 if error.safe_to_retry:
                     call.not_billed()
-                wait = error.retry_after
-                if wait is None:
-                    jitter = random.uniform(0.75, 1.25)  # noqa: S311 - it is not a secret
-                    wait = _FIRST_BACKOFF_SECONDS * (1 << attempt - 1) * jitter
+                wait_seconds = error.retry_after
+                if wait_seconds is None:
+                    jitter = random.uniform(0.75, 1.25)  # noqa: S311 - not used for security
+                    wait_seconds = _FIRST_BACKOFF_SECONDS * (1 << attempt - 1) * jitter
                 if (
                     not error.safe_to_retry
                     or attempt == attempts
-                    or time.monotonic() + wait >= call.deadline
+                    or time.monotonic() + wait_seconds >= call.deadline
                 ):
                     raise
-                await anyio.sleep(wait)
-        raise AssertionError("the last attempt returns or raises")
+                await anyio.sleep(wait_seconds)
+        raise AssertionError("The last attempt neither returned nor raised.")
 
     def _send(self, call: "_Call") -> Transcript:
         with logs.context(**call.ids):
@@ -134,22 +145,26 @@ class UpstreamClient:
             return self._request(call, self._key.get())
 
     def _request(self, call: "_Call", key: str) -> Transcript:
-        if not (key.isascii() and key.isprintable()):  # no header can carry it
+        if not (key.isascii() and key.isprintable()):  # not valid in a header
             raise UpstreamCredentials(
-                "The server's key has characters that no key has. Was it pasted from a text?"
+                "The server's API key contains characters that are not printable ASCII."
+                " The server's owner must set the key again."
             )
         client = self._client
         if client is None or client.api_key != key:
             client = self._client = Client(key, self._base_url, self._http)
-        left = call.begin()
+        seconds_left = call.begin()
         with BufferedReader(FileView(call.recording)) as recording:
             file = call.container.filename, recording, call.container.media_type
-            body = client.transcription(file, call.parameters, left)
-        return _transcript(body, call.parameters["model"], call.parameters["response_format"])
+            body = client.transcription(file, call.parameters, seconds_left)
+        return _parse_response(body, call.parameters["model"], call.parameters["response_format"])
 
 
 class _Call:
-    """One recording on its way. Its thread asks before it sends, so that nothing is sent once the call is given up."""
+    """A call of `transcribe`, shared by its task and its thread.
+
+    The thread calls `begin` before each request, so that nothing is sent after `give_up`.
+    """
 
     def __init__(
         self, recording: BinaryIO, container: Container, parameters: dict[str, Any], deadline: float
@@ -158,93 +173,101 @@ class _Call:
         self.container = container
         self.parameters = parameters
         self.deadline = deadline
-        self.ids = logs.ids()  # a thread of its own has no context
+        self.ids = logs.ids()  # the thread does not inherit the context
         self._given_up = False
         self._may_be_billed = False
         self._lock = Lock()
 
     def begin(self) -> float:
-        """Return the seconds that are left for a request; TimeoutError if none may be sent any more."""
+        """Return the seconds that are left for a request, and mark it as possibly billed.
+
+        Raises TimeoutError after the deadline or after `give_up`.
+        """
         with self._lock:
-            left = self.deadline - time.monotonic()
-            if self._given_up or left <= 0:
+            seconds_left = self.deadline - time.monotonic()
+            if self._given_up or seconds_left <= 0:
                 raise TimeoutError
             self._may_be_billed = True
-            return left
+            return seconds_left
 
     def not_billed(self) -> None:
-        """Note that the request that was sent has ended, and cannot have been billed."""
+        """Record that the last request has failed and cannot have been billed."""
         self._may_be_billed = False
 
     def give_up(self) -> bool:
-        """End the call. Return whether a request that may be billed has been sent."""
+        """Prevent further requests. Return whether a sent request may be billed."""
         with self._lock:
             self._given_up = True
             return self._may_be_billed
 
 
-def _transcript(body: bytes, model: str, answer_format: str) -> Transcript:
+def _parse_response(body: bytes, model: str, response_format: str) -> Transcript:
     try:
-        return _read_answer(
-            json.loads(body, parse_constant=_no_number, parse_float=_finite), model, answer_format
+        response = json.loads(
+            body, parse_constant=_reject_constant, parse_float=_parse_finite_float
         )
+        return _read_response(response, model, response_format)
     except (ValueError, TypeError, KeyError, AttributeError, RecursionError):
         raise UpstreamFailed(
-            f"The speech service answered 200 with something that is no {answer_format}."
+            f"The speech service returned HTTP 200, but the body is not valid {response_format}."
+            " If this error persists, the server's owner should check OPENAI_BASE_URL."
         ) from None
 
 
-def _read_answer(answer: dict[str, Any], model: str, answer_format: str) -> Transcript:
-    text = answer["text"].strip()
+def _read_response(response: dict[str, Any], model: str, response_format: str) -> Transcript:
+    text = response["text"].strip()
     segments = tuple(
-        sorted(map(_segment, answer.get("segments") or ()), key=lambda segment: segment.start)
+        sorted(map(_segment, response.get("segments") or ()), key=lambda segment: segment.start)
     )
-    if answer_format != "json" and text and not segments and not answer.get("words"):
-        raise ValueError("times were asked for and none came")
-    usage = answer.get("usage") or {}
-    languages = [heard["code"] for heard in answer.get("languages") or ()]
-    most_tokens = MODELS[model].most_tokens if model in MODELS else None
+    if response_format != "json" and text and not segments and not response.get("words"):
+        raise ValueError("timestamps are missing")
+    usage = response.get("usage") or {}
+    languages = [language["code"] for language in response.get("languages") or ()]
+    max_tokens = MODELS[model].max_output_tokens if model in MODELS else None
+    tokens = usage.get("output_tokens") or _estimate_tokens(text)
+    seconds_billed = _billed_seconds(usage)
     return Transcript(
         text=text,
         model=model,
         segments=segments,
-        language=answer.get("language") or next(iter(languages), None),
-        duration=answer.get("duration") or _billed(usage),
-        seconds_billed=_billed(usage),
-        cut_off=(usage.get("output_tokens") or _tokens(text))
-        > _NEARLY_ALL * (most_tokens or math.inf),
-        answer=answer,
-        answer_format=answer_format,
+        language=response.get("language") or next(iter(languages), None),
+        duration=response.get("duration") or seconds_billed,
+        seconds_billed=seconds_billed,
+        cut_off=tokens > _CUT_OFF_RATIO * (max_tokens or math.inf),
+        answer=response,
+        answer_format=response_format,
     )
 
 
-def _segment(told: dict[str, Any]) -> Segment:
-    start = max(float(told["start"]), 0.0)
-    if start > _LATEST_SECONDS:
-        raise ValueError("no recording lasts so long")
-    return Segment(start, max(float(told["end"]), start), "" + told["text"], told.get("speaker"))
+def _segment(fields: dict[str, Any]) -> Segment:
+    start = max(float(fields["start"]), 0.0)
+    if start > _MAX_SEGMENT_START:
+        raise ValueError("the start of a segment is out of range")
+    end = max(float(fields["end"]), start)
+    text = "" + fields["text"]  # raises TypeError if the text is not a string
+    return Segment(start, end, text, fields.get("speaker"))
 
 
-def _finite(digits: str) -> float:
-    """JSON knows no infinity, but 1e400."""
-    return float(digits) if math.isfinite(float(digits)) else _no_number(digits)
+def _parse_finite_float(text: str) -> float:
+    number = float(text)
+    return number if math.isfinite(number) else _reject_constant(text)  # such as 1e400
 
 
-def _no_number(text: str) -> float:
-    raise ValueError(f"{text} is no number")
+def _reject_constant(text: str) -> float:
+    raise ValueError(f"{text} is not a finite number")
 
 
-def _billed(usage: dict[str, Any]) -> float | None:
-    """The seconds that were billed, where the answer tells: as such, or as tokens of sound."""
+def _billed_seconds(usage: dict[str, Any]) -> float | None:
+    """Return the billed seconds, which `usage` contains as seconds or as audio tokens, if any."""
     seconds = usage.get("seconds")
     if tokens := (usage.get("input_token_details") or {}).get("audio_tokens"):
         seconds = tokens / _TOKENS_PER_SECOND
-    known = isinstance(seconds, int | float) and math.isfinite(seconds) and seconds >= 0
-    return seconds if known else None
+    is_valid = isinstance(seconds, int | float) and math.isfinite(seconds) and seconds >= 0
+    return seconds if is_valid else None
 
 
-def _tokens(text: str) -> float:
-    """About how many tokens a text was, where the answer does not say."""
+def _estimate_tokens(text: str) -> float:
     return sum(
-        next(tokens for end, tokens in _TOKENS_PER_LETTER if ord(letter) < end) for letter in text
+        next(tokens for end, tokens in _TOKENS_PER_CHARACTER if ord(character) < end)
+        for character in text
     )

@@ -1,6 +1,6 @@
-"""Threads that do not keep the process from ending.
+"""A thread pool whose threads do not delay the exit of the process.
 
-At the end of a process, Python waits for the threads of a ThreadPoolExecutor.
+At exit, Python waits for the threads of a ThreadPoolExecutor.
 """
 
 import weakref
@@ -16,10 +16,13 @@ _Task = tuple[Future[Any], Callable[[], Any]]
 
 
 class DaemonThreads(Executor):
-    """At most `most` threads, started when needed. They end when this executor is collected."""
+    """Runs calls in at most `max_threads` daemon threads, which are started on demand.
 
-    def __init__(self, most: int, name: str) -> None:
-        self._most = most
+    The threads end when this executor is garbage-collected.
+    """
+
+    def __init__(self, max_threads: int, name: str) -> None:
+        self._max_threads = max_threads
         self._name = name
         self._started = 0
         self._lock = Lock()
@@ -27,23 +30,25 @@ class DaemonThreads(Executor):
         self._idle = Semaphore(0)
         weakref.finalize(self, self._tasks.put, None)
 
-    def submit(self, call: Callable[..., Result], /, *details: Any, **more: Any) -> Future[Result]:
+    def submit(self, call: Callable[..., Result], /, *args: Any, **kwargs: Any) -> Future[Result]:
         future: Future[Result] = Future()
-        self._tasks.put((future, partial(call, *details, **more)))
+        self._tasks.put((future, partial(call, *args, **kwargs)))
         if not self._idle.acquire(blocking=False):
-            self._start_one()
+            self._start_thread()
         return future
 
-    def _start_one(self) -> None:
+    def _start_thread(self) -> None:
         with self._lock:
-            if self._started == self._most:
+            if self._started == self._max_threads:
                 return
             self._started += 1
             name = f"{self._name}_{self._started}"
-            Thread(target=_work, args=(self._tasks, self._idle), name=name, daemon=True).start()
+            Thread(
+                target=_run_tasks, args=(self._tasks, self._idle), name=name, daemon=True
+            ).start()
 
 
-def _work(tasks: "SimpleQueue[_Task | None]", idle: Semaphore) -> None:
+def _run_tasks(tasks: "SimpleQueue[_Task | None]", idle: Semaphore) -> None:
     while (task := tasks.get()) is not None:
         future, call = task
         if future.set_running_or_notify_cancel():
@@ -54,6 +59,6 @@ def _work(tasks: "SimpleQueue[_Task | None]", idle: Semaphore) -> None:
             else:
                 future.set_result(result)
                 del result
-        del task, future, call  # what they hold is not kept until the next task
+        del task, future, call  # frees their objects before the next task arrives
         idle.release()
-    tasks.put(None)  # for the other threads
+    tasks.put(None)  # ends the other threads too

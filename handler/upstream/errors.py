@@ -1,4 +1,4 @@
-"""What it means for our caller that the upstream refuses, fails, or does not answer."""
+"""Conversion of the upstream's error responses and of connection errors into Steno's errors."""
 
 import re
 import ssl
@@ -28,7 +28,8 @@ from handler.errors import (
 if TYPE_CHECKING:
     import openai
 
-BUSY_SECONDS = 5.0  # what a caller is asked to wait when the upstream names no time
+# Used if a busy upstream does not send `Retry-After`.
+DEFAULT_RETRY_AFTER_SECONDS = 5.0
 
 _QUOTA_CODES = {
     "insufficient_quota",
@@ -37,96 +38,130 @@ _QUOTA_CODES = {
     "billing_hard_limit_reached",
     "billing_not_active",
 }
-# OpenAI's error guide asks for a new try after these. Other 5xx come from gateways, behind which the work may be done.
+# OpenAI's error guide recommends a retry after these. Other 5xx responses come from gateways, which
+# may have forwarded the request, so it may have been billed.
 _RETRYABLE_STATUSES = {408, 429, 500, 503}
 
 
 @dataclass(frozen=True)
 class _ErrorResponse:
-    """An answer that is no success to a request with this key."""
+    """An error response of the upstream to a request with the API key `key`."""
 
     error: "openai.APIStatusError"
     key: str
 
     @property
     def reason(self) -> str:
-        """The upstream's own words, without anything that looks like a key, and the id to ask its support with."""
-        body, request = self.error.body, self.error.request_id
-        said = body.get("message") if isinstance(body, dict) else None
-        text = f"It answered HTTP {self.error.status_code}."
-        if isinstance(said, str) and said:
-            text = f'The speech service says: "{self._without_key(said)}"'
-        return f"{text} (request {self._without_key(request)})" if request else text
+        """Return a sentence with the status, the upstream's message and its request id.
 
-    def _without_key(self, text: str) -> str:
-        """Without the key before it is shortened, or a part of the key would be left."""
-        return _clean(text.replace(self.key, "[key]"))
+        API keys are removed from it.
+        """
+        body, request_id = self.error.body, self.error.request_id
+        message = body.get("message") if isinstance(body, dict) else None
+        text = f"Response of the speech service: HTTP {self.error.status_code}"
+        if isinstance(message, str) and message:
+            text += f', "{self.without_keys(message)}"'
+        if request_id:
+            text += f" (request id {self.without_keys(request_id)})"
+        return f"{text}."
+
+    def without_keys(self, text: str) -> str:
+        """Return the text without API keys, shortened to 500 characters."""
+        # The key is replaced first: a key that was cut off at 500 characters would not be found.
+        return _remove_keys(text.replace(self.key, "[key]"))
 
 
 def error_from_response(error: "openai.APIStatusError", key: str) -> StenoError:
-    """The error for an answer that is no success, without the key that was sent."""
-    refusal = _ErrorResponse(error, key)
-    status, code, reason = error.status_code, error.code, refusal.reason
+    """Return the StenoError for an error response. Its text does not contain the API key `key`."""
+    response = _ErrorResponse(error, key)
+    status, code, reason = error.status_code, error.code, response.reason
     if code in _QUOTA_CODES:
         return UpstreamQuota(
-            f"The speech service's account is out of credit or at its limit. {reason}"
+            "The server's account at the speech service has no credit or has reached its limit."
+            f" The server's owner must add credit or raise the limit. {reason}"
         )
     if status == 404 or code == "model_not_found" or (status == 400 and error.param == "model"):
-        return UpstreamModel(f"The speech service does not serve this model to this key. {reason}")
-    if status in (401, 403):
-        return UpstreamCredentials(f"The speech service does not accept the server's key. {reason}")
-    if status == 413:
-        return RecordingTooLarge(f"The recording is larger than the speech service takes. {reason}")
-    if status in (400, 415, 422):
-        return _client_error(refusal)
-    return _server_error(refusal)
-
-
-def _client_error(refusal: _ErrorResponse) -> StenoError:
-    param = refusal.error.param
-    if refusal.error.code == "audio_too_short":
-        return EmptyRecording(f"The recording is too short to hold speech. {refusal.reason}")
-    if isinstance(param, str) and param not in ("", "file"):
-        return InvalidOption(
-            param.removesuffix("[]"), f"The speech service refused the option. {refusal.reason}"
+        return UpstreamModel(
+            "The speech service does not offer this model to the server's API key."
+            f" Use another model. {reason}"
         )
-    return UnreadableRecording(f"The speech service could not read the recording. {refusal.reason}")
+    if status in (401, 403):
+        return UpstreamCredentials(
+            "The speech service does not accept the server's API key."
+            f" The server's owner must set a valid key. {reason}"
+        )
+    if status == 413:
+        return RecordingTooLarge(
+            "The recording is too large for the speech service. Send a shorter recording, or one in"
+            f" a compressed format. {reason}"
+        )
+    if status in (400, 415, 422):
+        return _client_error(response)
+    return _server_error(response)
 
 
-def _server_error(refusal: _ErrorResponse) -> UpstreamError:
-    status, reason, headers = (
-        refusal.error.status_code,
-        refusal.reason,
-        refusal.error.response.headers,
+def _client_error(response: _ErrorResponse) -> StenoError:
+    param = response.error.param
+    if response.error.code == "audio_too_short":
+        return EmptyRecording(
+            f"The recording is too short to contain speech. Send a longer one. {response.reason}"
+        )
+    if isinstance(param, str) and param not in ("", "file"):
+        option = param.removesuffix("[]")
+        return InvalidOption(
+            option,
+            f"The speech service rejected `{response.without_keys(option)}`."
+            f" Change or remove this option. {response.reason}",
+        )
+    return UnreadableRecording(
+        "The speech service could not read the recording. Check that the file can be played, or"
+        f" convert it to WAV, MP3 or FLAC. {response.reason}"
     )
-    said = headers.get("x-should-retry")
-    again = said == "true" or (said != "false" and status in _RETRYABLE_STATUSES)
-    wait = _retry_after(headers)
+
+
+def _server_error(response: _ErrorResponse) -> UpstreamError:
+    status, reason = response.error.status_code, response.reason
+    headers = response.error.response.headers
+    should_retry = headers.get("x-should-retry")
+    safe_to_retry = should_retry == "true" or (
+        should_retry != "false" and status in _RETRYABLE_STATUSES
+    )
+    retry_after = _retry_after(headers)
     if status in (429, 503):
-        wait = BUSY_SECONDS if wait is None else wait
+        if retry_after is None:
+            retry_after = DEFAULT_RETRY_AFTER_SECONDS
         return UpstreamBusy(
-            f"The speech service is busy. {reason}", safe_to_retry=again, retry_after=wait
+            f"The speech service is busy. Try again later. {reason}",
+            safe_to_retry=safe_to_retry,
+            retry_after=retry_after,
         )
     if status in (408, 504):
         return UpstreamTimeout(
-            f"The speech service took too long. {reason}", safe_to_retry=again, retry_after=wait
+            f"The speech service took too long. Try again, or send a shorter recording. {reason}",
+            safe_to_retry=safe_to_retry,
+            retry_after=retry_after,
         )
     return UpstreamFailed(
-        f"The speech service failed. {reason}", safe_to_retry=again, retry_after=wait
+        f"The speech service failed. Try again later. {reason}",
+        safe_to_retry=safe_to_retry,
+        retry_after=retry_after,
     )
 
 
-def _clean(text: str) -> str:
+def _remove_keys(text: str) -> str:
     text = re.sub(r"\b(sk|sess|Bearer)[-_ ][\w*.\-]{4,}", "[key]", text)
     return " ".join(text.split())[:500]
 
 
 def _retry_after(headers: httpx2.Headers) -> float | None:
-    """Seconds, which the headers give as a number or as a date; a day at most."""
+    """Return the seconds to wait before a retry, at most one day. None if no header specifies them.
+
+    `Retry-After` contains seconds or a date. `retry-after-ms` contains milliseconds.
+    """
     value = headers.get("retry-after", "")
-    if milliseconds := _number(headers.get("retry-after-ms", "")):
+    if milliseconds := _parse_seconds(headers.get("retry-after-ms", "")):
         return milliseconds / 1000
-    if (seconds := _number(value)) is not None:
+    if (seconds := _parse_seconds(value)) is not None:
         return seconds
     try:
         return min(max(parsedate_to_datetime(value).timestamp() - time.time(), 0), DAY_SECONDS)
@@ -134,7 +169,7 @@ def _retry_after(headers: httpx2.Headers) -> float | None:
         return None
 
 
-def _number(text: str) -> float | None:
+def _parse_seconds(text: str) -> float | None:
     try:
         number = float(text)
     except ValueError:
@@ -143,27 +178,32 @@ def _number(text: str) -> float | None:
 
 
 def connection_error(cause: BaseException) -> UpstreamError:
-    """The error for a request that ended without a whole answer."""
-    if _is_tls(cause):
-        return UpstreamFailed("The speech service's TLS certificate could not be verified.")
+    """Return the error for a request without a complete response."""
+    if _is_tls_error(cause):
+        return UpstreamFailed(
+            "The TLS certificate of the speech service could not be verified."
+            " The server's owner must check OPENAI_BASE_URL and the certificate."
+        )
     if isinstance(cause, httpx2.ConnectError | httpx2.ConnectTimeout | httpx2.PoolTimeout):
         return UpstreamFailed(
-            f"The speech service cannot be reached ({_clean(str(cause))}).", safe_to_retry=True
+            f"The speech service cannot be reached ({_remove_keys(str(cause))}). Try again later.",
+            safe_to_retry=True,
         )
     if isinstance(cause, httpx2.TimeoutException):
         return timed_out()
     return UpstreamFailed(
-        "The connection to the speech service broke before its answer was complete."
+        "The connection to the speech service was lost before its response was complete. Try again."
     )
 
 
-def _is_tls(error: BaseException | None) -> bool:
+def _is_tls_error(error: BaseException | None) -> bool:
     while error is not None and not isinstance(error, ssl.SSLError):
         error = error.__cause__ or error.__context__
     return error is not None
 
 
 def timed_out() -> UpstreamTimeout:
+    """Return the error for a response that did not arrive before the deadline."""
     return UpstreamTimeout(
-        "The speech service did not answer in time. Send the recording again, or a shorter one."
+        "The speech service did not respond in time. Try again, or send a shorter recording."
     )

@@ -1,7 +1,7 @@
-"""A second view of an open file, with a position of its own.
+"""A view of an open file that has its own position and file descriptor.
 
-A call that was given up may read on in its thread while the same recording is read for a job, and may do so when the
-file has been closed for everybody else.
+The thread of an abandoned call may still read the recording while a job reads it too, or after the
+request has closed the file.
 """
 
 import io
@@ -10,9 +10,11 @@ from typing import Any, BinaryIO
 
 
 class FileView(io.RawIOBase):
+    """Reads a file independently of other readers, and stays readable after the file is closed."""
+
     def __init__(self, file: BinaryIO) -> None:
-        self._number = os.dup(file.fileno())
-        self._place = 0
+        self._descriptor = os.dup(file.fileno())
+        self._position = 0
 
     def readable(self) -> bool:
         return True
@@ -21,26 +23,26 @@ class FileView(io.RawIOBase):
         return True
 
     def fileno(self) -> int:
-        return self._number
+        return self._descriptor
 
     def readinto(self, buffer: Any) -> int:
-        read = os.preadv(self._number, [buffer], self._place)
-        self._place += read
-        return read
+        count = os.preadv(self._descriptor, [buffer], self._position)
+        self._position += count
+        return count
 
     def seek(self, offset: int, whence: int = os.SEEK_SET) -> int:
-        begin = {
+        origins = {
             os.SEEK_SET: 0,
-            os.SEEK_CUR: self._place,
-            os.SEEK_END: os.fstat(self._number).st_size,
+            os.SEEK_CUR: self._position,
+            os.SEEK_END: os.fstat(self._descriptor).st_size,
         }
-        self._place = begin[whence] + offset
-        return self._place
+        self._position = origins[whence] + offset
+        return self._position
 
     def tell(self) -> int:
-        return self._place
+        return self._position
 
     def close(self) -> None:
         if not self.closed:
-            os.close(self._number)
+            os.close(self._descriptor)
         super().close()

@@ -1,4 +1,7 @@
-"""The upstream's client, built on its first use: its import and its certificates take a tenth of a second."""
+"""The upstream client, created on first use.
+
+Importing it and loading the CA certificates takes 0.1 seconds, which would slow each cold start.
+"""
 
 from threading import Lock
 from typing import TYPE_CHECKING
@@ -12,35 +15,38 @@ if TYPE_CHECKING:
 
 
 class LazyClient:
-    """Builds the one client of a process. `transport` replaces the network."""
+    """Creates the upstream client of a process on first use.
+
+    `transport` replaces the network in tests.
+    """
 
     def __init__(
         self,
         key: "Key",
         base_url: str,
-        most_at_once: int,
+        max_concurrent_calls: int,
         transport: "httpx2.BaseTransport | None" = None,
     ) -> None:
         self._key = key
         self._base_url = base_url
-        self._most_at_once = most_at_once
+        self._max_concurrent_calls = max_concurrent_calls
         self._transport = transport
         self._client: UpstreamClient | None = None
         self._lock = Lock()
 
     def get(self) -> "UpstreamClient":
-        """Return the client. Blocks while it is built."""
+        """Return the client. Blocks while the client is created."""
         with self._lock:
             if self._client is None:
                 from handler.upstream.client import UpstreamClient
 
                 self._client = UpstreamClient(
-                    self._key, self._base_url, self._most_at_once, transport=self._transport
+                    self._key, self._base_url, self._max_concurrent_calls, transport=self._transport
                 )
             return self._client
 
     async def ready(self) -> "UpstreamClient":
-        """Return the client, which is built in a thread."""
+        """Return the client. Creates it in a thread, so that the event loop is not blocked."""
         if self._client is None:
             return await anyio.to_thread.run_sync(self.get)
         return self._client

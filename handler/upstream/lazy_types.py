@@ -1,12 +1,12 @@
-"""Makes the packages of types of OpenAI's SDK import their modules on first use.
+"""Lazy imports for the type packages of OpenAI's SDK.
 
 `import openai` imports the types of all endpoints, about 500 modules with 650 classes, which takes
-longer than the rest of a cold start. Each package of types is a list of imports such as
-`from .batch import Batch as Batch`. Here such a list becomes the package's `__getattr__` (PEP 562),
-so that a name is imported when it is used. A package that holds anything else is run as it is, so
-that a new release of the SDK can be slower but not broken.
+longer than the rest of a cold start. A type package contains only imports such as
+`from .batch import Batch as Batch`. This module replaces them with a `__getattr__` (PEP 562) that
+imports a name on first use. A package with other statements is executed normally, so a new release
+of the SDK can become slower, but does not break.
 
-This can go when Python imports lazily by itself (PEP 810, Python 3.15), or when the SDK does.
+This module is obsolete once Python (PEP 810, Python 3.15) or the SDK supports lazy imports.
 """
 
 import ast
@@ -22,7 +22,7 @@ _ROOT = "openai.types"
 
 
 class LazyPackages(MetaPathFinder):
-    """Finds the package `root` and the packages inside it; all else is left to other finders."""
+    """Finds the package `root` and its subpackages. Ignores all other modules."""
 
     def __init__(self, root: str) -> None:
         self._root = root
@@ -44,14 +44,16 @@ class LazyPackages(MetaPathFinder):
 
 
 class _LazyPackage(SourceFileLoader):
+    """Loads a package without its imports, unless it contains other statements."""
+
     def exec_module(self, module: ModuleType) -> None:
-        imports = _imports(self.get_source(module.__name__) or "")
+        imports = _parse_imports(self.get_source(module.__name__) or "")
         if not imports:
             super().exec_module(module)
             return
 
         def resolve(name: str) -> Any:
-            if name == "__all__":  # for `import *`
+            if name == "__all__":  # used by `import *`
                 return [public for public in imports if not public.startswith("_")]
             if name in imports:
                 source, imported = imports[name]
@@ -66,7 +68,7 @@ class _LazyPackage(SourceFileLoader):
 
 
 def _submodule(package: str, name: str) -> ModuleType:
-    """Return a module of the package; running the list of imports would have imported it."""
+    """Return a submodule, which would be an attribute if the package had executed its imports."""
     missing = AttributeError(f"module {package!r} has no attribute {name!r}")
     if name.startswith("__"):
         raise missing
@@ -79,14 +81,15 @@ def _submodule(package: str, name: str) -> ModuleType:
 
 
 def install(root: str = _ROOT) -> None:
-    """Make the packages that are imported from now on lazy."""
+    """Make the package `root` and its subpackages lazy if they are not imported yet."""
     sys.meta_path.insert(0, LazyPackages(root))
 
 
-def _imports(source: str) -> dict[str, tuple[str, str]]:
-    """Return each name of a package with the module that it is imported from and its name there.
+def _parse_imports(source: str) -> dict[str, tuple[str, str]]:
+    """Return the names that a package imports, each with its module and its name in that module.
 
-    Return nothing if the source holds anything else, or if a name is also a module of the package.
+    Returns an empty dictionary if the source contains other statements, or if a name is also the
+    name of a submodule.
     """
     found: dict[str, tuple[str, str]] = {}
     for statement in ast.parse(source).body:

@@ -1,12 +1,13 @@
-"""How often the upstream is asked, after it has refused a request because it is busy.
+"""The shared rate limit for requests to a busy upstream.
 
-All functions share one item:
+It applies after the upstream has rejected a request because it is busy. All Lambda functions share
+one DynamoDB item:
 
 upstream#HASH  busy   until    when the next request may be sent (seconds since 1970)
-                      gap      the seconds between two requests, at the end of the last pause
-                      paused   when the last pause ended, or will end
-                      pause    its seconds
-                      sent     how many requests were sent since then
+                      gap      the seconds between two requests when the last pause ends
+                      paused   when the last pause ends (seconds since 1970)
+                      pause    the duration of the last pause in seconds
+                      sent     the number of requests since the last pause
 """
 
 import hashlib
@@ -19,18 +20,18 @@ from typing import Any
 from handler.aws.items import to_decimal
 from handler.durations import DAY_SECONDS
 
-_KEPT_SECONDS = DAY_SECONDS
-_FORGOTTEN_SECONDS = 600.0  # without a request
-_LONGEST_PAUSE = 60.0  # unless the upstream asks for more
-_FIRST_GAP, _LONGEST_GAP = 0.25, 10.0
-# `python -m benchmarks.limiter` shows what these lead to for several limits.
-_SLOWER = 1.4  # the gap after a refused request
-_FASTER = 0.97  # the gap after each other request
-_SPREAD = 0.25  # so that the waiting messages do not all come back at the same moment
+_ITEM_TTL_SECONDS = DAY_SECONDS
+_RESET_SECONDS = 600.0  # after this time without a request, the limit no longer applies
+_MAX_PAUSE = 60.0  # seconds, unless the upstream requests a longer pause
+_MIN_GAP, _MAX_GAP = 0.25, 10.0  # seconds
+# `python -m benchmarks.limiter` measures these factors with several rate limits of an upstream.
+_GAP_INCREASE = 1.4  # the factor for the gap after a rejected request
+_GAP_DECREASE = 0.97  # the factor for the gap after each other request
+_JITTER = 0.25  # spreads the retries of messages that wait at the same time
 
 
 class Throttle:
-    """Gives requests their turns, as often as a busy upstream admits them."""
+    """Limits the rate of requests to an upstream that is busy."""
 
     def __init__(
         self, client: Any, table: str, base_url: str, clock: Callable[[], float] = time.time
@@ -43,8 +44,12 @@ class Throttle:
         }
         self._clock = clock
 
-    def turn(self) -> float:
-        """Take a turn. Return 0 if a request can be sent now, else after how many seconds to try again."""
+    def acquire(self) -> float:
+        """Reserve the next request.
+
+        Returns 0 if it can be sent now. Otherwise nothing is reserved, and the result is the number
+        of seconds after which to try again.
+        """
         item, now = self._item(), self._clock()
         if _is_old(item, now):
             return 0.0
@@ -55,43 +60,45 @@ class Throttle:
         try:
             self._update("SET #until = :next ADD sent :one", "#until = :until", values)
         except self._client.exceptions.ConditionalCheckFailedException:
-            return gap  # another request has this turn
+            return gap  # another process has reserved this request
         return 0.0
 
     def slow_down(self, seconds: float) -> None:
-        """Let no request be sent for so many seconds, and send them less often after that.
+        """Pause all requests for this many seconds, and increase the gap between later requests.
 
-        If not even the first request after a pause is admitted, the pause becomes longer instead.
+        Call it when the upstream has rejected a request because it is busy. If that was the first
+        request after a pause, the new pause can be twice as long, and the gap stays the same.
         """
         item, now = self._item(), self._clock()
         if now < float(item.get("paused", 0)):
-            return  # this request was sent before the pause began
-        known = {} if _is_old(item, now) else item
-        gap, sent = _gap(known), int(known.get("sent", 0))
+            return  # the rejected request was sent before the current pause
+        current = {} if _is_old(item, now) else item
+        gap, sent = _gap(current), int(current.get("sent", 0))
         if sent > 1:
-            gap = min(max(_SLOWER * gap, _FIRST_GAP), _LONGEST_GAP)
+            gap = min(max(_GAP_INCREASE * gap, _MIN_GAP), _MAX_GAP)
         elif sent == 1:
-            seconds = max(seconds, min(2 * float(known["pause"]), _LONGEST_PAUSE))
-        then = now + seconds
+            seconds = max(seconds, min(2 * float(current["pause"]), _MAX_PAUSE))
+        pause_end = now + seconds
         values = {
-            ":then": to_decimal(then),
+            ":pause_end": to_decimal(pause_end),
             ":gap": to_decimal(gap),
             ":seconds": to_decimal(seconds),
             ":zero": 0,
-            ":expires": int(then + _KEPT_SECONDS),
+            ":expires": int(pause_end + _ITEM_TTL_SECONDS),
             ":paused": item.get("paused"),
         }
-        # Another request that is refused at the same moment may have made a pause already.
+        # Another request that was rejected at the same time may have started a pause already.
         with suppress(self._client.exceptions.ConditionalCheckFailedException):
             self._update(
-                "SET #until = :then, gap = :gap, paused = :then, pause = :seconds, sent = :zero, expires = :expires",
+                "SET #until = :pause_end, paused = :pause_end, pause = :seconds, gap = :gap,"
+                " sent = :zero, expires = :expires",
                 "attribute_not_exists(paused) OR paused = :paused",
                 values,
             )
 
     def _item(self) -> dict[str, Any]:
-        found = self._client.get_item(TableName=self._table, Key=self._key, ConsistentRead=True)
-        item: dict[str, Any] = found.get("Item", {})
+        response = self._client.get_item(TableName=self._table, Key=self._key, ConsistentRead=True)
+        item: dict[str, Any] = response.get("Item", {})
         return item
 
     def _update(self, change: str, condition: str, values: dict[str, Any]) -> None:
@@ -106,14 +113,14 @@ class Throttle:
 
 
 def _is_old(item: dict[str, Any], now: float) -> bool:
-    return float(item.get("until", 0)) + _FORGOTTEN_SECONDS < now
+    return float(item.get("until", 0)) + _RESET_SECONDS < now
 
 
 def _gap(item: dict[str, Any]) -> float:
-    """Return the seconds between two requests now."""
-    return float(item.get("gap", 0)) * _FASTER ** int(item.get("sent", 0))
+    """Return the current gap between two requests in seconds."""
+    return float(item.get("gap", 0)) * _GAP_DECREASE ** int(item.get("sent", 0))
 
 
 def with_jitter(seconds: float) -> float:
-    """Return a random time that is at least `seconds`."""
-    return seconds * random.uniform(1, 1 + _SPREAD)  # noqa: S311 - no secret
+    """Return `seconds`, increased at random by up to 25 %."""
+    return seconds * random.uniform(1, 1 + _JITTER)  # noqa: S311 - not used for security

@@ -1,5 +1,4 @@
-"""HTTP: the routes, who may call them, the form of a request, and the JSON of a response.
+"""The HTTP layer: routes, access control, request parsing and response bodies.
 
-A route reads its request, calls a class of another package, and turns the result or the error into a response. The
-recorder page and the document `/openapi.json` are here too. Nothing here calls AWS or the upstream itself.
+It also serves the recorder page and `/openapi.json`. It does not call AWS or the upstream directly.
 """

@@ -1,4 +1,4 @@
-"""The application: its routes, its middleware and its errors, over the services of one process."""
+"""Create the FastAPI application with its routes, middleware and error handlers."""
 
 import logging
 
@@ -17,21 +17,18 @@ log = logging.getLogger("steno")
 
 
 def create_app(settings: Settings, services: Services | None = None) -> FastAPI:
-    """The application; `services` replace those that the settings describe."""
+    """Return the application. Without `services`, they are built from the settings."""
     services = services or build_services(settings)
     app = openapi.DocumentedApp(
         title="Steno",
-        summary="Speech to text that you own.",
+        summary="Self-hosted speech-to-text API.",
         version=__version__,
         redirect_slashes=False,
-        docs_url=None,  # it is a page of ours
+        docs_url=None,  # handler.web.pages serves /docs
         redoc_url=None,
         generate_unique_id_function=lambda route: route.name,
-        telemetry={
-            "tracing": False,
-            "metrics": False,
-            "logs": False,
-        },  # which nothing here collects
+        # Steno does not collect telemetry.
+        telemetry={"tracing": False, "metrics": False, "logs": False},
     )
     app.state.services = services
     app.include_router(routes.public_router)
@@ -45,7 +42,7 @@ def create_app(settings: Settings, services: Services | None = None) -> FastAPI:
         CORSMiddleware,
         allow_origins=settings.allowed_origins,
         allow_methods=["GET", "POST", "DELETE"],
-        allow_headers=["*"],  # OpenAI's SDK sends a dozen of its own
+        allow_headers=["*"],  # OpenAI's SDK adds about a dozen headers
         expose_headers=["Location", "Retry-After", "Steno-Model", "x-request-id", "x-should-retry"],
     )
     app.add_middleware(RequestId)

@@ -1,4 +1,4 @@
-"""Who may call, and whose the jobs are."""
+"""Authorize requests, and identify the caller who owns the jobs of a request."""
 
 import hmac
 import re
@@ -23,7 +23,14 @@ async def _services(request: Request) -> Services:
 
 
 ServicesDep = Annotated[Services, Depends(_services)]
-bearer = HTTPBearer(auto_error=False)  # a closed router depends on it for the document's sake
+# Routers depend on `bearer` so that /openapi.json lists it. AuthenticatedRoute does the check.
+bearer = HTTPBearer(
+    auto_error=False,
+    description=(
+        "With AUTH=token, the access token of the server."
+        " With AUTH=jwt, a token of the configured issuer."
+    ),
+)
 
 
 async def _authorize(
@@ -33,30 +40,43 @@ async def _authorize(
     origin = request.headers.get("origin")
     if auth == "open" and origin and not _is_allowed_origin(origin, request, services):
         raise Unauthorized(
-            f"Pages of {origin[:200]} may not call this server: ALLOWED_ORIGINS does not name them."
+            f"Pages of the origin {origin[:200]} may not call this server."
+            " Add the origin to ALLOWED_ORIGINS."
         )
     if auth == "jwt" and not subject(request):
-        raise Unauthorized("Send a token of the configured issuer as `Authorization: Bearer ...`.")
+        raise Unauthorized(
+            "The request has no valid token of the configured issuer."
+            " Send one as `Authorization: Bearer ...`."
+        )
     if auth == "token":
         expected = await anyio.to_thread.run_sync(services.access_token.get)
-        given = credentials.credentials if credentials else ""
-        if not given or not hmac.compare_digest(given.encode(), expected.encode()):
-            raise Unauthorized("Send the server's access token as `Authorization: Bearer ...`.")
+        token = credentials.credentials if credentials else ""
+        if not token or not hmac.compare_digest(token.encode(), expected.encode()):
+            raise Unauthorized(
+                "The access token is missing or wrong. Send it as `Authorization: Bearer ...`."
+            )
 
 
 def _is_allowed_origin(origin: str, request: Request, services: Services) -> bool:
-    """CORS keeps a stranger's page from reading answers, but not from sending recordings that somebody pays for."""
+    """Return whether a page of this origin may send requests.
+
+    CORS alone is not enough: it stops a page of another origin from reading responses,
+    but not from sending recordings, which are billed to the owner of the server.
+    """
     settings, host = services.settings, request.headers.get("host", "")
     if origin in settings.allowed_origins or "*" in settings.allowed_origins:
         return True
-    # API Gateway answers to its own names alone.
-    ours = settings.aws_lambda_function_name is not None or _is_local_host(host)
-    return ours and origin in (f"http://{host}", f"https://{host}")
+    # On Lambda, the Host header can be trusted: API Gateway serves its own host names only.
+    is_own_host = settings.aws_lambda_function_name is not None or _is_local_host(host)
+    return is_own_host and origin in (f"http://{host}", f"https://{host}")
 
 
 def _is_local_host(host: str) -> bool:
-    """Whether no stranger can have a page at that host: an address, or `localhost`. A name leads where its owner says,
-    which may be here once his page is loaded (DNS rebinding)."""
+    """Return whether the host is an IP address or `localhost`.
+
+    Other host names are not trusted. The owner of a domain can point it at this server after
+    a browser has loaded a page from it (DNS rebinding).
+    """
     match = re.fullmatch(r"\[?([^\[\]@]+?)\]?(:[0-9]+)?", host)
     name = match[1] if match else ""
     try:
@@ -66,36 +86,38 @@ def _is_local_host(host: str) -> bool:
 
 
 class AuthenticatedRoute(APIRoute):
-    """Asks who is calling before anything is read: the framework itself would take a stranger's whole body first."""
+    """Authorizes a request before its body is read.
+
+    FastAPI reads the whole body before it runs dependencies, so a dependency would be too late.
+    """
 
     def get_route_handler(self) -> Callable[[Request], Coroutine[Any, Any, Response]]:
         handle = super().get_route_handler()
 
-        async def guarded(request: Request) -> Response:
+        async def authorize_and_handle(request: Request) -> Response:
             services = await _services(request)
-            # First, because the token may have to be read from Secrets Manager.
+            # Set the deadline first, because reading the token from Secrets Manager takes time.
             seconds = services.settings.request_deadline_seconds
             request.state.deadline = deadline_of(request.scope, seconds)
             await _authorize(request, services, await bearer(request))
             return await handle(request)
 
-        return guarded
+        return authorize_and_handle
 
 
 async def _caller(request: Request, services: ServicesDep) -> Caller:
     owner = subject(request) or ""
     address = request.client.host if request.client else ""
-    return Caller(
-        owner, owner or (SHARED_ACCOUNT if services.settings.auth == "token" else address)
-    )
+    shared_or_address = SHARED_ACCOUNT if services.settings.auth == "token" else address
+    return Caller(owner, account=owner or shared_or_address)
 
 
 CallerDep = Annotated[Caller, Depends(_caller)]
 
 
 def subject(request: Request) -> str | None:
-    """Who the gateway's JWT authorizer says is calling; nobody where no gateway stands before us."""
-    known: Any = request.scope.get("aws.event", {})
+    """Return the `sub` claim that the gateway's JWT authorizer has verified, or None."""
+    value: Any = request.scope.get("aws.event", {})
     for key in ("requestContext", "authorizer", "jwt", "claims", "sub"):
-        known = known.get(key) if isinstance(known, dict) else None
-    return known if isinstance(known, str) else None
+        value = value.get(key) if isinstance(value, dict) else None
+    return value if isinstance(value, str) else None

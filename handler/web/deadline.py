@@ -1,19 +1,20 @@
-"""The moment at which a request has to be answered."""
+"""Compute the deadline of a request."""
 
 import time
 from collections.abc import MutableMapping
 from typing import Any
 
-_ANSWER_SECONDS = 2.0  # what Lambda's own time limit leaves for the answer itself
+_RESPONSE_SECONDS = 2.0  # reserved for sending the response before Lambda's timeout
 
 
-def deadline_of(scope: MutableMapping[str, Any], most_seconds: float) -> float:
-    """Return the deadline, in the seconds of `time.monotonic`, of a request that arrives now.
+def deadline_of(scope: MutableMapping[str, Any], max_seconds: float) -> float:
+    """Return the deadline of a request that arrives now, as a value of `time.monotonic`.
 
-    It is `most_seconds` away, on Lambda never later than shortly before the function is cut off.
+    It is `max_seconds` from now. On Lambda, it is at least two seconds before the timeout
+    of the function.
     """
     context = scope.get("aws.context")  # https://mangum.fastapiexpert.com/adapter/
     if context:
-        left = context.get_remaining_time_in_millis() / 1000 - _ANSWER_SECONDS
-        most_seconds = min(most_seconds, left)
-    return time.monotonic() + most_seconds
+        remaining = context.get_remaining_time_in_millis() / 1000 - _RESPONSE_SECONDS
+        max_seconds = min(max_seconds, remaining)
+    return time.monotonic() + max_seconds

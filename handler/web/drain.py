@@ -1,4 +1,4 @@
-"""Lets a client read why it was refused: HTTP/1.1 clients send their whole body before they look at the answer."""
+"""Middleware that reads the rest of a rejected request, so that the client gets the error."""
 
 import anyio
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
@@ -8,9 +8,12 @@ _MAX_SECONDS = 5.0
 
 
 class DrainRejectedBody:
-    """Reads and throws away, for a bounded while, what a refused request still sends; without, the connection resets.
+    """Reads and discards the rest of the request body before an error response is sent.
 
-    A client that waits for `100 Continue` has sent nothing yet and needs no draining.
+    HTTP/1.1 clients send their whole body before they read the response. If the server stops
+    reading, the connection is reset, and the client never sees the error. At most 32 MiB are
+    read, for at most `max_seconds`. Nothing is read if the client waits for `100 Continue`,
+    because it has not sent its body yet.
     """
 
     def __init__(self, app: ASGIApp, max_seconds: float = _MAX_SECONDS) -> None:
@@ -21,33 +24,33 @@ class DrainRejectedBody:
         if scope["type"] != "http":
             await self._app(scope, receive, send)
             return
-        body = _Body(
-            receive, self._max_seconds, waits=(b"expect", b"100-continue") in scope["headers"]
-        )
+        waits_for_continue = (b"expect", b"100-continue") in scope["headers"]
+        body = _Body(receive, self._max_seconds, waits_for_continue=waits_for_continue)
 
-        async def send_drained(message: Message) -> None:
+        async def drain_and_send(message: Message) -> None:
             if message["type"] == "http.response.start" and message["status"] >= 400:
                 await body.drain()
             await send(message)
 
-        await self._app(scope, body.receive, send_drained)
+        await self._app(scope, body.receive, drain_and_send)
 
 
 class _Body:
-    def __init__(self, receive: Receive, max_seconds: float, *, waits: bool) -> None:
+    def __init__(self, receive: Receive, max_seconds: float, *, waits_for_continue: bool) -> None:
         self._receive = receive
         self._max_seconds = max_seconds
-        self._waits = waits
+        self._waits_for_continue = waits_for_continue
         self._ended = False
 
     async def receive(self) -> Message:
         message = await self._receive()
-        self._waits = False
+        self._waits_for_continue = False
         self._ended = not message.get("more_body", False)
         return message
 
     async def drain(self) -> None:
-        left = _MAX_BYTES
+        remaining_bytes = _MAX_BYTES
         with anyio.move_on_after(self._max_seconds):
-            while not self._ended and not self._waits and left > 0:
-                left -= len((await self.receive()).get("body", b""))
+            while not self._ended and not self._waits_for_continue and remaining_bytes > 0:
+                message = await self.receive()
+                remaining_bytes -= len(message.get("body", b""))

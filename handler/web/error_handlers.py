@@ -1,4 +1,4 @@
-"""Errors become responses: those of Steno, of the framework and of AWS, and bugs."""
+"""Convert exceptions into error responses: Steno's errors, FastAPI's, AWS outages and bugs."""
 
 import logging
 from functools import partial
@@ -21,7 +21,7 @@ from handler.errors import (
     StorageUnavailable,
 )
 from handler.logs import request_id
-from handler.transcription.field_errors import remedy
+from handler.transcription.field_errors import field_error
 from handler.transcription.options import OpenAIOptions
 from handler.web import responses
 
@@ -29,68 +29,77 @@ log = logging.getLogger("steno")
 
 
 def add_error_handlers(app: FastAPI) -> None:
-    """Make the app answer errors in Steno's shape, or in OpenAI's below `/v1`."""
+    """Register the exception handlers.
+
+    Errors are returned as problem details (RFC 9457), or in OpenAI's format below `/v1`.
+    """
     for error in (StenoError, HTTPException, RequestValidationError):
-        app.add_exception_handler(error, _answer_error)
-    app.add_exception_handler(ClientDisconnect, _answer_nobody)
+        app.add_exception_handler(error, _error_response)
+    app.add_exception_handler(ClientDisconnect, _disconnected_response)
 
 
-async def _answer_error(request: Request, error: Exception) -> Response:
-    known = _known(request, error)
-    if not isinstance(known, JobFailed):  # which was counted when the job failed
-        request.app.state.services.metrics.emit(known.code, Failures=1)
-    if known.status >= 500:
-        log.warning("%s: %s", known.code, known.detail)
-    in_openai_shape = request.url.path.startswith("/v1/")
-    return responses.openai_error(known) if in_openai_shape else responses.problem(known)
+async def _error_response(request: Request, error: Exception) -> Response:
+    steno_error = _to_steno_error(request, error)
+    if not isinstance(steno_error, JobFailed):  # was counted when the job failed
+        request.app.state.services.metrics.emit(steno_error.code, Failures=1)
+    if steno_error.status >= 500:
+        log.warning("Request failed with %s: %s", steno_error.code, steno_error.detail)
+    if request.url.path.startswith("/v1/"):
+        return responses.openai_error(steno_error)
+    return responses.problem(steno_error)
 
 
-def _known(request: Request, error: Exception) -> StenoError:
+def _to_steno_error(request: Request, error: Exception) -> StenoError:
     if isinstance(error, StenoError):
         return error
     if isinstance(error, HTTPException) and error.status_code == 405:
-        return MethodNotAllowed(
-            ", ".join(filter(partial(_takes, request), ("DELETE", "GET", "POST")))
-        )
+        allowed = filter(partial(_accepts_method, request), ("DELETE", "GET", "POST"))
+        return MethodNotAllowed(", ".join(allowed))
     if isinstance(error, HTTPException) and error.status_code == 400:
-        return InvalidRequest("The body cannot be read; send JSON in UTF-8, not nested too deep.")
+        return InvalidRequest("The body cannot be parsed. Send JSON in UTF-8 without deep nesting.")
     if isinstance(error, HTTPException):
-        return NotFound("There is nothing at this address; /docs lists what there is.")
+        return NotFound("There is no route at this path. See /docs for all routes.")
     if isinstance(error, RequestValidationError):
-        return _invalid(error)
+        return _validation_error(error)
     if is_outage(error):
         return StorageUnavailable(
-            "AWS, where Steno keeps its jobs and its books, does not answer. Try again."
+            "The AWS services that store jobs and budgets are unavailable. Try again."
         )
     return StenoError(f"Internal error. See the server's log (request {request_id()}).")
 
 
-def _takes(request: Request, method: str) -> bool:
-    """Whether the address has a route for the method; the framework tells of the first route only."""
+def _accepts_method(request: Request, method: str) -> bool:
+    """Return whether any route of this path accepts the method.
+
+    Starlette's own 405 error covers only the first route with this path.
+    """
     scope = {**request.scope, "method": method}
     return any(route.matches(scope)[0] is Match.FULL for route in request.app.routes)
 
 
-def _invalid(error: RequestValidationError) -> StenoError:
-    """What is wrong with a JSON body or an address, by the name of its first wrong field."""
+def _validation_error(error: RequestValidationError) -> StenoError:
+    """Return the error for the first invalid field of a JSON body or parameter of the URL."""
     first = error.errors()[0]
     if first["type"] == "json_invalid":
-        return InvalidRequest(f"The body is no well-formed JSON: {first['ctx']['error']}.")
+        return InvalidRequest(f"The body is not valid JSON: {first['ctx']['error']}.")
     if len(first["loc"]) == 1:
         return InvalidRequest(
-            "Send a JSON object, with the header `Content-Type: application/json`."
+            "The body is not a JSON object."
+            " Send one with the header `Content-Type: application/json`."
         )
     name = str(first["loc"][1])
-    reason = f"`{name[:100]}`: {remedy(first)}."
-    return (
-        InvalidOption(name, reason)
-        if name in OpenAIOptions.model_fields
-        else InvalidRequest(reason)
-    )
+    detail = field_error(name, first)
+    if name in OpenAIOptions.model_fields:
+        return InvalidOption(name, detail)
+    return InvalidRequest(detail)
 
 
 class HandleUnexpectedErrors:
-    """Answers what nobody foresaw, inside the middleware of CORS: outside, a browser would see no answer at all."""
+    """Middleware that returns a response for unexpected exceptions.
+
+    It must run inside the CORS middleware: a page of another origin cannot read a response
+    without CORS headers.
+    """
 
     def __init__(self, app: ASGIApp) -> None:
         self._app = app
@@ -102,13 +111,13 @@ class HandleUnexpectedErrors:
             if scope["type"] != "http":
                 raise
             if is_outage(error):
-                log.error("AWS fails: %s", error)
+                log.error("AWS is unavailable: %s", error)
             else:
-                log.exception("Internal error:")
-            response = await _answer_error(Request(scope), error)
+                log.exception("Internal error")
+            response = await _error_response(Request(scope), error)
             await response(scope, receive, send)
 
 
-async def _answer_nobody(_request: Request, _error: Exception) -> Response:
-    """The client left while it was sending: no error of ours, and nobody reads the answer."""
+async def _disconnected_response(_request: Request, _error: Exception) -> Response:
+    """Return a placeholder: the client disconnected during its upload, which is not an error."""
     return Response(status_code=400)

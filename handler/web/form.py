@@ -1,4 +1,7 @@
-"""A multipart request, taken as it arrives: its fields in memory, its recording straight into a temp file."""
+"""Parse a multipart request while it arrives.
+
+Fields are kept in memory. The recording goes to a temporary file.
+"""
 
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
@@ -12,72 +15,80 @@ from starlette.requests import Request
 
 from handler.errors import InvalidRequest, RecordingTooLarge
 
-_MAX_PARTS = 1_100  # a thousand keywords, and what else there is
-# All fields together: the largest are samples of up to four known speakers, of ten seconds each.
+_MAX_PARTS = 1_100  # 1,000 keywords and all other fields
+# All fields together. The largest are samples of up to four known speakers, 10 seconds each.
 _MAX_FIELDS_BYTES = 6_000_000
-_FRAME_BYTES = 1024 * 1024  # what the form's own headers may add
-_MOST_DIGITS = 18  # Python takes no number of any length
+_FRAMING_BYTES = 1024 * 1024  # boundaries and headers of the parts
+_MAX_DIGITS = 18  # `int` raises ValueError for thousands of digits
 
 
 @dataclass
 class Form:
-    """`recording` is an open temp file without a name: whatever happens to the process, nothing stays in /tmp."""
+    """A parsed form: the recording and the text fields.
+
+    `recording` is an open temporary file without a name, so nothing is left in /tmp even if the
+    process is killed.
+    """
 
     recording: BinaryIO
     fields: dict[str, list[str]] = field(default_factory=dict)
 
 
 @asynccontextmanager
-async def received_form(request: Request, max_bytes: int) -> AsyncIterator[Form]:
-    """The request's form, its recording at most `max_bytes` long; the temp file is gone at the end."""
+async def receive_form(request: Request, max_bytes: int) -> AsyncIterator[Form]:
+    """Parse the form of a request. The temporary file is deleted when the context ends.
+
+    Raises RecordingTooLarge if the recording has more than `max_bytes` bytes, and
+    InvalidRequest if the form is not valid.
+    """
     boundary = _boundary(request)
-    claimed = request.headers.get("content-length", "")
-    if claimed.isdecimal() and (
-        len(claimed) > _MOST_DIGITS or int(claimed) > _most_bytes(max_bytes)
+    length = request.headers.get("content-length", "")
+    if length.isdecimal() and (
+        len(length) > _MAX_DIGITS or int(length) > _max_form_bytes(max_bytes)
     ):
         raise _too_large(max_bytes)
     with TemporaryFile(prefix="steno-") as file:
         form = Form(file)
-        await _fill(form, request, boundary, max_bytes)
+        await _parse_body(form, request, boundary, max_bytes)
         yield form
 
 
-async def _fill(form: Form, request: Request, boundary: bytes, max_bytes: int) -> None:
+async def _parse_body(form: Form, request: Request, boundary: bytes, max_bytes: int) -> None:
     reader = _Reader(form, max_bytes)
     try:
         parser = MultipartParser(
             boundary,
             {
                 "on_part_begin": reader.begin_part,
-                "on_header_field": reader.take_header_name,
-                "on_header_value": reader.take_header_value,
+                "on_header_field": reader.append_header_name,
+                "on_header_value": reader.append_header_value,
                 "on_header_end": reader.end_header,
                 "on_headers_finished": reader.end_headers,
-                "on_part_data": reader.take_data,
+                "on_part_data": reader.append_data,
                 "on_part_end": reader.end_part,
                 "on_end": reader.end,
             },
         )
-        left = _most_bytes(max_bytes)
+        remaining_bytes = _max_form_bytes(max_bytes)
         async for chunk in request.stream():
-            left -= len(chunk)
-            if left < 0:  # before the form, or after it
+            remaining_bytes -= len(chunk)
+            if remaining_bytes < 0:  # bytes before and after the form count too
                 raise _too_large(max_bytes)
             parser.write(chunk)
     except FormParserError as error:
-        raise InvalidRequest(f"The body is no well-formed multipart form: {error}.") from None
+        raise InvalidRequest(f"The body is not a valid multipart form: {error}.") from None
     reader.finish()
 
 
 class _Reader:
-    """The parser's callbacks: puts what arrives where it belongs, and refuses what does not fit."""
+    """Callbacks of the multipart parser, which fill the form and enforce its limits."""
 
     def __init__(self, form: Form, max_bytes: int) -> None:
         self._form = form
         self._max_bytes = max_bytes
         self._parts = 0
         self._recordings = 0
-        self._recorded_bytes = 0
+        self._recording_bytes = 0
         self._field_bytes = 0
         self._header_name = bytearray()
         self._header_value = bytearray()
@@ -90,15 +101,15 @@ class _Reader:
         self._parts += 1
         if self._parts > _MAX_PARTS:
             raise InvalidRequest(
-                f"The form has more than {_MAX_PARTS:,} parts; send fewer `keywords`."
+                f"The form has more than {_MAX_PARTS:,} parts. Send fewer `keywords`."
             )
         self._disposition = b""
         self._text.clear()
 
-    def take_header_name(self, data: bytes, start: int, end: int) -> None:
+    def append_header_name(self, data: bytes, start: int, end: int) -> None:
         self._header_name += data[start:end]
 
-    def take_header_value(self, data: bytes, start: int, end: int) -> None:
+    def append_header_value(self, data: bytes, start: int, end: int) -> None:
         self._header_value += data[start:end]
 
     def end_header(self) -> None:
@@ -110,34 +121,37 @@ class _Reader:
     def end_headers(self) -> None:
         _, parameters = parse_options_header(self._disposition)
         if b"name" not in parameters:
-            raise InvalidRequest("A part of the form has no name.")
+            raise InvalidRequest(
+                "A part of the form has no name. Set `name` in its `Content-Disposition` header."
+            )
         self._name = parameters[b"name"].decode("utf-8", "replace")
         if self._name == "file":
             self._recordings += 1
             if self._recordings > 1:
                 raise InvalidRequest(
-                    "The form has more than one `file`; send one recording a request."
+                    "The form has more than one `file`. Send one recording per request."
                 )
         elif b"filename" in parameters:
             raise InvalidRequest(
-                f"The recording belongs in the field `file`, not `{self._name[:100]}`."
+                f"The recording must be in the field `file`, not `{self._name[:100]}`."
             )
 
-    def take_data(self, data: bytes, start: int, end: int) -> None:
-        piece = memoryview(data)[start:end]
+    def append_data(self, data: bytes, start: int, end: int) -> None:
+        content = memoryview(data)[start:end]
         if self._name == "file":
-            self._recorded_bytes += len(piece)
-            if self._recorded_bytes > self._max_bytes:
+            self._recording_bytes += len(content)
+            if self._recording_bytes > self._max_bytes:
                 raise _too_large(self._max_bytes)
-            # Into the page cache, which takes less time than a way to another thread and back would.
-            self._form.recording.write(piece)
+            # Not in a thread: a write to the page cache is faster than a thread switch.
+            self._form.recording.write(content)
         else:
-            self._field_bytes += len(piece)
+            self._field_bytes += len(content)
             if self._field_bytes > _MAX_FIELDS_BYTES:
                 raise InvalidRequest(
-                    f"The fields beside `file` are longer than {_MAX_FIELDS_BYTES:,} bytes."
+                    "The fields other than `file` are together longer than"
+                    f" {_MAX_FIELDS_BYTES:,} bytes. Shorten them."
                 )
-            self._text += piece
+            self._text += content
 
     def end_part(self) -> None:
         if self._name == "file":
@@ -145,7 +159,7 @@ class _Reader:
         try:
             self._form.fields.setdefault(self._name, []).append(self._text.decode())
         except UnicodeDecodeError:
-            raise InvalidRequest(f"The field `{self._name[:100]}` is not UTF-8.") from None
+            raise InvalidRequest(f"The field `{self._name[:100]}` is not valid UTF-8.") from None
 
     def end(self) -> None:
         self._ended = True
@@ -153,31 +167,32 @@ class _Reader:
     def finish(self) -> None:
         if not self._ended:
             raise InvalidRequest(
-                "The form stops before its last boundary; a part of the recording is missing."
+                "The form stops before its final boundary, so it is incomplete. Send it again."
             )
         if not self._recordings:
-            raise InvalidRequest("The form has no `file`; the recording belongs there.")
+            raise InvalidRequest("The form has no `file` field. Send the recording in it.")
         self._form.recording.seek(0)
 
 
-def _most_bytes(max_bytes: int) -> int:
-    """Of the whole form, with the greatest recording and all there may be beside it."""
-    return max_bytes + _MAX_FIELDS_BYTES + _FRAME_BYTES
+def _max_form_bytes(max_recording_bytes: int) -> int:
+    return max_recording_bytes + _MAX_FIELDS_BYTES + _FRAMING_BYTES
 
 
 def _boundary(request: Request) -> bytes:
     kind, parameters = parse_options_header(request.headers.get("content-type"))
     if kind != b"multipart/form-data":
-        raise InvalidRequest("Send the recording as `multipart/form-data`, in the field `file`.")
+        raise InvalidRequest(
+            "The request is not `multipart/form-data`. Send the recording in its field `file`."
+        )
     if not parameters.get(b"boundary"):
         raise InvalidRequest(
-            "The Content-Type of the form names no boundary. Let your HTTP client set that header."
+            "The `Content-Type` header has no boundary. Let your HTTP client set this header."
         )
     return parameters[b"boundary"]
 
 
 def _too_large(max_bytes: int) -> RecordingTooLarge:
     return RecordingTooLarge(
-        f"The recording is larger than {max_bytes:,} bytes, the most that one request takes. Send a shorter one."
-        " Larger ones go by /api/uploads, where the server has a bucket."
+        f"The recording is larger than {max_bytes:,} bytes, the limit of one request."
+        " Send a shorter one. If the server has a bucket, you can also upload it with /api/uploads."
     )

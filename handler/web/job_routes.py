@@ -1,11 +1,11 @@
-"""The routes of jobs: large recordings go to the bucket, and are transcribed without another call."""
+"""Routes of jobs: create an upload, then poll, read, retry or delete its job."""
 
 import logging
 from dataclasses import replace
 from typing import TYPE_CHECKING, Annotated
 
 import anyio.to_thread
-from fastapi import APIRouter, Depends, Query, Response
+from fastapi import APIRouter, Depends, Path, Query, Response
 from fastapi.responses import JSONResponse
 from pydantic import Field
 
@@ -23,7 +23,7 @@ from handler.jobs.stalled import is_stalled
 from handler.services import Services
 from handler.transcription.options import FormatName, TranscribeOptions
 from handler.transcripts.formats import TIMED_FORMATS
-from handler.transcripts.words import joined_text
+from handler.transcripts.words import join_texts
 from handler.web import openapi, responses
 from handler.web.auth import AuthenticatedRoute, CallerDep, ServicesDep, bearer
 
@@ -34,31 +34,51 @@ log = logging.getLogger("steno")
 
 router = APIRouter(prefix="/api", route_class=AuthenticatedRoute, dependencies=[Depends(bearer)])
 
-_OF_THE_FILE = {"filename", "content_type", "size"}
-_ANY_TYPE = "application/octet-stream"
+JobId = Annotated[str, Path(description="Id of the job.")]
+_FILE_FIELDS = {"filename", "content_type", "size"}
+_UNKNOWN_TYPE = "application/octet-stream"
 
 
 class Upload(TranscribeOptions):
-    """What is going to be uploaded, and how it is to be transcribed."""
+    """The recording to upload, and the options for its transcription."""
 
-    filename: str = Field("", max_length=1000)
+    filename: str = Field(
+        "", max_length=1000, description="File name of the recording, which the job shows."
+    )
     content_type: str = Field(
-        "", description="As the browser says it; empty where it says nothing.", max_length=200
+        "",
+        max_length=200,
+        description="Media type of the recording, such as `audio/webm`. Empty if it is not known.",
     )
     size: int = Field(
-        description="Bytes. The form takes no more than that.", json_schema_extra={"minimum": 1}
+        description="Size of the recording in bytes. The form does not accept a larger file.",
+        json_schema_extra={"minimum": 1},
     )
 
 
-@router.post("/uploads", status_code=201, responses=openapi.UPLOADS)
+@router.post(
+    "/uploads",
+    summary="Create an upload for a large recording",
+    status_code=201,
+    responses=openapi.UPLOADS,
+)
 async def create_upload(upload: Upload, services: ServicesDep, caller: CallerDep) -> Response:
-    """A job, and the form to upload its recording with: POST `upload.fields` and then `file` to `upload.url`."""
+    """Create a job, and return a presigned form to upload its recording.
+
+    To upload the recording, POST all `upload.fields` and then `file` to `upload.url`.
+    Transcription starts after the upload, without another request.
+    """
     jobs = services.jobs
     _check(upload, services)
-    options = upload.model_dump(exclude=_OF_THE_FILE, exclude_defaults=True)
+    options = upload.model_dump(exclude=_FILE_FIELDS, exclude_defaults=True)
     await anyio.to_thread.run_sync(jobs.budget.check, caller.account)
     job, form = await anyio.to_thread.run_sync(
-        jobs.create, upload.filename, upload.content_type or _ANY_TYPE, upload.size, options, caller
+        jobs.create,
+        upload.filename,
+        upload.content_type or _UNKNOWN_TYPE,
+        upload.size,
+        options,
+        caller,
     )
     body: schemas.Awaited = {
         "id": job.id,
@@ -72,67 +92,93 @@ async def create_upload(upload: Upload, services: ServicesDep, caller: CallerDep
 def _check(upload: Upload, services: Services) -> None:
     limit = services.settings.max_upload_bytes
     if upload.size <= 0:
-        raise EmptyRecording("The recording has no bytes: nothing was recorded.")
+        raise EmptyRecording("The recording is empty. `size` must be at least 1.")
     if upload.size > limit:
         raise RecordingTooLarge(
-            f"The recording is larger than {limit:,} bytes, the most that this server takes."
+            f"The recording is larger than {limit:,} bytes, the limit of this server."
+            " Send a shorter one."
         )
-    kind = upload.content_type.partition(";")[0].strip().lower()
-    a_header = (
-        upload.content_type.isascii() and upload.content_type.isprintable()
-    )  # which the bucket keeps, and sends
-    if kind and kind != _ANY_TYPE and not (kind.startswith(("audio/", "video/")) and a_header):
+    media_type = upload.content_type.partition(";")[0].strip().lower()
+    is_media = media_type.startswith(("audio/", "video/"))
+    # The bucket stores the type, and sends it as a header.
+    is_header_value = upload.content_type.isascii() and upload.content_type.isprintable()
+    if media_type not in ("", _UNKNOWN_TYPE) and not (is_media and is_header_value):
         raise UnsupportedMedia(
-            f"{kind[:100]} is no audio or video. Leave content_type empty if it is not known."
+            f"`content_type` {media_type[:100]} is not an audio or video type."
+            " Leave it empty if the type is not known."
         )
     upload.upstream_parameters(services.models.get(upload.model), services.models.today())
 
 
-@router.get("/transcriptions/{identity}", responses=openapi.JOB)
-async def transcription(identity: str, services: ServicesDep, caller: CallerDep) -> Response:
-    """How the job stands, with the text so far."""
-    job, text = await anyio.to_thread.run_sync(_read, services, identity, caller.owner)
+@router.get("/transcriptions/{identity}", summary="Get a job", responses=openapi.JOB)
+async def transcription(identity: JobId, services: ServicesDep, caller: CallerDep) -> Response:
+    """Return the status of a job and its text so far."""
+    job, text = await anyio.to_thread.run_sync(_get_job_and_text, services, identity, caller.owner)
     return responses.job(job, text)
 
 
-@router.get("/transcriptions/{identity}/transcript", responses=openapi.TRANSCRIPT)
+@router.get(
+    "/transcriptions/{identity}/transcript",
+    summary="Get the transcript of a job",
+    responses=openapi.TRANSCRIPT,
+)
 async def transcript(
-    identity: str,
+    identity: JobId,
     services: ServicesDep,
     caller: CallerDep,
-    response_format: Annotated[FormatName, Query()] = "json",
+    response_format: Annotated[FormatName, Query(description="Format of the transcript.")] = "json",
 ) -> Response:
-    """The whole transcript, in any format that the model's times allow."""
+    """Return the transcript of a completed job.
+
+    The formats `srt`, `vtt` and `verbose_json` need a transcript with times.
+    """
     job = await anyio.to_thread.run_sync(services.jobs.get, identity, caller.owner)
     if job.status == "failed":
         raise JobFailed(job.id, **(job.error or {"code": JobFailed.code, "detail": ""}))
     if job.status != "completed":
-        raise NotReady("The job is not finished yet.", responses.poll_seconds(job))
-    whole = await anyio.to_thread.run_sync(services.jobs.transcript, job)
-    if response_format in TIMED_FORMATS and whole.text and not whole.segments:
+        raise NotReady("The job is not finished yet. Try again later.", responses.poll_seconds(job))
+    result = await anyio.to_thread.run_sync(services.jobs.transcript, job)
+    if response_format in TIMED_FORMATS and result.text and not result.segments:
         raise InvalidOption(
-            "response_format", f"{whole.model} gave no times, and {response_format} needs them."
+            "response_format",
+            f"{response_format} needs times, but {result.model} returned none. Use json or text.",
         )
-    return await anyio.to_thread.run_sync(responses.transcription, whole, response_format)
+    return await anyio.to_thread.run_sync(responses.transcription, result, response_format)
 
 
-@router.post("/transcriptions/{identity}/retry", status_code=202, responses=openapi.RETRY)
-async def retry(identity: str, services: ServicesDep, caller: CallerDep) -> Response:
-    """The same recording again, without an upload; only the parts that were not heard are sent."""
+@router.post(
+    "/transcriptions/{identity}/retry",
+    summary="Retry a failed job",
+    status_code=202,
+    responses=openapi.RETRY,
+)
+async def retry(identity: JobId, services: ServicesDep, caller: CallerDep) -> Response:
+    """Transcribe the recording of a failed job again, without another upload.
+
+    Only the parts that have no transcript yet are sent to the upstream and billed.
+    """
     await anyio.to_thread.run_sync(services.jobs.retry, identity, caller)
-    job, text = await anyio.to_thread.run_sync(_read, services, identity, caller.owner)
+    job, text = await anyio.to_thread.run_sync(_get_job_and_text, services, identity, caller.owner)
     return responses.job(job, text, 202)
 
 
-@router.delete("/transcriptions/{identity}", status_code=204, responses=openapi.DELETE)
-async def delete(identity: str, services: ServicesDep, caller: CallerDep) -> Response:
-    """Recording, parts and transcript are gone."""
+@router.delete(
+    "/transcriptions/{identity}",
+    summary="Delete a job",
+    status_code=204,
+    responses=openapi.DELETE,
+)
+async def delete(identity: JobId, services: ServicesDep, caller: CallerDep) -> Response:
+    """Delete a job with its recording, parts and transcript, even if it is not finished."""
     await anyio.to_thread.run_sync(services.jobs.delete, identity, caller.owner)
     return Response(status_code=204)
 
 
-def _read(services: Services, identity: str, owner: str) -> tuple[Job, str]:
-    """Return the job with what its parts tell until it ends, and the text so far."""
+def _get_job_and_text(services: Services, identity: str, owner: str) -> tuple[Job, str]:
+    """Return the job and its text so far.
+
+    Until the job is completed, `done` and `seconds_paid` are computed from its saved parts.
+    """
     jobs = services.jobs
     job = jobs.get(identity, owner, consistent=False)
     if is_stalled(job):
@@ -144,6 +190,5 @@ def _read(services: Services, identity: str, owner: str) -> tuple[Job, str]:
         return job, ""
     saved = jobs.parts.saved(identity, job.generation, consistent=False)
     paid = job.paid_earlier + seconds_paid_for(saved)
-    return replace(job, done=len(saved), seconds_paid=round(paid, 3)), joined_text(
-        part.text for part in saved
-    )
+    job = replace(job, done=len(saved), seconds_paid=round(paid, 3))
+    return job, join_texts(part.text for part in saved)

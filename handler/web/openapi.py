@@ -1,6 +1,7 @@
-"""What `/openapi.json` says beside what FastAPI sees of the routes.
+"""Complete `/openapi.json` with what FastAPI cannot derive from the routes.
 
-The routes refer to bodies and forms by name; how those look is worked out when somebody asks, not at a cold start.
+These are the response bodies, forms, headers and errors. Routes refer to schemas by name. The
+schemas are built when the document is requested, so that they do not slow down a cold start.
 """
 
 from functools import cache
@@ -17,15 +18,15 @@ _SCHEMAS = "#/components/schemas/"
 
 
 class DocumentedApp(FastAPI):
-    """An application whose document is whole, and true of its settings."""
+    """A FastAPI app whose OpenAPI document is complete and matches its settings."""
 
     def openapi(self) -> dict[str, Any]:
         document, settings = super().openapi(), self.state.services.settings
         upload = document["components"]["schemas"]["Upload"]
         upload["properties"]["size"]["maximum"] = settings.max_upload_bytes
         forms = {
-            "Form": _form(TranscribeOptions),
-            "OpenAIForm": _form(OpenAIOptions),
+            "Form": _form_schema(TranscribeOptions),
+            "OpenAIForm": _form_schema(OpenAIOptions),
             "Upload": upload,
         }
         if not is_openai(settings.openai_base_url):
@@ -34,10 +35,10 @@ class DocumentedApp(FastAPI):
         document["components"]["schemas"] = _schemas() | forms
         if settings.auth == "open":
             document["components"].pop("securitySchemes", None)
-        for operation in (
-            operation for path in document["paths"].values() for operation in path.values()
-        ):
-            # FastAPI says so of every route with a parameter, but those in an address may be any text.
+        paths = document["paths"].values()
+        for operation in (operation for path in paths for operation in path.values()):
+            # FastAPI adds this response to each route with a parameter. But a path parameter can be
+            # any text, and the responses of a route list its other errors.
             if "HTTPValidationError" in str(operation["responses"].get("422")):
                 del operation["responses"]["422"]
             if settings.auth == "open":
@@ -51,50 +52,57 @@ def _schemas() -> dict[str, Any]:
 
     from handler.web import schemas
 
-    _, told = TypeAdapter.json_schemas(
+    _, generated = TypeAdapter.json_schemas(
         [(body, "serialization", TypeAdapter(body)) for body in schemas.ALL],
         ref_template=_SCHEMAS + "{model}",
     )
-    found: dict[str, Any] = told["$defs"]
-    for schema in found.values():
+    definitions: dict[str, Any] = generated["$defs"]
+    for schema in definitions.values():
         schema.setdefault("additionalProperties", False)
-    codes = sorted({kind.code for kind in _kinds(StenoError)})
+    codes = sorted({error.code for error in _error_classes(StenoError)})
     for name in ("Problem", "OpenAIErrorDetail", "Failure"):
-        found[name]["properties"]["code"]["enum"] = codes
-    return found
+        definitions[name]["properties"]["code"]["enum"] = codes
+    return definitions
 
 
 def _allow_any_model(option: dict[str, Any]) -> None:
-    """Another upstream than OpenAI may have any model."""
+    """Allow any model name, because the models of an upstream other than OpenAI are not known."""
     option["description"] = (
-        "The name of any of the upstream's models; without it, the server's own choice."
+        "Name of a model of the upstream. The default is the model of the server."
     )
-    for kind in (option, *option.get("anyOf", ())):
-        if kind.pop("enum", None):
-            kind["pattern"] = f"^({MODEL_NAME.pattern})?$"
+    for schema in (option, *option.get("anyOf", ())):
+        if schema.pop("enum", None):
+            schema["pattern"] = f"^({MODEL_NAME.pattern})?$"
 
 
-def _kinds(error: type[StenoError]) -> list[type[StenoError]]:
-    return [error, *(kind for child in error.__subclasses__() for kind in _kinds(child))]
+def _error_classes(error: type[StenoError]) -> list[type[StenoError]]:
+    classes = [error]
+    for subclass in error.__subclasses__():
+        classes += _error_classes(subclass)
+    return classes
 
 
-def _form(options: type[Options]) -> dict[str, Any]:
-    """The multipart form with a recording and those options; a field that is not sent is not null."""
+def _form_schema(options: type[Options]) -> dict[str, Any]:
+    """Return the schema of the multipart form with a recording and these options.
+
+    Form fields cannot be null, so the schema of each option has no null type.
+    """
     recording = {
         "type": "string",
         "format": "binary",
-        "description": "The recording: audio or video.",
+        "description": "The recording, an audio or video file.",
     }
     schema = options.model_json_schema()
     for option in schema["properties"].values():
-        option.update(*(kind for kind in option.pop("anyOf", []) if kind != {"type": "null"}))
+        option.update(*(type_ for type_ in option.pop("anyOf", []) if type_ != {"type": "null"}))
         if option.get("default", "") is None:
             del option["default"]
         for text in (option, option.get("items", {})):
-            if "pattern" in text:  # what is left empty was not given
+            if "pattern" in text:  # an empty field counts as omitted
                 text["pattern"] = f"^$|{text['pattern']}"
     return {
         "type": "object",
+        "description": "The recording, and the options for its transcription.",
         "required": ["file"],
         "properties": {"file": recording, **schema["properties"]},
         "additionalProperties": False,
@@ -110,28 +118,33 @@ def _header(description: str, kind: str = "string", *, required: bool = True) ->
 
 
 _PROBLEM, _OPENAI_ERROR = _content("Problem", "application/problem+json"), _content("OpenAIError")
-_LOCATION = {"Location": _header("The job's address.")}
-_AGAIN = {"Retry-After": _header("Seconds after which to ask again.", "integer")}
-_LATER = {
+_LOCATION = {"Location": _header("URL path of the job.")}
+_RETRY_AFTER = {
+    "Retry-After": _header("Number of seconds to wait before the next request.", "integer")
+}
+_OPTIONAL_RETRY_AFTER = {
     "Retry-After": _header(
-        "Seconds after which to ask again, where that helps.", "integer", required=False
+        "Number of seconds to wait before the next request. Missing if another request does not"
+        " help, or if the time is not known.",
+        "integer",
+        required=False,
     )
 }
-_ADVICE = {
-    401: {"WWW-Authenticate": _header("`Bearer`.")},
-    409: _LATER,
-    429: _AGAIN,
-    502: _LATER,
-    503: _AGAIN,
-    504: _LATER,
+_ERROR_HEADERS = {
+    401: {"WWW-Authenticate": _header("Always `Bearer`.")},
+    409: _OPTIONAL_RETRY_AFTER,
+    429: _RETRY_AFTER,
+    502: _OPTIONAL_RETRY_AFTER,
+    503: _RETRY_AFTER,
+    504: _OPTIONAL_RETRY_AFTER,
 }
-_EVERYWHERE = (
+_COMMON_ERRORS = (
     errors.Unauthorized,
-    errors.UpstreamCredentials,
+    errors.UpstreamCredentials,  # also if the secret with the access token cannot be read
     errors.StorageUnavailable,
     StenoError,
-)  # a token's secret may not be readable
-_TRANSCRIBING = (
+)
+_TRANSCRIPTION_ERRORS = (
     errors.NotFound,
     errors.RecordingTooLarge,
     errors.UnsupportedMedia,
@@ -146,49 +159,57 @@ _TRANSCRIBING = (
     errors.UpstreamQuota,
     errors.UpstreamBusy,
     errors.UpstreamTimeout,
-    *_EVERYWHERE,
+    *_COMMON_ERRORS,
 )
-_JOB = (errors.NotFound, *_EVERYWHERE)
+_JOB_ERRORS = (errors.NotFound, *_COMMON_ERRORS)
 _LINKS = {
     name: {"operationId": name, "parameters": {"identity": "$response.body#/id"}}
     for name in ("transcription", "transcript", "retry", "delete")
 }
 
 
-def _refusals(
-    kinds: tuple[type[StenoError], ...], content: dict[str, Any], more: dict[str, Any] | None = None
+def _error_responses(
+    error_classes: tuple[type[StenoError], ...],
+    content: dict[str, Any],
+    server_error_headers: dict[str, Any] | None = None,
 ) -> dict[int | str, dict[str, Any]]:
-    """`more` are headers of those that are the server's."""
+    """Return the documentation of errors, by status. `server_error_headers` are those of 5xx."""
     codes: dict[int, list[str]] = {}
-    for kind in kinds:
-        codes.setdefault(int(kind.status), []).append(f"`{kind.code}`")
-    return {
-        status: {
-            "description": ", ".join(names),
-            "headers": {**_ADVICE.get(status, {}), **((more or {}) if status >= 500 else {})},
+    for error in error_classes:
+        codes.setdefault(int(error.status), []).append(f"`{error.code}`")
+    documented: dict[int | str, dict[str, Any]] = {}
+    for status, names in sorted(codes.items()):
+        headers = dict(_ERROR_HEADERS.get(status, {}))
+        if status >= 500:
+            headers |= server_error_headers or {}
+        label = "Error code" if len(names) == 1 else "Error codes"
+        documented[status] = {
+            "description": f"{label}: {', '.join(names)}.",
+            "headers": headers,
             "content": content,
         }
-        for status, names in sorted(codes.items())
-    }
+    return documented
 
 
-def _problems(*kinds: type[StenoError]) -> dict[int | str, dict[str, Any]]:
-    return _refusals(kinds, _PROBLEM)
+def _problems(*error_classes: type[StenoError]) -> dict[int | str, dict[str, Any]]:
+    return _error_responses(error_classes, _PROBLEM)
 
 
-def _openai_errors(*kinds: type[StenoError]) -> dict[int | str, dict[str, Any]]:
-    again = _header("`true` or `false`: whether OpenAI's SDKs are to send it again.")
-    return _refusals(kinds, _OPENAI_ERROR, {"x-should-retry": again})
+def _openai_errors(*error_classes: type[StenoError]) -> dict[int | str, dict[str, Any]]:
+    should_retry = _header(
+        "`true` if the same request can be sent again, otherwise `false`. OpenAI's SDKs obey it."
+    )
+    return _error_responses(error_classes, _OPENAI_ERROR, {"x-should-retry": should_retry})
 
 
-def _form_of(name: str) -> dict[str, Any]:
+def _form_body(name: str) -> dict[str, Any]:
     return {"requestBody": {"required": True, "content": _content(name, "multipart/form-data")}}
 
 
-def _transcript(*bodies: str) -> dict[str, Any]:
+def _transcript_response(*bodies: str) -> dict[str, Any]:
     return {
-        "description": "What was said.",
-        "headers": {"Steno-Model": _header("The model that heard it.")},
+        "description": "The transcript.",
+        "headers": {"Steno-Model": _header("Name of the model that transcribed the recording.")},
         "content": {
             "application/json": {
                 "schema": {"anyOf": [{"$ref": _SCHEMAS + body} for body in bodies]}
@@ -198,7 +219,7 @@ def _transcript(*bodies: str) -> dict[str, Any]:
     }
 
 
-def _job(description: str, headers: dict[str, Any], body: str = "Job") -> dict[str, Any]:
+def _job_response(description: str, headers: dict[str, Any], body: str = "Job") -> dict[str, Any]:
     return {
         "description": description,
         "headers": headers,
@@ -207,34 +228,40 @@ def _job(description: str, headers: dict[str, Any], body: str = "Job") -> dict[s
     }
 
 
-_OURS = _transcript("Transcript", "VerboseTranscript")
+_TRANSCRIPT_RESPONSE = _transcript_response("Transcript", "VerboseTranscript")
 
 HEALTH = {
-    200: {"description": "Steno is up.", "content": _content("Health")},
+    200: {"description": "The server is running.", "content": _content("Health")},
     **_problems(StenoError),
 }
 CONFIG = {
-    200: {"description": "What a client needs to know.", "content": _content("Config")},
+    200: {"description": "The limits and settings of the server.", "content": _content("Config")},
     **_problems(StenoError),
 }
 TRANSCRIBE: dict[str, Any] = {
-    "openapi_extra": _form_of("Form"),
+    "openapi_extra": _form_body("Form"),
     "responses": {
-        200: _OURS,
-        202: _job("It takes longer than a request may.", {**_LOCATION, **_AGAIN}),
-        **_problems(*_TRANSCRIBING),
+        200: _TRANSCRIPT_RESPONSE,
+        202: _job_response(
+            "The transcription takes longer than a request may take. It continues as this job.",
+            {**_LOCATION, **_RETRY_AFTER},
+        ),
+        **_problems(*_TRANSCRIPTION_ERRORS),
     },
 }
 OPENAI_TRANSCRIBE: dict[str, Any] = {
-    "openapi_extra": _form_of("OpenAIForm"),
-    "responses": {200: _transcript("OpenAITranscript"), **_openai_errors(*_TRANSCRIBING)},
+    "openapi_extra": _form_body("OpenAIForm"),
+    "responses": {
+        200: _transcript_response("OpenAITranscript"),
+        **_openai_errors(*_TRANSCRIPTION_ERRORS),
+    },
 }
 OPENAI_MODELS = {
-    200: {"description": "The models.", "content": _content("Models")},
-    **_openai_errors(*_EVERYWHERE),
+    200: {"description": "The models that a request can choose.", "content": _content("Models")},
+    **_openai_errors(*_COMMON_ERRORS),
 }
 UPLOADS = {
-    201: _job("The form to upload the recording with.", _LOCATION, "Awaited"),
+    201: _job_response("The job, and the form to upload its recording.", _LOCATION, "Awaited"),
     **_problems(
         errors.RecordingTooLarge,
         errors.UnsupportedMedia,
@@ -242,16 +269,22 @@ UPLOADS = {
         errors.InvalidOption,
         errors.InvalidRequest,
         errors.BudgetExhausted,
-        *_JOB,
+        *_JOB_ERRORS,
     ),
 }
-JOB = {200: _job("How the job stands.", _LATER), **_problems(*_JOB)}
-TRANSCRIPT = {200: _OURS, **_problems(errors.NotReady, errors.InvalidOption, *_JOB)}
-TRANSCRIPT[409]["description"] += (
-    " before the job is finished; the `code` of its error if it failed"
+JOB = {
+    200: _job_response("The status of the job.", _OPTIONAL_RETRY_AFTER),
+    **_problems(*_JOB_ERRORS),
+}
+TRANSCRIPT = {
+    200: _TRANSCRIPT_RESPONSE,
+    **_problems(errors.NotReady, errors.InvalidOption, *_JOB_ERRORS),
+}
+TRANSCRIPT[409]["description"] = (
+    "Error code: `not_ready` if the job is not finished. If the job failed, the code of its error."
 )
 RETRY = {
-    202: _job("The job, which begins again.", {**_LOCATION, **_LATER}),
-    **_problems(errors.NotFailed, *_JOB),
+    202: _job_response("The job, which is queued again.", {**_LOCATION, **_OPTIONAL_RETRY_AFTER}),
+    **_problems(errors.NotFailed, *_JOB_ERRORS),
 }
-DELETE = {204: {"description": "All of it is gone."}, **_problems(*_JOB)}
+DELETE = {204: {"description": "The job is deleted."}, **_problems(*_JOB_ERRORS)}

@@ -1,4 +1,4 @@
-"""The recorder page and its modules, and the page at /docs: the files of the folder `page`, as they are."""
+"""Serve the recorder page and the page at /docs: the static files of the folder `page`."""
 
 import hashlib
 from functools import cache, partial
@@ -13,9 +13,9 @@ from handler.web.auth import ServicesDep
 _FOLDER = Path(__file__).parent / "page"
 _PAGES = {"": "index.html", "docs": "docs.html"}
 _TYPES = {".html": "text/html", ".js": "text/javascript", ".css": "text/css"}
-_SWAGGER = " https://cdn.jsdelivr.net/npm/swagger-ui-dist@5.35.0/"
+_SWAGGER_UI = " https://cdn.jsdelivr.net/npm/swagger-ui-dist@5.35.0/"
 _HEADERS = {
-    "Cache-Control": "no-cache",  # that is: ask whether it has changed
+    "Cache-Control": "no-cache",  # the browser has to revalidate with the ETag
     "Permissions-Policy": "microphone=(self)",
     "Referrer-Policy": "no-referrer",
     "X-Content-Type-Options": "nosniff",
@@ -24,14 +24,14 @@ _HEADERS = {
 router = APIRouter(include_in_schema=False)
 
 
-async def _answer(request: Request, services: ServicesDep) -> Response:
-    """A file; 304 where the browser has it already."""
+async def _serve(request: Request, services: ServicesDep) -> Response:
+    """Return a file of the page, or 304 if the browser has the current version."""
     name = request.scope["path"].removeprefix("/")
     path = _FOLDER / _PAGES.get(name, name)
     content, tag = _read(path)
     headers = {**_HEADERS, "ETag": tag}
     if path.suffix == ".html":
-        policy = partial(_policy, services, elsewhere=_SWAGGER if name == "docs" else "")
+        policy = partial(_policy, services, cdn=_SWAGGER_UI if name == "docs" else "")
         headers["Content-Security-Policy"] = await anyio.to_thread.run_sync(policy)
     if request.headers.get("if-none-match") == tag:
         return Response(status_code=304, headers=headers)
@@ -39,7 +39,7 @@ async def _answer(request: Request, services: ServicesDep) -> Response:
 
 
 for _name in (*_PAGES, "page.js", "recorder.js", "kept.js", "style.css", "docs.js"):
-    router.add_api_route(f"/{_name}", _answer, methods=["GET"])
+    router.add_api_route(f"/{_name}", _serve, methods=["GET"])
 
 
 @cache
@@ -48,14 +48,17 @@ def _read(path: Path) -> tuple[bytes, str]:
     return content, f'"{hashlib.sha256(content).hexdigest()[:16]}"'
 
 
-def _policy(services: Services, elsewhere: str) -> str:
-    """A page runs nothing but its own files, and what it has from `elsewhere`; it talks to this server and its bucket
-    alone."""
+def _policy(services: Services, cdn: str) -> str:
+    """Return the Content-Security-Policy of an HTML page.
+
+    The page may run only its own files and those of `cdn`. It may connect only to this server
+    and its bucket.
+    """
     bucket = f" {services.jobs.objects.origin}" if services.settings.bucket_name else ""
     rules = {
         "default-src": "'none'",
-        "script-src": f"'self'{elsewhere}",
-        "style-src": f"'self'{elsewhere}",
+        "script-src": f"'self'{cdn}",
+        "style-src": f"'self'{cdn}",
         "connect-src": f"'self'{bucket}",
         "media-src": "blob:",
         "img-src": "data:",
@@ -63,4 +66,4 @@ def _policy(services: Services, elsewhere: str) -> str:
         "form-action": "'none'",
         "frame-ancestors": "'none'",
     }
-    return "; ".join(f"{name} {allowed}" for name, allowed in rules.items())
+    return "; ".join(f"{directive} {sources}" for directive, sources in rules.items())

@@ -1,4 +1,4 @@
-"""Gives each request an id, which its response, its log lines and its job carry."""
+"""Middleware that gives each request an id, for its response, its log lines and its job."""
 
 from uuid import uuid4
 
@@ -10,7 +10,11 @@ HEADER = "x-request-id"
 
 
 class RequestId:
-    """Lambda's own id, which its log and the gateway's have; elsewhere a new one."""
+    """Sets the `x-request-id` header of each response.
+
+    On Lambda, it is the request id that the logs of Lambda and of API Gateway contain.
+    Elsewhere, it is random.
+    """
 
     def __init__(self, app: ASGIApp) -> None:
         self._app = app
@@ -19,15 +23,15 @@ class RequestId:
         if scope["type"] != "http":
             await self._app(scope, receive, send)
             return
-        identity = getattr(scope.get("aws.context"), "aws_request_id", "") or uuid4().hex
+        request_id = getattr(scope.get("aws.context"), "aws_request_id", "") or uuid4().hex
 
         async def send_with_id(message: Message) -> None:
             if message["type"] == "http.response.start":
                 message = {
                     **message,
-                    "headers": [*message["headers"], (HEADER.encode(), identity.encode())],
+                    "headers": [*message["headers"], (HEADER.encode(), request_id.encode())],
                 }
             await send(message)
 
-        with context(request=identity):
+        with context(request=request_id):
             await self._app(scope, receive, send_with_id)

@@ -1,4 +1,4 @@
-"""What is sent back: transcripts and errors, each in our own contract and in OpenAI's."""
+"""Build the responses for transcripts, jobs and errors, for Steno's own API and for OpenAI's."""
 
 import time
 from datetime import UTC, datetime
@@ -19,25 +19,26 @@ from handler.errors import (
 )
 from handler.jobs.job import Job
 from handler.logs import request_id
-from handler.transcripts.formats import rendered
+from handler.transcripts.formats import render
 from handler.transcripts.transcript import Transcript
 
 if TYPE_CHECKING:
     from handler.web import schemas
 
-# At 50 requests in a second, the gateway throttles: that many are 100 clients that ask every 2 s.
+# API Gateway throttles each route at 50 requests per second: 100 clients that poll every 2 s.
 POLL_SECONDS = 2
+# Pairs of the maximum age of a job and the polling interval, both in seconds.
 _POLL_SECONDS_BY_AGE = ((30, POLL_SECONDS), (300, 5))
-_LONGEST_POLL_SECONDS = 15
+_MAX_POLL_SECONDS = 15
 
 
 def transcription(transcript: Transcript, response_format: str) -> Response:
-    """The answer of `/api/transcribe`."""
-    if (text := rendered(transcript, response_format)) is not None:
+    """Return a transcript in the format of Steno's own API."""
+    if (text := render(transcript, response_format)) is not None:
         return PlainTextResponse(text, headers=_model_header(transcript))
     if response_format == "json":
-        words: schemas.Transcript = {"transcript": transcript.text}
-        return JSONResponse(words, headers=_model_header(transcript))
+        short_body: schemas.Transcript = {"transcript": transcript.text}
+        return JSONResponse(short_body, headers=_model_header(transcript))
     body: schemas.VerboseTranscript = {
         "transcript": transcript.text,
         "language": transcript.language,
@@ -50,8 +51,11 @@ def transcription(transcript: Transcript, response_format: str) -> Response:
 
 
 def openai_transcription(transcript: Transcript, response_format: str) -> Response:
-    """The answer of `/v1/audio/transcriptions`: the upstream's own body where it was asked in the same format."""
-    if (text := rendered(transcript, response_format)) is not None:
+    """Return a transcript in the format of OpenAI's API.
+
+    If the upstream was asked for the same format, its response body is returned unchanged.
+    """
+    if (text := render(transcript, response_format)) is not None:
         return PlainTextResponse(text, headers=_model_header(transcript))
     if transcript.answer and response_format == transcript.answer_format:
         return JSONResponse(transcript.answer, headers=_model_header(transcript))
@@ -71,7 +75,7 @@ def openai_transcription(transcript: Transcript, response_format: str) -> Respon
 
 
 def job(job: Job, text: str, status: int = 200) -> Response:
-    """How a job stands, with its text so far."""
+    """Return the status of a job. `text` is its transcript so far."""
     body: schemas.Job = {
         "id": job.id,
         "status": job.status,
@@ -92,27 +96,32 @@ def job(job: Job, text: str, status: int = 200) -> Response:
 
 
 def poll_seconds(job: Job) -> int:
-    """Return after how many seconds to ask for a job again: longer, the longer it takes."""
+    """Return after how many seconds a client should poll the job again.
+
+    The interval grows with the age of the job.
+    """
     age = time.time() - job.created_at
     return next(
-        (seconds for younger, seconds in _POLL_SECONDS_BY_AGE if age < younger),
-        _LONGEST_POLL_SECONDS,
+        (seconds for max_age, seconds in _POLL_SECONDS_BY_AGE if age < max_age),
+        _MAX_POLL_SECONDS,
     )
 
 
 def _progress(job: Job) -> "schemas.Progress":
-    if job.status == "completed":  # of a job that the ledger answered, no part was ever cut
+    if job.status == "completed":
+        # A job whose answer was in the ledger has no parts. It counts as one part.
         total = job.total or 1
         return {"done": total, "total": total}
     return {"done": job.done, "total": job.expected_total}
 
 
 def address(identity: str) -> str:
-    """Where a job is."""
+    """Return the URL path of a job."""
     return f"/api/transcriptions/{identity}"
 
 
 def date(seconds: float) -> str:
+    """Return a time, in seconds since 1970, as ISO 8601 in UTC."""
     return datetime.fromtimestamp(seconds, UTC).isoformat(timespec="seconds").replace("+00:00", "Z")
 
 
@@ -121,14 +130,14 @@ def _model_header(transcript: Transcript) -> dict[str, str]:
 
 
 def _segments(transcript: Transcript) -> "list[schemas.Segment]":
-    listed: list[schemas.Segment] = []
+    segments: list[schemas.Segment] = []
     for number, segment in enumerate(transcript.segments):
-        listed.append(
+        segments.append(
             {"id": number, "start": segment.start, "end": segment.end, "text": segment.text}
         )
         if segment.speaker is not None:
-            listed[-1]["speaker"] = segment.speaker
-    return listed
+            segments[-1]["speaker"] = segment.speaker
+    return segments
 
 
 class ProblemResponse(JSONResponse):
@@ -136,6 +145,7 @@ class ProblemResponse(JSONResponse):
 
 
 def problem(error: StenoError) -> Response:
+    """Return an error as problem details (RFC 9457)."""
     status = HTTPStatus(error.status)
     body: schemas.Problem = {
         "type": "about:blank",
@@ -145,11 +155,15 @@ def problem(error: StenoError) -> Response:
         "code": error.code,
         "request_id": request_id(),
     }
-    return ProblemResponse(body, status, headers=_problem_headers(error))
+    return ProblemResponse(body, status, headers=_error_headers(error))
 
 
 def openai_error(error: StenoError) -> Response:
-    """OpenAI's shape; the SDKs obey `x-should-retry`, so that they never pay twice nor knock at a locked door."""
+    """Return an error in the format of OpenAI's API.
+
+    OpenAI's SDKs obey the header `x-should-retry`. It is `true` only if a retry can succeed and
+    is not billed twice.
+    """
     body: schemas.OpenAIErrorDetail = {
         "message": _utf8(error.detail),
         "type": "invalid_request_error"
@@ -158,21 +172,21 @@ def openai_error(error: StenoError) -> Response:
         "param": error.option if isinstance(error, InvalidOption) else None,
         "code": error.code,
     }
-    headers = _problem_headers(error)
+    headers = _error_headers(error)
     if error.status >= HTTPStatus.INTERNAL_SERVER_ERROR:
-        again = isinstance(error, StorageUnavailable) or (
+        should_retry = isinstance(error, StorageUnavailable) or (
             isinstance(error, UpstreamError) and error.safe_to_retry
         )
-        headers["x-should-retry"] = "true" if again else "false"
+        headers["x-should-retry"] = "true" if should_retry else "false"
     return JSONResponse({"error": body}, HTTPStatus(error.status), headers=headers)
 
 
 def _utf8(text: str) -> str:
-    """Half a character, which JSON can say but no answer can carry, as a question mark."""
+    """Replace lone surrogates with `?`. A JSON request can contain them, but UTF-8 cannot."""
     return text.encode(errors="replace").decode()
 
 
-def _problem_headers(error: StenoError) -> dict[str, str]:
+def _error_headers(error: StenoError) -> dict[str, str]:
     headers = {"Location": address(error.job)} if error.job else {}
     if error.status == HTTPStatus.UNAUTHORIZED:
         headers["WWW-Authenticate"] = "Bearer"

@@ -1,9 +1,12 @@
-"""The JSON of every answer: for the type checker, and for /openapi.json; no other request reads this."""
+"""JSON bodies of all responses, for the type checker and for `/openapi.json`.
+
+The module is imported only when the document is requested.
+"""
 
 from typing import Annotated, Any, Literal, NotRequired
 
 from pydantic import ConfigDict, Field, WithJsonSchema, with_config
-from typing_extensions import TypedDict  # pydantic takes no other before Python 3.12
+from typing_extensions import TypedDict  # pydantic requires this one before Python 3.12
 
 _STATUSES = ("awaiting_upload", "queued", "processing", "completed", "failed")
 Date = Annotated[str, WithJsonSchema({"type": "string", "format": "date"})]
@@ -15,134 +18,205 @@ Seconds = Annotated[float, Field(ge=0)]
 
 
 class Problem(TypedDict):
-    """An error, as RFC 9457 has it; `code` is one of the words in the README's table."""
+    """An error as problem details (RFC 9457)."""
 
-    type: str
-    title: str
-    status: int
-    detail: str
-    code: str
-    request_id: str
+    type: Annotated[
+        str, Field(description="Always `about:blank`. The field `code` identifies the error.")
+    ]
+    title: Annotated[str, Field(description="Name of the HTTP status.")]
+    status: Annotated[int, Field(description="HTTP status code.")]
+    detail: Annotated[str, Field(description="Description of the problem and its remedy.")]
+    code: Annotated[str, Field(description="Stable error code, for use in programs.")]
+    request_id: Annotated[
+        str, Field(description="Id of the request, also in the log of the server.")
+    ]
 
 
 class OpenAIErrorDetail(TypedDict):
-    message: str
-    type: Literal["invalid_request_error", "server_error"]
-    param: str | None
-    code: str
+    """The error inside an OpenAI error body."""
+
+    message: Annotated[str, Field(description="Description of the problem and its remedy.")]
+    type: Annotated[
+        Literal["invalid_request_error", "server_error"],
+        Field(description="`invalid_request_error` for a 4xx status, `server_error` for 5xx."),
+    ]
+    param: Annotated[str | None, Field(description="Name of the invalid form field, or null.")]
+    code: Annotated[str, Field(description="Stable error code, for use in programs.")]
 
 
 class OpenAIError(TypedDict):
-    """An error in OpenAI's shape; its `code` is that of the problem."""
+    """An error in the format of OpenAI's API."""
 
-    error: OpenAIErrorDetail
+    error: Annotated[OpenAIErrorDetail, Field(description="Details of the error.")]
 
 
 class Health(TypedDict):
-    """`model` is the one that answers today."""
+    """Health of the server."""
 
-    status: Literal["ok"]
-    model: str
-    shutdown_date: NotRequired[Date]
-    warning: NotRequired[str]
+    status: Annotated[Literal["ok"], Field(description="Always `ok`.")]
+    model: Annotated[str, Field(description="Name of the model that the server uses by default.")]
+    shutdown_date: NotRequired[
+        Annotated[Date, Field(description="Date on which OpenAI shuts down the configured model.")]
+    ]
+    warning: NotRequired[
+        Annotated[str, Field(description="Warning to the owner of the server about its model.")]
+    ]
 
 
 class Config(TypedDict):
-    """`upload_max_bytes` is null where there are no uploads."""
+    """Limits and settings of the server."""
 
-    direct_max_bytes: int
-    upload_max_bytes: int | None
-    model: str
-    auth: Literal["token", "jwt", "open"]
+    direct_max_bytes: Annotated[
+        int, Field(description="Maximum size of a recording in one request, in bytes.")
+    ]
+    upload_max_bytes: Annotated[
+        int | None,
+        Field(
+            description="Maximum size of an uploaded recording, in bytes. Null without a bucket."
+        ),
+    ]
+    model: Annotated[str, Field(description="Name of the model that the server uses by default.")]
+    auth: Annotated[
+        Literal["token", "jwt", "open"],
+        Field(description="How callers authenticate: `token`, `jwt` or `open` (not at all)."),
+    ]
 
 
 class Model(TypedDict):
-    id: str
-    object: Literal["model"]
-    created: int
-    owned_by: str
-    shutdown_date: Date | None
+    """A model that a request can choose."""
+
+    id: Annotated[str, Field(description="Name of the model.")]
+    object: Annotated[Literal["model"], Field(description="Always `model`.")]
+    created: Annotated[int, Field(description="Always 0. Only for compatibility with OpenAI.")]
+    owned_by: Annotated[
+        str, Field(description="`openai` if the upstream is OpenAI, otherwise `upstream`.")
+    ]
+    shutdown_date: Annotated[
+        Date | None,
+        Field(description="Date on which OpenAI shuts down the model. Null if there is none."),
+    ]
 
 
 class Models(TypedDict):
-    object: Literal["list"]
-    data: list[Model]
+    """The models that a request can choose, in the format of OpenAI's API."""
+
+    object: Annotated[Literal["list"], Field(description="Always `list`.")]
+    data: Annotated[list[Model], Field(description="The models.")]
 
 
 class UploadForm(TypedDict):
-    """A presigned POST: all `fields`, and then `file`, to `url`."""
+    """A presigned form. POST all `fields` and then the recording as `file` to `url`."""
 
-    url: str
-    fields: dict[str, str]
+    url: Annotated[str, Field(description="URL to POST the form to.")]
+    fields: Annotated[dict[str, str], Field(description="Form fields to send before `file`.")]
 
 
 class Awaited(TypedDict):
-    """A job that awaits its recording."""
+    """A job whose recording is not uploaded yet."""
 
-    id: Identity
-    status: Literal["awaiting_upload"]
-    upload: UploadForm
-    expires_at: Time
+    id: Annotated[Identity, Field(description="Id of the job.")]
+    status: Annotated[Literal["awaiting_upload"], Field(description="Always `awaiting_upload`.")]
+    upload: Annotated[UploadForm, Field(description="Form to upload the recording.")]
+    expires_at: Annotated[Time, Field(description="When the form expires.")]
 
 
 class Progress(TypedDict):
-    """Parts of the recording; `total` is null until it is cut."""
+    """Progress of a job, in parts of its recording."""
 
-    done: Count
-    total: Count | None
+    done: Annotated[Count, Field(description="Number of transcribed parts.")]
+    total: Annotated[
+        Count | None,
+        Field(description="Number of parts. An estimate until all parts are cut; null at first."),
+    ]
 
 
 class Failure(TypedDict):
-    code: str
-    detail: str
+    """The error that ended a job."""
+
+    code: Annotated[str, Field(description="Stable error code, for use in programs.")]
+    detail: Annotated[str, Field(description="Description of the problem and its remedy.")]
 
 
 class Job(TypedDict):
-    """How a job stands; `transcript` is plain text, and while it is not finished the text so far."""
+    """Status of a job."""
 
-    id: Identity
-    status: Status
-    filename: str
-    created_at: Time
-    progress: Progress
-    duration: Seconds | None
-    model: str | None
-    seconds_paid: Seconds
-    no_speech: bool | None
-    transcript: str
-    error: Failure | None
+    id: Annotated[Identity, Field(description="Id of the job.")]
+    status: Annotated[Status, Field(description="Status of the job.")]
+    filename: Annotated[str, Field(description="File name of the recording.")]
+    created_at: Annotated[Time, Field(description="When the job was created.")]
+    progress: Annotated[
+        Progress, Field(description="Number of transcribed parts, and of all parts.")
+    ]
+    duration: Annotated[
+        Seconds | None,
+        Field(description="Duration of the recording in seconds. Null until it is known."),
+    ]
+    model: Annotated[
+        str | None,
+        Field(
+            description="Name of the model that transcribed the recording. Null until it is known."
+        ),
+    ]
+    seconds_paid: Annotated[
+        Seconds, Field(description="Seconds of audio that were billed, or may have been billed.")
+    ]
+    no_speech: Annotated[
+        bool | None,
+        Field(description="Whether the recording has no speech. Null until the job is completed."),
+    ]
+    transcript: Annotated[
+        str,
+        Field(description="Transcript as plain text. Until the job is completed, the text so far."),
+    ]
+    error: Annotated[
+        Failure | None,
+        Field(description="The error that ended the job. Null if the job has not failed."),
+    ]
 
 
 class Transcript(TypedDict):
-    transcript: str
+    """Response for `response_format=json`."""
+
+    transcript: Annotated[str, Field(description="Transcript as plain text.")]
 
 
 class Segment(TypedDict):
-    """`start` and `end` in seconds from the recording's beginning."""
+    """A passage of the transcript with its times."""
 
-    id: Count
-    start: float
-    end: float
-    text: str
-    speaker: NotRequired[str]
+    id: Annotated[Count, Field(description="Index of the segment, from 0.")]
+    start: Annotated[
+        float, Field(description="Start in seconds from the beginning of the recording.")
+    ]
+    end: Annotated[float, Field(description="End in seconds from the beginning of the recording.")]
+    text: Annotated[str, Field(description="Text of the segment.")]
+    speaker: NotRequired[
+        Annotated[str, Field(description="Label of the speaker, if the model identifies speakers.")]
+    ]
 
 
 class VerboseTranscript(TypedDict):
-    """The answer to `response_format=verbose_json`; `duration` in seconds."""
+    """Response for `response_format=verbose_json`."""
 
-    transcript: str
-    language: str | None
-    duration: Seconds | None
-    segments: list[Segment]
-    no_speech: bool
-    model: str
+    transcript: Annotated[str, Field(description="Transcript as plain text.")]
+    language: Annotated[
+        str | None, Field(description="Language of the recording, if the model returned it.")
+    ]
+    duration: Annotated[
+        Seconds | None,
+        Field(description="Duration of the recording in seconds. Null if it is not known."),
+    ]
+    segments: Annotated[
+        list[Segment], Field(description="Segments of the transcript, in order of time.")
+    ]
+    no_speech: Annotated[bool, Field(description="Whether the transcript is empty.")]
+    model: Annotated[str, Field(description="Name of the model that transcribed the recording.")]
 
 
 @with_config(ConfigDict(extra="allow"))
 class OpenAITranscript(TypedDict):
-    """OpenAI's own body: with `text`, whatever the format and the model add."""
+    """Response in the format of OpenAI's API. More fields depend on the format and the model."""
 
-    text: str
+    text: Annotated[str, Field(description="Transcript as plain text.")]
 
 
 ALL: tuple[Any, ...] = (

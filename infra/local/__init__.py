@@ -1,1 +1,1 @@
-"""What `make run` starts on this machine: a local AWS, pollers of its queues, the offline engine, and the app."""
+"""What `make run` starts: the app, a worker, an AWS emulator and an offline speech engine."""

@@ -1,6 +1,8 @@
-"""Steno on this machine, one process tree: the app here, and the offline engine below it unless there is a key.
+"""The program behind `make run`: Steno's app and worker, an AWS emulator and an offline engine.
 
-PORT (default 8000) is the only fixed address. The engine ends when this process does, however that ends.
+The app and the worker run in this process, on PORT (default: 8000). The emulator and the engine are
+child processes on free ports, which end with this process. The engine only runs without an API key,
+and the emulator only without a bucket.
 """
 
 import asyncio
@@ -36,33 +38,35 @@ from handler.services import Services, build_services
 from handler.settings import Settings, read_settings
 from handler.web.app import create_app
 from infra.local.aws import local_aws
-from infra.local.worker import working
+from infra.local.worker import local_worker
 
-_LAST_SECONDS = 30  # what is left of a request's life after Ctrl-C
-_ENGINE_CALLS = (
-    "4"  # it hears one recording at a time: more would only wait there, against their deadline
-)
+_SHUTDOWN_SECONDS = 30  # for requests to finish after Ctrl-C
+# The engine transcribes one recording at a time. More requests would time out while they wait.
+_ENGINE_CALLS = "4"
 _SAMPLE_SECONDS = 60
 STATE = Path(".steno").resolve()
 SAMPLE = Path(get_assets_path()) / "beckett.wav"  # ten seconds of speech
 _COST = "the sample below costs a fraction of a cent"
-# By the code of the error that the sample met.
+# The remedy for each error code that the sample may fail with.
 _REMEDIES = {
-    "upstream_credentials": "Set OPENAI_API_KEY to a key that OpenAI accepts, and start again.",
-    "upstream_model": "Set WHISPER_MODEL to a model that the key may use, and start again.",
-    "upstream_quota": "Add credit to the account of the key, or raise its limit.",
+    "upstream_credentials": "Set OPENAI_API_KEY to a valid key and restart.",
+    "upstream_model": "Set WHISPER_MODEL to a model that your key can use and restart.",
+    "upstream_quota": "Add credit to the OpenAI account of your key, or raise its limit.",
 }
-_OTHER_REMEDY = "Check OPENAI_BASE_URL and the network, and look for errors above."
+_OTHER_REMEDY = "Check OPENAI_BASE_URL, the network and the errors above."
 
 
 def main() -> None:
+    """Run Steno until SIGINT or SIGTERM."""
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(0))
-    signal.signal(signal.SIGINT, signal.default_int_handler)  # a shell's `&` would have it ignored
+    signal.signal(
+        signal.SIGINT, signal.default_int_handler
+    )  # a shell's `&` makes a process ignore it
     configured = {**dotenv_values(".env"), **os.environ}
     listener = _listen(configured.get("PORT") or "8000")
     address = f"http://127.0.0.1:{listener.getsockname()[1]}"
     with (
-        _alone(STATE),
+        _exclusive_use(STATE),
         _upstream(configured) as upstream,
         _temp_files_in(STATE / "tmp"),
         _jobs(configured) as aws,
@@ -71,30 +75,31 @@ def main() -> None:
         logs.configure(on_lambda=False)
         services = build_services(settings)
         server = LocalServer(services, address)
-        print(f"Steno   {address}  (a page to record on; for programs: {address}/docs)")
-        print(f"Speech  {upstream}, as {settings.whisper_model}")
+        print(f"Steno   {address}  (recorder page; API reference: {address}/docs)")
+        print(f"Speech  {upstream}, model {settings.whisper_model}")
         print(f"Jobs    {aws}")
         print(f"Access  {_access(settings)}", flush=True)
-        work = build_services(settings, jobs=Jobs(settings, limits=WORKER_LIMITS))
-        with working(work), suppress(KeyboardInterrupt):  # uvicorn's way to say why it has ended
+        worker_services = build_services(settings, jobs=Jobs(settings, limits=WORKER_LIMITS))
+        # After its shutdown, uvicorn raises the KeyboardInterrupt that stopped it.
+        with local_worker(worker_services), suppress(KeyboardInterrupt):
             server.run(sockets=[listener])
-            logging.disable()  # of what is cut off here, and of the queues that go with us
+            logging.disable()  # hide errors of requests and polls that the shutdown interrupts
     print("Stopped.")
 
 
 class LocalServer(uvicorn.Server):
-    """The app's server, which transcribes a sample through its own routes as soon as it is up.
+    """The app's web server. It transcribes a sample through its own API after the start.
 
-    If that fails, it prints a warning with the remedy, and keeps serving.
+    If this fails, it prints a warning with a remedy and keeps running.
     """
 
     def __init__(self, services: Services, address: str) -> None:
         super().__init__(
             uvicorn.Config(
                 create_app(services.settings, services),
-                log_config=_quiet_start(),
+                log_config=_log_config(),
                 lifespan="off",
-                timeout_graceful_shutdown=_LAST_SECONDS,
+                timeout_graceful_shutdown=_SHUTDOWN_SECONDS,
             )
         )
         self._address = address
@@ -108,13 +113,17 @@ class LocalServer(uvicorn.Server):
     async def shutdown(self, sockets: list[socket.socket] | None = None) -> None:
         if self.server_state.tasks:
             print(
-                f"Finishing what has begun, {_LAST_SECONDS} s at most; Ctrl-C again ends it now.",
+                f"Finishing open requests (at most {_SHUTDOWN_SECONDS} s)."
+                " Press Ctrl-C again to stop now.",
                 flush=True,
             )
         await super().shutdown(sockets)
 
     def handle_exit(self, sig: int, frame: FrameType | None) -> None:
-        """At the second Ctrl-C every connection is closed: from Python 3.12 on a server waits for its last one."""
+        """Stop the server. Close all connections at the second Ctrl-C.
+
+        Since Python 3.12, a server otherwise waits until its clients close their connections.
+        """
         super().handle_exit(sig, frame)
         if self.force_exit:
             for connection in list(self.server_state.connections):
@@ -122,39 +131,36 @@ class LocalServer(uvicorn.Server):
 
     def _show_sample(self) -> None:
         url = f"{self._address}/api/transcribe"
-        header = (
-            ' -H "Authorization: Bearer $ACCESS_TOKEN"' if self._settings.auth == "token" else ""
-        )
-        sample = _sample()
+        header = ""
+        if self._settings.auth == "token":
+            header = ' -H "Authorization: Bearer $ACCESS_TOKEN"'
+        sample = _unique_sample()
         if len(sample) > self._settings.max_audio_bytes:
-            print("Sample  none: it is larger than MAX_AUDIO_BYTES")
+            print("Sample  skipped: it is larger than MAX_AUDIO_BYTES")
         else:
             try:
-                self._send(sample)
+                self._transcribe(sample)
             except _NoBudgetError as error:
-                print(f"Sample  none: {error}")
+                print(f"Sample  skipped: {error}")
             except (httpx2.HTTPError, StenoError, _SampleError) as error:
                 remedy = _REMEDIES.get(getattr(error, "code", ""), _OTHER_REMEDY)
                 print(f"WARNING The sample could not be transcribed. {error}")
                 print(f"        {remedy} Steno keeps running.")
-        print(f'Try it  curl{header} -F "file=@{_short(SAMPLE)}" {url}', flush=True)
+        print(f'Try it  curl{header} -F "file=@{_relative_to_cwd(SAMPLE)}" {url}', flush=True)
 
-    def _send(self, sample: bytes) -> None:
-        headers = (
-            {"Authorization": f"Bearer {self._token.get()}"}
-            if self._settings.auth == "token"
-            else {}
-        )
+    def _transcribe(self, sample: bytes) -> None:
+        headers = {}
+        if self._settings.auth == "token":
+            headers = {"Authorization": f"Bearer {self._token.get()}"}
         with httpx2.Client(
             base_url=self._address, headers=headers, timeout=60, trust_env=False
         ) as http:
-            for way, send in (("in one request", _direct), ("by upload, as a job", _as_a_job)):
-                began = time.monotonic()
-                words = send(http, sample)
-                print(
-                    f"Sample  {SAMPLE.name}, 10 s of speech, {way}, in {time.monotonic() - began:.1f} s:"
-                )
-                print(f"        {words}", flush=True)
+            for method, send in (("in one request", _send_direct), ("as a job", _send_as_job)):
+                started = time.monotonic()
+                text = send(http, sample)
+                seconds = time.monotonic() - started
+                print(f"Sample  {SAMPLE.name}, 10 s of speech, {method}, took {seconds:.1f} s:")
+                print(f"        {text}", flush=True)
 
 
 class _SampleError(Exception):
@@ -167,24 +173,24 @@ class _NoBudgetError(_SampleError):
     pass
 
 
-def _sample() -> bytes:
-    """Return the sample with a chunk that is new at each start, and that decoders skip.
+def _unique_sample() -> bytes:
+    """Return the sample with a random RIFF chunk, which decoders skip.
 
-    The ledger has no answer for these bytes, so a request reaches the upstream: an answer from
-    the ledger would show words although the key is wrong.
+    The random bytes make sure that the request reaches the upstream. A stored response from the
+    ledger would hide that the API key is wrong.
     """
     chunk = b"JUNK" + (16).to_bytes(4, "little") + os.urandom(16)
     content = SAMPLE.read_bytes() + chunk
     return content[:4] + (len(content) - 8).to_bytes(4, "little") + content[8:]
 
 
-def _direct(http: httpx2.Client, sample: bytes) -> str:
+def _send_direct(http: httpx2.Client, sample: bytes) -> str:
     return str(_body(http.post("/api/transcribe", files={"file": sample}))["transcript"])
 
 
-def _as_a_job(http: httpx2.Client, sample: bytes) -> str:
-    wanted = {"filename": SAMPLE.name, "content_type": "audio/wav", "size": len(sample)}
-    created = _body(http.post("/api/uploads", json=wanted))
+def _send_as_job(http: httpx2.Client, sample: bytes) -> str:
+    request = {"filename": SAMPLE.name, "content_type": "audio/wav", "size": len(sample)}
+    created = _body(http.post("/api/uploads", json=request))
     upload = created["upload"]
     httpx2.post(
         upload["url"], data=upload["fields"], files={"file": sample}, trust_env=False
@@ -197,13 +203,13 @@ def _as_a_job(http: httpx2.Client, sample: bytes) -> str:
         if job["status"] == "failed":
             raise _failure(job["error"])
         time.sleep(0.2)
-    raise _SampleError(f"The job did not end within {_SAMPLE_SECONDS} seconds.")
+    raise _SampleError(f"The job did not finish within {_SAMPLE_SECONDS} seconds.")
 
 
-def _body(answer: httpx2.Response) -> Any:
-    if answer.is_success:
-        return answer.json()
-    raise _failure(answer.json())
+def _body(response: httpx2.Response) -> Any:
+    if response.is_success:
+        return response.json()
+    raise _failure(response.json())
 
 
 def _failure(error: dict[str, str]) -> Exception:
@@ -215,36 +221,39 @@ def _listen(port: str) -> socket.socket:
     try:
         return socket.create_server(("127.0.0.1", int(port)))
     except (OSError, ValueError, OverflowError) as error:
-        sys.exit(f"PORT={port} cannot be used ({error}). Choose another: PORT=8001 make run")
+        sys.exit(f"PORT={port} cannot be used ({error}). Use another port: PORT=8001 make run")
 
 
 @contextmanager
-def _alone(state: Path) -> Iterator[None]:
-    """One at a time: jobs and temporary files are in one folder."""
+def _exclusive_use(state: Path) -> Iterator[None]:
+    """Lock the folder `state`, because two servers must not share jobs and temporary files."""
     state.mkdir(exist_ok=True)
     with (state / "lock").open("w") as lock:
         try:
             fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError:
             sys.exit(
-                "Steno is running from this folder already; end that first (Ctrl-C where it runs)."
+                "Steno is already running in this folder. Stop it first (Ctrl-C in its terminal)."
             )
         yield
 
 
 @contextmanager
 def _upstream(configured: Mapping[str, str | None]) -> Iterator[str]:
-    """What turns speech into text, named for the reader; the environment points the app at it."""
+    """Set the environment for the upstream. Yields the upstream's description for the user.
+
+    Runs the offline engine until the block ends if no API key and no URL are configured.
+    """
     url = configured.get("OPENAI_BASE_URL")
     if configured.get("OPENAI_API_KEY") or configured.get("OPENAI_SECRET_ARN"):
-        yield f"by {url or 'OpenAI'} with your key ({_COST})"
+        yield f"{url or 'OpenAI'} with your API key ({_COST})"
         return
     if url:
         os.environ["OPENAI_API_KEY"] = "none"
-        yield f"by {url}, without a key"
+        yield f"{url} without an API key"
         return
     engine = [sys.executable, "-m", "infra.local.engine", "--port", "0", "--until-stdin-closes"]
-    # In a session of its own, so that Ctrl-C reaches it only after the app has answered what it had begun.
+    # In its own session, so that Ctrl-C does not stop it while the app finishes its requests.
     with subprocess.Popen(
         engine, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True, start_new_session=True
     ) as process:
@@ -252,29 +261,36 @@ def _upstream(configured: Mapping[str, str | None]) -> Iterator[str]:
         assert process.stdout
         url = process.stdout.readline().strip()
         if not url:
-            sys.exit("The offline engine did not start; what it said is above.")
-        # The engine is on this machine, where no proxy leads.
+            sys.exit("The offline engine did not start. See its output above.")
+        # Requests to this machine must not go through a configured proxy.
         os.environ |= {"OPENAI_BASE_URL": url, "OPENAI_API_KEY": "offline", "NO_PROXY": "127.0.0.1"}
         if not configured.get("MAX_CONCURRENT_CALLS"):
             os.environ["MAX_CONCURRENT_CALLS"] = _ENGINE_CALLS
-        yield f"by the offline engine at {url} (set OPENAI_API_KEY to use OpenAI)"
+        yield f"offline engine at {url} (set OPENAI_API_KEY to use OpenAI)"
         process.stdin.close()
 
 
 @contextmanager
 def _jobs(configured: Mapping[str, str | None]) -> Iterator[str]:
-    """Where large recordings go, named for the reader: AWS where a bucket is named, else a local one that lives on."""
+    """Set the environment for the job storage. Yields the storage's description for the user.
+
+    Runs the AWS emulator until the block ends if no bucket is configured.
+    """
     if bucket := configured.get("BUCKET_NAME"):
-        yield f"in the bucket {bucket}"
+        yield f"S3 bucket {bucket}"
         return
     with local_aws(STATE, ("*",)) as environment:
         os.environ |= environment
-        yield f"in a local AWS at {environment['AWS_ENDPOINT_URL']}, kept in {_short(STATE)}"
+        url, folder = environment["AWS_ENDPOINT_URL"], _relative_to_cwd(STATE)
+        yield f"AWS emulator at {url}, data in {folder}"
 
 
 @contextmanager
 def _temp_files_in(folder: Path) -> Iterator[None]:
-    """Everything temporary in one place, which is emptied at the end, and at the beginning where the end was a kill."""
+    """Use `folder` for temporary files, and delete it when the block ends.
+
+    It is emptied at the start too, because a killed process leaves its files.
+    """
     shutil.rmtree(folder, ignore_errors=True)
     folder.mkdir(parents=True)
     tempfile.tempdir = str(folder)
@@ -286,28 +302,28 @@ def _temp_files_in(folder: Path) -> Iterator[None]:
 
 def _access(settings: Settings) -> str:
     if settings.auth == "token":
-        return "with the token only, as `Authorization: Bearer ...`"
-    pages = ", ".join(settings.allowed_origins)
-    return f"open to this machine's programs and the pages of {pages} (ACCESS_TOKEN=... asks for a token)"
+        return "token required: `Authorization: Bearer ...`"
+    origins = ", ".join(settings.allowed_origins)
+    return f"programs on this machine, pages of {origins} (set ACCESS_TOKEN to require a token)"
 
 
-def _quiet_start() -> dict[str, object]:
-    """Uvicorn's logging without its start-up lines, so that the first lines are those that help."""
+def _log_config() -> dict[str, object]:
+    """Return uvicorn's log configuration without its start-up lines and cancelled requests."""
     config = deepcopy(LOGGING_CONFIG)
     config["loggers"]["uvicorn.error"]["level"] = "WARNING"
-    config["filters"] = {"cancelled": {"()": _NoCancellations}}
-    config["handlers"]["default"]["filters"] = ["cancelled"]
+    config["filters"] = {"no_cancellations": {"()": _NoCancellations}}
+    config["handlers"]["default"]["filters"] = ["no_cancellations"]
     return config
 
 
 class _NoCancellations(logging.Filter):
-    """A request that Ctrl-C cut off is no error of the app."""
+    """Drops the log records of requests that Ctrl-C cancelled."""
 
     def filter(self, record: logging.LogRecord) -> bool:
         return not (record.exc_info and isinstance(record.exc_info[1], asyncio.CancelledError))
 
 
-def _short(path: Path) -> Path:
+def _relative_to_cwd(path: Path) -> Path:
     return path.relative_to(Path.cwd()) if path.is_relative_to(Path.cwd()) else path
 
 

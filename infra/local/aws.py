@@ -1,6 +1,6 @@
-"""S3, SQS and DynamoDB on this machine, with the bucket, the queues, the table and the secret that Steno has in AWS.
+"""Run MiniStack, an AWS emulator, with the bucket, queues, table and secret that Steno needs.
 
-MiniStack enforces what S3 enforces of a presigned POST, and notifies the queue as S3 does.
+MiniStack checks the conditions of presigned POST forms and sends bucket notifications, as S3 does.
 """
 
 import os
@@ -13,21 +13,25 @@ from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
-from infra.local.child import end_with_parent
+from infra.local.child import exit_with_parent
 
 NAME = "steno"
-QUEUES = {  # by the settings that have their addresses
+QUEUES = {  # queue names, by the setting that has the URL of the queue
     "RECORDINGS_QUEUE_URL": NAME,
     "PARTS_QUEUE_URL": f"{NAME}-parts",
     "EXPRESS_QUEUE_URL": f"{NAME}-express",
 }
-VISIBILITY_SECONDS = 60  # of a message that no step has held yet
+VISIBILITY_SECONDS = 60  # the default of the queues; steps set the timeout of their message
 _START_SECONDS = 30.0
 
 
 @contextmanager
 def local_aws(state: Path, origins: tuple[str, ...] = ()) -> Iterator[dict[str, str]]:
-    """The environment that points boto3 and Steno at it; what is stored lives on in `state`."""
+    """Run the AWS emulator until the block ends.
+
+    Yields the environment variables that boto3 and Steno need to use it. Stored data is kept in the
+    folder `state`. `origins` are the web origins that may upload to the bucket (CORS).
+    """
     port = free_port()
     environment = {
         "AWS_ENDPOINT_URL": f"http://127.0.0.1:{port}",
@@ -38,14 +42,14 @@ def local_aws(state: Path, origins: tuple[str, ...] = ()) -> Iterator[dict[str, 
         "TABLE_NAME": NAME,
     }
     with _ministack(port, state):
-        yield {**environment, **_provide(environment, origins)}
+        yield {**environment, **_create_resources(environment, origins)}
 
 
 @contextmanager
 def _ministack(port: int, state: Path) -> Iterator[None]:
     settings = {
         "BIND_HOST": "127.0.0.1",
-        "EDGE_PORT": str(port),  # with GATEWAY_PORT, queues would be named by a port that changes
+        "EDGE_PORT": str(port),  # GATEWAY_PORT would make the changing port a part of queue URLs
         "SFTP_ENABLED": "0",
         "IOT_MTLS_ENABLED": "0",
         "LOG_LEVEL": "ERROR",
@@ -56,39 +60,43 @@ def _ministack(port: int, state: Path) -> Iterator[None]:
     }
     command = [sys.executable, "-m", "infra.local.aws"]
     environment = {**os.environ, **settings}
-    # In a session of its own, so that Ctrl-C reaches it only after the app has ended.
+    # In its own session, so that Ctrl-C does not stop it before the app has ended.
     state.mkdir(parents=True, exist_ok=True)
     with (
-        (state / "aws.log").open("wb") as said,
+        (state / "aws.log").open("wb") as log,
         subprocess.Popen(
             command,
             stdin=subprocess.PIPE,
-            stdout=said,
-            stderr=said,
+            stdout=log,
+            stderr=log,
             env=environment,
             start_new_session=True,
         ) as process,
     ):
         try:
-            wait_for(port, process, said.name)
+            wait_for_port(port, process, log.name)
             yield
         finally:
             assert process.stdin
             process.stdin.close()
 
 
-def wait_for(port: int, process: subprocess.Popen[bytes], log: str) -> None:
+def wait_for_port(port: int, process: subprocess.Popen[bytes], log: str) -> None:
+    """Wait until the process listens on the port.
+
+    Raises RuntimeError, which names the file `log`, if the process ends or takes 30 seconds.
+    """
     deadline = time.monotonic() + _START_SECONDS
     while process.poll() is None and time.monotonic() < deadline:
         with socket.socket() as probe:
             if probe.connect_ex(("127.0.0.1", port)) == 0:
                 return
         time.sleep(0.05)
-    raise RuntimeError(f"The local AWS did not start; what it said is in {log}.")
+    raise RuntimeError(f"The process on port {port} did not start. Its output is in {log}.")
 
 
-def _provide(environment: dict[str, str], origins: tuple[str, ...]) -> dict[str, str]:
-    """Make the bucket, the queues, the table and the secret, unless they are there; return the queues' addresses."""
+def _create_resources(environment: dict[str, str], origins: tuple[str, ...]) -> dict[str, str]:
+    """Create the missing resources. Return the queue URLs by setting."""
     import boto3
 
     session = boto3.session.Session(
@@ -101,23 +109,24 @@ def _provide(environment: dict[str, str], origins: tuple[str, ...]) -> dict[str,
         for service in ("s3", "sqs", "dynamodb", "secretsmanager")
     )
     with suppress(secrets.exceptions.ResourceExistsException):
-        secrets.create_secret(
-            Name=NAME, SecretString="offline"
-        )  # for functions that are tried against all this
+        # For tests of functions that read the key from Secrets Manager.
+        secrets.create_secret(Name=NAME, SecretString="offline")
     attributes = {"VisibilityTimeout": str(VISIBILITY_SECONDS)}
     urls = {
         setting: sqs.create_queue(QueueName=name, Attributes=attributes)["QueueUrl"]
         for setting, name in QUEUES.items()
     }
-    asked = {"QueueUrl": urls["RECORDINGS_QUEUE_URL"], "AttributeNames": ["QueueArn"]}
-    arn = sqs.get_queue_attributes(**asked)["Attributes"]["QueueArn"]
+    queue = sqs.get_queue_attributes(
+        QueueUrl=urls["RECORDINGS_QUEUE_URL"], AttributeNames=["QueueArn"]
+    )
+    arn = queue["Attributes"]["QueueArn"]
     if NAME not in [bucket["Name"] for bucket in s3.list_buckets()["Buckets"]]:
         s3.create_bucket(Bucket=NAME)
     s3.put_bucket_notification_configuration(
-        Bucket=NAME, NotificationConfiguration=_notifications(arn)
+        Bucket=NAME, NotificationConfiguration=_notification_configuration(arn)
     )
     if origins:
-        s3.put_bucket_cors(Bucket=NAME, CORSConfiguration=_cors(origins))
+        s3.put_bucket_cors(Bucket=NAME, CORSConfiguration=_cors_configuration(origins))
     if NAME not in table.list_tables()["TableNames"]:
         table.create_table(
             TableName=NAME,
@@ -133,7 +142,7 @@ def _provide(environment: dict[str, str], origins: tuple[str, ...]) -> dict[str,
     return urls
 
 
-def _notifications(queue_arn: str) -> dict[str, Any]:
+def _notification_configuration(queue_arn: str) -> dict[str, Any]:
     only_uploads = {"Key": {"FilterRules": [{"Name": "prefix", "Value": "uploads/"}]}}
     return {
         "QueueConfigurations": [
@@ -142,7 +151,7 @@ def _notifications(queue_arn: str) -> dict[str, Any]:
     }
 
 
-def _cors(origins: tuple[str, ...]) -> dict[str, Any]:
+def _cors_configuration(origins: tuple[str, ...]) -> dict[str, Any]:
     rule = {"AllowedOrigins": list(origins), "AllowedMethods": ["POST"], "AllowedHeaders": ["*"]}
     return {"CORSRules": [rule]}
 
@@ -156,5 +165,5 @@ def free_port() -> int:
 if __name__ == "__main__":
     from ministack.app import main
 
-    end_with_parent()
+    exit_with_parent()
     main()

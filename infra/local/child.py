@@ -1,4 +1,7 @@
-"""A child that ends with its parent, however the parent ends: its standard input closes then."""
+"""End a child process when its parent process ends, for whatever reason.
+
+The parent keeps a pipe open to the child's standard input. The pipe closes with the parent.
+"""
 
 import os
 import signal
@@ -6,11 +9,11 @@ import sys
 import threading
 
 
-def end_with_parent() -> None:
-    """Has this process asked to terminate as soon as its standard input is closed."""
-    threading.Thread(target=_wait, daemon=True).start()
+def exit_with_parent() -> None:
+    """Send SIGTERM to this process as soon as its standard input is closed."""
+    threading.Thread(target=_terminate_at_eof, daemon=True).start()
 
 
-def _wait() -> None:
+def _terminate_at_eof() -> None:
     sys.stdin.buffer.read()
     os.kill(os.getpid(), signal.SIGTERM)

@@ -1,11 +1,14 @@
-"""An offline speech engine that speaks OpenAI's contract, so that the real SDK talks real HTTP to it.
+"""An offline speech engine with the HTTP API of OpenAI's transcriptions, for trials and tests.
 
     python -m infra.local.engine --port 9000
-    OPENAI_BASE_URL=http://127.0.0.1:9000/v1 OPENAI_API_KEY=offline python -m uvicorn handler.main:app
+    OPENAI_BASE_URL=http://127.0.0.1:9000/v1 OPENAI_API_KEY=offline \\
+        python -m uvicorn handler.main:app
 
-It hears English, with the model that moonshine-voice carries in its wheel, and keeps OpenAI's gates: the name's
-extension first, then the bytes, then the options. For tests and benchmarks it can be told how to answer:
-`POST /script` takes a list of `Reply`s for the next transcriptions, `GET /calls` tells what has been sent.
+It transcribes English with the model in the moonshine-voice wheel. It validates requests as OpenAI
+does: the extension of the file name, then the options, then the content.
+
+For tests and benchmarks, responses can be scripted. `POST /script` takes a list of `Reply` objects
+for the next transcriptions. `GET /calls` returns the requests since the last `DELETE /calls`.
 """
 
 import argparse
@@ -36,12 +39,13 @@ from starlette.requests import Request
 from starlette.responses import JSONResponse, PlainTextResponse, Response, StreamingResponse
 from starlette.routing import Route
 
-from infra.local.child import end_with_parent
+from infra.local.child import exit_with_parent
 
 SAMPLE_RATE = 16_000
 MAX_BYTES = 25 * 1024 * 1024
 
-# The demuxer for each extension that OpenAI takes: bytes of another kind under it cannot be read, as there.
+# The demuxer for each extension that OpenAI accepts. As at OpenAI, a file whose content does not
+# match its extension cannot be decoded.
 _DEMUXERS = {
     "flac": "flac",
     "m4a": "mov",
@@ -61,12 +65,12 @@ _FORMATS = {
     "whisper-1": {"json", "text", "srt", "vtt", "verbose_json"},
     "gpt-4o-transcribe-diarize": {"json", "text", "diarized_json"},
 }
-_EVERY_FORMAT = {"json", "text", "srt", "vtt", "verbose_json"}
+_ALL_FORMATS = {"json", "text", "srt", "vtt", "verbose_json"}
 
 
 @dataclass(frozen=True)
 class Line:
-    """One stretch of speech; `start` and `end` in seconds."""
+    """One line of speech. `start` and `end` are in seconds."""
 
     start: float
     end: float
@@ -74,7 +78,9 @@ class Line:
 
 
 @dataclass(frozen=True)
-class Heard:
+class Transcription:
+    """The lines of a recording, and its duration in seconds."""
+
     lines: tuple[Line, ...]
     duration: float
 
@@ -85,10 +91,12 @@ class Heard:
 
 @dataclass(frozen=True)
 class Reply:
-    """How the next `times` transcriptions are answered, after `delay` seconds.
+    """A scripted response for the next `times` transcription requests.
 
-    `body` is JSON unless it is a string. `drip` sends it byte by byte, that many seconds apart; `broken` stops
-    half-way. With neither a body nor an error status the recording is heard as ever.
+    It is sent after `delay` seconds. A `body` that is not a string is sent as JSON. With `drip`,
+    the characters are sent one by one with a pause of `drip` seconds before each. With `broken`,
+    the connection is closed after half of the body. Without a body and an error status, the
+    recording is transcribed.
     """
 
     status: int = 200
@@ -101,22 +109,26 @@ class Reply:
 
 
 class Recognizer:
-    """The speech model; one recording at a time, as it is not known to be safe in threads."""
+    """The speech model.
+
+    It transcribes one recording at a time, because the model may not be thread-safe.
+    """
 
     def __init__(self) -> None:
         self._model = Transcriber(str(get_model_path("tiny-en")), ModelArch.TINY)
         self._lock = threading.Lock()
-        # Tests send the same recordings under many labels.
-        self.hear = lru_cache(maxsize=256)(self._hear)
+        # Tests send the same recordings with many names and options.
+        self.transcribe = lru_cache(maxsize=256)(self._transcribe)
 
-    def _hear(self, recording: bytes, demuxer: str) -> Heard:
+    def _transcribe(self, recording: bytes, demuxer: str) -> Transcription:
         samples = decode(recording, demuxer)
         duration = len(samples) / SAMPLE_RATE
-        # A recording that ends in the middle of a word leaves the model listening, and the next one begins with it.
-        heard = np.concatenate([samples, np.zeros(SAMPLE_RATE, np.float32)])
+        # Append a second of silence. If a recording ended in the middle of a word, the model would
+        # add the word to the next transcript.
+        padded = np.concatenate([samples, np.zeros(SAMPLE_RATE, np.float32)])
         with self._lock:
-            lines = self._model.transcribe_without_streaming(heard.tolist(), SAMPLE_RATE).lines
-        return Heard(
+            lines = self._model.transcribe_without_streaming(padded.tolist(), SAMPLE_RATE).lines
+        return Transcription(
             tuple(
                 Line(
                     round(line.start_time, 3),
@@ -130,20 +142,23 @@ class Recognizer:
 
 
 def decode(recording: bytes, demuxer: str) -> "np.ndarray[Any, np.dtype[np.float32]]":
-    """The first audio track as mono samples from -1 to 1; av.FFmpegError where there is none to be read."""
-    pieces: list[Any] = []
+    """Return the first audio track as mono samples between -1 and 1, at SAMPLE_RATE.
+
+    Raises av.FFmpegError if there is no audio track or it cannot be decoded.
+    """
+    chunks: list[Any] = []
     with av.open(BytesIO(recording), "r", format=demuxer) as container:
         if not container.streams.audio:
             raise av.InvalidDataError(0, "no audio track")
         resampler = av.AudioResampler(format="flt", layout="mono", rate=SAMPLE_RATE)
         for frame in container.decode(audio=0):
-            pieces += [piece.to_ndarray()[0] for piece in resampler.resample(frame)]
-        pieces += [piece.to_ndarray()[0] for piece in resampler.resample(None)]
-    return np.concatenate(pieces) if pieces else np.zeros(0, np.float32)
+            chunks += [chunk.to_ndarray()[0] for chunk in resampler.resample(frame)]
+        chunks += [chunk.to_ndarray()[0] for chunk in resampler.resample(None)]
+    return np.concatenate(chunks) if chunks else np.zeros(0, np.float32)
 
 
-class RefusedError(Exception):
-    """A refusal in OpenAI's shape."""
+class RequestError(Exception):
+    """A client error. `error` describes it in OpenAI's format."""
 
     def __init__(
         self, status: int, message: str, param: str | None = None, code: str | None = None
@@ -159,7 +174,7 @@ class RefusedError(Exception):
 
 
 class Engine:
-    """The engine behind HTTP; `delay` seconds are added to every transcription."""
+    """The HTTP server of the engine. It waits `delay` seconds before every transcription."""
 
     def __init__(self, delay: float = 0) -> None:
         self._recognizer = Recognizer()
@@ -182,13 +197,13 @@ class Engine:
 
     async def script(self, request: Request) -> Response:
         self._script.clear()
-        for entry in await request.json():
-            reply = Reply(**entry)
+        for fields in await request.json():
+            reply = Reply(**fields)
             self._script.extend([reply] * reply.times)
         return Response(status_code=204)
 
     async def calls(self, request: Request) -> Response:
-        """What has been sent since the last DELETE; `seconds` are those that were billed."""
+        """Return the requests since the last DELETE. `seconds` is the billed duration."""
         calls = list(self._calls)
         if request.method == "DELETE":
             self._calls.clear()
@@ -198,43 +213,45 @@ class Engine:
         reply = self._script.popleft() if self._script else Reply()
         await anyio.sleep(self._delay + reply.delay)
         if reply.body is None and reply.status < 400:
-            return await self._heard(request)
+            return await self._transcribe(request)
         async for _ in request.stream():
             pass
         self._calls.append({"seconds": 0, "status": reply.status})
         return _scripted(reply)
 
-    async def _heard(self, request: Request) -> Response:
+    async def _transcribe(self, request: Request) -> Response:
         call: dict[str, Any] = {"seconds": 0, "status": 200}
         self._calls.append(call)
         try:
             async with request.form(max_part_size=1024 * 1024) as form:
-                recording, demuxer, response_format = await _accepted(form, call)
-                heard = await anyio.to_thread.run_sync(self._recognizer.hear, recording, demuxer)
+                recording, demuxer, response_format = await _validate(form, call)
+                result = await anyio.to_thread.run_sync(
+                    self._recognizer.transcribe, recording, demuxer
+                )
         except (av.FFmpegError, ValueError, IndexError, MemoryError):
-            refusal = RefusedError(
+            failure = RequestError(
                 400, "The audio file could not be decoded or its format is not supported.", "file"
             )
-        except RefusedError as error:
-            refusal = error
+        except RequestError as error:
+            failure = error
         else:
-            if heard.duration >= 0.1:
-                call["seconds"] = math.ceil(heard.duration)
-                return _answer(heard, response_format, call["fields"])
-            refusal = RefusedError(
+            if result.duration >= 0.1:
+                call["seconds"] = math.ceil(result.duration)
+                return _response(result, response_format, call["fields"])
+            failure = RequestError(
                 400,
                 "Audio file is too short. Minimum audio length is 0.1 seconds.",
                 "file",
                 "audio_too_short",
             )
-        call["status"] = refusal.status
-        return JSONResponse({"error": refusal.error}, refusal.status)
+        call["status"] = failure.status
+        return JSONResponse({"error": failure.error}, failure.status)
 
 
-async def _accepted(form: FormData, call: dict[str, Any]) -> tuple[bytes, str, str]:
+async def _validate(form: FormData, call: dict[str, Any]) -> tuple[bytes, str, str]:
     upload = form.get("file")
     if not isinstance(upload, UploadFile):
-        raise RefusedError(400, "you must provide a file", "file")
+        raise RequestError(400, "you must provide a file", "file")
     recording = await upload.read()
     fields = {
         name: form.getlist(name) if name.endswith("[]") else form[name]
@@ -249,10 +266,10 @@ async def _accepted(form: FormData, call: dict[str, Any]) -> tuple[bytes, str, s
         "fields": fields,
     }
     if len(recording) > MAX_BYTES:
-        raise RefusedError(413, f"Maximum content size limit ({MAX_BYTES}) exceeded")
+        raise RequestError(413, f"Maximum content size limit ({MAX_BYTES}) exceeded")
     demuxer = _DEMUXERS.get((upload.filename or "").rpartition(".")[2])
     if demuxer is None:
-        raise RefusedError(
+        raise RequestError(
             400,
             f"Unsupported file format. Supported: {sorted(_DEMUXERS)}",
             "file",
@@ -264,45 +281,45 @@ async def _accepted(form: FormData, call: dict[str, Any]) -> tuple[bytes, str, s
 def _response_format(fields: dict[str, Any]) -> str:
     model, response_format = fields.get("model"), fields.get("response_format", "json")
     if not model:
-        raise RefusedError(400, "you must provide a model parameter", "model")
-    if response_format not in _FORMATS.get(model, _EVERY_FORMAT):
-        raise RefusedError(
+        raise RequestError(400, "you must provide a model parameter", "model")
+    if response_format not in _FORMATS.get(model, _ALL_FORMATS):
+        raise RequestError(
             400,
             f"response_format '{response_format}' is not compatible with model '{model}'",
             "response_format",
         )
     if any(set("<>\r\n") & set(keyword) for keyword in fields.get("keywords[]", [])):
-        raise RefusedError(400, "keywords must not hold <, > or line breaks", "keywords")
+        raise RequestError(400, "keywords must not contain <, > or line breaks", "keywords")
     return str(response_format)
 
 
-def _answer(heard: Heard, response_format: str, fields: dict[str, Any]) -> Response:
+def _response(result: Transcription, response_format: str, fields: dict[str, Any]) -> Response:
     if response_format in ("text", "srt", "vtt"):
         return PlainTextResponse(
-            heard.text + "\n" if response_format == "text" else _subtitles(heard, response_format)
+            result.text + "\n" if response_format == "text" else _subtitles(result, response_format)
         )
     body: dict[str, Any] = {
-        "text": heard.text,
-        "usage": {"type": "duration", "seconds": math.ceil(heard.duration)},
+        "text": result.text,
+        "usage": {"type": "duration", "seconds": math.ceil(result.duration)},
     }
     if response_format == "json" and fields["model"] == "gpt-transcribe":
         body["languages"] = [{"code": "en"}]
     if "logprobs" in fields.get("include[]", []):
-        body["logprobs"] = [{"token": word, "logprob": -0.1} for word in heard.text.split()]
+        body["logprobs"] = [{"token": word, "logprob": -0.1} for word in result.text.split()]
     if response_format != "json":
-        body |= {"task": "transcribe", "language": "english", "duration": heard.duration}
+        body |= {"task": "transcribe", "language": "english", "duration": result.duration}
         granularities = fields.get("timestamp_granularities[]") or ["segment"]
         if "segment" in granularities:
             body["segments"] = [
-                _segment(number, line, response_format) for number, line in enumerate(heard.lines)
+                _segment(number, line, response_format) for number, line in enumerate(result.lines)
             ]
         if "word" in granularities:
-            body["words"] = [word for line in heard.lines for word in _words(line)]
+            body["words"] = [word for line in result.lines for word in _words(line)]
     return JSONResponse(body)
 
 
 def _words(line: Line) -> list[dict[str, Any]]:
-    """The line's words, spread over it: the model knows lines only."""
+    """Return the words of a line, evenly spread over its time. The model returns no word times."""
     words = line.text.split()
     step = (line.end - line.start) / max(len(words), 1)
     return [
@@ -332,47 +349,53 @@ def _segment(number: int, line: Line, response_format: str) -> dict[str, Any]:
     return {"id": number, "seek": 0, "tokens": [], **asdict(line), **confidence}
 
 
-def _subtitles(heard: Heard, response_format: str) -> str:
+def _subtitles(result: Transcription, response_format: str) -> str:
     file = pysubs2.SSAFile()
-    for line in heard.lines:
+    for line in result.lines:
         file.append(pysubs2.SSAEvent(round(line.start * 1000), round(line.end * 1000), line.text))
     return file.to_string(response_format)
 
 
 def _scripted(reply: Reply) -> Response:
     if not reply.drip and not reply.broken:
-        answer = PlainTextResponse if isinstance(reply.body, str) else JSONResponse
-        return answer(reply.body, reply.status, headers=reply.headers)
+        response = PlainTextResponse if isinstance(reply.body, str) else JSONResponse
+        return response(reply.body, reply.status, headers=reply.headers)
     content = reply.body if isinstance(reply.body, str) else json.dumps(reply.body)
-    return StreamingResponse(_bit_by_bit(content, reply), reply.status, headers=reply.headers)
+    return StreamingResponse(_stream(content, reply), reply.status, headers=reply.headers)
 
 
-async def _bit_by_bit(content: str, reply: Reply) -> AsyncIterator[str]:
-    for letter in content[: len(content) // 2] if reply.broken else content:
+async def _stream(content: str, reply: Reply) -> AsyncIterator[str]:
+    characters = content[: len(content) // 2] if reply.broken else content
+    for character in characters:
         await anyio.sleep(reply.drip)
-        yield letter
+        yield character
     if reply.broken:
-        raise ConnectionAbortedError("told to break")
+        raise ConnectionAbortedError("broken as scripted")
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(
         prog="python -m infra.local.engine", description=__doc__.partition("\n")[0]
     )
-    parser.add_argument("--port", type=int, default=9000, help="0 takes a free one (default: 9000)")
     parser.add_argument(
-        "--delay", type=float, default=0, help="seconds added to every transcription (default: 0)"
+        "--port", type=int, default=9000, help="port to listen on; 0: any free port (default: 9000)"
+    )
+    parser.add_argument(
+        "--delay",
+        type=float,
+        default=0,
+        help="seconds to wait before every transcription (default: 0)",
     )
     parser.add_argument(
         "--until-stdin-closes",
         action="store_true",
-        help="end with the process that started this one",
+        help="exit when the standard input is closed",
     )
     arguments = parser.parse_args()
     listener = socket.create_server(("127.0.0.1", arguments.port))
     server = uvicorn.Server(uvicorn.Config(Engine(arguments.delay).app(), log_level="warning"))
     if arguments.until_stdin_closes:
-        end_with_parent()
+        exit_with_parent()
     print(f"http://127.0.0.1:{listener.getsockname()[1]}/v1", flush=True)
     server.run(sockets=[listener])
 

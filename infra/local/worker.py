@@ -1,4 +1,4 @@
-"""The worker on this machine: polls the queues as Lambda's event sources do, through the same entry."""
+"""Run the worker locally: poll the queues and pass messages to it, as Lambda's event sources do."""
 
 import logging
 import threading
@@ -11,98 +11,98 @@ from handler.steps.pacing import DEFAULT_PACING, Pacing
 from handler.upstream.daemon_threads import DaemonThreads
 from handler.worker import Worker
 
-_CALL_SECONDS = 900  # a Lambda function's longest time
-_CUTTERS = 2  # recordings that are cut at the same time: one decodes, one is fetched or uploaded
-_MOST_TRANSCRIBERS = 16  # as on AWS
+_INVOCATION_SECONDS = 900  # Lambda's maximum timeout
+_CUTTERS = 2  # so that one recording is decoded while another is transferred
+_MAX_TRANSCRIBERS = 16  # the default of -c concurrency on AWS
 _ARN = "arn:aws:sqs:us-east-1:000000000000:"
 
 log = logging.getLogger("steno")
 
 
 class Context:
-    """What the worker asks of Lambda's context."""
+    """A stand-in for Lambda's context object, with what the worker uses of it."""
 
     def get_remaining_time_in_millis(self) -> int:
-        return _CALL_SECONDS * 1000
+        return _INVOCATION_SECONDS * 1000
 
 
 @contextmanager
-def working(
+def local_worker(
     services: Services, pacing: Pacing = DEFAULT_PACING
 ) -> Iterator[list[threading.Thread]]:
-    """A worker beside the caller. What it has not finished at the end, the next run goes on with.
+    """Run a worker in background threads until the block ends.
 
-    Yields the threads that poll the queues; they end within a second after the block.
+    Yields the threads that poll the queues. They end after the block, when all received messages
+    are processed. The next run continues unfinished jobs.
     """
-    worker, queues = Worker.of(services, pacing), services.jobs.queues
-    at_once = min(_MOST_TRANSCRIBERS, services.settings.max_concurrent_calls)
-    stopped = threading.Event()
+    worker, queues = Worker.from_services(services, pacing), services.jobs.queues
+    transcribers = min(_MAX_TRANSCRIBERS, services.settings.max_concurrent_calls)
+    stop = threading.Event()
     threads = []
-    for url, most in (
+    for url, max_messages in (
         (queues.recordings, _CUTTERS),
-        (queues.parts, at_once),
-        (queues.express, at_once),
+        (queues.parts, transcribers),
+        (queues.express, transcribers),
     ):
-        poller = _Poller(queues.sqs, url, worker, most)
-        threads.append(threading.Thread(target=poller.run, args=(stopped,), daemon=True))
+        poller = _Poller(queues.sqs, url, worker, max_messages)
+        threads.append(threading.Thread(target=poller.run, args=(stop,), daemon=True))
         threads[-1].start()
     try:
         yield threads
     finally:
-        stopped.set()
+        stop.set()
 
 
 class _Poller:
-    """Hands the messages of one queue to the worker, `most` at the same time."""
+    """Passes the messages of one queue to the worker, at most `max_messages` at the same time."""
 
-    def __init__(self, sqs: Any, url: str, worker: Worker, most: int) -> None:
+    def __init__(self, sqs: Any, url: str, worker: Worker, max_messages: int) -> None:
         self._sqs = sqs
         self._url = url
         self._worker = worker
-        self._most = most
-        self._free = threading.Semaphore(most)
+        self._max_messages = max_messages
+        self._free = threading.Semaphore(max_messages)
 
-    def run(self, stopped: threading.Event) -> None:
-        threads = DaemonThreads(self._most, "worker")
-        while not stopped.is_set():
+    def run(self, stop: threading.Event) -> None:
+        threads = DaemonThreads(self._max_messages, "worker")
+        while not stop.is_set():
             self._free.acquire()
             message = None
             try:
                 message = self._receive()
             except Exception:
-                if not stopped.wait(1):
-                    log.exception("The queue cannot be read, and is read again:")
+                if not stop.wait(1):
+                    log.exception("Could not receive messages from the queue. Retrying:")
             if message:
                 threads.submit(self._work, message)
             else:
                 self._free.release()
-        for _ in range(self._most):  # what is under way ends
+        for _ in range(self._max_messages):  # wait until all messages are processed
             self._free.acquire()
 
     def _receive(self) -> dict[str, Any] | None:
-        answer = self._sqs.receive_message(
+        response = self._sqs.receive_message(
             QueueUrl=self._url,
             MaxNumberOfMessages=1,
             WaitTimeSeconds=1,
             AttributeNames=["ApproximateReceiveCount"],
         )
-        found: list[dict[str, Any]] = answer.get("Messages", [])
-        return found[0] if found else None
+        messages: list[dict[str, Any]] = response.get("Messages", [])
+        return messages[0] if messages else None
 
     def _work(self, message: dict[str, Any]) -> None:
         try:
-            if not self._worker.handle({"Records": [record_of(message, self._url)]}, Context())[
-                "batchItemFailures"
-            ]:
+            event = {"Records": [lambda_record(message, self._url)]}
+            if not self._worker.handle(event, Context())["batchItemFailures"]:
                 self._sqs.delete_message(QueueUrl=self._url, ReceiptHandle=message["ReceiptHandle"])
         except Exception:
-            log.exception("A message is delivered again:")
+            log.exception("The worker failed. SQS delivers its message again:")
         finally:
             self._free.release()
 
 
-def record_of(message: dict[str, Any], url: str) -> dict[str, Any]:
-    """Return a received message as Lambda's event has it."""
+def lambda_record(message: dict[str, Any], url: str) -> dict[str, Any]:
+    """Return a received SQS message in the format of a record in Lambda's event."""
     return {
         "messageId": message["MessageId"],
         "receiptHandle": message["ReceiptHandle"],

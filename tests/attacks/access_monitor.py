@@ -1,18 +1,20 @@
-"""A file and an address that nobody may open, and who knows whether somebody did."""
+"""Detect whether code under test opens a given file or connects to a given address."""
 
 import ctypes
 import os
 import socket
 from contextlib import contextmanager, suppress
 
-from tests.attacks.bombs import chunk, wave
+from tests.attacks.extreme_headers import chunk, wave
 from tests.samples import asset
 
-SECRET = "the canary sings"
-_OPENED = 0x20 | 0x01  # of inotify: opened, or read
+SECRET = "canary-4f1c9a"  # in the title of the monitored file
+_OPENED = 0x20 | 0x01  # inotify: IN_OPEN and IN_ACCESS
 
 
-class Canaries:
+class AccessMonitor:
+    """A monitored file (`path`) and a monitored HTTP address (`address`)."""
+
     def __init__(self, folder, listener, watch):
         self.folder = folder
         self._listener = listener
@@ -26,29 +28,32 @@ class Canaries:
     def address(self):
         return f"http://127.0.0.1:{self._listener.getsockname()[1]}/secret.wav"
 
-    def knocks(self):
-        """What was opened since the last time: `file`, `address`."""
-        found = []
+    def accesses(self):
+        """Return what was accessed since the last call: "file", "address", both or neither."""
+        accessed = []
         with suppress(BlockingIOError):
             os.read(self._watch, 65_536)
-            found.append("file")
+            accessed.append("file")
         with suppress(BlockingIOError):
             while True:
                 self._listener.accept()[0].close()
-                found.append("address")
-        return found
+                accessed.append("address")
+        return accessed
 
 
 @contextmanager
-def canaries(folder):
-    """In this folder, which is watched by the system itself: who opens a file there, however shortly, is seen."""
-    whole = asset("beckett.wav")
-    named = wave(*[chunk(b"LIST", b"INFO" + chunk(b"INAM", SECRET.encode())), whole[12:]])
-    (folder / "secret.wav").write_bytes(named)
+def monitor_access(folder):
+    """Create the monitored file in `folder` and yield its AccessMonitor.
+
+    Linux (inotify) reports every open and read of the file, however short.
+    """
+    original = asset("beckett.wav")
+    marked = wave(*[chunk(b"LIST", b"INFO" + chunk(b"INAM", SECRET.encode())), original[12:]])
+    (folder / "secret.wav").write_bytes(marked)
     libc = ctypes.CDLL(None, use_errno=True)
     watch = libc.inotify_init1(os.O_NONBLOCK)
     assert libc.inotify_add_watch(watch, os.fsencode(folder / "secret.wav"), _OPENED) > 0
     with socket.create_server(("127.0.0.1", 0), backlog=1000) as listener:
         listener.setblocking(False)
-        yield Canaries(folder, listener, watch)
+        yield AccessMonitor(folder, listener, watch)
     os.close(watch)

@@ -1,35 +1,40 @@
-"""How often an attack is made, and where its outcome is written.
+"""Fixtures for the number of repetitions of an attack and for its row in docs/reliability.md.
 
-`make test-all` makes each a few times, `make soak` as often as docs/reliability.md says.
+`make test-all` repeats each attack a few times. `make soak` repeats it as often as
+docs/reliability.md states, and updates that file.
 """
 
 import pytest
 
-from tests.attacks.reliability import FILE, Row, rewritten
+from tests.attacks.reliability import RELIABILITY_FILE, Row, update_table
 
 
 @pytest.fixture
-def often(request):
-    """`often(3, 200)` is 3, and 200 when soaked."""
-    return lambda few, many: many if request.config.getoption("--soak") else few
+def quick_or_soak(request):
+    """Return a function that selects its second argument with `--soak` and its first without.
+
+    `quick_or_soak(3, 200)` is 3 in `make test-all` and 200 in `make soak`.
+    """
+    return lambda quick, soak: soak if request.config.getoption("--soak") else quick
 
 
 @pytest.fixture
-def tried(request):
-    """Notes what was tried, how often and what survived, for docs/reliability.md; only what passes gets there."""
-    notes = request.config.stash.setdefault(_NOTES, [])
+def record_result(request):
+    """Return a function that records a row of docs/reliability.md: attack, repetitions, result.
 
-    def note(what, times, outcome):
-        made = Row(
-            what, times, outcome, f"{request.node.path.stem}.py -k {request.node.originalname}"
-        )
-        notes.append((request.node.nodeid, made))
-        print(f"\n{made.what}: {made.times}; {made.outcome}")  # noqa: T201 - `pytest -s` shows it
+    The row is written with `--soak`, and only if the test passes.
+    """
+    rows = request.config.stash.setdefault(_ROWS, [])
 
-    return note
+    def record(attack, repetitions, result):
+        selector = f"{request.node.path.stem}.py -k {request.node.originalname}"
+        rows.append((request.node.nodeid, Row(attack, repetitions, result, selector)))
+        print(f"\n{attack}: {repetitions}; {result}")  # noqa: T201 - shown by `pytest -s`
+
+    return record
 
 
-_NOTES = pytest.StashKey[list]()
+_ROWS = pytest.StashKey[list]()
 _PASSED = pytest.StashKey[set]()
 
 
@@ -44,6 +49,6 @@ def pytest_runtest_makereport(item):
 def pytest_sessionfinish(session):
     config = session.config
     passed = config.stash.get(_PASSED, set())
-    rows = [row for test, row in config.stash.get(_NOTES, []) if test in passed]
+    rows = [row for test, row in config.stash.get(_ROWS, []) if test in passed]
     if config.getoption("--soak") and rows:
-        FILE.write_text(rewritten(FILE.read_text(), rows))
+        RELIABILITY_FILE.write_text(update_table(RELIABILITY_FILE.read_text(), rows))

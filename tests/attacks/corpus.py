@@ -1,4 +1,7 @@
-"""Recordings that nobody should have to open: every kind, broken in every way, the same way each time."""
+"""Generate a reproducible fuzzing corpus: truncated, mutated and polyglot recordings.
+
+Every random choice has a fixed seed.
+"""
 
 import random
 import re
@@ -11,15 +14,16 @@ from tests.samples import KINDS, recording
 
 _HEAD_BYTES = 512
 _RUNS = (1, 3, 64, 1000)
-# What stands beside a size: the chunks, atoms, pages and elements of all containers.
+# Names of chunks, atoms, pages and elements. Each has a size field next to it.
 _TAGS = re.compile(
-    rb"RIFF|WAVE|fmt |data|LIST|FORM|COMM|SSND|caff|desc|pakt|hdrl|strl|strh|strf|movi|idx1|OggS|OpusHead|OpusTags"
-    rb"|fLaC|ID3|TIT2|ftyp|moov|mvhd|trak|tkhd|edts|elst|mdia|mdhd|minf|dinf|dref|stbl|stsd|mp4a|esds|stts|stsc|stsz"
-    rb"|stco|mdat|moof|mfhd|traf|tfhd|tfdt|trun|mvex|trex|sidx"
+    rb"RIFF|WAVE|fmt |data|LIST|FORM|COMM|SSND|caff|desc|pakt|hdrl|strl|strh|strf|movi|idx1"
+    rb"|OggS|OpusHead|OpusTags|fLaC|ID3|TIT2|ftyp|moov|mvhd|trak|tkhd|edts|elst|mdia|mdhd|minf"
+    rb"|dinf|dref|stbl|stsd|mp4a|esds|stts|stsc|stsz|stco|mdat|moof|mfhd|traf|tfhd|tfdt|trun"
+    rb"|mvex|trex|sidx"
     rb"|\x1aE\xdf\xa3|\x18S\x80g|\x15I\xa9f|\x16T\xaek|\xae|\xe1|\x63\xa2|\x1fC\xb6u|\xe7|\xa3|\x1cS\xbbk"
     rb"|\x75\xb2\x26\x30|\xa1\xdc\xab\x8c|\x91\x07\xdc\xb7|\x36\x26\xb2\x75"
 )
-_WILD = (
+_EXTREME_VALUES = (
     bytes(8),
     b"\xff" * 8,
     b"\x7f" + b"\xff" * 7,
@@ -56,8 +60,8 @@ _MAGIC = {
 
 
 @dataclass(frozen=True)
-class Hostile:
-    """A recording, made only when it is looked at."""
+class CorpusFile:
+    """A named recording whose content is generated on each access."""
 
     name: str
     make: Callable[[], bytes]
@@ -68,133 +72,133 @@ class Hostile:
 
 
 @cache
-def whole(kind: str) -> bytes:
+def valid_recording(kind: str) -> bytes:
     return recording(kind, seconds=1.0)
 
 
-def truncations() -> list[Hostile]:
-    """Every kind, ended at every byte of its first 64 and at every kilobyte."""
+def truncations() -> list[CorpusFile]:
+    """Return every kind, truncated at each of the first 64 bytes and at every KiB."""
     return [
-        Hostile(f"{kind} ended at {end}", partial(_ended, kind, end))
+        CorpusFile(f"{kind} truncated at {end}", partial(_truncate, kind, end))
         for kind in KINDS
-        for end in (*range(64), *range(1024, len(whole(kind)), 1024))
+        for end in (*range(64), *range(1024, len(valid_recording(kind)), 1024))
     ]
 
 
-def damages(times: int) -> list[Hostile]:
-    """Every kind, broken at random, each so many times."""
+def mutations(count: int) -> list[CorpusFile]:
+    """Return `count` random mutations of every kind."""
     return [
-        Hostile(f"{kind} damaged, {number}", partial(_damaged, kind, number))
+        CorpusFile(f"{kind}, mutation {number}", partial(_mutate, kind, number))
         for kind in KINDS
-        for number in range(times)
+        for number in range(count)
     ]
 
 
-def polyglots() -> list[Hostile]:
-    """Files that are a recording to one reader and something else to another, or nothing to anybody."""
+def polyglots() -> list[CorpusFile]:
+    """Return files that are valid in two formats, or that only start like a valid file."""
     others = {
-        "a page": b"<!doctype html><script>alert(1)</script>",
+        "an HTML page": b"<!doctype html><script>alert(1)</script>",
         "a zip": b"PK\x03\x04\x14\0\0\0\x08\0",
         "a PDF": b"%PDF-1.7\n1 0 obj<</Type/Catalog>>endobj\n",
         "a PNG": b"\x89PNG\r\n\x1a\n\0\0\0\rIHDR\xff\xff\xff\xff\xff\xff\xff\xff\x08\x06\0\0\0",
         "a JPEG": b"\xff\xd8\xff\xe0\0\x10JFIF\0\x01\x01\0\0\x01\0\x01\0\0",
-        "a program": b"\x7fELF\x02\x01\x01" + bytes(9) + b"\x02\0\x3e\0",
+        "an ELF program": b"\x7fELF\x02\x01\x01" + bytes(9) + b"\x02\0\x3e\0",
         "a gzip": b"\x1f\x8b\x08\0\0\0\0\0\0\x03",
         "a script": b"#!/bin/sh\nrm -rf /\n",
         "a GIF": b"GIF89a\xff\xff\xff\xff\xf7\0\0",
-        "a Flash": b"FWS\x09\xff\xff\xff\x7f",
+        "a Flash file": b"FWS\x09\xff\xff\xff\x7f",
     }
     mixed = [
-        Hostile(f"{name} {where} {kind}", partial(_joined, other, kind, where))
+        CorpusFile(f"{name} {position} {kind}", partial(_join, other, kind, position))
         for name, other in others.items()
         for kind in ("wav", "mp3", "mp4", "webm")
-        for where in ("before", "behind", "inside")
+        for position in ("before", "after", "inside")
     ]
-    chance = random.Random(3)
-    behind = [
-        Hostile(
-            f"noise behind the magic of {name}, {size} bytes",
-            partial(_behind, magic, size, chance.random()),
+    rng = random.Random(3)
+    noise = [
+        CorpusFile(
+            f"noise after the magic number of {name}, {size} bytes",
+            partial(_noise_after, magic, size, rng.random()),
         )
         for name, magic in _MAGIC.items()
         for size in (0, 10, 300, 5_000, 100_000)
     ]
-    two = [
-        Hostile(f"{first} behind {second}", partial(_one_behind_another, first, second))
+    concatenated = [
+        CorpusFile(f"{first} after {second}", partial(_concatenate, first, second))
         for first in ("wav", "mp3", "ogg")
         for second in KINDS
     ]
-    nothing = [
-        Hostile("nothing", lambda: b""),
-        Hostile("a NUL", lambda: b"\0"),
-        Hostile("a megabyte of NULs", lambda: bytes(1_000_000)),
-        Hostile("a megabyte of ones", lambda: b"\xff" * 1_000_000),
-        Hostile("a megabyte of noise", lambda: random.Random(4).randbytes(1_000_000)),
+    no_audio = [
+        CorpusFile("an empty file", lambda: b""),
+        CorpusFile("a NUL byte", lambda: b"\0"),
+        CorpusFile("1 MB of NUL bytes", lambda: bytes(1_000_000)),
+        CorpusFile("1 MB of 0xFF bytes", lambda: b"\xff" * 1_000_000),
+        CorpusFile("1 MB of noise", lambda: random.Random(4).randbytes(1_000_000)),
     ]
-    return [*mixed, *behind, *two, *nothing]
+    return [*mixed, *noise, *concatenated, *no_audio]
 
 
-def _ended(kind: str, end: int) -> bytes:
-    return whole(kind)[:end]
+def _truncate(kind: str, end: int) -> bytes:
+    return valid_recording(kind)[:end]
 
 
-def _damaged(kind: str, number: int) -> bytes:
-    chance = random.Random(f"{kind} {number}")
-    broken = bytearray(whole(kind))
-    for _ in range(chance.choice((1, 1, 2, 5))):
-        chance.choice((_flip, _flip, _splice, _resize, _resize, _overwrite))(broken, chance)
-    return bytes(broken)
+def _mutate(kind: str, number: int) -> bytes:
+    rng = random.Random(f"{kind} {number}")
+    content = bytearray(valid_recording(kind))
+    for _ in range(rng.choice((1, 1, 2, 5))):
+        rng.choice((_flip, _flip, _splice, _resize, _resize, _overwrite))(content, rng)
+    return bytes(content)
 
 
-def _flip(broken: bytearray, chance: random.Random) -> None:
-    """Bits, few or many, in the header or anywhere."""
-    reach = min(chance.choice((_HEAD_BYTES, len(broken))), len(broken))
-    for _ in range(chance.choice((1, 4, 30, reach // 10))):
-        broken[chance.randrange(reach)] ^= 1 << chance.randrange(8)
+def _flip(content: bytearray, rng: random.Random) -> None:
+    """Flip bits, in the first 512 bytes or anywhere."""
+    limit = min(rng.choice((_HEAD_BYTES, len(content))), len(content))
+    for _ in range(rng.choice((1, 4, 30, limit // 10))):
+        content[rng.randrange(limit)] ^= 1 << rng.randrange(8)
 
 
-def _splice(broken: bytearray, chance: random.Random) -> None:
-    """A run put in, taken out, zeroed or said twice."""
-    length = chance.choice(_RUNS)
-    at = chance.randrange(min(chance.choice((_HEAD_BYTES, len(broken))), len(broken)))
-    run = bytes(broken[at : at + length])
-    broken[at : at + length] = chance.choice(
-        (chance.randbytes(length) + run, b"", bytes(len(run)), run + run)
+def _splice(content: bytearray, rng: random.Random) -> None:
+    """Insert, remove, zero or duplicate a run of bytes."""
+    length = rng.choice(_RUNS)
+    at = rng.randrange(min(rng.choice((_HEAD_BYTES, len(content))), len(content)))
+    run = bytes(content[at : at + length])
+    content[at : at + length] = rng.choice(
+        (rng.randbytes(length) + run, b"", bytes(len(run)), run + run)
     )
-    broken += bytes(max(1 - len(broken), 0))
+    content += bytes(max(1 - len(content), 0))
 
 
-def _resize(broken: bytearray, chance: random.Random) -> None:
-    """The sizes around a tag: none, the most, negative, one."""
-    tags = [*_TAGS.finditer(broken)]
+def _resize(content: bytearray, rng: random.Random) -> None:
+    """Overwrite a size field next to a tag with an extreme value."""
+    tags = [*_TAGS.finditer(content)]
     if not tags:
-        return _overwrite(broken, chance)
-    tag = chance.choice(tags[: chance.choice((8, len(tags)))])
-    size = chance.choice((1, 2, 4, 4, 8))
-    at = chance.choice((max(tag.start() - size, 0), tag.end(), tag.end() + 4))
-    broken[at : at + size] = chance.choice(_WILD)[:size]
+        return _overwrite(content, rng)
+    tag = rng.choice(tags[: rng.choice((8, len(tags)))])
+    size = rng.choice((1, 2, 4, 4, 8))
+    at = rng.choice((max(tag.start() - size, 0), tag.end(), tag.end() + 4))
+    content[at : at + size] = rng.choice(_EXTREME_VALUES)[:size]
     return None
 
 
-def _overwrite(broken: bytearray, chance: random.Random) -> None:
-    """A wild number somewhere in the header."""
-    at, size = chance.randrange(min(_HEAD_BYTES, len(broken))), chance.choice((1, 2, 4, 8))
-    broken[at : at + size] = chance.choice(
-        (*_WILD, chance.randbytes(8), struct.pack("<Q", 1 << 62))
+def _overwrite(content: bytearray, rng: random.Random) -> None:
+    """Write an extreme number at a random place in the first 512 bytes."""
+    at, size = rng.randrange(min(_HEAD_BYTES, len(content))), rng.choice((1, 2, 4, 8))
+    content[at : at + size] = rng.choice(
+        (*_EXTREME_VALUES, rng.randbytes(8), struct.pack("<Q", 1 << 62))
     )[:size]
 
 
-def _joined(other: bytes, kind: str, where: str) -> bytes:
-    if where == "before":
-        return other + whole(kind)
-    if where == "behind":
-        return whole(kind) + other
-    return whole(kind)[:100] + other * 50 + whole(kind)[100:]
+def _join(other: bytes, kind: str, position: str) -> bytes:
+    if position == "before":
+        return other + valid_recording(kind)
+    if position == "after":
+        return valid_recording(kind) + other
+    return valid_recording(kind)[:100] + other * 50 + valid_recording(kind)[100:]
 
 
-def _behind(magic: bytes, size: int, seed: float) -> bytes:
+def _noise_after(magic: bytes, size: int, seed: float) -> bytes:
     return magic + random.Random(seed).randbytes(size)
 
 
-def _one_behind_another(first: str, second: str) -> bytes:
-    return whole(second) + whole(first)
+def _concatenate(first: str, second: str) -> bytes:
+    return valid_recording(second) + valid_recording(first)

@@ -1,13 +1,13 @@
-"""Recordings whose headers ask for more than any recording holds: hours, channels, tables, tags, depth, memory."""
+"""Generate recordings whose headers declare extreme values: sizes, counts, rates and nesting."""
 
 import random
 import struct
 import zlib
 from collections.abc import Callable, Iterator
 
-from tests.attacks.hostile import Hostile, whole
+from tests.attacks.corpus import CorpusFile, valid_recording
 
-MOST = (1 << 32) - 1
+UINT32_MAX = (1 << 32) - 1
 _NOISE = random.Random(5).randbytes(32_000)
 _SAMPLES = ("moov", "trak", "mdia", "minf", "stbl")
 _CODECS = {
@@ -29,16 +29,27 @@ _CODECS = {
     "QuickTime": b"A_QUICKTIME/QDM2",
     "Windows": b"A_MS/ACM",
     "floats": b"A_PCM/FLOAT/IEEE",
-    "one that nobody knows": b"A_NOBODY/KNOWS",
+    "an unknown codec": b"A_NOBODY/KNOWS",
 }
 
 
-def bombs() -> list[Hostile]:
-    making = (_waves, _mp4s, _fragments, _matroskas, _codecs, _tags, _oggs, _flacs, _others)
-    return [Hostile(name, make) for family in making for name, make in family()]
+def extreme_headers() -> list[CorpusFile]:
+    """Return the recordings of all formats. Their content is generated on access."""
+    generators = (
+        _waves,
+        _mp4s,
+        _fragments,
+        _matroskas,
+        _codec_extradata,
+        _tags,
+        _oggs,
+        _flacs,
+        _others,
+    )
+    return [CorpusFile(name, make) for generator in generators for name, make in generator()]
 
 
-_Made = Iterator[tuple[str, Callable[[], bytes]]]
+_Cases = Iterator[tuple[str, Callable[[], bytes]]]
 
 
 # RIFF
@@ -64,29 +75,34 @@ def _format(
     rate: int = 16_000,
     block: int = 2,
     bits: int = 16,
-    more: bytes = b"",
+    extra: bytes = b"",
 ) -> bytes:
     return chunk(
         b"fmt ",
-        struct.pack("<HHIIHH", tag, channels, rate, rate * block % MOST, block, bits) + more,
+        struct.pack("<HHIIHH", tag, channels, rate, rate * block % UINT32_MAX, block, bits) + extra,
     )
 
 
-def _waves() -> _Made:
+def _waves() -> _Cases:
     data = chunk(b"data", _NOISE)
-    wild = {
+    extreme_formats = {
         "at 384 kHz": {"rate": 384_000},
-        "at 4 GHz": {"rate": MOST},
+        "at 4 GHz": {"rate": UINT32_MAX},
         "at 0 Hz": {"rate": 0},
         "of 255 channels": {"channels": 255, "block": 510},
         "of 65535 channels": {"channels": 65535, "block": 65535},
         "of no channel": {"channels": 0},
-        "of blocks of nothing": {"block": 0},
+        "of empty blocks": {"block": 0},
         "of 0 bits": {"bits": 0},
         "of 65535 bits": {"bits": 65535},
-        "of the wildest format": {"channels": 65535, "rate": MOST, "block": 65535, "bits": 64},
+        "with extreme values in every field": {
+            "channels": 65535,
+            "rate": UINT32_MAX,
+            "block": 65535,
+            "bits": 64,
+        },
     }
-    for name, fields in wild.items():
+    for name, fields in extreme_formats.items():
         yield f"a wav {name}", lambda fields=fields: wave(_format(**fields), data)
     for tag in (
         0x02,
@@ -105,23 +121,23 @@ def _waves() -> _Made:
         0xFFFE,
         0xFFFF,
     ):
-        more = struct.pack("<H", 65535) + _NOISE[:4000]
+        extra = struct.pack("<H", 65535) + _NOISE[:4000]
         yield (
-            f"a wav of format {tag:#x} with wild extradata",
-            lambda tag=tag, more=more: wave(_format(tag, more=more), data),
+            f"a wav of format {tag:#x} with invalid extradata",
+            lambda tag=tag, extra=extra: wave(_format(tag, extra=extra), data),
         )
     yield (
-        "a wav of a list of 3.8 GB",
+        "a wav with a LIST chunk of 3.8 GB",
         lambda: (
             b"RIFF\xff\xff\xff\xffWAVELIST\x00\x00\x80\xe2INFOISFT\xf4\xff\x7f\xe2" + bytes(96_000)
         ),
     )
     yield (
-        "a wav of a million empty chunks",
+        "a wav with 1,000,000 empty chunks",
         lambda: wave(_format(), chunk(b"junk", b"") * 1_000_000, data),
     )
     yield (
-        "a wav of a hundred thousand names",
+        "a wav with 100,000 INFO tags",
         lambda: wave(
             _format(),
             chunk(
@@ -132,17 +148,22 @@ def _waves() -> _Made:
         ),
     )
     yield (
-        "a wav of a hundred thousand cue points",
-        lambda: wave(_format(), chunk(b"cue ", struct.pack("<I", MOST) + bytes(2_400_000)), data),
+        "a wav with 100,000 cue points",
+        lambda: wave(
+            _format(), chunk(b"cue ", struct.pack("<I", UINT32_MAX) + bytes(2_400_000)), data
+        ),
     )
-    yield "a wav that claims 37 hours", lambda: wave(_format(), chunk(b"data", _NOISE, MOST))
+    yield (
+        "a wav with a declared duration of 37 hours",
+        lambda: wave(_format(), chunk(b"data", _NOISE, UINT32_MAX)),
+    )
     yield (
         "an RF64 of 2^63 bytes",
         lambda: (
             b"RF64\xff\xff\xff\xffWAVE"
-            + chunk(b"ds64", struct.pack("<QQQI", 1 << 63, 1 << 63, 1 << 63, MOST))
+            + chunk(b"ds64", struct.pack("<QQQI", 1 << 63, 1 << 63, 1 << 63, UINT32_MAX))
             + _format()
-            + chunk(b"data", _NOISE, MOST)
+            + chunk(b"data", _NOISE, UINT32_MAX)
         ),
     )
     yield (
@@ -159,9 +180,9 @@ def atom(kind: str, *content: bytes) -> bytes:
     return struct.pack(">I", 8 + len(body)) + kind.encode("latin-1") + body
 
 
-def replaced(content: bytes, path: tuple[str, ...], new: bytes) -> bytes:
-    """The atoms in `content` with the one at `path` another."""
-    made, at = [], 0
+def replace_atom(content: bytes, path: tuple[str, ...], new: bytes) -> bytes:
+    """Return `content` with the body of the atom at `path` replaced by `new`."""
+    result, at = [], 0
     while at + 8 <= len(content):
         size, kind = (
             struct.unpack_from(">I", content, at)[0],
@@ -169,84 +190,88 @@ def replaced(content: bytes, path: tuple[str, ...], new: bytes) -> bytes:
         )
         body = content[at + 8 : at + size]
         if kind == path[0]:
-            body = replaced(body, path[1:], new) if path[1:] else new
-        made.append(atom(kind, body))
+            body = replace_atom(body, path[1:], new) if path[1:] else new
+        result.append(atom(kind, body))
         at += size
-    return b"".join(made)
+    return b"".join(result)
 
 
-def _mp4s() -> _Made:
+def _mp4s() -> _Cases:
     tables = {
-        "stsz": struct.pack(">III", 0, 1, MOST >> 1),
-        "stts": struct.pack(">II", 0, 1) + struct.pack(">II", MOST, 0),
-        "stsc": struct.pack(">II", 0, 1) + struct.pack(">III", 1, MOST >> 1, 1),
-        "stco": struct.pack(">II", 0, MOST >> 3),
-        "ctts": struct.pack(">II", 0, MOST >> 4),
-        "stss": struct.pack(">II", 0, MOST >> 3),
-        "stsd": struct.pack(">II", 0, MOST) + bytes(1000),
+        "stsz": struct.pack(">III", 0, 1, UINT32_MAX >> 1),
+        "stts": struct.pack(">II", 0, 1) + struct.pack(">II", UINT32_MAX, 0),
+        "stsc": struct.pack(">II", 0, 1) + struct.pack(">III", 1, UINT32_MAX >> 1, 1),
+        "stco": struct.pack(">II", 0, UINT32_MAX >> 3),
+        "ctts": struct.pack(">II", 0, UINT32_MAX >> 4),
+        "stss": struct.pack(">II", 0, UINT32_MAX >> 3),
+        "stsd": struct.pack(">II", 0, UINT32_MAX) + bytes(1000),
     }
     for table, content in tables.items():
         yield (
-            f"an mp4 of endless {table}",
-            lambda table=table, content=content: replaced(
-                whole("mp4"), (*_SAMPLES, table), content
+            f"an mp4 with a huge {table} table",
+            lambda table=table, content=content: replace_atom(
+                valid_recording("mp4"), (*_SAMPLES, table), content
             ),
         )
     for samples in (1 << 20, 1 << 26, 1 << 29):
         yield (
-            f"an mp4 of {samples} samples without a byte",
+            f"an mp4 of {samples} empty samples",
             lambda samples=samples: _with_samples(samples),
         )
-    for scale in (0, 1, MOST):
-        header = struct.pack(">IIIIII", 0, 0, 0, scale, MOST, 0)
+    for scale in (0, 1, UINT32_MAX):
+        header = struct.pack(">IIIIII", 0, 0, 0, scale, UINT32_MAX, 0)
         yield (
-            f"an mp4 whose second has {scale} ticks",
-            lambda header=header: replaced(whole("mp4"), ("moov", "trak", "mdia", "mdhd"), header),
+            f"an mp4 with a time scale of {scale}",
+            lambda header=header: replace_atom(
+                valid_recording("mp4"), ("moov", "trak", "mdia", "mdhd"), header
+            ),
         )
     far = struct.pack(">II", 1 << 24, 1) + struct.pack(">QqI", 1 << 62, 1 << 62, 65536)
     yield (
         "an mp4 whose edit begins at 2^62",
-        lambda: replaced(whole("mp4"), ("moov", "trak", "edts", "elst"), far),
+        lambda: replace_atom(valid_recording("mp4"), ("moov", "trak", "edts", "elst"), far),
     )
     edits = struct.pack(">II", 0, 30_000) + struct.pack(">IiI", 1, 0, 65536) * 30_000
     yield (
-        "an mp4 of 30,000 edits",
-        lambda: replaced(whole("mp4"), ("moov", "trak", "edts", "elst"), edits),
+        "an mp4 with 30,000 edits",
+        lambda: replace_atom(valid_recording("mp4"), ("moov", "trak", "edts", "elst"), edits),
     )
     yield (
-        "an mp4 of moov in moov, 100,000 deep",
+        "an mp4 of moov atoms nested 100,000 deep",
         lambda: atom("ftyp", b"isom\0\0\2\0isom") + _nested("moov", 100_000),
     )
     yield (
-        "an mp4 of udta in meta in udta, 5,000 deep",
+        "an mp4 of udta atoms nested 5,000 deep",
         lambda: (
             atom("ftyp", b"isom\0\0\2\0isom")
             + atom("moov", _nested("udta", 5_000))
-            + whole("mp4")[28:]
+            + valid_recording("mp4")[28:]
         ),
     )
     yield (
-        "an mp4 of a million empty atoms",
+        "an mp4 with 1,000,000 empty atoms",
         lambda: atom("ftyp", b"isom\0\0\2\0isom") + atom("free") * 1_000_000,
     )
-    track = _box(whole("mp4"), "moov", "trak")
+    track = _atom_body(valid_recording("mp4"), "moov", "trak")
     yield (
-        "an mp4 of 2,000 tracks",
-        lambda: replaced(
-            whole("mp4"), ("moov",), _box(whole("mp4"), "moov") + atom("trak", track) * 2_000
+        "an mp4 with 2,000 tracks",
+        lambda: replace_atom(
+            valid_recording("mp4"),
+            ("moov",),
+            _atom_body(valid_recording("mp4"), "moov") + atom("trak", track) * 2_000,
         ),
     )
     inflated = atom("dcom", b"zlib") + atom(
-        "cmvd", struct.pack(">I", MOST >> 2) + zlib.compress(bytes(50_000_000))
+        "cmvd", struct.pack(">I", UINT32_MAX >> 2) + zlib.compress(bytes(50_000_000))
     )
     yield (
-        "an mp4 whose header is a zip bomb",
+        "an mp4 whose header is a decompression bomb",
         lambda: atom("ftyp", b"qt  \0\0\2\0qt  ") + atom("moov", atom("cmov", inflated)),
     )
     yield (
-        "an mp4 with a cover of 2 GB",
+        "an mp4 with cover art of 2 GB",
         lambda: (
-            whole("mp4")
+            valid_recording("mp4")
             + atom(
                 "moov",
                 atom(
@@ -254,7 +279,7 @@ def _mp4s() -> _Made:
                     atom(
                         "meta",
                         bytes(4),
-                        atom("ilst", atom("covr", struct.pack(">I", MOST >> 1) + b"data")),
+                        atom("ilst", atom("covr", struct.pack(">I", UINT32_MAX >> 1) + b"data")),
                     ),
                 ),
             )
@@ -274,54 +299,60 @@ def _mp4s() -> _Made:
         b"ulaw",
     ):
         yield (
-            f"an mp4 of {name.decode()} with wild extradata",
+            f"an mp4 of {name.decode()} with invalid extradata",
             lambda name=name: (
-                whole("mp4")
+                valid_recording("mp4")
                 .replace(b"mp4a", name, 1)
                 .replace(b"esds", name.lower() if name == b"alac" else b"d" + name[:3], 1)
             ),
         )
-    # An object type beyond 31 (USAC is 42), and a rate written out in full.
+    # AudioSpecificConfig: an extended object type (32 or more; USAC is 42) and an explicit rate.
     for config in (b"\xf9\x50\xff\xff", b"\xff" * 4, b"\x17\x80\x00\x01", b"\x13\x00\x56\xe5"):
         yield (
             f"an mp4 of AAC configured as {config.hex()}",
-            lambda config=config: _configured(config),
+            lambda config=config: _with_aac_config(config),
         )
 
 
-def _nested(kind: str, deep: int) -> bytes:
-    """Atoms one in another, each as large as it must be."""
-    return b"".join(struct.pack(">I", 8 * (deep - level)) + kind.encode() for level in range(deep))
+def _nested(kind: str, depth: int) -> bytes:
+    """Return `depth` nested atoms, each with its correct size."""
+    return b"".join(
+        struct.pack(">I", 8 * (depth - level)) + kind.encode() for level in range(depth)
+    )
 
 
-def _box(content: bytes, *path: str) -> bytes:
+def _atom_body(content: bytes, *path: str) -> bytes:
     at = 0
     while at + 8 <= len(content):
         size = struct.unpack_from(">I", content, at)[0]
         if content[at + 4 : at + 8].decode("latin-1") == path[0]:
             body = content[at + 8 : at + size]
-            return _box(body, *path[1:]) if path[1:] else body
+            return _atom_body(body, *path[1:]) if path[1:] else body
         at += size
     raise KeyError(path)
 
 
 def _with_samples(samples: int) -> bytes:
-    """Tables of one line each that say the same of so many samples."""
-    made = replaced(whole("mp4"), (*_SAMPLES, "stsz"), struct.pack(">III", 0, 1, samples))
-    made = replaced(made, (*_SAMPLES, "stts"), struct.pack(">IIII", 0, 1, samples, 1))
-    return replaced(made, (*_SAMPLES, "stsc"), struct.pack(">IIIII", 0, 1, 1, samples, 1))
+    """Return an MP4 whose tables have one entry each, which applies to all `samples`."""
+    result = replace_atom(
+        valid_recording("mp4"), (*_SAMPLES, "stsz"), struct.pack(">III", 0, 1, samples)
+    )
+    result = replace_atom(result, (*_SAMPLES, "stts"), struct.pack(">IIII", 0, 1, samples, 1))
+    return replace_atom(result, (*_SAMPLES, "stsc"), struct.pack(">IIIII", 0, 1, 1, samples, 1))
 
 
-def _configured(config: bytes) -> bytes:
-    at = whole("mp4").index(b"esds") + 4 + 4 + 3 + 5 + 4 + 13 + 5 + 4
-    made = bytearray(whole("mp4"))
-    made[at - 4 : at - 4 + len(config)] = config
-    return bytes(made)
+def _with_aac_config(config: bytes) -> bytes:
+    at = valid_recording("mp4").index(b"esds") + 4 + 4 + 3 + 5 + 4 + 13 + 5 + 4
+    result = bytearray(valid_recording("mp4"))
+    result[at - 4 : at - 4 + len(config)] = config
+    return bytes(result)
 
 
-def _fragments() -> _Made:
-    header = whole("fragmented mp4")[: whole("fragmented mp4").index(b"moof") - 4]
-    for flags, samples in ((0, MOST), (0, 1 << 26), (0x100, 1 << 24), (0, 1 << 18)):
+def _fragments() -> _Cases:
+    header = valid_recording("fragmented mp4")[
+        : valid_recording("fragmented mp4").index(b"moof") - 4
+    ]
+    for flags, samples in ((0, UINT32_MAX), (0, 1 << 26), (0x100, 1 << 24), (0, 1 << 18)):
         run = atom("trun", struct.pack(">II", flags, samples))
         yield (
             f"a fragment of {samples} samples, flags {flags:#x}",
@@ -330,13 +361,15 @@ def _fragments() -> _Made:
     late = struct.pack(">IQ", 1 << 24, 1 << 62)
     yield (
         "a fragment at 2^62",
-        lambda: whole("fragmented mp4").replace(*_swapped(whole("fragmented mp4"), b"tfdt", late)),
+        lambda: valid_recording("fragmented mp4").replace(
+            *_box_replacement(valid_recording("fragmented mp4"), b"tfdt", late)
+        ),
     )
-    yield "a hundred thousand empty fragments", lambda: header + _fragment(b"") * 100_000
+    yield "100,000 empty fragments", lambda: header + _fragment(b"") * 100_000
 
 
-def _swapped(content: bytes, kind: bytes, new: bytes) -> tuple[bytes, bytes]:
-    """A box as it stands, and as it is to stand: of the same length."""
+def _box_replacement(content: bytes, kind: bytes, new: bytes) -> tuple[bytes, bytes]:
+    """Return the first box of this kind, and its replacement of the same length."""
     at = content.index(kind) - 4
     size = struct.unpack_from(">I", content, at)[0]
     return content[at : at + size], struct.pack(">I", size) + kind + (new + bytes(size))[: size - 8]
@@ -350,10 +383,10 @@ def _fragment(run: bytes) -> bytes:
 # Matroska
 
 
-def element(identity: int, *content: bytes, size: int | None = None) -> bytes:
+def element(element_id: int, *content: bytes, size: int | None = None) -> bytes:
     body = b"".join(content)
     length = (1 << 56) | (len(body) if size is None else size)
-    return identity.to_bytes((identity.bit_length() + 7) // 8) + length.to_bytes(8) + body
+    return element_id.to_bytes((element_id.bit_length() + 7) // 8) + length.to_bytes(8) + body
 
 
 def track(
@@ -361,7 +394,7 @@ def track(
     rate: float = 16_000.0,
     channels: int = 1,
     number: int = 1,
-    *more: bytes,
+    *extra: bytes,
 ) -> bytes:
     sound = element(
         0xE1,
@@ -369,12 +402,12 @@ def track(
         element(0x9F, struct.pack(">I", channels)),
         element(0x6264, b"\x10"),
     )
-    about = (
+    header = (
         element(0xD7, struct.pack(">I", number)),
         element(0x73C5, struct.pack(">I", number)),
         element(0x83, b"\2"),
     )
-    return element(0xAE, *about, element(0x86, codec), sound, *more)
+    return element(0xAE, *header, element(0x86, codec), sound, *extra)
 
 
 def cluster(time: int, *blocks: bytes) -> bytes:
@@ -385,30 +418,38 @@ def block(content: bytes, time: int = 0, flags: int = 0x80) -> bytes:
     return element(0xA3, b"\x81" + struct.pack(">hB", time, flags) + content)
 
 
-def matroska(*tracks: bytes, clusters: bytes = b"", scale: bytes = b"", more: bytes = b"") -> bytes:
+def matroska(
+    *tracks: bytes, clusters: bytes = b"", scale: bytes = b"", extra: bytes = b""
+) -> bytes:
     head = element(0x1A45DFA3, element(0x4282, b"matroska"))
     return head + element(
         0x18538067,
         element(0x1549A966, scale),
         element(0x1654AE6B, *tracks),
-        more,
+        extra,
         clusters or cluster(0, block(_NOISE)),
     )
 
 
-def _matroskas() -> _Made:
+def _matroskas() -> _Cases:
     for rate in (0.0, 384_000.0, 1e300, float("inf"), float("nan"), -1.0, 1e-300):
         yield f"a matroska at {rate} Hz", lambda rate=rate: matroska(track(rate=rate))
-    for channels in (0, 9, 255, 65535, MOST):
+    for channels in (0, 9, 255, 65535, UINT32_MAX):
         yield (
             f"a matroska of {channels} channels",
             lambda channels=channels: matroska(track(channels=channels)),
         )
-    for scale in (0, 1, 1 << 62, MOST):
+    for scale in (0, 1, 1 << 62, UINT32_MAX):
         tick = element(0x2AD7B1, struct.pack(">Q", scale))
-        yield f"a matroska of ticks of {scale} ns", lambda tick=tick: matroska(track(), scale=tick)
+        yield (
+            f"a matroska with a timestamp scale of {scale} ns",
+            lambda tick=tick: matroska(track(), scale=tick),
+        )
     length = element(0x4489, struct.pack(">d", 1e18))
-    yield "a matroska that claims 30 million years", lambda: matroska(track(), scale=length)
+    yield (
+        "a matroska with a declared duration of 30 million years",
+        lambda: matroska(track(), scale=length),
+    )
     for moment in (1 << 62, (1 << 63) - 1, (1 << 64) - 1, 3_600_000 * 24 * 365):
         far = cluster(0, block(_NOISE)) + cluster(moment, block(_NOISE))
         yield (
@@ -421,49 +462,56 @@ def _matroskas() -> _Made:
             lambda early=early: matroska(track(), clusters=early),
         )
     yield (
-        "a matroska whose clock leaps with every block",
-        lambda: matroska(track(), clusters=_leaping(3_000)),
+        "a matroska with random timestamps",
+        lambda: matroska(track(), clusters=_random_timestamps(3_000)),
     )
     yield (
-        "a matroska of 200,000 blocks of one sample",
+        "a matroska with 200,000 blocks of one sample",
         lambda: matroska(track(), clusters=cluster(0, *[block(b"\1\2")] * 200_000)),
     )
     yield (
-        "a matroska of 200,000 blocks of nothing",
+        "a matroska with 200,000 empty blocks",
         lambda: matroska(track(), clusters=cluster(0, *[block(b"")] * 200_000)),
     )
     yield (
-        "a matroska of 3,000 tracks",
+        "a matroska with 3,000 tracks",
         lambda: matroska(*(track(number=number) for number in range(1, 3_001))),
     )
-    yield "a matroska of a million voids", lambda: matroska(track(), more=b"\xec\x80" * 1_000_000)
     yield (
-        "a matroska of tags in tags, 5,000 deep",
-        lambda: matroska(track(), more=element(0x1254C367, element(0x7373, _deep(0x67C8, 5_000)))),
+        "a matroska with 1,000,000 Void elements",
+        lambda: matroska(track(), extra=b"\xec\x80" * 1_000_000),
     )
     yield (
-        "a matroska of segments in segments, 2,000 deep",
-        lambda: element(0x1A45DFA3, element(0x4282, b"matroska")) + _deep(0x18538067, 2_000),
+        "a matroska with tags nested 5,000 deep",
+        lambda: matroska(
+            track(), extra=element(0x1254C367, element(0x7373, _nested_elements(0x67C8, 5_000)))
+        ),
+    )
+    yield (
+        "a matroska with segments nested 2,000 deep",
+        lambda: (
+            element(0x1A45DFA3, element(0x4282, b"matroska")) + _nested_elements(0x18538067, 2_000)
+        ),
     )
     zipped = element(0x6D80, element(0x6240, element(0x5034, element(0x4254, b"\0"))))
     bomb = cluster(0, *[block(zlib.compress(bytes(50_000_000)))] * 20)
     yield (
-        "a matroska of zip bombs",
+        "a matroska of decompression bombs",
         lambda: matroska(track(b"A_PCM/INT/LIT", 16_000.0, 1, 1, zipped), clusters=bomb),
     )
     stripped = element(
         0x6D80,
         element(0x6240, element(0x5034, element(0x4254, b"\3"), element(0x4255, bytes(4_000_000)))),
     )
-    many = cluster(0, *[block(b"x")] * 2_000)
+    small_blocks = cluster(0, *[block(b"x")] * 2_000)
     yield (
-        "a matroska that strips 4 MB off every block",
-        lambda: matroska(track(b"A_PCM/INT/LIT", 16_000.0, 1, 1, stripped), clusters=many),
+        "a matroska whose header stripping adds 4 MB to every block",
+        lambda: matroska(track(b"A_PCM/INT/LIT", 16_000.0, 1, 1, stripped), clusters=small_blocks),
     )
     for flags in (0x02, 0x04, 0x06):
         laced = cluster(0, *[block(b"\xff" * 300 + _NOISE[:2_000], flags=flags)] * 50)
         yield (
-            f"a matroska laced wildly, {flags}",
+            f"a matroska with invalid lacing, flags {flags}",
             lambda laced=laced: matroska(track(), clusters=laced),
         )
     delay = element(0x56AA, b"\xff" * 8) + element(0x56BB, b"\xff" * 8)
@@ -475,29 +523,29 @@ def _matroskas() -> _Made:
         0x1941A469,
         element(0x61A7, element(0x466E, b"../../etc/passwd"), element(0x465C, bytes(9_000_000))),
     )
-    yield "a matroska with an attachment of 9 MB", lambda: matroska(track(), more=attached)
+    yield "a matroska with an attachment of 9 MB", lambda: matroska(track(), extra=attached)
     yield (
-        "a matroska of an element of 2^56 bytes",
-        lambda: matroska(track(), more=element(0xEC, size=(1 << 56) - 2)),
+        "a matroska with an element of 2^56 bytes",
+        lambda: matroska(track(), extra=element(0xEC, size=(1 << 56) - 2)),
     )
 
 
-def _leaping(blocks: int) -> bytes:
-    chance = random.Random(6)
+def _random_timestamps(blocks: int) -> bytes:
+    rng = random.Random(6)
     return b"".join(
-        cluster(chance.randrange(1 << chance.randrange(1, 63)), block(_NOISE[:320]))
+        cluster(rng.randrange(1 << rng.randrange(1, 63)), block(_NOISE[:320]))
         for _ in range(blocks)
     )
 
 
-def _deep(identity: int, deep: int) -> bytes:
-    made, each = b"", len(element(identity))
-    for level in range(deep):
-        made += element(identity, size=each * (deep - level - 1))
-    return made
+def _nested_elements(element_id: int, depth: int) -> bytes:
+    result, overhead = b"", len(element(element_id))
+    for level in range(depth):
+        result += element(element_id, size=overhead * (depth - level - 1))
+    return result
 
 
-def _codecs() -> _Made:
+def _codec_extradata() -> _Cases:
     for name, codec in _CODECS.items():
         for number, private in enumerate((b"", b"\xff" * 200, _NOISE[:36], _NOISE[:5_000])):
             extra = element(0x63A2, private)
@@ -505,7 +553,7 @@ def _codecs() -> _Made:
                 0, *(block(_NOISE[at : at + 700], at // 70) for at in range(0, 14_000, 700))
             )
             yield (
-                f"{name} with wild extradata, {number}",
+                f"{name} with invalid extradata, {number}",
                 lambda codec=codec, extra=extra, blocks=blocks: matroska(
                     track(codec, 48_000.0, 2, 1, extra), clusters=blocks
                 ),
@@ -530,46 +578,51 @@ def _frame(name: bytes, content: bytes, flags: int = 0, size: int | None = None)
     return name + struct.pack(">IH", len(content) if size is None else size, flags) + content
 
 
-def _tags() -> _Made:
-    yield "a tag that claims 256 MB", lambda: _id3(size=(1 << 28) - 1) + whole("mp3")
+def _tags() -> _Cases:
     yield (
-        "a tag of a hundred thousand frames",
-        lambda: _id3(_frame(b"TXXX", b"\0a\0b") * 100_000) + whole("mp3"),
+        "an ID3 tag with a declared size of 256 MB",
+        lambda: _id3(size=(1 << 28) - 1) + valid_recording("mp3"),
     )
     yield (
-        "a tag of a picture of 9 MB",
-        lambda: _id3(_frame(b"APIC", b"\0image/png\0\3\0" + bytes(9_000_000))) + whole("mp3"),
+        "an ID3 tag with 100,000 frames",
+        lambda: _id3(_frame(b"TXXX", b"\0a\0b") * 100_000) + valid_recording("mp3"),
+    )
+    yield (
+        "an ID3 tag with a picture of 9 MB",
+        lambda: (
+            _id3(_frame(b"APIC", b"\0image/png\0\3\0" + bytes(9_000_000))) + valid_recording("mp3")
+        ),
     )
     packed = zlib.compress(b"\0" + b"x" * 50_000_000)
-    for claimed in (50_000_001, MOST):
+    for claimed in (50_000_001, UINT32_MAX):
         yield (
-            f"a tag of a zip bomb that claims {claimed} bytes",
+            f"an ID3 tag with a decompression bomb of {claimed} declared bytes",
             lambda claimed=claimed: (
                 _id3(_frame(b"TIT2", struct.pack(">I", claimed) + packed, flags=0x80))
-                + whole("mp3")
+                + valid_recording("mp3")
             ),
         )
     yield (
-        "a tag of a frame of 4 GB",
-        lambda: _id3(_frame(b"TIT2", b"\1\xff\xfe", size=MOST)) + whole("mp3"),
+        "an ID3 tag with a frame of 4 GB",
+        lambda: _id3(_frame(b"TIT2", b"\1\xff\xfe", size=UINT32_MAX)) + valid_recording("mp3"),
     )
-    yield "a thousand tags", lambda: _id3(_frame(b"TIT2", b"\0x")) * 1_000 + whole("mp3")
+    yield "1,000 ID3 tags", lambda: _id3(_frame(b"TIT2", b"\0x")) * 1_000 + valid_recording("mp3")
     yield (
-        "a tag of chapters by the thousand",
+        "an ID3 tag with 20,000 chapters",
         lambda: (
             _id3(_frame(b"CHAP", b"c\0" + b"\xff" * 16 + _frame(b"TIT2", b"\0x")) * 20_000)
-            + whole("mp3")
+            + valid_recording("mp3")
         ),
     )
     yield (
-        "an mp3 of four billion frames",
+        "an mp3 with a declared count of 4 billion frames",
         lambda: (
             b"\xff\xfb\x90\x64"
             + bytes(32)
             + b"Xing"
-            + struct.pack(">III", 3, MOST, MOST)
+            + struct.pack(">III", 3, UINT32_MAX, UINT32_MAX)
             + bytes(400)
-            + whole("mp3")
+            + valid_recording("mp3")
         ),
     )
 
@@ -589,43 +642,48 @@ def page(
     )
     checksum = 0
     for byte in head:
-        checksum = (checksum << 8 & MOST) ^ _OGG[checksum >> 24 ^ byte]
+        checksum = (checksum << 8 & UINT32_MAX) ^ _CRC_TABLE[checksum >> 24 ^ byte]
     return head[:22] + struct.pack("<I", checksum) + head[26:]
 
 
-def _remainder(byte: int) -> int:
-    left = byte << 24
+def _crc_entry(byte: int) -> int:
+    remainder = byte << 24
     for _ in range(8):
-        left = left << 1 & MOST ^ (0x04C11DB7 if left & 0x80000000 else 0)
-    return left
+        remainder = remainder << 1 & UINT32_MAX ^ (0x04C11DB7 if remainder & 0x80000000 else 0)
+    return remainder
 
 
-_OGG = [_remainder(byte) for byte in range(256)]
-_OPUS = b"OpusHead\1"
+_CRC_TABLE = [_crc_entry(byte) for byte in range(256)]
+_OPUS_HEAD = b"OpusHead\1"
 
 
-def _oggs() -> _Made:
-    head = page(_OPUS + struct.pack("<BHIhB", 1, 312, 48_000, 0, 0), flags=2)
+def _oggs() -> _Cases:
+    head = page(_OPUS_HEAD + struct.pack("<BHIhB", 1, 312, 48_000, 0, 0), flags=2)
     sound = page(b"\xf8\xff\xfe" * 20, 960 * 20, number=2)
     comments = {
-        "a vendor of 4 GB": b"OpusTags" + struct.pack("<I", MOST),
-        "four billion comments": b"OpusTags\0\0\0\0" + struct.pack("<I", MOST),
-        "a comment of 4 GB": b"OpusTags\0\0\0\0" + struct.pack("<II", 1, MOST),
+        "a vendor of 4 GB": b"OpusTags" + struct.pack("<I", UINT32_MAX),
+        "4 billion comments": b"OpusTags\0\0\0\0" + struct.pack("<I", UINT32_MAX),
+        "a comment of 4 GB": b"OpusTags\0\0\0\0" + struct.pack("<II", 1, UINT32_MAX),
         "a picture in a comment": b"OpusTags\0\0\0\0"
         + struct.pack("<II", 1, 4000)
         + b"METADATA_BLOCK_PICTURE="
         + b"A" * 4000,
     }
     for name, comment in comments.items():
-        yield f"an ogg of {name}", lambda comment=comment: head + page(comment, number=1) + sound
-    yield "an ogg of 9 MB of comments", lambda: head + page(b"x" * 65_025, number=1) * 140 + sound
+        yield f"an ogg with {name}", lambda comment=comment: head + page(comment, number=1) + sound
+    yield "an ogg with 9 MB of comments", lambda: head + page(b"x" * 65_025, number=1) * 140 + sound
     for count, family in ((255, 255), (0, 0), (255, 0), (9, 1)):
-        wild = page(
-            _OPUS + struct.pack("<BHIhB", count, 65535, MOST, -32768, family) + bytes(300), flags=2
+        first_page = page(
+            _OPUS_HEAD
+            + struct.pack("<BHIhB", count, 65535, UINT32_MAX, -32768, family)
+            + bytes(300),
+            flags=2,
         )
         yield (
-            f"an ogg of {count} channels in family {family}",
-            lambda wild=wild: wild + page(b"OpusTags" + bytes(8), number=1) + sound,
+            f"an ogg of {count} channels, mapping family {family}",
+            lambda first_page=first_page: (
+                first_page + page(b"OpusTags" + bytes(8), number=1) + sound
+            ),
         )
     for position in (1 << 62, (1 << 63) - 1, -2, 48_000 * 3600 * 24 * 365):
         late = page(b"\xf8\xff\xfe" * 20, position, number=2)
@@ -634,41 +692,41 @@ def _oggs() -> _Made:
             lambda late=late: head + page(b"OpusTags" + bytes(8), number=1) + late,
         )
     yield (
-        "an ogg of 2,000 streams",
+        "an ogg with 2,000 streams",
         lambda: b"".join(
-            page(_OPUS + struct.pack("<BHIhB", 1, 312, 48_000, 0, 0), flags=2, serial=serial)
+            page(_OPUS_HEAD + struct.pack("<BHIhB", 1, 312, 48_000, 0, 0), flags=2, serial=serial)
             for serial in range(2_000)
         ),
     )
-    yield "an ogg of 200,000 empty pages", lambda: head + page(b"", number=1) * 200_000
+    yield "an ogg with 200,000 empty pages", lambda: head + page(b"", number=1) * 200_000
     yield (
-        "an ogg with a skeleton",
-        lambda: page(b"fishead\0" + b"\xff" * 72, flags=2, serial=7) + whole("ogg"),
+        "an ogg with an invalid Skeleton header",
+        lambda: page(b"fishead\0" + b"\xff" * 72, flags=2, serial=7) + valid_recording("ogg"),
     )
 
 
-def _flacs() -> _Made:
-    sound = whole("flac")[whole("flac").index(b"\xff\xf8") :]
-    for name, about in {
+def _flacs() -> _Cases:
+    sound = valid_recording("flac")[valid_recording("flac").index(b"\xff\xf8") :]
+    for name, header in {
         "of blocks of 65535": b"\xff" * 4 + bytes(6) + b"\x0a\xc4\x42\xf0" + bytes(20),
-        "of blocks of nothing": bytes(34),
-        "of everything there is": b"\xff" * 34,
+        "of empty blocks": bytes(34),
+        "with extreme values in every field": b"\xff" * 34,
         "of 2^36 samples": b"\x10\0\x10\0"
         + bytes(6)
         + b"\x0b\xb8\x00\xff\xff\xff\xff\xff"
         + bytes(16),
     }.items():
-        yield f"a flac {name}", lambda about=about: b"fLaC\x80\0\0\x22" + about + sound
-    header = whole("flac")[4:42]
+        yield f"a flac {name}", lambda header=header: b"fLaC\x80\0\0\x22" + header + sound
+    header = valid_recording("flac")[4:42]
     for kind, name in (
         (3, "seek points"),
         (4, "comments"),
         (5, "cues"),
         (6, "a picture"),
-        (126, "what nobody knows"),
+        (126, "an unknown block type"),
     ):
         yield (
-            f"a flac of 16 MB of {name}",
+            f"a flac with 16 MB of {name}",
             lambda kind=kind: (
                 b"fLaC\0"
                 + header[1:]
@@ -679,26 +737,26 @@ def _flacs() -> _Made:
             ),
         )
         yield (
-            f"a flac that claims 16 MB of {name}",
+            f"a truncated flac with a declared size of 16 MB of {name}",
             lambda kind=kind: (
                 b"fLaC\0" + header[1:] + bytes([kind | 0x80]) + b"\xff\xff\xff" + sound
             ),
         )
     yield (
-        "a flac of a million empty blocks",
+        "a flac with 1,000,000 empty metadata blocks",
         lambda: b"fLaC\0" + header[1:] + b"\x01\0\0\0" * 1_000_000 + sound,
     )
 
 
-# Whatever else there is
+# Other formats
 
 
-def _others() -> _Made:
+def _others() -> _Cases:
     for rate in (0.0, 1e308, float("inf"), float("nan"), -48_000.0):
-        for packets in ((0, 0), (0, MOST), (MOST, 0), (MOST, MOST)):
+        for packets in ((0, 0), (0, UINT32_MAX), (UINT32_MAX, 0), (UINT32_MAX, UINT32_MAX)):
             desc = struct.pack(">d4sIIIII", rate, b"lpcm", 0, *packets, 255, 16)
             yield (
-                f"a caf at {rate} Hz in packets of {packets}",
+                f"a caf at {rate} Hz, bytes and frames a packet {packets}",
                 lambda desc=desc: (
                     b"caff\0\1\0\0desc"
                     + struct.pack(">Q", len(desc))
@@ -710,11 +768,16 @@ def _others() -> _Made:
                 ),
             )
     table = (
-        b"pakt" + struct.pack(">QQQII", 24 + 1000, 1 << 62, 1 << 62, MOST, MOST) + b"\xff" * 1000
+        b"pakt"
+        + struct.pack(">QQQII", 24 + 1000, 1 << 62, 1 << 62, UINT32_MAX, UINT32_MAX)
+        + b"\xff" * 1000
     )
-    yield "a caf of 2^62 packets", lambda: whole("caf").replace(b"data", table + b"data", 1)
+    yield (
+        "a caf of 2^62 packets",
+        lambda: valid_recording("caf").replace(b"data", table + b"data", 1),
+    )
     for rate in (b"\x7f\xff" + b"\xff" * 8, bytes(10), b"\xff" * 10, b"\x40\x1e\x80" + bytes(7)):
-        comm = struct.pack(">HIH", 65535, MOST, 65535) + rate
+        comm = struct.pack(">HIH", 65535, UINT32_MAX, 65535) + rate
         yield (
             f"an aiff of 65535 channels at {rate.hex()} Hz",
             lambda comm=comm: (
@@ -725,71 +788,87 @@ def _others() -> _Made:
                 + _NOISE
             ),
         )
-    yield "an amr of silence for 14 hours", lambda: b"#!AMR\n" + b"\x7c" * (50 * 3600 * 14)
-    yield "an amr of silence for an hour", lambda: b"#!AMR\n" + b"\x7c" * (50 * 3600)
+    yield "an amr of 14 hours of silence", lambda: b"#!AMR\n" + b"\x7c" * (50 * 3600 * 14)
+    yield "an amr of 1 hour of silence", lambda: b"#!AMR\n" + b"\x7c" * (50 * 3600)
     yield (
-        "an avi of 4 billion streams",
-        lambda: whole("avi").replace(
-            *_header_of(whole("avi"), b"avih", 24, struct.pack("<I", MOST))
+        "an avi with 4 billion streams",
+        lambda: valid_recording("avi").replace(
+            *_field_replacement(valid_recording("avi"), b"avih", 24, struct.pack("<I", UINT32_MAX))
         ),
     )
-    for at, value in ((20, 0), (24, 0), (24, MOST), (32, MOST), (44, MOST)):
+    for at, value in ((20, 0), (24, 0), (24, UINT32_MAX), (32, UINT32_MAX), (44, UINT32_MAX)):
         yield (
-            f"an avi whose stream says {value} at {at}",
-            lambda at=at, value=value: whole("avi").replace(
-                *_header_of(whole("avi"), b"strh", at, struct.pack("<I", value))
+            f"an avi whose stream header has {value} at offset {at}",
+            lambda at=at, value=value: valid_recording("avi").replace(
+                *_field_replacement(valid_recording("avi"), b"strh", at, struct.pack("<I", value))
             ),
         )
     yield (
-        "an asf of 2^32 objects",
-        lambda: whole("asf")[:24] + struct.pack("<I", MOST) + whole("asf")[28:],
+        "an asf with 2^32 objects",
+        lambda: (
+            valid_recording("asf")[:24]
+            + struct.pack("<I", UINT32_MAX)
+            + valid_recording("asf")[28:]
+        ),
     )
-    yield "an asf of packets of nothing", lambda: _asf_packets(0)
-    yield "an asf of packets of 4 GB", lambda: _asf_packets(MOST)
-    yield "a transport stream of 1,000 programs", lambda: _programs() + whole("mpeg-ts")
+    yield "an asf of empty packets", lambda: _asf_packets(0)
+    yield "an asf of packets of 4 GB", lambda: _asf_packets(UINT32_MAX)
     yield (
-        "a transport stream of wild clocks",
-        lambda: whole("mpeg-ts").replace(b"\xc0\0\0", b"\xc0\xff\xff"),
+        "a transport stream with 1,000 programs",
+        lambda: _missing_programs() + valid_recording("mpeg-ts"),
     )
     yield (
-        "a program stream of 100,000 pack headers",
-        lambda: whole("mpeg-ps")[:14] * 100_000 + whole("mpeg-ps"),
+        "a transport stream with invalid PES headers",
+        lambda: valid_recording("mpeg-ts").replace(b"\xc0\0\0", b"\xc0\xff\xff"),
+    )
+    yield (
+        "a program stream with 100,000 pack headers",
+        lambda: valid_recording("mpeg-ps")[:14] * 100_000 + valid_recording("mpeg-ps"),
     )
     yield (
         "a wave64 of 2^63 bytes",
-        lambda: whole("wave64")[:16] + b"\xff" * 7 + b"\x7f" + whole("wave64")[24:],
+        lambda: (
+            valid_recording("wave64")[:16] + b"\xff" * 7 + b"\x7f" + valid_recording("wave64")[24:]
+        ),
     )
-    yield "an aac of 200,000 empty frames", lambda: b"\xff\xf1\x50\x80\0\xff\xfc" * 200_000
-    yield "an mp3 of the slowest frames", lambda: (b"\xff\xe3\x18\xc4" + bytes(68)) * 20_000
+    yield "an aac with 200,000 empty frames", lambda: b"\xff\xf1\x50\x80\0\xff\xfc" * 200_000
+    yield (
+        "an mp3 of frames with the lowest rate",
+        lambda: (b"\xff\xe3\x18\xc4" + bytes(68)) * 20_000,
+    )
 
 
-def _header_of(content: bytes, name: bytes, at: int, value: bytes) -> tuple[bytes, bytes]:
+def _field_replacement(content: bytes, name: bytes, at: int, value: bytes) -> tuple[bytes, bytes]:
     start = content.index(name) + 8
     old = content[start - 8 : start + at + len(value)]
     return old, old[: 8 + at] + value
 
 
 def _asf_packets(size: int) -> bytes:
-    about = bytes.fromhex("a1dcab8c47a9cf118ee400c00c205365")
-    at = whole("asf").index(about) + 92
-    return whole("asf")[:at] + struct.pack("<II", size, size) + whole("asf")[at + 8 :]
+    header = bytes.fromhex("a1dcab8c47a9cf118ee400c00c205365")
+    at = valid_recording("asf").index(header) + 92
+    return (
+        valid_recording("asf")[:at]
+        + struct.pack("<II", size, size)
+        + valid_recording("asf")[at + 8 :]
+    )
 
 
-def _programs() -> bytes:
-    """Tables of programs, of which none is there."""
-    made = b""
+def _missing_programs() -> bytes:
+    """Return MPEG-TS tables of 1,000 programs, of which none exists."""
+    result = b""
     for first in range(0, 1_000, 40):
         entries = b"".join(
             struct.pack(">HH", number + 1, 0xE000 | (number % 8000 + 32))
             for number in range(first, first + 40)
         )
         section = struct.pack(">BHHBBB", 0, 0xB000 | (len(entries) + 9), 1, 0xC1, 0, 0) + entries
-        made += (b"\x47\x40\0\x10\0" + section + _crc(section)).ljust(188, b"\xff")
-    return made
+        result += (b"\x47\x40\0\x10\0" + section + _crc(section)).ljust(188, b"\xff")
+    return result
 
 
 def _crc(section: bytes) -> bytes:
-    checksum = MOST
+    checksum = UINT32_MAX
     for byte in section:
-        checksum = (checksum << 8 & MOST) ^ _OGG[checksum >> 24 ^ byte]
+        checksum = (checksum << 8 & UINT32_MAX) ^ _CRC_TABLE[checksum >> 24 ^ byte]
     return struct.pack(">I", checksum)

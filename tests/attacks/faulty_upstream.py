@@ -1,4 +1,4 @@
-"""A speech service that fails: a proxy before the engine, which does to some of the calls what is known to happen."""
+"""A proxy in front of the offline engine that injects the faults known from speech services."""
 
 import contextlib
 import hashlib
@@ -8,10 +8,10 @@ import re
 import threading
 from dataclasses import dataclass
 
-from tests.intercept import before
+from tests.intercept import proxy_before
 
-# name: status, OpenAI's code, headers. After a 502 nobody knows whether the work was done.
-_REFUSALS = {
+# name: status, OpenAI's error code, headers. After a 502 the request may have been billed.
+_ERROR_RESPONSES = {
     "rate limit": (429, "rate_limit_exceeded", {"retry_after": "0.1"}),
     "rate limit in milliseconds": (429, "rate_limit_exceeded", {"retry_after_ms": "50"}),
     "no quota": (429, "insufficient_quota", {}),
@@ -21,95 +21,105 @@ _REFUSALS = {
     "media type": (415, None, {}),
     "server error": (500, "server_error", {}),
     "overloaded": (503, None, {"retry_after": "0.1"}),
-    "overloaded for whoever asks again": (
+    "overloaded, do not retry": (
         503,
         None,
         {"retry_after": "0.1", "x_should_retry": "false"},
     ),
-    "timeout of its own": (408, None, {}),
-    "gateway": (502, None, {}),
-    "gateway's timeout": (504, None, {}),
+    "request timeout": (408, None, {}),
+    "bad gateway": (502, None, {}),
+    "gateway timeout": (504, None, {}),
     "wrong key": (401, "invalid_api_key", {}),
 }
-_UNHEARD = ("reset", "reset while sending")
-_HEARD = ("hung up", "half an answer", "garbage", "hang")
+_BEFORE_ENGINE = ("reset", "reset while sending")
+_AFTER_ENGINE = ("connection closed", "truncated response", "invalid response", "hang")
 _HARMLESS = ("slow",)
-FAULTS = (*_REFUSALS, *_UNHEARD, *_HEARD, *_HARMLESS)
+FAULTS = (*_ERROR_RESPONSES, *_BEFORE_ENGINE, *_AFTER_ENGINE, *_HARMLESS)
 _PARTS = re.compile(rb'name="(prompt|file)".*?\r\n\r\n(.*?)\r\n--', re.DOTALL)
 
 
 @dataclass
-class Heard:
-    """A call that the engine has heard, and billed; `arrived` says whether its answer was delivered."""
+class ProcessedRequest:
+    """A request that reached the engine.
 
-    question: str
+    `seconds` were billed: 0 if the engine rejected it. `delivered` is whether the client got the
+    response.
+    """
+
+    request_hash: str
     seconds: int
-    arrived: bool
+    delivered: bool
 
 
 class FaultyUpstream:
-    """Fails a `share` of the calls; `heard` are those that were billed, `faults` what was done, in turn."""
+    """Fails a `share` (0 to 1) of the requests.
+
+    `processed`: the requests that reached the engine. `faults`: the fault of each request, in
+    order; empty for none.
+    """
 
     def __init__(self, share, seed=1):
-        self.heard = []
+        self.processed = []
         self.faults = []
         self._share = share
-        self._chance = random.Random(seed)
+        self._rng = random.Random(seed)
         self._lock = threading.Lock()
 
     @contextlib.contextmanager
-    def before(self, engine):
-        """Its base URL."""
-        with before(engine.url.removesuffix("/v1"), self._treat) as url:
+    def install(self, engine):
+        """Run the proxy in front of `engine` and yield its base URL."""
+        with proxy_before(engine.url.removesuffix("/v1"), self._handle) as url:
             yield f"{url}/v1"
 
-    def _treat(self, call):
+    def _handle(self, call):
         with self._lock:
-            fault = self._chance.choice(FAULTS) if self._chance.random() < self._share else ""
+            fault = self._rng.choice(FAULTS) if self._rng.random() < self._share else ""
             self.faults.append(fault)
-        if fault in _REFUSALS:
-            status, code, headers = _REFUSALS[fault]
-            call.refuse(
+        if fault in _ERROR_RESPONSES:
+            status, code, headers = _ERROR_RESPONSES[fault]
+            call.respond_error(
                 status, json.dumps({"error": {"message": fault, "code": code}}).encode(), **headers
             )
-        elif fault in _UNHEARD:
+        elif fault in _BEFORE_ENGINE:
             call.reset(after=0 if fault == "reset" else int(call.headers["content-length"]) // 2)
         else:
-            self._answer(call, fault)
+            self._pass_to_engine(call, fault)
 
-    def _answer(self, call, fault):
-        answer = call.answer_of_target()
-        billed = answer.json()["usage"]["seconds"] if answer.is_success else 0
-        heard = Heard(question_of(*_sent(call.body)), billed, arrived=fault not in _HEARD)
-        self.heard.append(heard)
+    def _pass_to_engine(self, call, fault):
+        response = call.fetch_from_target()
+        billed = response.json()["usage"]["seconds"] if response.is_success else 0
+        processed = ProcessedRequest(
+            request_hash_of(*_form_values(call.body)), billed, delivered=fault not in _AFTER_ENGINE
+        )
+        self.processed.append(processed)
         try:
-            self._deliver(call, answer, fault)
-        except ConnectionError:  # the client had no time left, and has gone
-            heard.arrived = False
+            self._deliver(call, response, fault)
+        except ConnectionError:  # the client timed out and disconnected
+            processed.delivered = False
             raise
 
-    def _deliver(self, call, answer, fault):
+    def _deliver(self, call, response, fault):
         match fault:
-            case "hung up":
+            case "connection closed":
                 call.reset()
-            case "half an answer":
-                call.answer_with(answer, share=0.5)
-            case "garbage":
-                call.refuse(200, b"<html>Bad gateway</html>")
+            case "truncated response":
+                call.respond_with(response, share=0.5)
+            case "invalid response":
+                call.respond_error(200, b"<html>Bad gateway</html>")
             case "hang":
                 call.hang()
             case "slow":
                 threading.Event().wait(1)
-                call.answer_with(answer)
+                call.respond_with(response)
             case _:
-                call.answer_with(answer)
+                call.respond_with(response)
 
 
-def question_of(*values):
-    """The name of a recording, and of a prompt if there is one."""
+def request_hash_of(*values):
+    """Return a hash of a recording, and of the prompt if there is one."""
     return hashlib.sha256(b"".join(values)).hexdigest()
 
 
-def _sent(body):
-    """The recording and the prompt of a form, whatever its boundary."""
+def _form_values(body):
+    """Return the recording and the prompt of a multipart form with any boundary."""
     return (value for _, value in sorted(_PARTS.findall(body)))

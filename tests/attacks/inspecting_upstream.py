@@ -1,4 +1,4 @@
-"""A speech service behind real HTTP, that looks at what it is sent and refuses some of it."""
+"""A fake upstream over HTTP that records its requests and can reject some of them."""
 
 import contextlib
 import hashlib
@@ -23,25 +23,28 @@ _UNREADABLE = {
 }
 
 
-class Hearing:
-    """`digests` are those of what it was sent, `heads` all else of it; `strange` are names and types that are not the
-    canonical ones.
+class InspectingUpstream:
+    """Records the requests.
 
-    Where it is `choosy` it refuses one in four, by their bytes, but for the worker's parts.
+    `digests`: SHA-256 of each recording. `envelopes`: the headers and the form without the
+    recording. `unexpected_names`: each file name and media type that Steno does not generate.
+
+    With `reject_some`, it rejects about one in four recordings, chosen by their CRC-32. It accepts
+    all parts of jobs (`recording.flac`).
     """
 
-    def __init__(self, *, choosy=False):
+    def __init__(self, *, reject_some=False):
         self.digests = []
-        self.strange = []
-        self.heads = []
-        self._choosy = choosy
+        self.unexpected_names = []
+        self.envelopes = []
+        self._reject_some = reject_some
         self._app = Starlette(
             routes=[Route("/v1/audio/transcriptions", self._transcribe, methods=["POST"])]
         )
 
     @contextlib.contextmanager
-    def open(self):
-        """Its base URL."""
+    def serving_http(self):
+        """Serve the API and yield its base URL."""
         with serving(self._app) as url:
             yield f"{url}/v1"
 
@@ -50,10 +53,10 @@ class Hearing:
         async with request.form() as form:
             file = form["file"]
             content = await file.read()
-        self.heads.append(f"{request.headers.raw} {body.replace(content, b'')}")
+        self.envelopes.append(f"{request.headers.raw} {body.replace(content, b'')}")
         self.digests.append(hashlib.sha256(content).hexdigest())
         if _CANONICAL.get(file.filename) != file.content_type:
-            self.strange.append((file.filename, file.content_type))
-        if self._choosy and file.filename != "recording.flac" and zlib.crc32(content) % 4 == 0:
+            self.unexpected_names.append((file.filename, file.content_type))
+        if self._reject_some and file.filename != "recording.flac" and zlib.crc32(content) % 4 == 0:
             return JSONResponse(_UNREADABLE, 400)
         return JSONResponse({"text": "Ever tried.", "usage": {"type": "duration", "seconds": 1}})

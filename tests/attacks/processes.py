@@ -1,4 +1,4 @@
-"""Steno as it is run, in processes that can be wounded and killed, and a speech service that keeps its bills."""
+"""Run the API and the worker as processes that tests can kill, and a fake upstream that bills."""
 
 import contextlib
 import hashlib
@@ -20,51 +20,56 @@ from starlette.routing import Route
 
 from tests.conftest import ROOT
 
-SECONDS = 15  # what the service bills for anything
+SECONDS = 15  # billed for each request
 
 
 @dataclass(frozen=True)
 class Bill:
-    """What was asked, by which recording's prompt, and from when to when it was worked on."""
+    """A billed request: its prompt, the SHA-256 of its recording, and when it was processed.
+
+    `started` and `finished` are in seconds of `time.monotonic()`.
+    """
 
     prompt: str
-    question: str
-    began: float
-    ended: float
+    recording_hash: str
+    started: float
+    finished: float
 
 
-class Service:
-    """A speech service behind real HTTP, that keeps its bills; `slowest` seconds at most for an answer."""
+class BillingUpstream:
+    """A fake upstream that records a Bill per request and responds within `max_seconds`."""
 
-    def __init__(self, slowest=0.4):
+    def __init__(self, max_seconds=0.4):
         self.bills = []
-        self._slowest = slowest
+        self._max_seconds = max_seconds
         self.app = Starlette(
             routes=[Route("/v1/audio/transcriptions", self._transcribe, methods=["POST"])]
         )
 
     async def _transcribe(self, request):
-        began = time.monotonic()
+        started = time.monotonic()
         async with request.form() as form:
-            prompt, sound = (
+            prompt, recording_hash = (
                 str(form.get("prompt", "")),
                 hashlib.sha256(await form["file"].read()).hexdigest(),
             )
-        await anyio.sleep(random.uniform(self._slowest / 8, self._slowest))
-        self.bills.append(Bill(prompt, sound, began, time.monotonic()))
-        return JSONResponse({"text": sound[:8], "usage": {"type": "duration", "seconds": SECONDS}})
+        await anyio.sleep(random.uniform(self._max_seconds / 8, self._max_seconds))
+        self.bills.append(Bill(prompt, recording_hash, started, time.monotonic()))
+        return JSONResponse(
+            {"text": recording_hash[:8], "usage": {"type": "duration", "seconds": SECONDS}}
+        )
 
 
 class Process:
-    """A program that begins anew as often as it is killed; its temporary files go to `folder`."""
+    """A Python module as a process that can be restarted. Its temporary files go to `folder`."""
 
     def __init__(self, command, folder, **environment):
         self._command = [sys.executable, "-m", *command]
         self._environment = {**os.environ, "TMPDIR": str(folder), **environment}
         self._descriptors = ()
 
-    def listening(self, listener):
-        """The program is given this socket, which outlives it."""
+    def with_listener(self, listener):
+        """Pass this socket to the process. It stays open across restarts."""
         self._descriptors = (listener.fileno(),)
         self._command += ["--fd", str(listener.fileno())]
         return self
@@ -83,40 +88,40 @@ class Process:
         return self._process.pid
 
     def kill(self):
-        self._end(signal.SIGKILL)
+        self._stop(signal.SIGKILL)
 
     def terminate(self):
-        self._end(signal.SIGTERM)
+        self._stop(signal.SIGTERM)
 
     def run_out_of_memory(self):
-        """It gets no more than it has; soon after, the system kills it."""
+        """Limit the memory of the process to its current size, then kill it."""
         pages = int(Path(f"/proc/{self.pid}/statm").read_text().split()[0])
-        self._starve(resource.RLIMIT_AS, pages * resource.getpagesize())
+        self._limit_and_kill(resource.RLIMIT_AS, pages * resource.getpagesize())
 
     def run_out_of_disk(self):
-        self._starve(resource.RLIMIT_FSIZE, 0)
+        self._limit_and_kill(resource.RLIMIT_FSIZE, 0)
 
-    def _starve(self, limit, amount):
+    def _limit_and_kill(self, limit, amount):
         resource.prlimit(self.pid, limit, (amount, amount))
         with contextlib.suppress(subprocess.TimeoutExpired):
-            self._process.wait(1)  # to do what harm it may
+            self._process.wait(1)  # time for the shortage to cause errors
         self.kill()
 
-    def _end(self, how):
-        self._process.send_signal(how)
+    def _stop(self, signal_number):
+        self._process.send_signal(signal_number)
         try:
             self._process.wait(5)
-        except subprocess.TimeoutExpired:  # what Lambda does with one that will not go
+        except subprocess.TimeoutExpired:  # as Lambda does when the shutdown phase times out
             self._process.kill()
             self._process.wait()
 
 
 @contextlib.contextmanager
 def api(folder, **environment):
-    """The API's process, started, and its address."""
+    """Start the API. Yield its Process and its URL."""
     with socket.create_server(("127.0.0.1", 0), backlog=500) as listener:
         command = ["uvicorn", "handler.main:app", "--log-level", "critical"]
-        process = Process(command, folder, **environment).listening(listener)
+        process = Process(command, folder, **environment).with_listener(listener)
         process.start()
         try:
             yield process, f"http://127.0.0.1:{listener.getsockname()[1]}"
@@ -125,9 +130,9 @@ def api(folder, **environment):
 
 
 @contextlib.contextmanager
-def worker(folder, hold, **environment):
-    """A worker's process, started; it holds messages and claims for `hold` seconds, and renews them meanwhile."""
-    process = Process(["tests.attacks.crashing_worker", str(hold)], folder, **environment)
+def worker(folder, claim_seconds, **environment):
+    """Start a worker whose claims have a lease time of `claim_seconds`. Yield its Process."""
+    process = Process(["tests.attacks.worker_process", str(claim_seconds)], folder, **environment)
     process.start()
     try:
         yield process

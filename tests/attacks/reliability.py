@@ -1,37 +1,37 @@
-"""The table of docs/reliability.md: a line for each attack, written from the run that made it."""
+"""Update the table of docs/reliability.md from the results of a test run."""
 
 from collections.abc import Iterable
 from dataclasses import dataclass
 
 from tests.conftest import ROOT
 
-FILE = ROOT / "docs" / "reliability.md"
-_HEAD = "| what was tried | how often | what survived | again with |\n| --- | --- | --- | --- |\n"
+RELIABILITY_FILE = ROOT / "docs" / "reliability.md"
+_HEAD = "| Attack | Repetitions | Result | Test |\n| --- | --- | --- | --- |\n"
 
 
 @dataclass(frozen=True)
 class Row:
-    """`test` is what pytest takes to make the same attack again."""
+    """A row of the table. `test` selects the test that repeats the attack."""
 
-    what: str
-    times: str
-    outcome: str
+    attack: str
+    repetitions: str
+    result: str
     test: str
 
     @property
     def line(self) -> str:
-        return f"| {self.what} | {self.times} | {self.outcome} | `{self.test}` |"
+        return f"| {self.attack} | {self.repetitions} | {self.result} | `{self.test}` |"
 
 
-def rewritten(text: str, rows: Iterable[Row]) -> str:
-    """The file with those lines new and the others as they were, each attack's beside its own."""
+def update_table(text: str, rows: Iterable[Row]) -> str:
+    """Return `text` with these rows added or replaced, sorted by test. Other rows stay."""
     before, _, table = text.partition(_HEAD)
     lines, _, after = table.partition("\n\n")
-    kept = {_what(line): line for line in lines.splitlines()}
-    kept |= {row.what: row.line for row in rows}
-    listed = sorted(kept.values(), key=lambda line: line.rpartition(" | ")[2])
-    return before + _HEAD + "\n".join(listed) + "\n" + ("\n" + after if after else "")
+    rows_by_attack = {_attack_of(line): line for line in lines.splitlines()}
+    rows_by_attack |= {row.attack: row.line for row in rows}
+    table_lines = sorted(rows_by_attack.values(), key=lambda line: line.rpartition(" | ")[2])
+    return before + _HEAD + "\n".join(table_lines) + "\n" + ("\n" + after if after else "")
 
 
-def _what(line: str) -> str:
+def _attack_of(line: str) -> str:
     return line.removeprefix("| ").partition(" | ")[0]

@@ -1,4 +1,4 @@
-"""Nobody in: without the token nothing is told or spent, a job's id opens nothing, nor does the host of a page."""
+"""Attack access control: tokens, gateway claims, job ids, cross-origin pages and DNS rebinding."""
 
 import base64
 import json
@@ -9,19 +9,26 @@ from urllib.parse import urlsplit
 from uuid import UUID
 
 from tests.conftest import serving
-from tests.false_upstream import FalseUpstream
-from tests.place import Place
+from tests.fake_upstream import FakeUpstream
+from tests.harness import Harness
 from tests.samples import recording
-from tests.web.test_access_control import DOORS, TOKEN, answered, callers, closed_routes, code_of
+from tests.web.test_access_control import (
+    JOB_ROUTES,
+    TOKEN,
+    callers,
+    closed_routes,
+    code_of,
+    request_all,
+)
 
-REFUSED = (401, "unauthorized")
+UNAUTHORIZED = (401, "unauthorized")
 
 
 # The token
 
 
-def near(token, often):
-    """What is nearly the token."""
+def similar_tokens(token, quick_or_soak):
+    """Yield strings that are similar to the token."""
     yield from (token[:length] for length in range(len(token)))
     yield from (token[start:] for start in range(1, len(token)))
     yield from (
@@ -30,8 +37,19 @@ def near(token, often):
         for letter in "\0\x7f\xff "
     )
     yield from (
-        token + more
-        for more in ("x", "\0", ", x", ";", "%00", "\0" + token, token, "," + token, "\x85", "\xa0")
+        token + suffix
+        for suffix in (
+            "x",
+            "\0",
+            ", x",
+            ";",
+            "%00",
+            "\0" + token,
+            token,
+            "," + token,
+            "\x85",
+            "\xa0",
+        )
     )
     yield from (
         before + token for before in ("\0", "\t", "\xa0", "Bearer ", '"', "=", "Bearer=", "%20")
@@ -62,16 +80,16 @@ def near(token, often):
         "${TOKEN}",
         "x" * 1_000_000,
     )
-    rolled = random.Random(7)
-    for _ in range(often(100, 20_000)):
+    rng = random.Random(7)
+    for _ in range(quick_or_soak(100, 20_000)):
         letters = list(token)
-        for at in rolled.sample(range(len(letters)), rolled.randrange(1, 4)):
-            letters[at] = rolled.choice(string.ascii_letters + string.digits + "\xe9\xff-._~+/=")
+        for at in rng.sample(range(len(letters)), rng.randrange(1, 4)):
+            letters[at] = rng.choice(string.ascii_letters + string.digits + "\xe9\xff-._~+/=")
         yield "".join(letters)
 
 
-def schemes(token):
-    """The right token, sent as nobody is asked to."""
+def wrong_headers(token):
+    """Yield headers that carry the correct token in a wrong header or with a wrong scheme."""
     basic = base64.b64encode(f"user:{token}".encode()).decode()
     yield from (
         {"Authorization": text}
@@ -101,19 +119,27 @@ def schemes(token):
         yield {"Cookie": f"{name}={token}"}
 
 
-def test_a_token_that_is_nearly_right_or_comes_another_way_opens_no_route(client, often, tried):
-    upstream = FalseUpstream()
+def test_every_route_rejects_a_similar_token_or_a_token_sent_another_way(
+    client, quick_or_soak, record_result
+):
+    upstream = FakeUpstream()
     http = client(upstream, auth="token", access_token=TOKEN)
     routes = closed_routes(http.app)
     wrong = [
-        {"Authorization": f"Bearer {text}"} for text in near(TOKEN, often) if text.strip() != TOKEN
+        {"Authorization": f"Bearer {text}"}
+        for text in similar_tokens(TOKEN, quick_or_soak)
+        if text.strip() != TOKEN
     ]
-    wrong += [*schemes(TOKEN), {}, {"Authorization": "Bearer"}]
+    wrong += [*wrong_headers(TOKEN), {}, {"Authorization": "Bearer"}]
     for number, headers in enumerate(wrong):
         method, path = routes[number % len(routes)]
-        sent = {name: text.encode("latin-1") for name, text in headers.items()}
-        answer = http.request(method, path, headers=sent)
-        assert (answer.status_code, code_of(answer)) == REFUSED, (method, path, str(headers)[:200])
+        headers_sent = {name: text.encode("latin-1") for name, text in headers.items()}
+        response = http.request(method, path, headers=headers_sent)
+        assert (response.status_code, code_of(response)) == UNAUTHORIZED, (
+            method,
+            path,
+            str(headers)[:200],
+        )
     queries = [
         f"{name}={TOKEN}"
         for name in ("token", "access_token", "api_key", "authorization", "Authorization")
@@ -125,23 +151,23 @@ def test_a_token_that_is_nearly_right_or_comes_another_way_opens_no_route(client
     opened = http.get("/v1/models", headers={"Authorization": f"Bearer {TOKEN}"})
     assert opened.status_code == 200
     count = len(wrong) + len(queries) * len(routes)
-    tried(
-        "Tokens nearly right, or sent another way",
+    record_result(
+        "Tokens that are similar to the correct one, or sent in another way",
         f"{count:,} requests to {len(routes)} routes",
-        "all 401; none in",
+        "all rejected with 401",
     )
 
 
 def exchange(url, request):
-    """What a server says to these bytes."""
-    there = urlsplit(url)
-    with socket.create_connection((there.hostname, there.port), timeout=30) as line:
-        line.sendall(request)
-        return b"".join(iter(lambda: line.recv(65_536), b""))
+    """Send these bytes to a server and return its raw response."""
+    address = urlsplit(url)
+    with socket.create_connection((address.hostname, address.port), timeout=30) as connection:
+        connection.sendall(request)
+        return b"".join(iter(lambda: connection.recv(65_536), b""))
 
 
 CLAIMS = {"requestContext": {"authorizer": {"jwt": {"claims": {"sub": "root"}}}}}
-BROKEN = (
+MALFORMED = (
     b"Authorization: Bearer wrong\r\n Open-Sesame_0123456789",
     b"Authorization: Bearer wrong\nAuthorization: Bearer Open-Sesame_0123456789",
     b"Authorization: Bearer \0Open-Sesame_0123456789",
@@ -157,11 +183,13 @@ BROKEN = (
 )
 
 
-def test_a_header_broken_on_the_wire_opens_nothing_and_breaks_nothing(client, tried):
-    """CR, LF, NUL, folded lines, blanks before the colon, two of them, and a megabyte."""
+def test_a_malformed_authorization_header_is_rejected_and_the_server_keeps_running(
+    client, record_result
+):
+    """The headers have CR, LF, NUL, folded lines, a space before the colon, duplicates, or 1 MB."""
     http = client(auth="token", access_token=TOKEN)
     with serving(http.app) as url:
-        for header in BROKEN:
+        for header in MALFORMED:
             head = (
                 b"GET /v1/models HTTP/1.1\r\nHost: a\r\nConnection: close\r\n"
                 + header
@@ -169,22 +197,22 @@ def test_a_header_broken_on_the_wire_opens_nothing_and_breaks_nothing(client, tr
             )
             try:
                 status = exchange(url, head)[:12]
-            except ConnectionError:  # hung up on while it was still sending
+            except ConnectionError:  # the server closed the connection during the request
                 status = b"HTTP/1.1 400"
             assert status in (b"HTTP/1.1 400", b"HTTP/1.1 401", b"HTTP/1.1 431"), header[:80]
-        good = (
+        valid_request = (
             b"GET /v1/models HTTP/1.1\r\nHost: a\r\nConnection: close\r\nAuthorization: Bearer "
             + TOKEN.encode()
         )
-        assert exchange(url, good + b"\r\n\r\n").startswith(b"HTTP/1.1 200")
-    tried(
-        "Token headers broken on the wire",
-        f"{len(BROKEN)} requests",
-        "all refused; the server answers on",
+        assert exchange(url, valid_request + b"\r\n\r\n").startswith(b"HTTP/1.1 200")
+    record_result(
+        "Malformed Authorization headers",
+        f"{len(MALFORMED)} requests",
+        "all rejected; the server keeps running",
     )
 
 
-GATEWAYS = (
+GATEWAY_HEADERS = (
     "x-amzn-request-context",
     "x-amzn-oidc-identity",
     "x-amzn-oidc-data",
@@ -193,14 +221,14 @@ GATEWAYS = (
 )
 
 
-def test_who_calls_is_said_by_the_gateway_and_by_no_header_or_body(client, webm, tried):
-    """With AUTH=jwt the caller is in the gateway's event alone."""
-    upstream = FalseUpstream()
+def test_only_the_gateway_event_identifies_the_caller(client, webm, record_result):
+    """With AUTH=jwt, claims in headers and bodies are ignored."""
+    upstream = FakeUpstream()
     http = client(upstream, auth="jwt", aws_lambda_function_name="steno-api")
     claims = json.dumps(CLAIMS)
     forged = [
         {name: text}
-        for name in GATEWAYS
+        for name in GATEWAY_HEADERS
         for text in (claims, "root", base64.b64encode(claims.encode()).decode())
     ]
     forged += [
@@ -209,46 +237,44 @@ def test_who_calls_is_said_by_the_gateway_and_by_no_header_or_body(client, webm,
     ]
     for headers in forged:
         for method, path in closed_routes(http.app):
-            answer = http.request(method, path, headers=headers, json=CLAIMS)
-            assert (answer.status_code, code_of(answer)) == REFUSED
+            response = http.request(method, path, headers=headers, json=CLAIMS)
+            assert (response.status_code, code_of(response)) == UNAUTHORIZED
         form = {"files": {"file": webm}, "data": {"requestContext": claims}}
         assert http.post("/api/transcribe", headers=headers, **form).status_code == 401
     assert upstream.calls == []
-    tried(
-        "A gateway's word forged in headers and bodies",
+    record_result(
+        "Gateway claims forged in headers and bodies",
         f"{len(forged)} forgeries, every route",
-        "all 401; none in",
+        "all rejected with 401",
     )
 
 
-# The ids of jobs
+# Job ids
 
 
-def near_id(identity, often):
-    """What is nearly a job's id, or another item's key, or leads there."""
+def similar_ids(job_id, quick_or_soak):
+    """Yield strings that are similar to the job id, keys of other items, and path traversals."""
     hexadecimal = "0123456789abcdef"
     yield from (
-        identity[:at] + other + identity[at + 1 :]
-        for at in range(0, 32, 4)
-        for other in hexadecimal
+        job_id[:at] + other + job_id[at + 1 :] for at in range(0, 32, 4) for other in hexadecimal
     )
-    number = int(identity, 16)
+    number = int(job_id, 16)
     yield from (f"{(number + step) % (1 << 128):032x}" for step in range(-10, 11))
-    yield from (identity[:length] for length in (1, 8, 31))
+    yield from (job_id[:length] for length in (1, 8, 31))
     yield from (
-        identity.upper(),
-        identity + "0",
-        identity[::-1],
-        str(UUID(identity)),
+        job_id.upper(),
+        job_id + "0",
+        job_id[::-1],
+        str(UUID(job_id)),
         str(number),
-        f"{identity} ",
+        f"{job_id} ",
     )
     yield from (
-        f"{identity}{more}"
-        for more in ("%00", "%0a", "%20", "%23job", "%23part%230000", "%2Fpart%230000", "%3F")
+        f"{job_id}{suffix}"
+        for suffix in ("%00", "%0a", "%20", "%23job", "%23part%230000", "%2Fpart%230000", "%3F")
     )
     yield from (
-        f"{before}{identity}"
+        f"{before}{job_id}"
         for before in ("job%23", "%00", "x%2F..%2F", "..%2Fuploads%2F", ".%2F", "paid%23")
     )
     yield from (
@@ -270,81 +296,88 @@ def near_id(identity, often):
         "uploads%2Fx.webm",
         "a" * 60_000,
     )
-    rolled = random.Random(7)
-    yield from (f"{rolled.getrandbits(128):032x}" for _ in range(often(50, 3000)))
+    rng = random.Random(7)
+    yield from (f"{rng.getrandbits(128):032x}" for _ in range(quick_or_soak(50, 3000)))
 
 
-def but_its_id(answer):
-    """The body of a response without the id of its request."""
-    return answer.text.replace(answer.headers["x-request-id"], "")
+def without_request_id(response):
+    """Return the body of a response without its request id."""
+    return response.text.replace(response.headers["x-request-id"], "")
 
 
-def stored(place):
-    """All that the table and the bucket hold."""
-    return place.jobs.client.scan(TableName="steno")["Items"], place.objects()
+def stored(harness):
+    """Return the items of the table and the keys of the bucket."""
+    return harness.jobs.client.scan(TableName="steno")["Items"], harness.objects()
 
 
-def test_an_id_that_is_nearly_a_jobs_is_nobodys(server, often, tried):
-    place = server(idle=True)
-    identity = place.upload(recording("webm"))
-    place.work()
-    before = stored(place)
-    unknown = [(404, but_its_id(answer)) for answer in answered(place.http, "0" * 32)]
-    guesses = [guess for guess in near_id(identity, often) if guess != identity]
+def test_a_guessed_job_id_is_not_found(server, quick_or_soak, record_result):
+    harness = server(idle=True)
+    job_id = harness.upload(recording("webm"))
+    harness.run_worker()
+    before = stored(harness)
+    unknown = [
+        (404, without_request_id(response)) for response in request_all(harness.http, "0" * 32)
+    ]
+    guesses = [guess for guess in similar_ids(job_id, quick_or_soak) if guess != job_id]
     for guess in guesses:
-        got = [(answer.status_code, but_its_id(answer)) for answer in answered(place.http, guess)]
-        if any(sign in guess.lower() for sign in ("%2f", "%3f", "%25")):  # another address, or none
-            assert all(status in (404, 405) for status, _ in got), guess[:80]
+        responses = [
+            (response.status_code, without_request_id(response))
+            for response in request_all(harness.http, guess)
+        ]
+        # An encoded separator changes the route.
+        if any(escape in guess.lower() for escape in ("%2f", "%3f", "%25")):
+            assert all(status in (404, 405) for status, _ in responses), guess[:80]
         else:
-            assert got == unknown, guess[:80]
-    assert stored(place) == before
-    assert place.job(identity)["status"] == "completed"
-    tried(
-        "Ids of jobs guessed",
-        f"{len(guesses):,} ids, {len(DOORS)} ways each",
-        "all refused; nothing told, nothing changed",
+            assert responses == unknown, guess[:80]
+    assert stored(harness) == before
+    assert harness.job(job_id)["status"] == "completed"
+    record_result(
+        "Guessed job ids",
+        f"{len(guesses):,} ids, {len(JOB_ROUTES)} requests each",
+        "all rejected; nothing disclosed, nothing changed",
     )
 
 
-def test_ids_are_never_the_same_and_say_nothing_of_each_other(server, often):
-    place = server(idle=True)
-    ids = [place.ask().json()["id"] for _ in range(often(30, 1000))]
+def test_job_ids_are_unique_and_random(server, quick_or_soak):
+    harness = server(idle=True)
+    ids = [harness.request_upload().json()["id"] for _ in range(quick_or_soak(30, 1000))]
     assert len(set(ids)) == len(ids)
-    assert {UUID(identity).version for identity in ids} == {
-        4
-    }  # 122 bits of the system's own chance
+    # Version 4: 122 random bits from the operating system.
+    assert {UUID(job_id).version for job_id in ids} == {4}
     for at in {*range(32)} - {12, 16}:
-        assert len({identity[at] for identity in ids}) > 8
+        assert len({job_id[at] for job_id in ids}) > 8
 
 
-def test_another_callers_job_looks_like_one_that_never_was(aws, tried):
-    place = Place(aws, auth="jwt", aws_lambda_function_name="steno-api")
-    mine, *strangers = callers(
-        place.app, "mine", "Mine", "mine ", "min", "mine\0", "\u043cine", "mine#job", "*"
+def test_another_callers_job_is_not_found(aws, record_result):
+    harness = Harness(aws, auth="jwt", aws_lambda_function_name="steno-api")
+    owner, *other_callers = callers(
+        harness.app, "mine", "Mine", "mine ", "min", "mine\0", "\u043cine", "mine#job", "*"
     )
-    place.http = mine
-    identity = place.upload(recording("webm"))
-    place.work()
-    before = stored(place)
-    for stranger in strangers:
-        never = [
-            (answer.status_code, but_its_id(answer)) for answer in answered(stranger, "0" * 32)
+    harness.http = owner
+    job_id = harness.upload(recording("webm"))
+    harness.run_worker()
+    before = stored(harness)
+    for other_caller in other_callers:
+        unknown = [
+            (response.status_code, without_request_id(response))
+            for response in request_all(other_caller, "0" * 32)
         ]
         assert [
-            (answer.status_code, but_its_id(answer)) for answer in answered(stranger, identity)
-        ] == never
-    assert stored(place) == before
-    assert place.transcript(identity).json() == {"transcript": "Ever tried."}
-    tried(
+            (response.status_code, without_request_id(response))
+            for response in request_all(other_caller, job_id)
+        ] == unknown
+    assert stored(harness) == before
+    assert harness.transcript(job_id).json() == {"transcript": "Ever tried."}
+    record_result(
         "Another caller's job",
-        f"{len(strangers)} strangers, {len(DOORS)} ways each",
-        "the very answers that a job gets which never was; nothing changed",
+        f"{len(other_callers)} other callers, {len(JOB_ROUTES)} requests each",
+        "the same responses as for an unknown job; nothing changed",
     )
 
 
-# Pages from elsewhere, where no token is asked
+# Pages of other origins, with AUTH=open
 
-STRANGERS = (
+FOREIGN_ORIGINS = (
     *(
         "https://evil.example",
         "null",
@@ -388,31 +421,36 @@ STRANGERS = (
 )
 
 
-def test_a_page_of_another_origin_may_read_nothing_and_spend_nothing(client, webm, tried):
-    upstream = FalseUpstream()
+def test_a_page_of_another_origin_can_read_nothing_and_spend_nothing(client, webm, record_result):
+    upstream = FakeUpstream()
     http = client(upstream, allowed_origins="https://app.example")
     routes = closed_routes(http.app)
-    for origin in STRANGERS:
-        sent = {"Origin": origin.encode("latin-1")}
+    for origin in FOREIGN_ORIGINS:
+        headers_sent = {"Origin": origin.encode("latin-1")}
         for method, path in routes:
-            asks = {
+            preflight = {
                 "Access-Control-Request-Method": method,
                 "Access-Control-Request-Headers": "authorization",
             }
-            answers = [
-                http.options(path, headers={**sent, **asks}),
-                http.request(method, path, headers=sent),
+            responses = [
+                http.options(path, headers={**headers_sent, **preflight}),
+                http.request(method, path, headers=headers_sent),
             ]
-            assert [answer.status_code for answer in answers] == [400, 401], origin
-            assert not any("Access-Control-Allow-Origin" in answer.headers for answer in answers)
-        assert http.post("/api/transcribe", headers=sent, files={"file": webm}).status_code == 401
+            assert [response.status_code for response in responses] == [400, 401], origin
+            assert not any(
+                "Access-Control-Allow-Origin" in response.headers for response in responses
+            )
+        assert (
+            http.post("/api/transcribe", headers=headers_sent, files={"file": webm}).status_code
+            == 401
+        )
     assert upstream.calls == []
     assert http.get("/v1/models", headers={"Origin": "https://app.example"}).status_code == 200
-    times = f"{len(STRANGERS)} origins, {len(routes)} routes, with and without a preflight"
-    tried("Pages of other origins", times, "all refused; nothing to read, nothing paid")
+    count = f"{len(FOREIGN_ORIGINS)} origins, {len(routes)} routes, with and without a preflight"
+    record_result("Pages of other origins", count, "all rejected; nothing readable, nothing billed")
 
 
-REBOUND = (
+REBOUND_HOSTS = (
     *(
         "evil.example",
         "evil.example:8000",
@@ -438,31 +476,35 @@ REBOUND = (
         "",
     ),
 )
-OWN = ("127.0.0.1:8000", "localhost:8000", "localhost", "[::1]:8000", "192.168.1.5:8000")
+OWN_HOSTS = ("127.0.0.1:8000", "localhost:8000", "localhost", "[::1]:8000", "192.168.1.5:8000")
 
 
-def test_a_name_that_its_owner_leads_here_is_no_page_of_ours(client, webm, tried):
-    """DNS rebinding: the stranger's page is loaded, then its name leads to this machine, and Origin and Host agree."""
-    upstream = FalseUpstream()
+def test_dns_rebinding_does_not_make_a_foreign_page_same_origin(client, webm, record_result):
+    """After DNS rebinding, the host name of a foreign page resolves to this server.
+
+    Origin and Host of its requests are then equal.
+    """
+    upstream = FakeUpstream()
     http = client(upstream)
-    for host in REBOUND:
+    for host in REBOUND_HOSTS:
         for scheme in ("http", "https"):
-            sent = {
+            headers_sent = {
                 "Origin": f"{scheme}://{host}".encode("latin-1"),
                 "Host": host.encode("latin-1"),
             }
-            answer = http.post("/api/transcribe", headers=sent, files={"file": webm})
-            assert (answer.status_code, code_of(answer)) == REFUSED, host
+            response = http.post("/api/transcribe", headers=headers_sent, files={"file": webm})
+            assert (response.status_code, code_of(response)) == UNAUTHORIZED, host
     assert upstream.calls == []
-    for host in OWN:
-        sent = {"Origin": f"http://{host}", "Host": host}
+    for host in OWN_HOSTS:
+        headers_sent = {"Origin": f"http://{host}", "Host": host}
         assert (
-            http.post("/api/transcribe", headers=sent, files={"file": webm}).status_code == 200
+            http.post("/api/transcribe", headers=headers_sent, files={"file": webm}).status_code
+            == 200
         ), host
-    crossed = {"Origin": "http://192.168.1.5:8000", "Host": "127.0.0.1:8000"}
-    assert http.post("/api/transcribe", headers=crossed, files={"file": webm}).status_code == 401
-    tried(
+    mismatched = {"Origin": "http://192.168.1.5:8000", "Host": "127.0.0.1:8000"}
+    assert http.post("/api/transcribe", headers=mismatched, files={"file": webm}).status_code == 401
+    record_result(
         "DNS rebinding against an open server",
-        f"{2 * len(REBOUND)} names",
-        "all refused; nothing paid",
+        f"{2 * len(REBOUND_HOSTS)} origins",
+        "all rejected; nothing billed",
     )

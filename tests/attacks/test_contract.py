@@ -1,4 +1,4 @@
-"""All that /openapi.json says, held against the app by schemathesis: what it allows, forbids, and promises."""
+"""Test the app against its OpenAPI document with schemathesis."""
 
 import contextlib
 from collections import Counter
@@ -12,12 +12,12 @@ from schemathesis.engine import events, from_schema
 from schemathesis.transport.serialization import Binary
 
 from tests.samples import recording
-from tests.web.test_contract import CODES, HEARD
+from tests.web.test_contract import CODES, UPSTREAM
 
 TOKEN = "open-sesame"
 WITH_TOKEN = {"auth": {"openapi": {"HTTPBearer": {"bearer": TOKEN}}}}
 CHECKS = {
-    # No schema can say whether a model honours an option, nor whether a text is a type of sound.
+    # A schema cannot express which options a model supports or which media types are audio.
     "positive_data_acceptance": {"expected-statuses": ["2xx", "401", "404", "409", "415", "422"]},
     "negative_data_rejection": {
         "expected-statuses": ["401", "404", "405", "409", "413", "415", "422"]
@@ -25,47 +25,49 @@ CHECKS = {
 }
 OPENAI = {
     "include-path": "/v1/audio/transcriptions",
-    # Its clients know no 202: what takes longer than the request may is 503 in the contract.
+    # OpenAI's clients do not support 202. A job that outlasts the request gets a documented 503.
     "checks": {"not_a_server_error": {"expected-statuses": ["2xx", "4xx", "503"]}},
 }
 
 
 @schemathesis.check
-def every_refusal_has_a_code(_context, answer, case):
-    if answer.status_code < 400:
+def every_error_has_a_code(_context, response, case):
+    if response.status_code < 400:
         return
-    told = answer.json()
+    problem = response.json()
     if case.path.startswith("/v1/"):
-        told = told["error"]
+        problem = problem["error"]
     else:
-        assert answer.headers["content-type"] == ["application/problem+json"]
-        assert told["status"] == answer.status_code
-    assert (answer.status_code, told["code"]) in CODES
+        assert response.headers["content-type"] == ["application/problem+json"]
+        assert problem["status"] == response.status_code
+    assert (response.status_code, problem["code"]) in CODES
 
 
 @schemathesis.check
-def what_is_allowed_is_refused_only_for_what_no_schema_can_say(_context, answer, case):
-    if case.meta and case.meta.generation.mode.is_positive and answer.status_code in (415, 422):
-        told = answer.json()
-        assert told.get("error", told)["code"] in ("invalid_option", "unsupported_media")
+def a_valid_request_is_rejected_only_for_rules_outside_the_schema(_context, response, case):
+    if case.meta and case.meta.generation.mode.is_positive and response.status_code in (415, 422):
+        problem = response.json()
+        assert problem.get("error", problem)["code"] in ("invalid_option", "unsupported_media")
 
 
-def _is_as_allowed(case, schemas):
-    """Whether nothing is wrong any more with what was to be wrong, once it is sent."""
+def _is_valid_as_sent(case, schemas):
+    """Return whether a case that was generated as invalid is valid in its sent form.
+
+    A form has text only, so that some invalid values become valid.
+    """
     if case.media_type != "multipart/form-data":
-        return isinstance(case.body, dict) and isinstance(
-            case.body.get("temperature"), bool
-        )  # pydantic's 1 and 0
+        # Pydantic accepts true and false as the numbers 1 and 0.
+        return isinstance(case.body, dict) and isinstance(case.body.get("temperature"), bool)
     schema = schemas["Form" if case.path == "/api/transcribe" else "OpenAIForm"]
     kinds = {name: option.get("type") for name, option in schema["properties"].items()}
     texts = {name: _texts(value) for name, value in {**case.body, "file": "a recording"}.items()}
     return jsonschema_rs.is_valid(
-        schema, {name: _read(kinds.get(name), told) for name, told in texts.items() if told}
+        schema, {name: _parse(kinds.get(name), values) for name, values in texts.items() if values}
     )
 
 
 def _texts(value):
-    """In a form all is text, and what is empty was not given."""
+    """Return the values of a form field as text, without the empty ones."""
     return [
         str(text)
         for text in (value if isinstance(value, list) else [value])
@@ -73,7 +75,7 @@ def _texts(value):
     ]
 
 
-def _read(kind, texts):
+def _parse(kind, texts):
     if kind == "array" or len(texts) > 1:
         return texts
     if kind == "boolean":
@@ -86,67 +88,71 @@ def _read(kind, texts):
 @dataclass
 class Outcome:
     schemas: dict
-    answered: Counter = field(default_factory=Counter)
+    statuses: Counter = field(default_factory=Counter)
     failures: list[str] = field(default_factory=list)
 
-    def take(self, recorder):
+    def add(self, recorder):
         for interaction in recorder.interactions.values():
-            self.answered[int(interaction.response.status_code)] += 1
+            self.statuses[int(interaction.response.status_code)] += 1
         for identity, checks in recorder.checks.items():
             case = recorder.cases[identity].value
             for failed in (check for check in checks if check.failure_info):
-                if failed.name != "negative_data_rejection" or not _is_as_allowed(
+                if failed.name != "negative_data_rejection" or not _is_valid_as_sent(
                     case, self.schemas
                 ):
-                    told = failed.failure_info
-                    self.failures.append(
-                        f"{failed.name}: {told.failure.message[:500]}\n{told.code_sample[-2000:]}"
-                    )
+                    failure = failed.failure_info
+                    message = failure.failure.message[:500]
+                    self.failures.append(f"{failed.name}: {message}\n{failure.code_sample[-2000:]}")
 
     def count(self, first, last):
         return (
-            f"{sum(times for status, times in self.answered.items() if first <= status <= last):,}"
+            f"{sum(times for status, times in self.statuses.items() if first <= status <= last):,}"
         )
 
 
-def attacked(app, most, **config):
-    told = {"continue-on-failure": True, "checks": CHECKS, "operations": [OPENAI], **config}
-    told["generation"] = {"max-examples": most, "deterministic": True, "database": "none"}
+def run_schemathesis(app, max_examples, **config):
+    settings = {"continue-on-failure": True, "checks": CHECKS, "operations": [OPENAI], **config}
+    settings["generation"] = {
+        "max-examples": max_examples,
+        "deterministic": True,
+        "database": "none",
+    }
     schema = schemathesis.openapi.from_asgi(
-        "/openapi.json", app, config=schemathesis.Config.from_dict(told)
+        "/openapi.json", app, config=schemathesis.Config.from_dict(settings)
     )
     outcome = Outcome(app.openapi()["components"]["schemas"])
     for event in from_schema(schema).execute():
         assert not isinstance(event, events.NonFatalError | events.FatalError), event
         if isinstance(event, events.ScenarioFinished):
-            outcome.take(event.recorder)
+            outcome.add(event.recorder)
     return outcome
 
 
 @pytest.fixture
 def recordings():
-    """What schemathesis sends as a file: what is sent at once, and what becomes a job."""
-    listed = [recording(kind, seconds=0.5) for kind in ("webm", "wav", "amr")]
-    schemathesis.openapi.format("binary", st.sampled_from(listed).map(Binary))
+    """Register files for schemathesis: two that are sent directly, and one that becomes a job."""
+    files = [recording(kind, seconds=0.5) for kind in ("webm", "wav", "amr")]
+    schemathesis.openapi.format("binary", st.sampled_from(files).map(Binary))
 
 
 @pytest.mark.usefixtures("recordings")
 @pytest.mark.parametrize(
     ("access", "config"),
     [({}, {}), ({"auth": "token", "access_token": TOKEN}, WITH_TOKEN)],
-    ids=["open to all", "with a token"],
+    ids=["auth=open", "auth=token"],
 )
-def test_every_answer_is_as_documented_and_every_refusal_has_a_code(
-    server, often, tried, request, access, config
+def test_every_response_matches_the_openapi_document_and_every_error_has_a_code(
+    server, quick_or_soak, record_result, request, access, config
 ):
-    app = server(HEARD, request_deadline_seconds=3, **access).app
-    outcome = attacked(app, often(15, 300), **config)
+    app = server(UPSTREAM, request_deadline_seconds=3, **access).app
+    outcome = run_schemathesis(app, quick_or_soak(15, 300), **config)
     assert outcome.failures == []
-    assert {200, 201, 404, 405, 422} <= set(outcome.answered)
-    assert (401 in outcome.answered) is bool(access)
-    tried(
-        f"Requests made from the OpenAPI document, as it allows and as it forbids ({request.node.callspec.id})",
-        f"{sum(outcome.answered.values()):,} requests",
-        f"every answer as documented: {outcome.count(200, 299)} done, {outcome.count(400, 499)} refused with a code, "
-        f"{outcome.count(503, 503)} told to come again, {outcome.count(500, 502)} failed",
+    assert {200, 201, 404, 405, 422} <= set(outcome.statuses)
+    assert (401 in outcome.statuses) is bool(access)
+    record_result(
+        f"Valid and invalid requests from the OpenAPI document ({request.node.callspec.id})",
+        f"{sum(outcome.statuses.values()):,} requests",
+        f"every response as documented: {outcome.count(200, 299)} succeeded,"
+        f" {outcome.count(400, 499)} were rejected with a code,"
+        f" {outcome.count(503, 503)} got 503, {outcome.count(500, 502)} got another server error",
     )

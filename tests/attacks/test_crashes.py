@@ -1,4 +1,7 @@
-"""Processes die at random moments, in every way: all is transcribed, and paid twice only if it was on its way."""
+"""Kill processes at random times and exhaust memory and disk.
+
+Every recording is transcribed. Only a request in flight during a crash can be billed twice.
+"""
 
 import os
 import random
@@ -16,28 +19,28 @@ import pytest
 
 from infra.local.aws import QUEUES, VISIBILITY_SECONDS
 from tests.attacks.clips import clip
-from tests.attacks.crashing_worker import HOLD_SECONDS
-from tests.attacks.processes import Process, Service, api, worker
+from tests.attacks.processes import BillingUpstream, Process, api, worker
+from tests.attacks.worker_process import CLAIM_SECONDS
 from tests.callers import Caller, Remote
 from tests.conftest import serving
-from tests.false_upstream import FalseUpstream
-from tests.place import Place
+from tests.fake_upstream import FakeUpstream
+from tests.harness import Harness
 from tests.samples import long_recording, wav
 
 _CALLERS = 3
-_WRITTEN_SECONDS = 1.0  # from an answer until it is in the table, on a machine that is busy
-_TALK_SECONDS = 100  # four parts
+_WRITE_SECONDS = 1.0  # from a response until it is in the table, on a busy machine
+_LONG_SECONDS = 100  # four parts
 
-WAYS = (Process.kill, Process.terminate, Process.run_out_of_memory, Process.run_out_of_disk)
+CRASHES = (Process.kill, Process.terminate, Process.run_out_of_memory, Process.run_out_of_disk)
 
 
 @pytest.fixture
 def queues(aws):
-    """The addresses of the queues, which deliver a message again after HOLD_SECONDS."""
+    """Return the queue URLs. Their visibility timeout is CLAIM_SECONDS."""
     sqs = boto3.client("sqs")
     urls = [aws[name.lower()] for name in QUEUES]
     for url in urls:
-        sqs.set_queue_attributes(QueueUrl=url, Attributes={"VisibilityTimeout": str(HOLD_SECONDS)})
+        sqs.set_queue_attributes(QueueUrl=url, Attributes={"VisibilityTimeout": str(CLAIM_SECONDS)})
     yield urls
     for url in urls:
         sqs.set_queue_attributes(
@@ -45,185 +48,190 @@ def queues(aws):
         )
 
 
-class Siege:
-    """What callers do while processes die, and what came of it."""
+class CrashTest:
+    """Callers that run while processes crash, and the records of both."""
 
     def __init__(self, server):
         self.caller = Caller(
             server, "internal_error", "upstream_busy", "storage_unavailable", "upstream_timeout"
         )
-        self.wounds = []
+        self.outages = []
         self.words = {}
-        self._over = threading.Event()
-        self._chance = random.Random(1)
+        self._stopped = threading.Event()
+        self._rng = random.Random(1)
 
-    def wound(self, process, way):
-        began = time.monotonic()
-        way(process)
-        self.wounds.append((began, time.monotonic()))
+    def crash(self, process, crash):
+        started = time.monotonic()
+        crash(process)
+        self.outages.append((started, time.monotonic()))
         process.start()
 
-    def call(self, who):
-        """One recording after another, every third as large as one that is uploaded, until it is over."""
+    def call(self, caller_number):
+        """Transcribe one recording after another until stopped. Every third is a long upload."""
         number = 0
-        while not self._over.is_set():
+        while not self._stopped.is_set():
             number += 1
-            prompt = f"{who}/{number}"
+            prompt = f"{caller_number}/{number}"
             if number % 3:
-                self.words[prompt] = self.caller.words_of(clip(3, self._chance), prompt=prompt)
+                self.words[prompt] = self.caller.transcribe(clip(3, self._rng), prompt=prompt)
             else:
-                self.words[prompt] = self.caller.words_of_upload(
-                    clip(_TALK_SECONDS, self._chance), prompt=prompt
+                self.words[prompt] = self.caller.transcribe_upload(
+                    clip(_LONG_SECONDS, self._rng), prompt=prompt
                 )
 
-    def end(self):
-        self._over.set()
+    def stop(self):
+        self._stopped.set()
 
-    def unexplained(self, bills):
-        """Bills for what had been billed before, though nothing had died meanwhile."""
-        return [same for same in _by_question(bills) if sum(map(self._undisturbed, same)) > 1]
+    def unexplained_repeats(self, bills):
+        """Return the groups of repeated bills in which several requests met no crash."""
+        return [
+            group for group in _group_by_request(bills) if sum(map(self._had_no_crash, group)) > 1
+        ]
 
-    def _undisturbed(self, bill):
+    def _had_no_crash(self, bill):
         return not any(
-            began < bill.ended + _WRITTEN_SECONDS and ended > bill.began
-            for began, ended in self.wounds
+            started < bill.finished + _WRITE_SECONDS and finished > bill.started
+            for started, finished in self.outages
         )
 
 
-def _by_question(bills):
-    asked = defaultdict(list)
+def _group_by_request(bills):
+    groups = defaultdict(list)
     for bill in bills:
-        asked[bill.prompt, bill.question].append(bill)
-    return asked.values()
+        groups[bill.prompt, bill.recording_hash].append(bill)
+    return groups.values()
 
 
-def test_every_recording_is_transcribed_and_paid_once_though_processes_die_in_every_way(
-    aws, queues, often, tried, tmp_path
+def test_every_recording_is_transcribed_and_billed_once_despite_crashes(
+    aws, queues, quick_or_soak, record_result, tmp_path
 ):
-    service, kills = Service(), often(8, 200)
-    chance = random.Random(kills)
+    upstream, kills = BillingUpstream(), quick_or_soak(8, 200)
+    rng = random.Random(kills)
     with ExitStack() as stack:
-        upstream = stack.enter_context(serving(service.app))
-        given = {
+        upstream_url = stack.enter_context(serving(upstream.app))
+        environment = {
             **{name.upper(): value for name, value in aws.items()},
             "OPENAI_API_KEY": "any",
-            "OPENAI_BASE_URL": f"{upstream}/v1",
+            "OPENAI_BASE_URL": f"{upstream_url}/v1",
             "MAX_CONCURRENT_CALLS": "4",
             "REQUEST_DEADLINE_SECONDS": "6",
         }
-        front, url = stack.enter_context(api(tmp_path, **given))
-        workers = [stack.enter_context(worker(tmp_path, HOLD_SECONDS, **given)) for _ in range(2)]
-        siege = Siege(Remote(url))
+        api_process, url = stack.enter_context(api(tmp_path, **environment))
+        workers = [
+            stack.enter_context(worker(tmp_path, CLAIM_SECONDS, **environment)) for _ in range(2)
+        ]
+        crash_test = CrashTest(Remote(url))
         pool = stack.enter_context(ThreadPoolExecutor(_CALLERS))
-        calling = [pool.submit(siege.call, who) for who in range(_CALLERS)]
-        ways = Counter()
+        futures = [pool.submit(crash_test.call, caller_number) for caller_number in range(_CALLERS)]
+        counts = Counter()
         try:
             for number in range(kills):
-                time.sleep(chance.uniform(0.5, 2.5))  # when it happens is what is tried
-                victim, way = chance.choice([front, *workers]), WAYS[number % len(WAYS)]
-                siege.wound(victim, way)
-                ways[way.__name__] += 1
+                time.sleep(rng.uniform(0.5, 2.5))  # crash at a random time
+                victim, crash = rng.choice([api_process, *workers]), CRASHES[number % len(CRASHES)]
+                crash_test.crash(victim, crash)
+                counts[crash.__name__] += 1
         finally:
-            siege.end()
-        for caller in calling:
+            crash_test.stop()
+        for caller in futures:
             caller.result()
         _until_empty(queues)
-        siege.caller.words_of_upload(
-            wav(bytes(32_000))
-        )  # a worker sweeps where another died when it begins a job
+        # A worker deletes the temporary files of crashed workers when it starts a job.
+        crash_test.caller.transcribe_upload(wav(bytes(32_000)))
         _until_empty(queues)
         assert list(tmp_path.iterdir()) == []
-    known = {(bill.prompt, bill.question[:8]) for bill in service.bills}
+    billed_hashes = {(bill.prompt, bill.recording_hash[:8]) for bill in upstream.bills}
     assert [
         prompt
-        for prompt, words in siege.words.items()
-        if not words or not {(prompt, word) for word in words.split()} <= known
+        for prompt, words in crash_test.words.items()
+        if not words or not {(prompt, word) for word in words.split()} <= billed_hashes
     ] == []
-    assert siege.unexplained(service.bills) == []
+    assert crash_test.unexplained_repeats(upstream.bills) == []
     assert _orphans(aws) == []
-    twice = len(service.bills) - len(_by_question(service.bills))
-    tried(
-        "Processes killed at random moments, with requests and jobs running",
-        f"{kills} times: {', '.join(f'{way} {times}' for way, times in ways.items())}",
-        f"{len(siege.words)} recordings, all transcribed; {len(service.bills)} bills, {twice} of them for what was on"
-        " its way when something died, none else twice; nothing left in the bucket but transcripts, and no message",
+    repeated = len(upstream.bills) - len(_group_by_request(upstream.bills))
+    record_result(
+        "Processes killed at random times during requests and jobs",
+        f"{kills} times: {', '.join(f'{name} {times}' for name, times in counts.items())}",
+        f"{len(crash_test.words)} recordings, all transcribed;"
+        f" {len(upstream.bills)} billed requests, of which {repeated} repeat a request that was in"
+        " flight during a crash, and no other was billed twice; only transcripts left in the"
+        " bucket, no message left in the queues",
     )
 
 
 @pytest.fixture
 def disk():
-    """Makes the disk as good as full: no file may grow beyond so many bytes."""
-    least, most = resource.getrlimit(resource.RLIMIT_FSIZE)
-    yield lambda amount: resource.setrlimit(resource.RLIMIT_FSIZE, (amount, most))
-    resource.setrlimit(resource.RLIMIT_FSIZE, (least, most))
+    """Return a function that limits the size of every file, as a full disk does."""
+    soft_limit, hard_limit = resource.getrlimit(resource.RLIMIT_FSIZE)
+    yield lambda limit: resource.setrlimit(resource.RLIMIT_FSIZE, (limit, hard_limit))
+    resource.setrlimit(resource.RLIMIT_FSIZE, (soft_limit, hard_limit))
 
 
-@pytest.mark.parametrize("amount", [0, 1_000, 150_000])
-def test_a_full_disk_is_no_fault_of_the_recording(aws, disk, amount):
-    place = Place(aws)
-    identity = place.upload(long_recording("ogg", 15))
-    message = place.about(identity)
-    disk(amount)
-    assert place.work(message) == [message["messageId"]]
+@pytest.mark.parametrize("limit", [0, 1_000, 150_000])
+def test_a_full_disk_does_not_fail_the_job(aws, disk, limit):
+    harness = Harness(aws)
+    job_id = harness.upload(long_recording("ogg", 15))
+    message = harness.upload_record(job_id)
+    disk(limit)
+    assert harness.run_worker(message) == [message["messageId"]]
     disk(resource.RLIM_INFINITY)
-    assert place.job(identity)["status"] == "processing"
-    assert place.work(message) == []
-    assert place.job(identity)["status"] == "completed"
+    assert harness.job(job_id)["status"] == "processing"
+    assert harness.run_worker(message) == []
+    assert harness.job(job_id)["status"] == "completed"
 
 
-def test_a_full_disk_is_no_fault_of_a_part_and_costs_nothing(aws, disk):
-    upstream = FalseUpstream()
-    place = Place(aws, upstream)
-    identity = place.upload(long_recording("ogg", 15))
-    assert place.handle(place.about(identity)) == []
-    (message,) = place.part_messages()
+def test_a_full_disk_fails_no_part_and_bills_nothing(aws, disk):
+    upstream = FakeUpstream()
+    harness = Harness(aws, upstream)
+    job_id = harness.upload(long_recording("ogg", 15))
+    assert harness.handle(harness.upload_record(job_id)) == []
+    (message,) = harness.part_messages()
     disk(1_000)
-    for _ in range(6):  # more often than a part may end its process
-        assert place.handle(message) == [message["messageId"]]
+    for _ in range(6):  # more than the retries of a part that crashes its process
+        assert harness.handle(message) == [message["messageId"]]
     disk(resource.RLIM_INFINITY)
     assert upstream.calls == []
-    assert place.handle(message) == []
-    assert place.job(identity)["status"] == "completed"
+    assert harness.handle(message) == []
+    assert harness.job(job_id)["status"] == "completed"
 
 
-def test_a_cutter_that_the_system_kills_for_memory_is_no_fault_of_the_recording(aws):
-    upstream = FalseUpstream()
-    place = Place(aws, upstream)
-    identity = place.upload(long_recording("ogg", 300))
-    message = place.about(identity)
-    working = threading.Thread(target=lambda: answered.append(place.work(message)))
-    answered = []
-    working.start()
-    while not (children := _children()):
+def test_a_decoder_killed_for_memory_does_not_fail_the_job(aws):
+    upstream = FakeUpstream()
+    harness = Harness(aws, upstream)
+    job_id = harness.upload(long_recording("ogg", 300))
+    message = harness.upload_record(job_id)
+    thread = threading.Thread(target=lambda: results.append(harness.run_worker(message)))
+    results = []
+    thread.start()
+    while not (pids := _decoder_pids()):
         time.sleep(0.01)
-    os.kill(children[0], signal.SIGKILL)
-    working.join()
-    assert answered == [[message["messageId"]]]
-    assert place.work(message) == []
-    assert place.job(identity)["status"] == "completed"
+    os.kill(pids[0], signal.SIGKILL)
+    thread.join()
+    assert results == [[message["messageId"]]]
+    assert harness.run_worker(message) == []
+    assert harness.job(job_id)["status"] == "completed"
     assert max(Counter(call.recording for call in upstream.calls).values()) == 1
 
 
-def _children():
-    """The cutters of this process."""
-    found = Path("/proc/self/task").glob("*/children")
-    pids = [int(pid) for task in found for pid in task.read_text().split()]
+def _decoder_pids():
+    """Return the ids of the decoder processes that this process started."""
+    lists = Path("/proc/self/task").glob("*/children")
+    child_pids = [int(pid) for children in lists for pid in children.read_text().split()]
     return [
         pid
-        for pid in pids
+        for pid in child_pids
         if b"handler.recordings.decoder" in Path(f"/proc/{pid}/cmdline").read_bytes()
     ]
 
 
 def _until_empty(queues):
-    """Until no message waits in any of the queues, and none is worked on."""
+    """Wait until the queues have no messages, visible or in flight."""
     sqs = boto3.client("sqs")
     while any(_messages(sqs, queue) for queue in queues):
         time.sleep(0.5)
 
 
 def _messages(sqs, queue):
-    """How many messages a queue has, those that are worked on included."""
+    """Return how many messages a queue has, including those in flight."""
     counts = sqs.get_queue_attributes(QueueUrl=queue, AttributeNames=["All"])["Attributes"]
     return int(counts["ApproximateNumberOfMessages"]) + int(
         counts["ApproximateNumberOfMessagesNotVisible"]
@@ -231,11 +239,11 @@ def _messages(sqs, queue):
 
 
 def _orphans(aws):
-    """What no job needs: recordings, transcripts and parts of jobs that are not there, or have ended without them."""
+    """Return the objects and items that no job needs in its current status."""
     table = boto3.resource("dynamodb").Table(aws["table_name"])
     items = [item for page in _pages(table) for item in page if item["pk"].startswith("job#")]
     jobs = {item["id"]: item["status"] for item in items if item["sk"] == "job"}
-    wanted = {
+    statuses_with_object = {
         "uploads": {"failed", "awaiting_upload"},
         "requests": {"failed"},
         "transcripts": {"completed"},
@@ -244,7 +252,7 @@ def _orphans(aws):
         stored.key
         for stored in boto3.resource("s3").Bucket(aws["bucket_name"]).objects.all()
         for kind, name in [stored.key.split("/")[:2]]
-        if jobs.get(name.partition(".")[0]) not in wanted.get(kind, ())
+        if jobs.get(name.partition(".")[0]) not in statuses_with_object.get(kind, ())
     ]
     return objects + [
         item["pk"] for item in items if item["sk"] != "job" and jobs.get(item["pk"][4:]) != "failed"

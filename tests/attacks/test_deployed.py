@@ -1,4 +1,4 @@
-"""The stack deployed to a local AWS that checks signatures and JWTs: forms and tokens that were forged."""
+"""Send altered upload forms and forged JWTs to the stack, deployed to a local AWS."""
 
 import base64
 import hashlib
@@ -12,25 +12,25 @@ import pytest
 from cryptography.hazmat.primitives.asymmetric import rsa
 from cryptography.hazmat.primitives.serialization import Encoding, PublicFormat
 
-from tests.attacks.canaries import canaries
-from tests.integration.cloud import deployed
+from tests.attacks.access_monitor import monitor_access
+from tests.integration.cloud import deployed_cloud
 from tests.integration.issuer import KEY_ID, Issuer
-from tests.integration.test_deployment import GUARDED
+from tests.integration.test_deployment import PROTECTED_ROUTES
 
 
 @pytest.fixture(scope="module")
 def issuer():
-    with Issuer.serving() as made:
-        yield made
+    with Issuer.serving() as issuer:
+        yield issuer
 
 
 @pytest.fixture(scope="module")
 def cloud(tmp_path_factory, engine_process, issuer):
     choices = {"auth": "jwt", "issuer": issuer.url, "audience": "steno"}
-    with deployed(
+    with deployed_cloud(
         tmp_path_factory.mktemp("forged"), openai_base_url=engine_process.url, **choices
-    ) as made:
-        yield made
+    ) as deployed:
+        yield deployed
 
 
 # Forms
@@ -87,44 +87,46 @@ def other_keys(key, another):
 
 
 def other_policies(policy):
-    """The policy as somebody would rather have it, under the signature of the one that was given."""
-    told = json.loads(base64.b64decode(policy))
+    """Yield policies that allow more, for use with the signature of the original policy."""
+    original = json.loads(base64.b64decode(policy))
     wider = [
-        {**told, "expiration": "2099-01-01T00:00:00Z"},
-        {**told, "conditions": []},
+        {**original, "expiration": "2099-01-01T00:00:00Z"},
+        {**original, "conditions": []},
         {
-            **told,
+            **original,
             "conditions": [
-                held for held in told["conditions"] if "content-length-range" not in str(held)
+                condition
+                for condition in original["conditions"]
+                if "content-length-range" not in str(condition)
             ],
         },
         {
-            **told,
+            **original,
             "conditions": [
                 ["starts-with", "$key", ""],
                 ["starts-with", "$Content-Type", ""],
-                *told["conditions"],
+                *original["conditions"],
             ],
         },
         {},
     ]
-    yield from (base64.b64encode(json.dumps(made).encode()).decode() for made in wider)
+    yield from (base64.b64encode(json.dumps(allowed).encode()).decode() for allowed in wider)
     yield from (
         policy[:-4],
         policy + "AAAA",
         policy.swapcase(),
         "",
         "e30=",
-        json.dumps(told),
+        json.dumps(original),
         " " + policy + "=",
     )
 
 
-def altered(form, another):
-    """What a form can be made into: each field altered, left out, or beside one that was never there."""
+def altered_forms(form, another):
+    """Yield altered forms: each field changed or removed, and fields added."""
     fields, key = form["fields"], form["fields"]["key"]
     for name, value in fields.items():
-        yield {other: held for other, held in fields.items() if other != name}
+        yield {other: value_of for other, value_of in fields.items() if other != name}
         for at in {0, len(value) // 2, len(value) - 1}:
             yield {
                 **fields,
@@ -143,55 +145,60 @@ def altered(form, another):
     ):
         yield {**fields, "Content-Type": kind}
     date = next(name for name in fields if name.lower() == "x-amz-date")
-    yield from ({**fields, date: when} for when in ("20990101T000000Z", "20000101T000000Z", "now"))
+    yield from (
+        {**fields, date: value} for value in ("20990101T000000Z", "20000101T000000Z", "now")
+    )
 
 
-def sent(form, fields):
+def sent_headers(form, fields):
     return httpx2.post(form["url"], data=fields, files={"file": b"0123456789"}).status_code
 
 
-def test_a_form_that_was_altered_uploads_nothing(cloud, issuer, tried):
-    mine = issuer.header(sub="mine")
-    ask = {"size": 10, "filename": "voice.webm", "content_type": "audio/webm"}
+def test_an_altered_form_uploads_nothing(cloud, issuer, record_result):
+    owner = issuer.header(sub="mine")
+    upload_request = {"size": 10, "filename": "voice.webm", "content_type": "audio/webm"}
     form, another = (
-        cloud.http.post("/api/uploads", headers=mine, json=ask).json()["upload"] for _ in range(2)
+        cloud.http.post("/api/uploads", headers=owner, json=upload_request).json()["upload"]
+        for _ in range(2)
     )
-    tries = [
-        fields for fields in altered(form, another["fields"]["key"]) if fields != form["fields"]
+    altered = [
+        fields
+        for fields in altered_forms(form, another["fields"]["key"])
+        if fields != form["fields"]
     ]
-    for fields in tries:
-        assert sent(form, fields) in (400, 403, 405, 411, 412, 501), fields
-    held = cloud.client("s3").list_objects_v2(Bucket=cloud.outputs["BucketName"])
-    assert "Contents" not in held
-    assert sent(form, form["fields"]) == 204
-    tried(
+    for fields in altered:
+        assert sent_headers(form, fields) in (400, 403, 405, 411, 412, 501), fields
+    value_of = cloud.client("s3").list_objects_v2(Bucket=cloud.outputs["BucketName"])
+    assert "Contents" not in value_of
+    assert sent_headers(form, form["fields"]) == 204
+    record_result(
         "Upload forms altered in each field",
-        f"{len(tries)} forms",
-        "all refused by the bucket; nothing stored",
+        f"{len(altered)} forms",
+        "all rejected by the bucket; nothing stored",
     )
 
 
 # JWTs
 
 
-def part(told):
-    text = told if isinstance(told, bytes) else json.dumps(told).encode()
+def jwt_part(content):
+    text = content if isinstance(content, bytes) else json.dumps(content).encode()
     return base64.urlsafe_b64encode(text).rstrip(b"=").decode()
 
 
 def token(header, claims, sign=lambda _message: b""):
-    message = f"{part(header)}.{part(claims)}"
-    return f"{message}.{part(sign(message.encode()))}"
+    message = f"{jwt_part(header)}.{jwt_part(claims)}"
+    return f"{message}.{jwt_part(sign(message.encode()))}"
 
 
-def forged(issuer, canary):
-    """JWTs that the issuer never signed, or not like this."""
+def forged_tokens(issuer, monitored_address):
+    """Yield JWTs without a valid signature of the issuer."""
     claims = {"iss": issuer.url, "aud": "steno", "sub": "mine", "exp": int(time.time()) + 600}
     public = httpx2.get(f"{issuer.url}/keys").json()["keys"][0]
     key = jwt.PyJWK(public).key
     yield from (
-        token({"alg": none, "typ": "JWT"}, claims)
-        for none in ("none", "None", "NONE", "nOnE", "", None, "null")
+        token({"alg": algorithm, "typ": "JWT"}, claims)
+        for algorithm in ("none", "None", "NONE", "nOnE", "", None, "null")
     )
     yield from (
         token({"alg": "none", "kid": KEY_ID}, claims).rstrip("."),
@@ -222,7 +229,7 @@ def forged(issuer, canary):
         ("HS512", hashlib.sha512),
     ):
         for secret in secrets:
-            signed = lambda message, secret=secret, kind=kind: hmac.digest(secret, message, kind)  # noqa: E731 - of this secret
+            signed = lambda message, secret=secret, kind=kind: hmac.digest(secret, message, kind)  # noqa: E731 - bound to this secret
             yield token({"alg": name, "kid": KEY_ID, "typ": "JWT"}, claims, signed)
     own = rsa.generate_private_key(65537, 2048)
     own_public = json.loads(jwt.algorithms.RSAAlgorithm.to_jwk(own.public_key())) | {"kid": KEY_ID}
@@ -231,7 +238,7 @@ def forged(issuer, canary):
         "second",
         "../../../dev/null",
         "/dev/null",
-        canary,
+        monitored_address,
         "' UNION SELECT 'x",
         "",
         None,
@@ -239,13 +246,20 @@ def forged(issuer, canary):
         "a" * 5000,
     )
     headers = [{"kid": name} for name in names]
-    headers += [{"kid": KEY_ID, pointer: canary} for pointer in ("jku", "x5u", "iss", "url")]
     headers += [
-        {"kid": KEY_ID, "jwk": own_public},
-        {"kid": canary, "jku": canary, "x5u": canary, "jwk": own_public},
+        {"kid": KEY_ID, pointer: monitored_address} for pointer in ("jku", "x5u", "iss", "url")
     ]
     headers += [
-        {"kid": KEY_ID, "x5c": [part(b"x")]},
+        {"kid": KEY_ID, "jwk": own_public},
+        {
+            "kid": monitored_address,
+            "jku": monitored_address,
+            "x5u": monitored_address,
+            "jwk": own_public,
+        },
+    ]
+    headers += [
+        {"kid": KEY_ID, "x5c": [jwt_part(b"x")]},
         {"kid": KEY_ID, "crit": ["exp"], "cty": "JWT"},
     ]
     signature = jwt.algorithms.RSAAlgorithm(jwt.algorithms.RSAAlgorithm.SHA256)
@@ -258,7 +272,7 @@ def forged(issuer, canary):
     good = issuer.header(**claims)["Authorization"].removeprefix("Bearer ")
     head, body, signed = good.split(".")
     yield from (
-        f"{head}.{part({**claims, **other})}.{signed}"
+        f"{head}.{jwt_part({**claims, **other})}.{signed}"
         for other in ({"sub": "other"}, {"exp": 9**12}, {"a": 1})
     )
     yield from (
@@ -282,45 +296,55 @@ def forged(issuer, canary):
 
 
 def wrong_claims():
-    """What the issuer has signed, and not for here or for now."""
+    """Yield claims that the issuer signs but that are not valid here or not valid now."""
     now = int(time.time())
-    yield from ({"exp": when} for when in (1, now - 3600, 0, -1))
+    yield from ({"exp": value} for value in (1, now - 3600, 0, -1))
     yield from ({"nbf": now + 3600}, {"nbf": 9**12})
     yield from (
-        {"aud": who}
-        for who in ("elsewhere", "", "steno2", "STENO", ["elsewhere"], [], None, "steno elsewhere")
+        {"aud": value}
+        for value in (
+            "elsewhere",
+            "",
+            "steno2",
+            "STENO",
+            ["elsewhere"],
+            [],
+            None,
+            "steno elsewhere",
+        )
     )
-    yield from ({"iss": who} for who in ("https://elsewhere.example", "", "http://127.0.0.1"))
+    yield from ({"iss": value} for value in ("https://elsewhere.example", "", "http://127.0.0.1"))
     yield {"sub": ""}
 
 
-def test_a_jwt_that_was_forged_or_is_not_for_here_or_now_opens_nothing(
-    cloud, issuer, tmp_path, tried
-):
-    with canaries(tmp_path) as watched:
-        sent = [{"Authorization": f"Bearer {made}"} for made in forged(issuer, watched.address)]
-        sent += [issuer.header(**{"sub": "mine", **claims}) for claims in wrong_claims()]
-        sent.append(issuer.header())  # whose it is it does not say
+def test_a_forged_expired_or_foreign_jwt_is_rejected(cloud, issuer, tmp_path, record_result):
+    with monitor_access(tmp_path) as monitor:
+        sent_headers = [
+            {"Authorization": f"Bearer {forged_token}"}
+            for forged_token in forged_tokens(issuer, monitor.address)
+        ]
+        sent_headers += [issuer.header(**{"sub": "mine", **claims}) for claims in wrong_claims()]
+        sent_headers.append(issuer.header())  # without a subject
         good = issuer.header(sub="mine")
-        sent += [
+        sent_headers += [
             {"Authorization": good["Authorization"].replace("Bearer", scheme)}
             for scheme in ("Basic", "JWT")
         ]
-        sent += [
+        sent_headers += [
             {name: good["Authorization"]}
             for name in ("X-Authorization", "Proxy-Authorization", "Cookie")
         ]
-        for headers in sent:
-            for method, path in GUARDED:
-                answer = cloud.http.request(method, path, headers=headers, json={"size": 10})
-                assert answer.status_code in (400, 401, 403), (method, path, headers)
-        assert watched.knocks() == []
+        for headers in sent_headers:
+            for method, path in PROTECTED_ROUTES:
+                response = cloud.http.request(method, path, headers=headers, json={"size": 10})
+                assert response.status_code in (400, 401, 403), (method, path, headers)
+        assert monitor.accesses() == []
     assert cloud.http.get("/v1/models", headers=good).status_code == 200
-    times = f"{len(sent)} tokens, {len(GUARDED)} routes each"
-    tried(
-        "JWTs forged, expired or for somebody else",
-        times,
-        "all refused; none in; no address in them asked",
+    repetitions = f"{len(sent_headers)} tokens, {len(PROTECTED_ROUTES)} routes each"
+    record_result(
+        "JWTs that are forged, expired, or for another audience or issuer",
+        repetitions,
+        "all rejected; no address in them was contacted",
     )
 
 
@@ -355,18 +379,18 @@ PATHS = (
 )
 
 
-def test_a_path_that_looks_like_an_open_one_opens_nothing(cloud, tried):
+def test_a_path_similar_to_a_public_one_is_not_public(cloud, record_result):
     for path in PATHS:
         for method in ("GET", "POST", "DELETE"):
-            answer = cloud.http.request(method, path)
-            told = answer.json() if answer.status_code == 200 else {}
-            assert answer.status_code in (401, 403, 404, 405) or told.get("status") == "ok", (
+            response = cloud.http.request(method, path)
+            body = response.json() if response.status_code == 200 else {}
+            assert response.status_code in (401, 403, 404, 405) or body.get("status") == "ok", (
                 method,
                 path,
-                answer.text,
+                response.text,
             )
-    tried(
-        "Paths that look like open ones",
+    record_result(
+        "Paths similar to public ones",
         f"{len(PATHS)} paths, 3 methods each",
-        "all refused, or the open page itself",
+        "all rejected, or answered with the public page",
     )

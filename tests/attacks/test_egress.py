@@ -1,4 +1,4 @@
-"""Nothing out: no field splits an answer, has an address asked, or brings a secret to light."""
+"""Attack egress: split responses, make the server contact addresses, and look for secrets."""
 
 import io
 import logging
@@ -13,10 +13,10 @@ from starlette.testclient import TestClient
 from handler.aws.metrics import Metrics
 from handler.services import build_services
 from handler.web.app import create_app
-from tests.attacks.canaries import canaries
+from tests.attacks.access_monitor import monitor_access
 from tests.conftest import serving, settings
-from tests.false_upstream import FalseUpstream, heard
-from tests.place import Place
+from tests.fake_upstream import FakeUpstream, transcript_response
+from tests.harness import Harness
 from tests.samples import recording
 from tests.web.test_access_control import closed_routes
 
@@ -40,8 +40,8 @@ V1_FIELDS = (
 UPLOAD_FIELDS = ("filename", "content_type", *FIELDS)
 
 
-def asked_with(http, text, webm, **headers):
-    """The answers to requests that have this text in each place where one can be."""
+def responses_to(http, text, webm, **headers):
+    """Yield the responses to requests that each carry `text` in a different place."""
     for route, fields in (
         ("/api/transcribe", FIELDS),
         ("/v1/audio/transcriptions", (*FIELDS, *V1_FIELDS)),
@@ -59,8 +59,8 @@ def asked_with(http, text, webm, **headers):
         yield http.post(route, files={text: webm}, headers=headers)
         yield http.post(route, params={text: text}, files={"file": webm}, headers=headers)
     for field in UPLOAD_FIELDS:
-        told = {"size": 1000, field: [text] if field == "keywords" else text}
-        yield http.post("/api/uploads", json=told, headers=headers)
+        body = {"size": 1000, field: [text] if field == "keywords" else text}
+        yield http.post("/api/uploads", json=body, headers=headers)
     yield http.post("/api/uploads", json={"size": 1000, text: text}, headers=headers)
     yield http.get(
         f"/api/transcriptions/{'0' * 32}/transcript",
@@ -69,9 +69,9 @@ def asked_with(http, text, webm, **headers):
     )
 
 
-# Response splitting, and headers that nobody asked for
+# Response splitting and header injection
 
-BREAKS = (
+LINE_BREAKS = (
     "\r\n",
     "\n",
     "\r",
@@ -87,29 +87,34 @@ BREAKS = (
 )
 
 
-def test_no_field_becomes_a_header_or_a_second_answer(aws, webm, often, tried):
-    """Of the answer, of what the upstream is sent, and of what the bucket keeps."""
-    upstream = FalseUpstream()
-    place = Place(aws, upstream)
+def test_line_breaks_in_fields_do_not_split_headers_or_responses(
+    aws, webm, quick_or_soak, record_result
+):
+    """Check the response, the request to the upstream, and the upload form."""
+    upstream = FakeUpstream()
+    harness = Harness(aws, upstream)
     count = 0
-    with serving(place.app) as url, httpx2.Client(base_url=url, timeout=30) as http:
-        for line_break in BREAKS[: often(2, len(BREAKS))]:
-            text = f"audio/webm{line_break}X-Injected: yes{line_break}{line_break}<script>alert(1)</script>"
-            for answer in asked_with(http, text, webm):
+    with serving(harness.app) as url, httpx2.Client(base_url=url, timeout=30) as http:
+        for line_break in LINE_BREAKS[: quick_or_soak(2, len(LINE_BREAKS))]:
+            text = (
+                f"audio/webm{line_break}X-Injected: yes"
+                f"{line_break}{line_break}<script>alert(1)</script>"
+            )
+            for response in responses_to(http, text, webm):
                 count += 1
-                assert answer.status_code < 500
-                assert "x-injected" not in answer.headers
-                assert answer.headers["content-type"].startswith(("application/", "text/plain"))
-                if answer.status_code == 201:
-                    kept = answer.json()["upload"]["fields"]["Content-Type"]
-                    assert kept.isascii()
-                    assert kept.isprintable()
+                assert response.status_code < 500
+                assert "x-injected" not in response.headers
+                assert response.headers["content-type"].startswith(("application/", "text/plain"))
+                if response.status_code == 201:
+                    content_type = response.json()["upload"]["fields"]["Content-Type"]
+                    assert content_type.isascii()
+                    assert content_type.isprintable()
     assert {call.filename for call in upstream.calls} == {"recording.webm"}
     assert {call.content_type for call in upstream.calls} == {"audio/webm"}
-    tried(
+    record_result(
         "Line breaks in every field",
         f"{count:,} requests",
-        "no header and no answer was split; no 5xx",
+        "no header and no response was split; no 5xx status",
     )
 
 
@@ -118,16 +123,16 @@ def test_no_field_becomes_a_header_or_a_second_answer(aws, webm, often, tried):
 
 @contextmanager
 def connections():
-    """Where this process connects to, or asks the way to, meanwhile."""
-    seen, watching = [], [True]
+    """Yield the list of the addresses that this process connects to or resolves."""
+    contacted, active = [], [True]
 
-    def note(event, details):
-        if watching and event in ("socket.connect", "socket.getaddrinfo"):
-            seen.append(str(details[1] if event == "socket.connect" else details[0]))
+    def record_address(event, details):
+        if active and event in ("socket.connect", "socket.getaddrinfo"):
+            contacted.append(str(details[1] if event == "socket.connect" else details[0]))
 
-    sys.addaudithook(note)
-    yield seen
-    watching.clear()
+    sys.addaudithook(record_address)
+    yield contacted
+    active.clear()
 
 
 ADDRESSES = (
@@ -150,7 +155,7 @@ ADDRESSES = (
         "ldap://10.99.99.99",
     ),
 )
-CARRIERS = (
+ADDRESS_HEADERS = (
     "Referer",
     "X-Forwarded-Host",
     "X-Forwarded-For",
@@ -161,32 +166,32 @@ CARRIERS = (
 )
 
 
-def test_no_address_in_a_field_is_ever_asked(aws, webm, tmp_path, often, tried):
-    place = Place(aws)
+def test_no_address_in_a_field_is_contacted(aws, webm, tmp_path, quick_or_soak, record_result):
+    harness = Harness(aws)
     count = 0
-    with canaries(tmp_path) as watched, connections() as seen:
+    with monitor_access(tmp_path) as monitor, connections() as contacted:
         for address in (
-            watched.address,
-            f"file://{watched.path}",
-            watched.path,
-            *ADDRESSES[: often(1, len(ADDRESSES))],
+            monitor.address,
+            f"file://{monitor.path}",
+            monitor.path,
+            *ADDRESSES[: quick_or_soak(1, len(ADDRESSES))],
         ):
-            for answer in asked_with(place.http, address, webm):
+            for response in responses_to(harness.http, address, webm):
                 count += 1
-                assert answer.status_code < 500
-            for name in CARRIERS:
+                assert response.status_code < 500
+            for name in ADDRESS_HEADERS:
                 count += 1
-                assert place.http.get("/v1/models", headers={name: address}).status_code == 200
-        assert watched.knocks() == []
-    here = place.s3.meta.endpoint_url.rpartition(":")[2]
-    assert seen
+                assert harness.http.get("/v1/models", headers={name: address}).status_code == 200
+        assert monitor.accesses() == []
+    aws_port = harness.s3.meta.endpoint_url.rpartition(":")[2]
+    assert contacted
     assert [
-        place
-        for place in seen
-        if here not in place and "127.0.0.1" not in place and "localhost" not in place
+        address
+        for address in contacted
+        if not any(name in address for name in (aws_port, "127.0.0.1", "localhost"))
     ] == []
-    tried(
-        "Addresses in every field and header", f"{count:,} requests", "0 connections to any of them"
+    record_result(
+        "Addresses in every field and header", f"{count:,} requests", "no connection to any of them"
     )
 
 
@@ -197,7 +202,7 @@ ROTATED = "lm-Rt5Yu8Io2Pa7Sd4Fg9Hj1Kl"
 TOKEN = "tok-Mn6Bv3Cx9Za2Lk5Jh8Gf4Ds"
 JWT = "eyJhbGciOiJSUzI1NiJ9.eyJzdWIiOiJRdzFFcjRUeTdVaTBPcCJ9.Zx8Cv5Bn2Ma9Sd6Fg3Hj0Kl"
 AWS_SECRET = "Aw4Se7Dr1Ft8Gy5Hu2Ji9KoLp0MnBvCxZqWe3Rt"
-FRAGMENT = 12  # letters in a row that give a secret away
+FRAGMENT = 12  # consecutive characters of a secret that count as a leak
 
 
 def leaks(text):
@@ -209,134 +214,135 @@ def leaks(text):
     return sorted(piece for piece in pieces if piece in text)
 
 
-FINAL = (400, 401, 403, 404, 413, 415, 422)  # what no job waits for the end of
+PERMANENT = (400, 401, 403, 404, 413, 415, 422)  # statuses after which a job does not retry
 
 
 def echoes(statuses):
-    """What an upstream can say that has been told the key: all of it, in every place, and cut off anywhere."""
+    """Yield replies of an upstream that echo the key in each place, and truncated at any point."""
 
     def echo(status, write):
         return lambda request: write(status, request.headers["authorization"])
 
-    def message(status, said):
+    def message(status, key):
         return httpx2.Response(
-            status, json={"error": {"message": f"Wrong key: {said}", "code": said}}
+            status, json={"error": {"message": f"Wrong key: {key}", "code": key}}
         )
 
-    def header(status, said):
+    def header(status, key):
         return httpx2.Response(
-            status, headers={"x-request-id": said}, json={"error": {"message": "no"}}
+            status, headers={"x-request-id": key}, json={"error": {"message": "no"}}
         )
 
-    def param(status, said):
-        return httpx2.Response(
-            status, json={"error": {"message": "no", "param": said, "type": said}}
-        )
+    def param(status, key):
+        return httpx2.Response(status, json={"error": {"message": "no", "param": key, "type": key}})
 
     for status in statuses:
         for write in (message, header, param):
             yield echo(status, write)
-        yield echo(
-            status, lambda status, said: httpx2.Response(status, text=f"<html>{said}</html>")
-        )
-    for filled in range(440, 505):
-        yield echo(401, lambda status, said, filled=filled: message(status, "x" * filled + said))
+        yield echo(status, lambda status, key: httpx2.Response(status, text=f"<html>{key}</html>"))
+    for padding in range(440, 505):
+        yield echo(401, lambda status, key, padding=padding: message(status, "x" * padding + key))
 
 
-def breakdowns():
+def exceptions():
     return httpx2.ConnectError("no way"), httpx2.ReadError("gone"), RuntimeError("a bug")
 
 
 @pytest.fixture
-def told(caplog):
-    """What this process logs: our own modules and the speech client at their most talkative."""
+def captured_log(caplog):
+    """Capture the log of this process, with Steno and its HTTP client at level DEBUG."""
     caplog.set_level(logging.INFO)
     for name in ("steno", "httpx2", "httpcore2", "uvicorn"):
         caplog.set_level(logging.DEBUG, name)
     return caplog
 
 
-def test_no_secret_is_in_any_answer_log_figure_item_or_object(aws, monkeypatch, webm, told, tried):
+def test_no_secret_is_in_any_response_log_metric_item_or_object(
+    aws, monkeypatch, webm, captured_log, record_result
+):
     monkeypatch.setenv("AWS_SECRET_ACCESS_KEY", AWS_SECRET)
-    vault = boto3.client("secretsmanager")
-    arn = vault.create_secret(Name="canary", SecretString=KEY)["ARN"]
-    upstream, metrics = FalseUpstream(), Metrics(io.StringIO())
-    given = {
+    secrets = boto3.client("secretsmanager")
+    arn = secrets.create_secret(Name="canary", SecretString=KEY)["ARN"]
+    upstream, metrics = FakeUpstream(), Metrics(io.StringIO())
+    auth_settings = {
         "auth": "token",
         "access_token": TOKEN,
         "openai_api_key": None,
         "openai_secret_arn": arn,
     }
-    place = Place(aws, upstream, metrics=metrics, **given)
-    chosen = settings(**given, request_deadline_seconds=0.3)
-    lone_app = create_app(chosen, build_services(chosen, transport=upstream, metrics=metrics))
-    alone = TestClient(lone_app, raise_server_exceptions=False)
-    right, wrong = {"Authorization": f"Bearer {TOKEN}"}, {"Authorization": f"Bearer {JWT}"}
+    harness = Harness(aws, upstream, metrics=metrics, **auth_settings)
+    app_settings = settings(**auth_settings, request_deadline_seconds=0.3)
+    app_without_jobs = create_app(
+        app_settings, build_services(app_settings, transport=upstream, metrics=metrics)
+    )
+    client_without_jobs = TestClient(app_without_jobs, raise_server_exceptions=False)
+    authorized, unauthorized = (
+        {"Authorization": f"Bearer {TOKEN}"},
+        {"Authorization": f"Bearer {JWT}"},
+    )
     texts = []
 
-    def ask(http, method, path, headers=right, **sent):
-        answer = http.request(method, path, headers=headers, **sent)
-        texts.append(answer.text + str(answer.headers))
+    def send(http, method, path, headers=authorized, **sent):
+        response = http.request(method, path, headers=headers, **sent)
+        texts.append(response.text + str(response.headers))
 
     def reply_with(reply):
         upstream.replies.clear()
         upstream.replies.extend([reply] * 20)
 
-    replies = [*echoes((*FINAL, 408, 418, 429, 500, 502, 503, 504)), *breakdowns()]
+    replies = [*echoes((*PERMANENT, 408, 418, 429, 500, 502, 503, 504)), *exceptions()]
     for number, reply in enumerate(replies):
         if number == len(replies) // 2:
-            vault.put_secret_value(SecretId=arn, SecretString=ROTATED)
+            secrets.put_secret_value(SecretId=arn, SecretString=ROTATED)
         reply_with(reply)
-        ask(
-            alone,
+        send(
+            client_without_jobs,
             "POST",
             ("/api/transcribe", "/v1/audio/transcriptions")[number % 2],
             files={"file": webm},
         )
-    reply_with(heard("Ever tried."))
+    reply_with(transcript_response("Ever tried."))
     for method, path in [
-        *closed_routes(place.app),
+        *closed_routes(harness.app),
         ("GET", "/nowhere"),
         ("PUT", "/api/transcribe"),
     ]:
-        for headers in (right, wrong, {"Cookie": TOKEN}, {"Authorization": "Basic x"}):
-            ask(place.http, method, path, headers)
-            ask(place.http, method, path, headers, content=b"{")
+        for headers in (authorized, unauthorized, {"Cookie": TOKEN}, {"Authorization": "Basic x"}):
+            send(harness.http, method, path, headers)
+            send(harness.http, method, path, headers, content=b"{")
     for path in ("/", "/docs", "/openapi.json", "/api/health", "/api/config", "/page.js"):
-        ask(place.http, "GET", path, wrong)
+        send(harness.http, "GET", path, unauthorized)
     jobs = []
-    place.http.headers.update(right)
-    for number, reply in enumerate(list(echoes(FINAL))[::8]):
+    harness.http.headers.update(authorized)
+    for number, reply in enumerate(list(echoes(PERMANENT))[::8]):
         reply_with(reply)
-        jobs.append(place.upload(recording("ogg", seconds=1 + number / 50)))
-        place.work(place.about(jobs[-1]))
+        jobs.append(harness.upload(recording("ogg", seconds=1 + number / 50)))
+        harness.run_worker(harness.upload_record(jobs[-1]))
         for path in (
             f"/api/transcriptions/{jobs[-1]}",
             f"/api/transcriptions/{jobs[-1]}/transcript",
         ):
-            ask(place.http, "GET", path)
-    items = place.jobs.client.scan(TableName="steno")["Items"]
-    kept = [
-        place.s3.get_object(Bucket="steno", Key=key)["Body"].read().decode("latin-1")
-        for key in place.objects()
+            send(harness.http, "GET", path)
+    items = harness.jobs.client.scan(TableName="steno")["Items"]
+    objects = [
+        harness.s3.get_object(Bucket="steno", Key=key)["Body"].read().decode("latin-1")
+        for key in harness.objects()
     ]
     keys = {call.authorization for call in upstream.calls}
-    assert keys == {f"Bearer {KEY}", f"Bearer {ROTATED}"}  # it was echoed, and both of them
-    assert {place.job(job)["status"] for job in jobs} == {"failed"}
-    everything = {
-        "answers": "".join(texts),
-        "log": told.text + "".join(str(record.__dict__) for record in told.records),
-        "figures": metrics._out.getvalue(),
+    assert keys == {f"Bearer {KEY}", f"Bearer {ROTATED}"}  # both keys were sent and echoed
+    assert {harness.job(job)["status"] for job in jobs} == {"failed"}
+    outputs = {
+        "responses": "".join(texts),
+        "log": captured_log.text + "".join(str(record.__dict__) for record in captured_log.records),
+        "metrics": metrics._out.getvalue(),
         "items": repr(items),
-        "objects": "".join(kept),
+        "objects": "".join(objects),
     }
-    assert {where: leaks(text) for where, text in everything.items()} == {
-        where: [] for where in everything
-    }
-    assert all(everything.values())
-    outcome = "none in any answer, log, figure, item or object"
-    tried(
-        "Secrets looked for",
-        f"{len(texts)} answers, {len(jobs)} jobs, {len(replies)} echoes of the key",
-        outcome,
+    assert {name: leaks(text) for name, text in outputs.items()} == {name: [] for name in outputs}
+    assert all(outputs.values())
+    result = "no secret in any response, log, metric, item or object"
+    record_result(
+        "Search for secrets in all output",
+        f"{len(texts)} responses, {len(jobs)} jobs, {len(replies)} echoes of the key",
+        result,
     )

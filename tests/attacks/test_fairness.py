@@ -1,4 +1,4 @@
-"""One caller's many jobs do not keep another's waiting."""
+"""Test that a caller's backlog does not delay the jobs of other callers."""
 
 import heapq
 import random
@@ -9,56 +9,57 @@ from itertools import count
 import pytest
 from starlette.testclient import TestClient
 
-from infra.local.worker import record_of
-from tests.place import PACING, Gateway, Place
+from infra.local.worker import lambda_record
+from tests.harness import PACING, Harness, JwtGateway
 from tests.samples import long_recording, recording
 
-_BATCH = 10  # SQS gives no more at a time
+_BATCH = 10  # the maximum of SQS
 _HIDDEN_SECONDS = 3600  # longer than a test takes
-_FUNCTIONS = 16  # that transcribe at the same time, as on AWS
+_FUNCTIONS = 16  # concurrent functions, as in the stack
 
 
 class FairQueue:
-    """A queue of the local AWS, whose messages are delivered in the order of AWS's fair queues.
+    """Delivers the messages of a local queue in the order of SQS fair queues.
 
-    A group of messages is noisy while more than a tenth of the messages in flight are its own, and
-    at least 30, or if it has had more than a tenth of the recent time of processing. Others go
-    first; of noisy groups, that with the fewest messages in flight.
+    A message group is noisy in two cases: it has at least 30 messages in flight and more than 10 %
+    of all messages in flight, or it used more than 10 % of the recent processing time. Messages of
+    other groups are delivered first. Among noisy groups, the one with the fewest messages in
+    flight is first.
 
     https://docs.aws.amazon.com/AWSSimpleQueueService/latest/SQSDeveloperGuide/sqs-fair-queues-detailed.html
     """
 
-    def __init__(self, place, url):
-        self._sqs, self._url = place.sqs, url
+    def __init__(self, harness, url):
+        self._sqs, self._url = harness.sqs, url
         self.waiting = []
         self._in_flight = Counter()
         self._seconds = Counter()
 
     def receive(self):
-        """Take what was sent since the last time."""
-        while found := self._sqs.receive_message(
+        """Receive the messages that were sent since the last call."""
+        while messages := self._sqs.receive_message(
             QueueUrl=self._url,
             MaxNumberOfMessages=_BATCH,
             VisibilityTimeout=_HIDDEN_SECONDS,
             MessageSystemAttributeNames=["All"],
         ).get("Messages"):
-            self.waiting += found
+            self.waiting += messages
 
     def next(self):
-        """The message that is delivered next, and its group; None if none waits."""
+        """Return the next message and its group, or None if the queue is empty."""
         if not self.waiting:
             return None
-        chosen = min(self.waiting, key=lambda message: self._turn(_group_of(message)))
-        self.waiting.remove(chosen)
-        group = _group_of(chosen)
+        message = min(self.waiting, key=lambda message: self._priority(_group_of(message)))
+        self.waiting.remove(message)
+        group = _group_of(message)
         self._in_flight[group] += 1
-        return record_of(chosen, self._url), group
+        return lambda_record(message, self._url), group
 
-    def done(self, group, seconds):
+    def finish(self, group, seconds):
         self._in_flight[group] -= 1
         self._seconds[group] += seconds
 
-    def _turn(self, group):
+    def _priority(self, group):
         in_flight, seconds = self._in_flight[group], self._seconds[group]
         noisy = in_flight >= 30 and in_flight > 0.1 * self._in_flight.total()
         noisy = noisy or seconds > 0.1 * self._seconds.total()
@@ -66,100 +67,105 @@ class FairQueue:
 
 
 def _group_of(message):
-    """A message without a group is one of its own."""
+    """Return the group of a message. A message without a group is its own group."""
     return message["Attributes"].get("MessageGroupId", message["MessageId"])
 
 
 class Functions:
-    """The functions that transcribe, on a clock of their own: each message takes some seconds of it."""
+    """Concurrent functions on a simulated clock. Each message takes 4 to 12 seconds."""
 
-    def __init__(self, place, queue):
-        self.begun = []  # the groups of the messages, in the order in which they were delivered
+    def __init__(self, harness, queue):
+        self.started_groups = []  # the message groups in the order of delivery
         self.now = 0.0
-        self._place, self._queue = place, queue
-        self._chance = random.Random(1)
-        self._working = []  # when each ends
+        self._harness, self._queue = harness, queue
+        self._rng = random.Random(1)
+        self._running = []  # a heap, by the time of the end
         self._order = count()
 
-    def one_ends(self):
-        """Work until the next message is done."""
-        while len(self._working) < _FUNCTIONS and (delivered := self._queue.next()):
+    def finish_next(self):
+        """Advance the clock until the next message is finished."""
+        while len(self._running) < _FUNCTIONS and (delivered := self._queue.next()):
             record, group = delivered
-            self.begun.append(group)
-            seconds = self._chance.uniform(4, 12)
+            self.started_groups.append(group)
+            seconds = self._rng.uniform(4, 12)
             heapq.heappush(
-                self._working, (self.now + seconds, next(self._order), seconds, record, group)
+                self._running, (self.now + seconds, next(self._order), seconds, record, group)
             )
-        self.now, _, seconds, record, group = heapq.heappop(self._working)
-        assert self._place.handle(record) == []
-        self._queue.done(group, seconds)
+        self.now, _, seconds, record, group = heapq.heappop(self._running)
+        assert self._harness.handle(record) == []
+        self._queue.finish(group, seconds)
 
 
-def cut_all(place):
-    while messages := place.messages(wait=0):
-        assert place.handle(*messages) == []
+def cut_all(harness):
+    while messages := harness.messages(wait=0):
+        assert harness.handle(*messages) == []
 
 
 @pytest.mark.parametrize(
-    ("kind", "seconds", "few", "many"),
+    ("kind", "seconds", "quick_jobs", "soak_jobs"),
     [("long recordings", 160, 5, 60), ("voice notes", 3, 40, 300)],
 )
-def test_one_job_is_done_soon_though_another_caller_has_sent_many(
-    aws, often, tried, kind, seconds, few, many
+def test_a_job_is_not_delayed_by_another_callers_backlog(
+    aws, quick_or_soak, record_result, kind, seconds, quick_jobs, soak_jobs
 ):
-    place = Place(
+    harness = Harness(
         aws, auth="jwt", aws_lambda_function_name="steno", pacing=replace(PACING, part_seconds=4)
     )
-    url = place.express_queue if kind == "voice notes" else place.parts_queue
-    spoken, jobs = long_recording("ogg", seconds), often(few, many)
-    place.http = TestClient(Gateway(place.app, "greedy"))
+    url = harness.express_queue if kind == "voice notes" else harness.parts_queue
+    content, jobs = long_recording("ogg", seconds), quick_or_soak(quick_jobs, soak_jobs)
+    harness.http = TestClient(JwtGateway(harness.app, "greedy"))
     for number in range(jobs):
-        place.upload(spoken, prompt=f"of many {number}")
-    cut_all(place)
-    queue = FairQueue(place, url)
+        harness.upload(content, prompt=f"backlog {number}")
+    cut_all(harness)
+    queue = FairQueue(harness, url)
     queue.receive()
-    functions = Functions(place, queue)
+    functions = Functions(harness, queue)
     for _ in range(3):
-        functions.one_ends()
+        functions.finish_next()
     waiting = len(queue.waiting)
     assert waiting >= _FUNCTIONS
-    place.http = TestClient(Gateway(place.app, "modest"))
-    identity = place.upload(long_recording("ogg", min(seconds, 60)), prompt="only one")
-    cut_all(place)
+    harness.http = TestClient(JwtGateway(harness.app, "modest"))
+    job_id = harness.upload(long_recording("ogg", min(seconds, 60)), prompt="other caller")
+    cut_all(harness)
     queue.receive()
-    before, cut_at = len(functions.begun), functions.now
-    while place.job(identity)["status"] != "completed":
-        functions.one_ends()
-    parts = place.job(identity)["progress"]["total"]
-    (greedy,) = set(functions.begun[:before])
-    assert greedy not in functions.begun[before : before + parts]
-    tried(
-        f"One job behind another caller's many, in a queue that serves as AWS's fair queues do: {kind}",
-        f"{jobs} jobs before it, {waiting} of whose parts waited",
-        f"its parts were the next to be delivered, {parts} of them; done {functions.now - cut_at:.0f} s after it was"
-        " cut, by 16 functions that take 4 to 12 s a part",
+    delivered_before, cut_at = len(functions.started_groups), functions.now
+    while harness.job(job_id)["status"] != "completed":
+        functions.finish_next()
+    parts = harness.job(job_id)["progress"]["total"]
+    (backlog_group,) = set(functions.started_groups[:delivered_before])
+    assert (
+        backlog_group not in functions.started_groups[delivered_before : delivered_before + parts]
+    )
+    record_result(
+        f"A job behind another caller's backlog, in the order of SQS fair queues: {kind}",
+        f"{jobs} jobs before it, with {waiting} parts waiting",
+        f"its parts ({parts}) were delivered next; completed {functions.now - cut_at:.0f} s after"
+        " it was cut, with 16 functions that take 4 to 12 s per part",
     )
 
 
-def test_a_voice_note_waits_behind_no_part_of_a_long_recording(aws, webm):
-    place = Place(aws)
-    long = place.upload(long_recording("ogg", 61))
-    cut_all(place)
-    note = place.upload(webm)
-    cut_all(place)
-    assert place.handle(*place.messages(place.express_queue)) == []
-    assert (place.job(note)["status"], place.job(long)["status"]) == ("completed", "processing")
+def test_a_voice_note_does_not_wait_for_parts_of_a_long_recording(aws, webm):
+    harness = Harness(aws)
+    long = harness.upload(long_recording("ogg", 61))
+    cut_all(harness)
+    voice_note = harness.upload(webm)
+    cut_all(harness)
+    assert harness.handle(*harness.messages(harness.express_queue)) == []
+    assert (harness.job(voice_note)["status"], harness.job(long)["status"]) == (
+        "completed",
+        "processing",
+    )
 
 
-def test_all_callers_of_one_token_are_served_in_turn(aws):
-    place = Place(aws, auth="token", access_token="t")
-    place.http.headers["authorization"] = "Bearer t"
-    identities = [place.upload(recording("webm", seconds=seconds)) for seconds in (1, 2)]
-    cut_all(place)
-    queue = FairQueue(place, place.express_queue)
+def test_all_jobs_of_a_shared_token_are_in_one_message_group(aws):
+    harness = Harness(aws, auth="token", access_token="t")
+    harness.http.headers["authorization"] = "Bearer t"
+    job_ids = [harness.upload(recording("webm", seconds=seconds)) for seconds in (1, 2)]
+    cut_all(harness)
+    queue = FairQueue(harness, harness.express_queue)
     queue.receive()
-    functions = Functions(place, queue)
-    functions.one_ends()
-    functions.one_ends()
-    assert len(set(functions.begun)) == 1
-    assert {place.job(identity)["status"] for identity in identities} == {"completed"}
+    functions = Functions(harness, queue)
+    functions.finish_next()
+    functions.finish_next()
+    assert len(set(functions.started_groups)) == 1
+    assert {harness.job(job_id)["status"] for job_id in job_ids} == {"completed"}

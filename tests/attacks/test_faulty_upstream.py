@@ -1,4 +1,4 @@
-"""The speech service fails three times in ten, in every known way: all is heard in the end, and paid once."""
+"""Test that recordings are transcribed and billed once while 30 % of the upstream calls fail."""
 
 import io
 import json
@@ -13,79 +13,87 @@ import pytest
 from handler.aws.metrics import Metrics
 from handler.steps.pacing import Pacing
 from tests.attacks.clips import clip
-from tests.attacks.faulty_upstream import FAULTS, FaultyUpstream, question_of
+from tests.attacks.faulty_upstream import FAULTS, FaultyUpstream, request_hash_of
 from tests.callers import Caller
-from tests.place import Server
+from tests.harness import Server
 
 _PACING = Pacing(part_seconds=20, first_backoff_seconds=0.05, call_seconds=100)
 
 
 @pytest.fixture
-def told():
-    """What the metrics say."""
+def metrics_output():
+    """Return the stream that the metrics are written to."""
     return io.StringIO()
 
 
-def test_requests_and_jobs_end_right_and_are_paid_once_though_the_service_fails_three_times_in_ten(
-    aws, engine, often, tried, told
+def test_requests_and_jobs_complete_and_are_billed_once_if_upstream_calls_fail(
+    aws, engine, quick_or_soak, record_result, metrics_output
 ):
-    service, chance = FaultyUpstream(0.3), random.Random(1)
-    clips = [clip(chance.uniform(2, 4), chance) for _ in range(often(30, 300))]
-    talks = [clip(chance.uniform(41, 59), chance) for _ in range(often(3, 30))]
+    faulty, rng = FaultyUpstream(0.3), random.Random(1)
+    clips = [clip(rng.uniform(2, 4), rng) for _ in range(quick_or_soak(30, 300))]
+    long_recordings = [clip(rng.uniform(41, 59), rng) for _ in range(quick_or_soak(3, 30))]
     with ExitStack() as stack:
-        url = stack.enter_context(service.before(engine))
+        url = stack.enter_context(faulty.install(engine))
         server = Server(
             aws,
             openai_base_url=url,
             pacing=_PACING,
-            metrics=Metrics(told),
+            metrics=Metrics(metrics_output),
             request_deadline_seconds=20,
-            max_concurrent_calls=2,  # the engine transcribes one at a time, and has the deadline of all that wait
+            # The engine processes one request at a time. More could miss their deadline.
+            max_concurrent_calls=2,
             daily_seconds=10**6,
         )
         for _ in range(3):
-            stack.enter_context(server.at_work())
+            stack.enter_context(server.running_worker())
         caller = Caller(server, "upstream_", "unreadable_recording", "recording_too_large")
         pool = stack.enter_context(ThreadPoolExecutor(8))
-        direct = pool.map(caller.words_of, clips)
-        uploaded = pool.map(caller.words_of_upload, talks)
-        heard, jobs = list(direct), list(uploaded)
-    truths = [_by(engine, recording) for recording in clips + talks]
-    # What goes by the worker is cut anew, and heard a little differently; another's words would be all wrong.
-    assert [said for said in zip(truths, heard + jobs, strict=True) if jiwer.wer(*said) > 0.5] == []
-    arrived = Counter(call.question for call in service.heard if call.arrived)
-    assert max(arrived.values()) == 1  # nothing whose answer came was asked again
-    billed_at_all = Counter(call.question for call in service.heard if call.seconds)
-    assert (
-        max(billed_at_all[question_of(recording)] for recording in clips) == 1
-    )  # nor, in one request, any other
-    billed = sum(call.seconds for call in service.heard if call.arrived)
-    assert _paid(told) == pytest.approx(billed)
-    in_doubt = sum(call.seconds for call in service.heard if not call.arrived)
-    spent = _spent(server)
-    assert spent >= billed + in_doubt * 0.9  # the length of what got no answer is known only about
-    met = Counter(filter(None, service.faults))
-    tried(
-        "Recordings while the speech service fails three times in ten",
-        f"{len(clips)} requests, {len(talks)} jobs, {sum(met.values())} faults of {len(met)} kinds",
-        f"all transcribed; the service billed {billed} s for answers that came, Steno's books say {_paid(told):g} s;"
-        f" no answer was paid twice; {in_doubt} s more were billed for answers that never came",
+        direct = pool.map(caller.transcribe, clips)
+        uploaded = pool.map(caller.transcribe_upload, long_recordings)
+        transcripts, jobs = list(direct), list(uploaded)
+    expected = [_transcribe(engine, recording) for recording in clips + long_recordings]
+    # The worker cuts and re-encodes recordings, which changes a few words. The threshold still
+    # detects the transcript of another recording.
+    assert [
+        pair for pair in zip(expected, transcripts + jobs, strict=True) if jiwer.wer(*pair) > 0.5
+    ] == []
+    delivered = Counter(call.request_hash for call in faulty.processed if call.delivered)
+    assert max(delivered.values()) == 1  # no delivered response was requested again
+    billed_requests = Counter(call.request_hash for call in faulty.processed if call.seconds)
+    # Each direct request was billed once.
+    assert max(billed_requests[request_hash_of(recording)] for recording in clips) == 1
+    billed = sum(call.seconds for call in faulty.processed if call.delivered)
+    assert _paid_seconds(metrics_output) == pytest.approx(billed)
+    undelivered_seconds = sum(call.seconds for call in faulty.processed if not call.delivered)
+    # Durations of requests without a response are estimates.
+    assert _spent_seconds(server) >= billed + undelivered_seconds * 0.9
+    faults = Counter(filter(None, faulty.faults))
+    record_result(
+        "Requests and jobs while 30 % of the upstream calls fail",
+        f"{len(clips)} requests, {len(long_recordings)} jobs,"
+        f" {sum(faults.values())} faults of {len(faults)} kinds",
+        f"all transcribed; the upstream billed {billed} s for delivered responses, and Steno's"
+        f" metrics report {_paid_seconds(metrics_output):g} s; no delivered response was billed"
+        f" twice; the upstream billed another {undelivered_seconds} s for responses that were not"
+        " delivered",
     )
-    assert set(met) >= set(often((), FAULTS))
+    assert set(faults) >= set(quick_or_soak((), FAULTS))
 
 
-def _by(engine, recording):
-    """What the engine hears when nothing fails."""
-    return engine.ask(recording, "recording.wav", model="gpt-transcribe").json()["text"]
+def _transcribe(engine, recording):
+    """Return the transcript of the engine without faults."""
+    return engine.transcribe(recording, "recording.wav", model="gpt-transcribe").json()["text"]
 
 
-def _paid(told):
-    """The seconds that Steno's metrics say were paid."""
-    return sum(json.loads(line).get("SecondsPaid", 0) for line in told.getvalue().splitlines())
+def _paid_seconds(metrics_output):
+    """Return the paid seconds in Steno's metrics."""
+    return sum(
+        json.loads(line).get("SecondsPaid", 0) for line in metrics_output.getvalue().splitlines()
+    )
 
 
-def _spent(server):
-    """The seconds that Steno's budget says were spent, or may have been."""
+def _spent_seconds(server):
+    """Return the seconds in Steno's budget: billed, or possibly billed."""
     item = server.services.jobs.client.scan(
         TableName="steno", FilterExpression="sk = :all", ExpressionAttributeValues={":all": "all"}
     )

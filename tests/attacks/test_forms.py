@@ -1,4 +1,4 @@
-"""Many slow clients, and good forms with a few bytes changed."""
+"""Send forms very slowly, and forms with mutated bytes."""
 
 import contextlib
 import itertools
@@ -15,55 +15,56 @@ from tests.web.test_contract import CODES
 from tests.web.test_form import MULTIPART, form, part
 from tests.web.test_form_wire import (
     GOOD,
-    KNOWN,
+    OPEN_FILES,
     SHORT,
     Upstream,
-    _known_files,  # noqa: F401 - a fixture
-    answered,
-    connected,
+    _note_open_files,  # noqa: F401 - a fixture
+    connect,
     head,
     in_process,
     is_up,
-    until_gone,
+    read_response,
+    wait_until_closed,
 )
 
 pytestmark = pytest.mark.anyio
 
 
-def test_many_slow_clients_keep_nobody_waiting(often, tried):
-    """Each holds a connection and a temp file, and no thread; the recordings of others pass all of them by."""
-    slow = often(100, 400)
+def test_slow_clients_do_not_block_others(quick_or_soak, record_result):
+    """A slow client uses a connection and a temporary file, but no thread."""
+    slow = quick_or_soak(100, 400)
     with serving(app(Upstream())) as url, contextlib.ExitStack() as stack:
         start = head(f"Content-Length: {len(GOOD)}") + GOOD[:200]
-        held = [stack.enter_context(connected(url)) for _ in range(slow)]
-        for connection in held:
+        connections = [stack.enter_context(connect(url)) for _ in range(slow)]
+        for connection in connections:
             connection.sendall(start)
         threads = threading.active_count()
-        others = 0
-        for at in range(200, 220):  # a byte at a time
-            for connection in held:
+        other_requests = 0
+        for at in range(200, 220):  # one byte at a time
+            for connection in connections:
                 connection.sendall(GOOD[at : at + 1])
             assert is_up(url)
-            others += 1
-        files = len(open_temp_files() - KNOWN)
+            other_requests += 1
+        files = len(open_temp_files() - OPEN_FILES)
         assert threading.active_count() - threads < 10
-        for connection in held[: slow // 2]:
+        for connection in connections[: slow // 2]:
             connection.sendall(GOOD[220:])
-        assert [answered(connection) for connection in held[: slow // 2]] == [(200, None)] * (
-            slow // 2
-        )
+        assert [read_response(connection) for connection in connections[: slow // 2]] == [
+            (200, None)
+        ] * (slow // 2)
         stack.close()
-        assert until_gone()
+        assert wait_until_closed()
         assert is_up(url)
     assert files == slow
-    tried(
-        "Clients that send a form byte by byte, and leave or end it",
-        f"{slow:,} at once",
-        f"{others} others answered meanwhile, then {slow // 2:,} that ended; nothing left of those that left",
+    record_result(
+        "Clients that send a form byte by byte and then finish it or disconnect",
+        f"{slow:,} concurrent clients",
+        f"{other_requests} other requests served meanwhile; {slow // 2:,} slow requests served; no"
+        " temporary file left of the others",
     )
 
 
-WHOLE = form(
+VALID_FORM = form(
     *(
         part(f'; name="{name}"', value)
         for name, value in (("language", b"en"), ("prompt", b"Beckett"), ("keywords", b"Nagg"))
@@ -73,21 +74,19 @@ WHOLE = form(
 )
 
 
-CHANGES = {
-    "flipped": lambda form, at, chance: (
-        form[:at] + bytes([form[at] ^ 1 << chance.randrange(8)]) + form[at + 1 :]
+MUTATIONS = {
+    "flipped": lambda form, at, rng: (
+        form[:at] + bytes([form[at] ^ 1 << rng.randrange(8)]) + form[at + 1 :]
     ),
-    "removed": lambda form, at, chance: form[:at] + form[at + chance.randint(1, 40) :],
-    "doubled": lambda form, at, chance: (
-        form[:at] + form[at : at + chance.randint(1, 200)] + form[at:]
-    ),
-    "moved": lambda form, at, _chance: form[at:] + form[:at],
-    "strange": lambda form, at, chance: form[:at] + chance.choice(STRANGE) + form[at:],
-    "cut off": lambda form, at, _chance: form[:at],
+    "removed": lambda form, at, rng: form[:at] + form[at + rng.randint(1, 40) :],
+    "duplicated": lambda form, at, rng: form[:at] + form[at : at + rng.randint(1, 200)] + form[at:],
+    "moved": lambda form, at, _rng: form[at:] + form[:at],
+    "inserted": lambda form, at, rng: form[:at] + rng.choice(INSERTIONS) + form[at:],
+    "truncated": lambda form, at, _rng: form[:at],
 }
 
 
-STRANGE = (
+INSERTIONS = (
     b"\r\n",
     b"\n",
     b"\r",
@@ -104,32 +103,36 @@ STRANGE = (
 )
 
 
-async def test_a_good_form_changed_anywhere_is_taken_or_refused_with_a_code(often, tried):
-    chance, answers = random.Random(1), Counter()
-    framed = [
+async def test_a_mutated_form_is_accepted_or_rejected_with_a_code(quick_or_soak, record_result):
+    rng, statuses = random.Random(1), Counter()
+    positions = [
         at
-        for at in range(len(WHOLE))
-        if not WHOLE.index(SHORT[:600]) < at < WHOLE.index(SHORT[:600]) + 590
+        for at in range(len(VALID_FORM))
+        if not VALID_FORM.index(SHORT[:600]) < at < VALID_FORM.index(SHORT[:600]) + 590
     ]
     descriptors = len([*Path("/proc/self/fd").iterdir()])
     async with in_process() as http:
-        for change in itertools.islice(itertools.cycle(CHANGES.values()), often(600, 20_000)):
-            changed = WHOLE
-            for _ in range(chance.choice((1, 1, 2, 5))):
-                changed = (
-                    change(changed, min(chance.choice(framed), len(changed) - 1), chance) or b"-"
-                )
-            answer = await http.post(
-                "/api/transcribe", content=changed, headers={"Content-Type": MULTIPART}
+        for mutate in itertools.islice(
+            itertools.cycle(MUTATIONS.values()), quick_or_soak(600, 20_000)
+        ):
+            mutated = VALID_FORM
+            for _ in range(rng.choice((1, 1, 2, 5))):
+                mutated = mutate(mutated, min(rng.choice(positions), len(mutated) - 1), rng) or b"-"
+            response = await http.post(
+                "/api/transcribe", content=mutated, headers={"Content-Type": MULTIPART}
             )
-            assert answer.status_code in (200, 415, 422), changed
-            assert answer.status_code == 200 or (answer.status_code, answer.json()["code"]) in CODES
-            answers[answer.status_code] += 1
-    assert until_gone()
+            assert response.status_code in (200, 415, 422), mutated
+            assert (
+                response.status_code == 200
+                or (response.status_code, response.json()["code"]) in CODES
+            )
+            statuses[response.status_code] += 1
+    assert wait_until_closed()
     assert len([*Path("/proc/self/fd").iterdir()]) <= descriptors + 1
-    assert min(answers[200], answers[422]) > 0
-    tried(
-        "Good forms with bytes flipped, removed, doubled, moved, put in or cut off",
-        f"{answers.total():,} forms",
-        f"all answered: {answers[200]:,} taken, {answers.total() - answers[200]:,} refused with a code; no file left",
+    assert min(statuses[200], statuses[422]) > 0
+    record_result(
+        "Valid forms with bytes flipped, removed, duplicated, moved, inserted or truncated",
+        f"{statuses.total():,} forms",
+        f"{statuses[200]:,} accepted, {statuses.total() - statuses[200]:,} rejected with a code; no"
+        " temporary file left",
     )

@@ -1,4 +1,7 @@
-"""Recordings made to crash, fill, stall or mislead whoever opens them: each is heard, or refused with its reason."""
+"""Send recordings that try to crash, exhaust, stall or mislead the decoder.
+
+Each one is transcribed or rejected with an error code.
+"""
 
 import hashlib
 import json
@@ -20,28 +23,30 @@ import httpx2
 import pytest
 
 from handler.errors import StenoError
-from handler.recordings.cutting import parts_of
-from handler.worker import END_SECONDS
-from tests.attacks.bombs import bombs
-from tests.attacks.canaries import SECRET, canaries
-from tests.attacks.hearing import Hearing
-from tests.attacks.hostile import damages, polyglots, truncations
-from tests.attacks.lures import lures
+from handler.recordings.cutting import cut_into_parts
+from handler.worker import SHUTDOWN_SECONDS
+from tests.attacks.access_monitor import SECRET, monitor_access
+from tests.attacks.corpus import mutations, polyglots, truncations
+from tests.attacks.external_references import external_references
+from tests.attacks.extreme_headers import extreme_headers
+from tests.attacks.inspecting_upstream import InspectingUpstream
 from tests.conftest import ROOT, uvicorn_process
+from tests.harness import Harness
 from tests.integration.test_leaks import descriptors
-from tests.place import Place
 from tests.samples import long_recording, recording
 
 pytestmark = pytest.mark.skipif(
-    not Path("/proc/self/task").exists(), reason="looks into /proc, which is Linux's"
+    not Path("/proc/self/task").exists(), reason="needs /proc, which only Linux has"
 )
 
-CUTTERS = 2  # at once
+CUTTERS = 2  # concurrent
 SENDERS = 4
-LONGEST = 43_200.0
-HANGS_SECONDS = 120.0  # whoever takes so long waits for something that will never come
-MOST_GROWTH = 64_000_000  # of the API's memory, whatever is sent; a recording is at most 26 MB and lies in a file
-REFUSED = {400, 413, 415, 422}
+MAX_DURATION_SECONDS = 43_200.0
+HANG_SECONDS = 120.0  # a decoder that takes longer is considered hanging
+# Bytes by which the API's memory may grow. A recording has at most 26 MB and is kept in a file.
+MAX_GROWTH = 64_000_000
+REJECTED = {400, 413, 415, 422}
+TRANSCRIBED = "transcribed"
 UNREADABLE = {
     "unreadable_recording",
     "unsupported_media",
@@ -52,15 +57,15 @@ UNREADABLE = {
 
 
 @pytest.fixture
-def canary(tmp_path):
+def monitor(tmp_path):
     (tmp_path / "canary").mkdir()
-    with canaries(tmp_path / "canary") as made:
-        yield made
+    with monitor_access(tmp_path / "canary") as access_monitor:
+        yield access_monitor
 
 
 @pytest.fixture
 def scratch(tmp_path, monkeypatch):
-    """Where this process, and what it starts, puts temp files: nowhere else, so that what is left is seen."""
+    """Return the only folder for temporary files of this process and its child processes."""
     folder = tmp_path / "scratch"
     folder.mkdir()
     monkeypatch.setattr(tempfile, "tempdir", str(folder))
@@ -68,106 +73,114 @@ def scratch(tmp_path, monkeypatch):
     return folder
 
 
-def cutters():
-    """The processes of this one's that cut, and the recordings they cut."""
-    found = {}
+def decoders():
+    """Return the decoder processes of this process, with the recordings that they read."""
+    recordings_by_pid = {}
     for task in Path("/proc/self/task").iterdir():
-        with suppress(
-            FileNotFoundError, ProcessLookupError
-        ):  # a thread, or a process, that has ended meanwhile
+        # The thread or the process may have ended since it was listed.
+        with suppress(FileNotFoundError, ProcessLookupError):
             for child in map(int, (task / "children").read_text().split()):
-                words = Path(f"/proc/{child}/cmdline").read_text().split("\0")
-                if "handler.recordings.decoder" in words:
-                    found[child] = Path(words[3])
-    return found
+                arguments = Path(f"/proc/{child}/cmdline").read_text().split("\0")
+                if "handler.recordings.decoder" in arguments:
+                    recordings_by_pid[child] = Path(arguments[3])
+    return recordings_by_pid
 
 
-def share(of, number, seed):
-    return random.Random(seed).sample(of, min(number, len(of)))
+def sample(files, number, seed):
+    return random.Random(seed).sample(files, min(number, len(files)))
 
 
-def told(outcomes):
-    """The outcomes in words: how many were heard, and how many were refused, why."""
+def summary(outcomes):
+    """Format how many recordings were transcribed and how many were rejected with which code."""
     counted = Counter(outcomes)
-    heard = counted.pop("heard", 0)
+    transcribed = counted.pop(TRANSCRIBED, 0)
     reasons = ", ".join(f"{number:,} {code}" for code, number in counted.most_common())
-    return f"{heard:,} heard, {counted.total():,} refused ({reasons})"
+    return f"{transcribed:,} transcribed, {counted.total():,} rejected ({reasons})"
 
 
-def outcomes_of_cutting(corpus, folder, beside=None):
-    """What became of each, in turn: `heard`, or the code of its refusal."""
+def outcomes_of_cutting(corpus, folder, neighbor=None):
+    """Return the outcome of each recording, in order: TRANSCRIBED or an error code."""
 
-    def cut(number, hostile):
-        return outcome_of_cutting(hostile, folder / str(number), beside)
+    def cut(number, file):
+        return outcome_of_cutting(file, folder / str(number), neighbor)
 
     with ThreadPoolExecutor(CUTTERS) as pool:
         return list(pool.map(cut, range(len(corpus)), corpus))
 
 
-def outcome_of_cutting(hostile, folder, beside):
-    """In a process that survives it, and leaves the file alone that lies `beside` the recording."""
+def outcome_of_cutting(file, folder, neighbor):
+    """Cut a recording in a child process and return TRANSCRIBED or the error code.
+
+    `neighbor` is a file to put next to the recording. It must stay unread.
+    """
     (folder / "parts").mkdir(parents=True)
     path = folder / "recording"
-    path.write_bytes(hostile.content)
-    if beside:
-        (folder / Path(beside).name).hardlink_to(beside)
-    refusal = None
+    path.write_bytes(file.content)
+    if neighbor:
+        (folder / Path(neighbor).name).hardlink_to(neighbor)
+    failure = None
     try:
-        with parts_of(
-            path, folder / "parts", LONGEST, until=time.monotonic() + HANGS_SECONDS
+        with cut_into_parts(
+            path, folder / "parts", MAX_DURATION_SECONDS, until=time.monotonic() + HANG_SECONDS
         ) as parts:
-            made = list(parts)
+            cut_parts = list(parts)
     except StenoError as error:
-        refusal = error
+        failure = error
     for part in (folder / "parts").iterdir():
         assert SECRET.encode() not in part.read_bytes()
         part.unlink()
     path.unlink()
-    if refusal:
-        assert refusal.code in UNREADABLE, hostile.name
-        assert "within the limits" not in refusal.detail, f"{hostile.name} ended the process"
-        assert str(folder) not in refusal.detail
-        return refusal.code
-    assert made, hostile.name
-    assert 0 <= made[-1].at(made[-1].seconds) <= LONGEST + 60, hostile.name
-    return "heard"
+    if failure:
+        assert failure.code in UNREADABLE, file.name
+        assert "within the limits" not in failure.detail, f"{file.name} crashed the process"
+        assert str(folder) not in failure.detail
+        return failure.code
+    assert cut_parts, file.name
+    last = cut_parts[-1]
+    assert 0 <= last.at(last.seconds) <= MAX_DURATION_SECONDS + 60, file.name
+    return TRANSCRIBED
 
 
-def test_whatever_is_cut_is_heard_or_refused_with_its_reason(tmp_path, often, tried, capfd, caplog):
-    corpus = share(damages(40), often(30, 260), 1) + share(truncations(), often(10, 80), 2)
-    corpus += share(polyglots(), often(10, 80), 3)
-    outcomes = outcomes_of_cutting(corpus, tmp_path)
-    assert cutters() == {}
-    said = capfd.readouterr()
-    assert (said.out, said.err, caplog.messages) == ("", "", [])
-    tried(
-        "Recordings damaged, cut off and mixed with other files, cut by the worker",
-        f"{len(corpus):,}",
-        told(outcomes),
-    )
-
-
-def test_a_header_that_claims_the_world_costs_neither_memory_nor_a_crash(
-    tmp_path, often, tried, capfd, caplog
+def test_every_mutated_recording_is_cut_or_rejected_with_a_code(
+    tmp_path, quick_or_soak, record_result, capfd, caplog
 ):
-    corpus = share(bombs(), often(16, 1_000), 4)
+    corpus = sample(mutations(40), quick_or_soak(30, 260), 1) + sample(
+        truncations(), quick_or_soak(10, 80), 2
+    )
+    corpus += sample(polyglots(), quick_or_soak(10, 80), 3)
     outcomes = outcomes_of_cutting(corpus, tmp_path)
-    assert cutters() == {}
-    said = capfd.readouterr()
-    assert (said.out, said.err, caplog.messages) == ("", "", [])
-    tried(
-        "Headers that claim hours, channels, tables, depth and gigabytes, cut by the worker",
+    assert decoders() == {}
+    output = capfd.readouterr()
+    assert (output.out, output.err, caplog.messages) == ("", "", [])
+    record_result(
+        "Mutated, truncated and polyglot recordings, decoded by the worker",
         f"{len(corpus):,}",
-        told(outcomes),
+        summary(outcomes),
     )
 
 
-def test_a_table_of_gigabytes_ends_at_the_limit_of_memory(tmp_path, tried):
-    """Without it, a recording of 1 KB takes 2.5 GB."""
-    (bomb,) = (
-        hostile for hostile in bombs() if hostile.name.startswith("a fragment of 67108864 samples")
+def test_extreme_headers_exhaust_no_memory_and_crash_no_process(
+    tmp_path, quick_or_soak, record_result, capfd, caplog
+):
+    corpus = sample(extreme_headers(), quick_or_soak(16, 1_000), 4)
+    outcomes = outcomes_of_cutting(corpus, tmp_path)
+    assert decoders() == {}
+    output = capfd.readouterr()
+    assert (output.out, output.err, caplog.messages) == ("", "", [])
+    record_result(
+        "Headers with extreme durations, channels, tables, nesting and sizes, decoded by the"
+        " worker",
+        f"{len(corpus):,}",
+        summary(outcomes),
     )
-    (tmp_path / "recording").write_bytes(bomb.content)
+
+
+def test_a_huge_table_stops_at_the_memory_limit(tmp_path, record_result):
+    """Without the limit, decoding this recording of 1 KB takes 2.5 GB of memory."""
+    (huge_table,) = (
+        file for file in extreme_headers() if file.name.startswith("a fragment of 67108864 samples")
+    )
+    (tmp_path / "recording").write_bytes(huge_table.content)
     command = [
         sys.executable,
         "-m",
@@ -185,154 +198,171 @@ def test_a_table_of_gigabytes_ends_at_the_limit_of_memory(tmp_path, tried):
     assert process.returncode == 0
     megabytes = used.ru_maxrss / 1000
     assert megabytes < 1000
-    size = f"{len(bomb.content) / 1000:.0f} KB"
-    tried(
-        f"A table of gigabytes in a recording of {size}",
+    size = f"{len(huge_table.content) / 1000:.0f} KB"
+    record_result(
+        f"A sample table of several GB, declared in a recording of {size}",
         "1",
-        f"refused; the process had {megabytes:.0f} MB at most",
+        f"rejected; peak memory of the process {megabytes:.0f} MB",
     )
 
 
-def test_nothing_in_an_upload_opens_another_file_or_address(tmp_path, canary, often, tried, capfd):
-    """Playlists, scripts and references, to a file and an address that are watched."""
-    groups = [*lures(canary.path, canary.address).values()]
-    corpus = [
-        hostile for group in groups for hostile in [*group[:2], *share(group[2:], often(0, 4), 5)]
-    ]
-    assert canary.knocks() == []
-    outcomes = outcomes_of_cutting(corpus, tmp_path, beside=canary.path)
-    assert canary.knocks() == []
-    assert SECRET not in "".join(capfd.readouterr())
-    tried(
-        "Recordings that point at other files and addresses, cut by the worker",
-        f"{len(corpus):,}",
-        f"nothing opened; {told(outcomes)}",
-    )
-
-
-def test_whatever_is_sent_in_one_request_is_answered_and_leaves_nothing_behind(
-    scratch, canary, often, tried
+def test_no_recording_opens_another_file_or_address(
+    tmp_path, monitor, quick_or_soak, record_result, capfd
 ):
-    """By a server that cannot be made to grow: it opens no recording, and keeps none in memory."""
-    corpus = share(damages(150), often(150, 3_000), 6) + share(truncations(), often(150, 2_000), 7)
-    corpus += share(bombs(), often(40, 1_000), 8) + share(polyglots(), often(40, 1_000), 9)
-    corpus += [group[0] for group in lures(canary.path, canary.address).values()]
-    hearing, sent = Hearing(choosy=True), set()
+    """The playlists, scripts and references point at a monitored file and a monitored address."""
+    groups = [*external_references(monitor.path, monitor.address).values()]
+    corpus = [
+        file
+        for group in groups
+        for file in [*group[:2], *sample(group[2:], quick_or_soak(0, 4), 5)]
+    ]
+    assert monitor.accesses() == []
+    outcomes = outcomes_of_cutting(corpus, tmp_path, neighbor=monitor.path)
+    assert monitor.accesses() == []
+    assert SECRET not in "".join(capfd.readouterr())
+    record_result(
+        "Recordings that reference other files and addresses, decoded by the worker",
+        f"{len(corpus):,}",
+        f"nothing opened; {summary(outcomes)}",
+    )
+
+
+def test_every_direct_request_gets_a_response_and_leaks_nothing(
+    scratch, monitor, quick_or_soak, record_result
+):
+    """The API decodes no recording and keeps none in memory, so its memory hardly grows."""
+    corpus = sample(mutations(150), quick_or_soak(150, 3_000), 6) + sample(
+        truncations(), quick_or_soak(150, 2_000), 7
+    )
+    corpus += sample(extreme_headers(), quick_or_soak(40, 1_000), 8) + sample(
+        polyglots(), quick_or_soak(40, 1_000), 9
+    )
+    corpus += [group[0] for group in external_references(monitor.path, monitor.address).values()]
+    upstream, sent = InspectingUpstream(reject_some=True), set()
     with (
-        hearing.open() as url,
+        upstream.serving_http() as url,
         uvicorn_process(OPENAI_API_KEY="any", OPENAI_BASE_URL=url) as (process, address),
     ):
         with httpx2.Client(base_url=address, timeout=60) as http:
             outcome_of_sending(http, polyglots()[0].content)
-            files, before = descriptors(process), most_memory(process)
+            files, before = descriptors(process), peak_memory(process)
 
-            def send(hostile):
-                content = hostile.content
+            def send(file):
+                content = file.content
                 sent.add(hashlib.sha256(content).hexdigest())
                 return outcome_of_sending(http, content)
 
             with ThreadPoolExecutor(SENDERS) as senders:
                 outcomes = list(senders.map(send, corpus))
         assert descriptors(process) == files
-        growth = most_memory(process) - before
-        assert growth < MOST_GROWTH
-    assert hearing.strange == []
-    assert set(hearing.digests) <= sent  # each went as it came, under a canonical name
+        growth = peak_memory(process) - before
+        assert growth < MAX_GROWTH
+    assert upstream.unexpected_names == []
+    assert set(upstream.digests) <= sent  # each was forwarded unchanged
     assert list(scratch.iterdir()) == []
-    assert canary.knocks() == []
-    tried(
-        "Broken, hostile and misleading recordings of every kind, in one request",
+    assert monitor.accesses() == []
+    record_result(
+        "Malicious recordings of every kind, in direct requests",
         f"{len(corpus):,} recordings",
-        f"{told(outcomes)}; the server's memory grew by {growth / 1e6:.0f} MB at most",
+        f"{summary(outcomes)}; the peak memory of the server grew by {growth / 1e6:.0f} MB",
     )
 
 
 def outcome_of_sending(http, content):
-    answer = http.post("/api/transcribe", files={"file": content})
-    assert SECRET not in answer.text
-    if answer.status_code == 200:
-        return "heard"
-    assert answer.status_code in REFUSED
-    assert answer.headers["content-type"] == "application/problem+json"
-    return answer.json()["code"]
+    response = http.post("/api/transcribe", files={"file": content})
+    assert SECRET not in response.text
+    if response.status_code == 200:
+        return TRANSCRIBED
+    assert response.status_code in REJECTED
+    assert response.headers["content-type"] == "application/problem+json"
+    return response.json()["code"]
 
 
-def most_memory(process):
+def peak_memory(process):
     status = Path(f"/proc/{process.pid}/status").read_text()
     return int(status.partition("VmHWM:")[2].split()[0]) * 1024
 
 
-def test_what_the_speech_service_cannot_read_is_cut_and_answered_in_the_same_request(
-    server, scratch, canary, often, tried, caplog
+def test_a_recording_that_the_upstream_rejects_is_converted_in_the_same_request(
+    server, scratch, monitor, quick_or_soak, record_result, caplog
 ):
-    """Where there is a bucket: what is refused there, or in a container that it does not take, becomes a job."""
-    number = often(2, 12)
+    """A recording becomes a job if the upstream rejects it or does not support its container.
+
+    This needs a bucket.
+    """
+    number = quick_or_soak(2, 12)
     corpus = (
-        share(damages(20), 2 * number, 10)
-        + share(bombs(), number, 11)
-        + share(polyglots(), number, 12)
+        sample(mutations(20), 2 * number, 10)
+        + sample(extreme_headers(), number, 11)
+        + sample(polyglots(), number, 12)
     )
     corpus += [
-        group[0] for group in share([*lures(canary.path, canary.address).values()], number, 13)
+        group[0]
+        for group in sample(
+            [*external_references(monitor.path, monitor.address).values()], number, 13
+        )
     ]
-    hearing = Hearing(choosy=True)
-    with hearing.open() as url:
-        made = server(openai_base_url=url, request_deadline_seconds=120)
+    upstream = InspectingUpstream(reject_some=True)
+    with upstream.serving_http() as url:
+        http = server(openai_base_url=url, request_deadline_seconds=120).http
         with ThreadPoolExecutor(SENDERS) as senders:
             outcomes = list(
-                senders.map(lambda hostile: outcome_of_sending(made.http, hostile.content), corpus)
+                senders.map(lambda file: outcome_of_sending(http, file.content), corpus)
             )
-    assert hearing.strange == []
+    assert upstream.unexpected_names == []
     assert list(scratch.glob("steno*")) == []
-    assert (canary.knocks(), cutters()) == ([], {})
+    assert (monitor.accesses(), decoders()) == ([], {})
     assert [record for record in caplog.records if record.levelname in ("ERROR", "CRITICAL")] == []
-    tried(
-        "The same where there is a bucket, so that the worker helps",
+    record_result(
+        "Malicious recordings of every kind, in direct requests that can become jobs",
         f"{len(corpus):,} recordings",
-        told(outcomes),
+        summary(outcomes),
     )
 
 
-def test_a_hostile_upload_is_a_job_that_completes_or_fails_with_its_reason(
-    aws, scratch, canary, often, tried, caplog
+def test_the_job_of_a_malicious_upload_completes_or_fails_with_a_code(
+    aws, scratch, monitor, quick_or_soak, record_result, caplog
 ):
-    number = often(2, 25)
+    number = quick_or_soak(2, 25)
     corpus = (
-        share(damages(20), 2 * number, 14)
-        + share(bombs(), number, 15)
-        + share(truncations(), number, 16)
+        sample(mutations(20), 2 * number, 14)
+        + sample(extreme_headers(), number, 15)
+        + sample(truncations(), number, 16)
     )
     corpus += [
-        group[0] for group in share([*lures(canary.path, canary.address).values()], number, 17)
+        group[0]
+        for group in sample(
+            [*external_references(monitor.path, monitor.address).values()], number, 17
+        )
     ]
-    hearing, outcomes = Hearing(), []
-    with hearing.open() as url:
-        place = Place(aws, openai_base_url=url)
+    upstream, outcomes = InspectingUpstream(), []
+    with upstream.serving_http() as url:
+        harness = Harness(aws, openai_base_url=url)
         for first in range(0, len(corpus), 10):
-            jobs = [
-                place.upload(hostile.content or b"\0") for hostile in corpus[first : first + 10]
-            ]
-            work_until_ended(place, jobs)
-            outcomes += [ended(place.job(job)) for job in jobs]
-    assert hearing.strange == []
+            jobs = [harness.upload(file.content or b"\0") for file in corpus[first : first + 10]]
+            run_until_finished(harness, jobs)
+            outcomes += [outcome_of_job(harness.job(job)) for job in jobs]
+    assert upstream.unexpected_names == []
     assert list(scratch.glob("steno*")) == []
-    assert (canary.knocks(), cutters()) == ([], {})
+    assert (monitor.accesses(), decoders()) == ([], {})
     assert SECRET not in caplog.text
     assert [record for record in caplog.records if record.levelname in ("ERROR", "CRITICAL")] == []
-    tried("Hostile recordings of every kind, uploaded", f"{len(corpus):,} jobs", told(outcomes))
+    record_result(
+        "Malicious recordings of every kind, uploaded", f"{len(corpus):,} jobs", summary(outcomes)
+    )
 
 
-def work_until_ended(place, jobs):
-    while any(place.job(job)["status"] not in ("completed", "failed") for job in jobs):
-        if messages := place.messages():
-            assert place.work(*messages) == []
+def run_until_finished(harness, jobs):
+    while any(harness.job(job)["status"] not in ("completed", "failed") for job in jobs):
+        if messages := harness.messages():
+            assert harness.run_worker(*messages) == []
 
 
-def ended(job):
+def outcome_of_job(job):
     assert SECRET not in str(job)
     if job["status"] == "completed":
-        assert 0 <= job["duration"] <= LONGEST + 60
-        return "heard"
+        assert 0 <= job["duration"] <= MAX_DURATION_SECONDS + 60
+        return TRANSCRIBED
     assert job["error"]["code"] in UNREADABLE
     return job["error"]["code"]
 
@@ -340,172 +370,174 @@ def ended(job):
 SIGNALS = (signal.SIGSEGV, signal.SIGABRT, signal.SIGBUS, signal.SIGFPE, signal.SIGILL)
 
 
-class Strike:
-    """Sends a signal to the process that cuts the recording of `size` bytes, once: before a part of it is stored."""
+class SignalOnUpload:
+    """Sends one signal to the decoder of the recording of `size` bytes, before a part is stored."""
 
     def __init__(self, size, number):
-        self.struck = False
+        self.sent = False
         self._size = size
         self._number = number
         self._lock = threading.Lock()
 
-    def on(self, place):
-        """At work in this place, which calls it before it sends any object to the bucket."""
-        place.jobs.objects.client.meta.events.register("before-send.s3.PutObject", self)
+    def register(self, harness):
+        """Register for the S3 uploads of this harness and return self."""
+        harness.jobs.objects.client.meta.events.register("before-send.s3.PutObject", self)
         return self
 
     def __call__(self, **_):
         with self._lock:
-            for process, recording in cutters().items():
-                if not self.struck and recording.stat().st_size == self._size:
+            for process, recording in decoders().items():
+                if not self.sent and recording.stat().st_size == self._size:
                     os.kill(process, self._number)
-                    self.struck = True
+                    self.sent = True
 
 
-def test_a_crash_inside_the_decoder_ends_its_own_job_alone(aws, scratch, often, tried):
-    """While it decodes, as a flaw in FFmpeg would; the same worker's other jobs complete."""
-    doomed, signals = long_recording("webm", 300), SIGNALS[: often(1, 5)]
+def test_a_decoder_crash_fails_only_its_own_job(aws, scratch, quick_or_soak, record_result):
+    """The decoder gets a signal, as after a bug in FFmpeg. Other jobs of the worker complete."""
+    crashing, signals = long_recording("webm", 300), SIGNALS[: quick_or_soak(1, 5)]
     for number in signals:
-        with Hearing().open() as url:
-            place = Place(aws, openai_base_url=url)
-            strike = Strike(len(doomed), number).on(place)
-            contents = (recording("ogg"), doomed, recording("mp4"))
-            jobs = before, job, after = [place.upload(content) for content in contents]
-            records = arrived(place, jobs)
-            beside = place.upload(recording("flac"))
+        with InspectingUpstream().serving_http() as url:
+            harness = Harness(aws, openai_base_url=url)
+            injected_signal = SignalOnUpload(len(crashing), number).register(harness)
+            contents = (recording("ogg"), crashing, recording("mp4"))
+            jobs = before, job, after = [harness.upload(content) for content in contents]
+            records = upload_records(harness, jobs)
+            concurrent = harness.upload(recording("flac"))
             with ThreadPoolExecutor(2) as workers:
-                working = [
-                    workers.submit(place.work, *told)
-                    for told in (records, arrived(place, [beside]))
+                futures = [
+                    workers.submit(harness.run_worker, *batch)
+                    for batch in (records, upload_records(harness, [concurrent]))
                 ]
-                assert [left.result() for left in working] == [[], []]
-            assert strike.struck
-            assert (place.job(job)["status"], place.job(job)["error"]["code"]) == (
+                assert [future.result() for future in futures] == [[], []]
+            assert injected_signal.sent
+            assert (harness.job(job)["status"], harness.job(job)["error"]["code"]) == (
                 "failed",
                 "unreadable_recording",
             )
-            assert {place.job(other)["status"] for other in (before, beside, after)} == {
+            assert {harness.job(other)["status"] for other in (before, concurrent, after)} == {
                 "completed"
             }
-            place.http.post(f"/api/transcriptions/{job}/retry")
-            work_until_ended(place, [job])
-            assert place.job(job)["status"] == "completed"
-            for each in (*jobs, beside):  # what was heard of them would not be cut again
-                place.http.delete(f"/api/transcriptions/{each}")
-        assert (cutters(), list(scratch.glob("steno*"))) == ({}, [])
+            harness.http.post(f"/api/transcriptions/{job}/retry")
+            run_until_finished(harness, [job])
+            assert harness.job(job)["status"] == "completed"
+            # The next round must not reuse the transcripts.
+            for each in (*jobs, concurrent):
+                harness.http.delete(f"/api/transcriptions/{each}")
+        assert (decoders(), list(scratch.glob("steno*"))) == ({}, [])
     others = 3 * len(signals)
-    tried(
-        "The decoder ended by a signal in the middle of a job",
-        f"{len(signals)} times, each by another signal",
-        f"each failed, and completed when tried again; the {others} jobs before, beside and after them completed",
+    record_result(
+        "A decoder killed by a signal in the middle of a job",
+        f"{len(signals)} times, each with a different signal",
+        f"each job failed, and completed after a retry; {others} other jobs of the worker"
+        " completed",
     )
 
 
-def arrived(place, jobs):
-    """The messages about the jobs' recordings, in the jobs' order."""
-    found = []
-    while len(found) < len(jobs):
-        found += place.messages()
-    return sorted(found, key=lambda record: [job in record["body"] for job in jobs], reverse=True)
+def upload_records(harness, jobs):
+    """Receive the messages about the uploads of these jobs, in the order of the jobs."""
+    records = []
+    while len(records) < len(jobs):
+        records += harness.messages()
+    return sorted(records, key=lambda record: [job in record["body"] for job in jobs], reverse=True)
 
 
-class ShortOfTime:
-    """Lambda's context of a function that has to end in five seconds, in which it cuts a part on any machine."""
+class ShortTimeout:
+    """A Lambda context with five seconds left before the worker stops: enough to cut one part."""
 
     def get_remaining_time_in_millis(self):
-        return (END_SECONDS + 5) * 1000
+        return (SHUTDOWN_SECONDS + 5) * 1000
 
 
-def test_a_decoder_that_hangs_is_ended_in_time_and_the_next_delivery_completes_the_job(
-    aws, scratch
-):
-    hangs = long_recording("webm", 300)
-    hearing = Hearing()
-    with hearing.open() as url:
-        place = Place(aws, openai_base_url=url)
-        strike = Strike(len(hangs), signal.SIGSTOP).on(place)
-        job = place.upload(hangs)
-        message = place.about(job)
-        assert place.handle(message, context=ShortOfTime()) == [message["messageId"]]
-        assert strike.struck
-        assert cutters() == {}
-        assert place.work(message) == []
-        assert place.job(job)["status"] == "completed"
-    assert len(hearing.digests) == len(set(hearing.digests))  # no part was paid twice
-    assert (cutters(), list(scratch.glob("steno*"))) == ({}, [])
+def test_a_hanging_decoder_is_killed_and_the_next_delivery_completes_the_job(aws, scratch):
+    hanging = long_recording("webm", 300)
+    upstream = InspectingUpstream()
+    with upstream.serving_http() as url:
+        harness = Harness(aws, openai_base_url=url)
+        injected_signal = SignalOnUpload(len(hanging), signal.SIGSTOP).register(harness)
+        job = harness.upload(hanging)
+        message = harness.upload_record(job)
+        assert harness.handle(message, context=ShortTimeout()) == [message["messageId"]]
+        assert injected_signal.sent
+        assert decoders() == {}
+        assert harness.run_worker(message) == []
+        assert harness.job(job)["status"] == "completed"
+    assert len(upstream.digests) == len(set(upstream.digests))  # no part was billed twice
+    assert (decoders(), list(scratch.glob("steno*"))) == ({}, [])
 
 
-MARK = "EVIL"
-NAMES = [
-    f"../../../../etc/{MARK}",
-    f"..\\..\\{MARK}.webm",
-    f"/etc/{MARK}",
-    f"C:\\{MARK}.wav",
-    f"file:///etc/{MARK}",
-    f"http://127.0.0.1:1/{MARK}.m3u8",
-    f"{MARK}\0.webm",
-    f"{MARK}.webm\0.php",
-    f"{MARK}\r\nX-Injected: {MARK}",
-    f"{MARK}\n\n<script>alert(1)</script>",
-    f'{MARK}"; filename="other.exe',
-    f"{MARK}'; DROP TABLE jobs;--.ogg",
-    f"{MARK}`id`$(id);|&.mp3",
-    f"${{jndi:ldap://127.0.0.1/{MARK}}}",
-    f"${{filename}}{MARK}",
-    f"%2e%2e%2f{MARK}%00.wav",
-    f"{MARK}" * 249,
-    f"{MARK}" * 5_000,
-    f"{MARK}." * 200 + "webm",
-    f"{MARK}.{'x' * 100}",
+MARKER = "EVIL"
+FILE_NAMES = [
+    f"../../../../etc/{MARKER}",
+    f"..\\..\\{MARKER}.webm",
+    f"/etc/{MARKER}",
+    f"C:\\{MARKER}.wav",
+    f"file:///etc/{MARKER}",
+    f"http://127.0.0.1:1/{MARKER}.m3u8",
+    f"{MARKER}\0.webm",
+    f"{MARKER}.webm\0.php",
+    f"{MARKER}\r\nX-Injected: {MARKER}",
+    f"{MARKER}\n\n<script>alert(1)</script>",
+    f'{MARKER}"; filename="other.exe',
+    f"{MARKER}'; DROP TABLE jobs;--.ogg",
+    f"{MARKER}`id`$(id);|&.mp3",
+    f"${{jndi:ldap://127.0.0.1/{MARKER}}}",
+    f"${{filename}}{MARKER}",
+    f"%2e%2e%2f{MARKER}%00.wav",
+    f"{MARKER}" * 249,
+    f"{MARKER}" * 5_000,
+    f"{MARKER}." * 200 + "webm",
+    f"{MARKER}.{'x' * 100}",
     "CON",
     ".",
     "..",
     "/",
     "",
     " ",
-    f"\U0001f600{MARK}\u202egpj.wav",
-    f"\u0627\u0644{MARK}\u200f\u200b\ufeff.m4a",
-    f"{MARK}\u0300\u0301" * 50,
-    f"-rf {MARK}",
-    f"{MARK}.webm/",
-    f"{MARK}.\r",
-    f"{MARK}.wav\n",
-    f"=HYPERLINK({MARK})",
+    f"\U0001f600{MARKER}\u202egpj.wav",
+    f"\u0627\u0644{MARKER}\u200f\u200b\ufeff.m4a",
+    f"{MARKER}\u0300\u0301" * 50,
+    f"-rf {MARKER}",
+    f"{MARKER}.webm/",
+    f"{MARKER}.\r",
+    f"{MARKER}.wav\n",
+    f"=HYPERLINK({MARKER})",
 ]
 
 
-def test_no_name_of_a_file_gets_into_a_path_a_key_or_what_is_sent_on(
-    aws, scratch, canary, webm, tried
+def test_no_file_name_reaches_a_path_an_object_key_or_the_upstream(
+    aws, scratch, monitor, webm, record_result
 ):
-    hearing = Hearing()
-    with hearing.open() as url:
-        place = Place(aws, openai_base_url=url)
-        answers = Counter()
-        for name in NAMES:
-            for written in (
+    upstream = InspectingUpstream()
+    with upstream.serving_http() as url:
+        harness = Harness(aws, openai_base_url=url)
+        responses = Counter()
+        for name in FILE_NAMES:
+            for encoded_name in (
                 name.encode(),
                 name.encode("utf-16"),
                 name.encode("utf-8").replace(b'"', b'\\"'),
             ):
-                body = form(part(b'; name="file"; filename="' + written + b'"', webm))
-                answers[
-                    place.http.post("/api/transcribe", content=body, headers=MULTIPART).status_code
+                body = form(part(b'; name="file"; filename="' + encoded_name + b'"', webm))
+                responses[
+                    harness.http.post(
+                        "/api/transcribe", content=body, headers=MULTIPART
+                    ).status_code
                 ] += 1
-            for label in ("audio/webm", f"audio/{name}", name):
-                asked = place.ask(filename=name, content_type=label)
-                answers[asked.status_code] += 1
-                if asked.status_code == 201:
-                    key = asked.json()["upload"]["fields"]["key"]
+            for media_type in ("audio/webm", f"audio/{name}", name):
+                created = harness.request_upload(filename=name, content_type=media_type)
+                responses[created.status_code] += 1
+                if created.status_code == 201:
+                    key = created.json()["upload"]["fields"]["key"]
                     assert re.fullmatch(r"uploads/[0-9a-f]{32}\.[a-z0-9]{1,5}", key)
-                    assert MARK not in asked.headers["location"]
-    assert set(answers) <= {200, 201, 415, 422}
-    assert answers[200] >= len(NAMES)
-    assert not any(MARK in head for head in hearing.heads)
-    assert (hearing.strange, list(scratch.iterdir()), canary.knocks()) == ([], [], [])
-    tried(
-        "File names and types with paths, quotes, line breaks, NULs and addresses in them",
-        f"{answers.total():,} requests",
-        f"none got anywhere: {answers[200] + answers[201]:,} taken under names of Steno's own, the others refused",
+                    assert MARKER not in created.headers["location"]
+    assert set(responses) <= {200, 201, 415, 422}
+    assert responses[200] >= len(FILE_NAMES)
+    assert not any(MARKER in envelope for envelope in upstream.envelopes)
+    assert (upstream.unexpected_names, list(scratch.iterdir()), monitor.accesses()) == ([], [], [])
+    record_result(
+        "File names and media types with paths, quotes, line breaks, NULs and addresses",
+        f"{responses.total():,} requests",
+        f"{responses[200] + responses[201]:,} accepted under generated names, the others rejected",
     )
 
 

@@ -1,55 +1,59 @@
-"""The form of an upload used again: good for one recording at one key, and paid for once."""
+"""Reuse upload forms after and during their job. Each form results in one billed transcript."""
 
 import hashlib
 from collections import Counter
 
 import pytest
 
-from tests.false_upstream import FalseUpstream, heard
-from tests.jobs.test_presigned_forms import uploaded
-from tests.place import Place
+from tests.fake_upstream import FakeUpstream, transcript_response
+from tests.harness import Harness
+from tests.jobs.test_presigned_forms import upload_with
 from tests.samples import long_recording, recording
 
 
-def test_a_form_used_again_after_its_job_is_done_pays_nothing_and_leaves_nothing(
-    aws, webm, often, tried
+def test_reusing_a_form_after_its_job_completed_bills_and_stores_nothing(
+    aws, webm, quick_or_soak, record_result
 ):
-    upstream = FalseUpstream()
-    place = Place(aws, upstream)
-    asked = place.ask().json()
-    uploaded(asked["upload"], webm)
-    place.work(place.about(asked["id"]))
-    times = often(3, 100)
-    for number in range(times):
-        uploaded(asked["upload"], recording("wav", "endgame_nagg_nell.wav", 1 + number % 4))
-        place.work(place.about(asked["id"]))
-        assert place.objects() == [f"transcripts/{asked['id']}.json"]
-    assert place.job(asked["id"])["transcript"] == "Ever tried."
+    upstream = FakeUpstream()
+    harness = Harness(aws, upstream)
+    created = harness.request_upload().json()
+    upload_with(created["upload"], webm)
+    harness.run_worker(harness.upload_record(created["id"]))
+    count = quick_or_soak(3, 100)
+    for number in range(count):
+        upload_with(created["upload"], recording("wav", "endgame_nagg_nell.wav", 1 + number % 4))
+        harness.run_worker(harness.upload_record(created["id"]))
+        assert harness.objects() == [f"transcripts/{created['id']}.json"]
+    assert harness.job(created["id"])["transcript"] == "Ever tried."
     assert len(upstream.calls) == 1
-    tried(
-        "Upload forms used again after their job was done",
-        f"{times} times",
-        "1 payment; nothing kept, nothing changed",
+    record_result(
+        "Upload forms reused after their job completed",
+        f"{count} times",
+        "billed once; nothing stored, nothing changed",
     )
 
 
-class Naming(FalseUpstream):
-    """Hears in each recording a word that is its own."""
+class DistinctTranscripts(FakeUpstream):
+    """Returns a different word for each recording."""
 
     def _handle(self, request):
         super()._handle(request)
-        return heard(hashlib.sha256(self.calls[-1].recording).hexdigest()[:8])
+        return transcript_response(hashlib.sha256(self.calls[-1].recording).hexdigest()[:8])
 
 
-class Counting:
-    """Counts the worker's calls of AWS, and acts before one of them."""
+class CallCounter:
+    """Counts the worker's AWS calls and runs `action` before call number `call_number`."""
 
-    def __init__(self, place, moment, act):
+    def __init__(self, harness, call_number, action):
         self.calls = 0
-        self._moment, self._act = moment, act
+        self._call_number, self._action = call_number, action
         self._events = [
             client.meta.events
-            for client in (place.jobs.client, place.jobs.objects.client, place.jobs.queues.sqs)
+            for client in (
+                harness.jobs.client,
+                harness.jobs.objects.client,
+                harness.jobs.queues.sqs,
+            )
         ]
 
     def __enter__(self):
@@ -63,74 +67,81 @@ class Counting:
 
     def _count(self, **_):
         self.calls += 1
-        if self.calls == self._moment:
-            self._act()
+        if self.calls == self._call_number:
+            self._action()
 
 
-@pytest.mark.parametrize("bytes_are", ["the same", "other"])
-@pytest.mark.parametrize("delivered", ["at once", "later"])
-def test_a_form_used_again_during_its_job_gives_one_transcript_pays_once_and_leaves_nothing(
-    aws, often, tried, bytes_are, delivered
+@pytest.mark.parametrize("content_kind", ["the same", "different"])
+@pytest.mark.parametrize("delivered", ["immediately", "later"])
+def test_reusing_a_form_during_its_job_gives_one_transcript_and_bills_once(
+    aws, quick_or_soak, record_result, content_kind, delivered
 ):
-    """Before any of the worker's calls of AWS: its message is delivered to another function at once, or after it."""
-    upstream = Naming()
-    place = Place(aws, upstream, daily_seconds=10**6)
+    """The form is reused before one of the worker's AWS calls.
+
+    The message of the second upload is delivered to another function immediately or later.
+    """
+    upstream = DistinctTranscripts()
+    harness = Harness(aws, upstream, daily_seconds=10**6)
     first, second = long_recording("ogg", 61), long_recording("ogg", 44)
-    again = first if bytes_are == "the same" else second
-    (alone, calls), (other, _) = (_job(place, content, "alone") for content in (first, second))
-    words = [place.job(identity)["transcript"] for identity in (alone, other)]
-    moments = often(4, 60)
-    for number in range(moments):
+    reused_content = first if content_kind == "the same" else second
+    (first_job, calls), (second_job, _) = (
+        _job_with_reuse(harness, content, "alone") for content in (first, second)
+    )
+    words = [harness.job(job_id)["transcript"] for job_id in (first_job, second_job)]
+    reuses = quick_or_soak(4, 60)
+    for number in range(reuses):
         before = len(upstream.calls)
-        identity, _ = _job(
-            place, first, f"{number}", 1 + number * calls // moments, again, delivered
+        job_id, _ = _job_with_reuse(
+            harness, first, f"{number}", 1 + number * calls // reuses, reused_content, delivered
         )
-        assert place.job(identity)["transcript"] in words[: 1 if again is first else 2]
-        questions = Counter(call.recording for call in upstream.calls[before:])
-        assert max(questions.values()) == 1
-        assert again is second or len(questions) == len(words[0].split())
-        assert [key for key in place.objects() if identity in key] == [
-            f"transcripts/{identity}.json"
-        ]
-        assert [item["sk"] for item in place.items() if item["pk"] == f"job#{identity}"] == ["job"]
+        assert harness.job(job_id)["transcript"] in words[: 1 if reused_content is first else 2]
+        requests_by_recording = Counter(call.recording for call in upstream.calls[before:])
+        assert max(requests_by_recording.values()) == 1
+        assert reused_content is second or len(requests_by_recording) == len(words[0].split())
+        assert [key for key in harness.objects() if job_id in key] == [f"transcripts/{job_id}.json"]
+        assert [item["sk"] for item in harness.items() if item["pk"] == f"job#{job_id}"] == ["job"]
         (spent,) = (
             item
-            for item in place.items()
+            for item in harness.items()
             if item["pk"].startswith("spent#") and item["sk"] == "all"
         )
         assert (spent["seconds"], spent.get("unsettled")) == (3 * len(upstream.calls), None)
-    tried(
-        f"Upload forms used again during their job, with {bytes_are} bytes, delivered {delivered}",
-        f"{moments} times, spread over the worker's {calls} calls of AWS",
-        "one recording's transcript each; no part paid twice; nothing left but the transcript",
+    record_result(
+        f"Upload forms reused during their job, with {content_kind} bytes, delivered {delivered}",
+        f"{reuses} times, spread over the worker's {calls} AWS calls",
+        "each gave the transcript of one recording; no part was billed twice; only the transcript"
+        " was left",
     )
 
 
-def _work(place, record):
-    """Hands a message about a recording to the worker, and then those of parts."""
-    assert place.handle(record) == []
-    while place.work_on_parts():
+def _run_job(harness, record):
+    """Run the worker on the message about an upload, then on the messages of its parts."""
+    assert harness.handle(record) == []
+    while harness.handle_part_records():
         pass
 
 
-def _job(place, content, prompt, moment=0, again=b"", delivered=""):
-    """A job from its form to its end, whose form is used again at a moment; and how many calls of AWS it took."""
-    asked = place.ask(prompt=prompt).json()
-    identity, deliveries = asked["id"], 1
+def _job_with_reuse(harness, content, prompt, call_number=0, reused_content=b"", delivered=""):
+    """Run a job and reuse its form before AWS call number `call_number`.
 
-    def use_again():
+    Return the job id and the number of AWS calls of the worker.
+    """
+    created = harness.request_upload(prompt=prompt).json()
+    job_id, deliveries = created["id"], 1
+
+    def reuse_form():
         nonlocal deliveries
-        uploaded(asked["upload"], again)
-        if delivered == "at once":
-            assert place.handle(place.about(identity)) == []
+        upload_with(created["upload"], reused_content)
+        if delivered == "immediately":
+            assert harness.handle(harness.upload_record(job_id)) == []
         else:
             deliveries += 1
 
-    uploaded(asked["upload"], content)
-    record = place.about(identity)
-    with Counting(place, moment, use_again) as counting:
-        _work(place, record)
+    upload_with(created["upload"], content)
+    record = harness.upload_record(job_id)
+    with CallCounter(harness, call_number, reuse_form) as counter:
+        _run_job(harness, record)
     for _ in range(deliveries - 1):
-        _work(place, place.about(identity))
-    assert place.job(identity)["status"] == "completed"
-    return identity, counting.calls
+        _run_job(harness, harness.upload_record(job_id))
+    assert harness.job(job_id)["status"] == "completed"
+    return job_id, counter.calls

@@ -1,23 +1,23 @@
-"""The table of what was tried: a run rewrites its own lines and no others."""
+"""Test how a run updates the table of docs/reliability.md."""
 
-from tests.attacks.reliability import FILE, Row, rewritten
+from tests.attacks.reliability import RELIABILITY_FILE, Row, update_table
 
 
-def test_a_run_rewrites_its_own_lines_and_no_others():
-    first = rewritten(
+def test_a_run_updates_its_own_rows_and_no_others():
+    first = update_table(
         "Before.\n\n",
         [Row("Bits", "9 times", "held", "test_b.py -k b"), Row("Kills", "1", "-", "test_a.py")],
     )
-    again = rewritten(first, [Row("Bits", "10 times", "held", "test_b.py -k b")])
-    lines = again.splitlines()
+    updated = update_table(first, [Row("Bits", "10 times", "held", "test_b.py -k b")])
+    lines = updated.splitlines()
     assert lines[0] == "Before."
     assert lines[-2:] == [
         "| Kills | 1 | - | `test_a.py` |",
         "| Bits | 10 times | held | `test_b.py -k b` |",
     ]
-    assert rewritten(again, []) == again
+    assert update_table(updated, []) == updated
 
 
-def test_the_file_is_one_that_a_run_can_rewrite():
-    text = FILE.read_text()
-    assert rewritten(text, []) == text
+def test_the_table_in_docs_has_the_expected_format():
+    text = RELIABILITY_FILE.read_text()
+    assert update_table(text, []) == text

@@ -1,6 +1,6 @@
-"""A worker as a process of its own, for tests that kill it: `python -m tests.attacks.crashing_worker`.
+"""Run a worker process for tests that kill it: `python -m tests.attacks.worker_process SECONDS`.
 
-It polls all queues, so that one process has all steps of the engine in it.
+The process polls all queues and so runs all steps of a job. SECONDS is the lease time of a claim.
 """
 
 import sys
@@ -10,19 +10,20 @@ from handler.jobs.store import Jobs
 from handler.services import build_services
 from handler.settings import read_settings
 from handler.steps.pacing import Pacing
-from infra.local.worker import working
+from infra.local.worker import local_worker
 
-HOLD_SECONDS = 2
-PART_SECONDS = (
-    30.0  # with shorter ones, and speech that repeats, two parts may be the same, and are paid once
-)
+CLAIM_SECONDS = 2
+# The speech repeats. Shorter parts could be identical, and identical parts are billed only once.
+PART_SECONDS = 30.0
 
 
 def main() -> None:
-    hold = float(sys.argv[1])
+    claim_seconds = float(sys.argv[1])
     settings = read_settings()
     services = build_services(settings, jobs=Jobs(settings, limits=WORKER_LIMITS))
-    with working(services, Pacing(part_seconds=PART_SECONDS, claim_seconds=hold)) as threads:
+    with local_worker(
+        services, Pacing(part_seconds=PART_SECONDS, claim_seconds=claim_seconds)
+    ) as threads:
         for thread in threads:
             thread.join()
 

@@ -1,4 +1,4 @@
-"""AWS is out, or refuses: callers are told so within seconds, and nothing is lost or paid twice."""
+"""Tests of AWS outages: callers get an error within seconds, nothing is lost or billed twice."""
 
 import os
 import time
@@ -9,76 +9,78 @@ import pytest
 from handler.jobs.store import Jobs
 from tests.callers import Caller
 from tests.conftest import settings
-from tests.false_upstream import FalseUpstream, heard, refused
+from tests.fake_upstream import FakeUpstream, error_response, transcript_response
 from tests.faulty_aws import FaultyAWS
-from tests.place import Place
+from tests.harness import Harness
 from tests.samples import long_recording
 
 
 @pytest.mark.parametrize("service", ["dynamodb", "s3", "sqs", "secretsmanager"])
-def test_an_outage_is_told_as_one_before_anything_is_paid_and_ends_with_it(fragile, webm, service):
-    faulty, upstream = FaultyAWS(), FalseUpstream()
-    server = fragile(faulty, upstream, openai_api_key=None, openai_secret_arn="steno")
+def test_an_outage_is_reported_before_anything_is_billed(faulty_aws_server, webm, service):
+    faulty, upstream = FaultyAWS(), FakeUpstream()
+    server = faulty_aws_server(faulty, upstream, openai_api_key=None, openai_secret_arn="steno")
     needed = service in ("dynamodb", "secretsmanager")
     faulty.out = service
-    answer = server.send(webm)
+    response = server.send(webm)
     if needed:
-        assert (answer.status_code, answer.json()["code"]) == (503, "storage_unavailable")
-        assert answer.headers["retry-after"]
+        assert (response.status_code, response.json()["code"]) == (503, "storage_unavailable")
+        assert response.headers["retry-after"]
         assert upstream.calls == []
     else:
-        assert answer.json() == {"transcript": "Ever tried."}
+        assert response.json() == {"transcript": "Ever tried."}
     assert server.send(b"nonsense").status_code in (415, 503)
     faulty.out = ""
-    with server.at_work():
+    with server.running_worker():
         caller = Caller(server, "upstream_busy")
-        assert caller.words_of(webm) == "Ever tried."
-        assert caller.words_of_upload(webm, prompt="once more") == "Ever tried."
+        assert caller.transcribe(webm) == "Ever tried."
+        assert caller.transcribe_upload(webm, prompt="once more") == "Ever tried."
     assert len(upstream.calls) == 2
 
 
-def test_a_secret_that_cannot_be_read_again_is_used_as_it_was(fragile, webm):
-    faulty, upstream = FaultyAWS(), FalseUpstream()
-    server = fragile(faulty, upstream, openai_api_key=None, openai_secret_arn="steno")
+def test_the_cached_secret_is_used_if_it_cannot_be_read_again(faulty_aws_server, webm):
+    faulty, upstream = FaultyAWS(), FakeUpstream()
+    server = faulty_aws_server(faulty, upstream, openai_api_key=None, openai_secret_arn="steno")
     assert server.send(webm).is_success
     faulty.out = "secretsmanager"
-    assert not server.services.openai_key.renew("offline")  # it is asked for, and nobody answers
+    assert not server.services.openai_key.renew("offline")  # reads the secret and gets an error
     assert server.send(webm, prompt="again").is_success
     assert [call.authorization for call in upstream.calls] == ["Bearer offline"] * 2
 
 
-class _TakesNothing(FaultyAWS):
-    """The table takes no item, once it is `full`, until it was asked so many times: more often than one call asks."""
+class _FullTable(FaultyAWS):
+    """Reject PutItem requests while `full`, until `times` requests have failed.
+
+    `times` must be more than the attempts of one call.
+    """
 
     def __init__(self, times):
         super().__init__()
         self.full = False
         self._times = times
 
-    def _fault(self, call, service):
+    def _choose_fault(self, call, service):
         writes = call.headers.get("x-amz-target", "").endswith(".PutItem")
-        return (
-            "error" if self.full and writes and self.faults[service, "error"] < self._times else ""
-        )
+        fails = self.full and writes and self.faults[service, "error"] < self._times
+        return "error" if fails else ""
 
 
-def test_what_is_heard_while_the_table_takes_nothing_is_neither_lost_nor_paid_again(fragile):
-    faulty = _TakesNothing(times=6)
+def test_results_are_neither_lost_nor_billed_twice_while_table_writes_fail(faulty_aws_server):
+    faulty = _FullTable(times=6)
 
-    def fills(_request):
+    def fill_table(_request):
         faulty.full = True
-        return heard("First.")
+        return transcript_response("First.")
 
-    upstream = FalseUpstream(fills, words="And so on.")
-    server = fragile(faulty, upstream, max_concurrent_calls=1)
-    identity = server.upload(long_recording("ogg", 50))
-    with server.at_work():
-        assert "First." in Caller(server).words_of_job(identity)
+    upstream = FakeUpstream(fill_table, words="And so on.")
+    server = faulty_aws_server(faulty, upstream, max_concurrent_calls=1)
+    job_id = server.upload(long_recording("ogg", 50))
+    with server.running_worker():
+        assert "First." in Caller(server).wait_for_transcript(job_id)
     assert faulty.faults["dynamodb", "error"] == 6
-    assert len(upstream.calls) == server.job(identity)["progress"]["total"]
+    assert len(upstream.calls) == server.job(job_id)["progress"]["total"]
 
 
-def test_a_key_that_is_rotated_in_the_middle_of_a_job_costs_nothing(fragile):
+def test_a_key_rotation_during_a_job_is_not_billed(faulty_aws_server):
     secrets = boto3.client("secretsmanager")
     keys = {"Bearer offline"}
 
@@ -86,17 +88,15 @@ def test_a_key_that_is_rotated_in_the_middle_of_a_job_costs_nothing(fragile):
         secrets.put_secret_value(SecretId="steno", SecretString="sk-new")
         keys.clear()
         keys.add("Bearer sk-new")
-        return heard("First.")
+        return transcript_response("First.")
 
-    def guarded(request):
-        return (
-            heard("Later.")
-            if request.headers["authorization"] in keys
-            else refused(401, "invalid_api_key")
-        )
+    def check_key(request):
+        if request.headers["authorization"] in keys:
+            return transcript_response("Later.")
+        return error_response(401, "invalid_api_key")
 
-    upstream = FalseUpstream(rotate, *[guarded] * 20)
-    server = fragile(
+    upstream = FakeUpstream(rotate, *[check_key] * 20)
+    server = faulty_aws_server(
         FaultyAWS(),
         upstream,
         openai_api_key=None,
@@ -104,66 +104,70 @@ def test_a_key_that_is_rotated_in_the_middle_of_a_job_costs_nothing(fragile):
         max_concurrent_calls=1,
     )
     try:
-        identity = server.upload(long_recording("ogg", 50))
-        with server.at_work():
-            assert Caller(server).words_of_job(identity).startswith("First. Later.")
-        assert (
-            len(upstream.calls) == server.job(identity)["progress"]["total"] + 1
-        )  # one was refused, and not billed
+        job_id = server.upload(long_recording("ogg", 50))
+        with server.running_worker():
+            assert Caller(server).wait_for_transcript(job_id).startswith("First. Later.")
+        rejected = 1  # by the rotated key, and not billed
+        assert len(upstream.calls) == server.job(job_id)["progress"]["total"] + rejected
     finally:
         secrets.put_secret_value(SecretId="steno", SecretString="offline")
 
 
-def test_a_worker_whose_clock_is_ahead_takes_a_part_over_and_pays_again_for_the_request_in_flight_alone(
+def test_a_worker_whose_clock_is_ahead_repeats_only_the_request_in_flight(
     aws,
 ):
-    """As if the claim had ended: the first worker comes too late, and changes nothing any more."""
-    upstream, parts = FalseUpstream(), []
-    ahead = Place(aws, upstream, jobs=Jobs(settings(**aws), clock=lambda: time.time() + 3600))
+    """By its clock, the claim has expired. The late result of the first worker is then ignored."""
+    upstream, parts = FakeUpstream(), []
+    ahead = Harness(aws, upstream, jobs=Jobs(settings(**aws), clock=lambda: time.time() + 3600))
 
     def overtaken(_request):
-        """While the first worker asks about the first part, another does the whole job."""
+        """Let the other worker complete the job while the first waits for the upstream."""
         assert ahead.handle(*parts) == []
-        return heard("Too late.")
+        return transcript_response("Too late.")
 
-    first = Place(aws, upstream)
-    identity = first.upload(long_recording("ogg", 50))
-    parts.extend(first.cut(identity))
+    first = Harness(aws, upstream)
+    job_id = first.upload(long_recording("ogg", 50))
+    parts.extend(first.cut(job_id))
     upstream.replies.append(overtaken)
     assert first.handle(parts[0]) == []
-    job = ahead.job(identity)
+    job = ahead.job(job_id)
     assert (job["status"], set(job["transcript"].split(". "))) == (
         "completed",
         {"Ever tried", "Ever tried."},
     )
     assert len(upstream.calls) == job["progress"]["total"] + 1 == len(parts) + 1
-    assert first.objects() == [f"transcripts/{identity}.json"]
+    assert first.objects() == [f"transcripts/{job_id}.json"]
     assert not [item for item in first.items() if item["sk"].startswith("part")]
 
 
-def test_the_longest_options_and_names_fit_the_table(fragile, webm):
-    server = fragile(FaultyAWS(), FalseUpstream())
-    longest = {"prompt": "🎙" * 20_000, "keywords": ["🎙" * 100] * 200, "filename": "🎙" * 1000}
-    asked = server.ask(len(webm), **longest)
-    assert asked.status_code == 201, asked.text
-    with server.at_work():
-        server.post(asked.json()["upload"], webm)
-        assert Caller(server).words_of_job(asked.json()["id"]) == "Ever tried."
+def test_the_longest_options_and_names_fit_the_table(faulty_aws_server, webm):
+    server = faulty_aws_server(FaultyAWS(), FakeUpstream())
+    longest_options = {
+        "prompt": "🎙" * 20_000,
+        "keywords": ["🎙" * 100] * 200,
+        "filename": "🎙" * 1000,
+    }
+    created = server.request_upload(len(webm), **longest_options)
+    assert created.status_code == 201, created.text
+    with server.running_worker():
+        server.post(created.json()["upload"], webm)
+        assert Caller(server).wait_for_transcript(created.json()["id"]) == "Ever tried."
 
 
 @pytest.mark.parametrize("more", [{"keywords": ["word" * 25] * 201}, {"languages": ["en"] * 101}])
-def test_options_that_no_table_could_hold_are_refused(fragile, more):
-    answer = fragile(FaultyAWS(), FalseUpstream()).ask(**more)
-    assert (answer.status_code, answer.json()["code"]) == (422, "invalid_option")
+def test_options_that_are_too_large_for_the_table_are_rejected(faulty_aws_server, more):
+    response = faulty_aws_server(FaultyAWS(), FakeUpstream()).request_upload(**more)
+    assert (response.status_code, response.json()["code"]) == (422, "invalid_option")
 
 
-def test_a_part_with_more_text_than_the_table_holds_fails_its_job_and_is_not_paid_again(aws):
-    unspeakable = os.urandom(210_000).hex()  # the item has it twice
-    upstream = FalseUpstream(heard(unspeakable))
-    place = Place(aws, upstream)
-    identity = place.upload(long_recording("ogg", 15))
-    place.work(place.about(identity))
-    job = place.job(identity)
+def test_a_part_whose_text_is_too_large_fails_its_job_and_is_billed_once(aws):
+    # Compressed to about 210 kB and stored twice, this exceeds the 400 kB of a DynamoDB item.
+    text = os.urandom(210_000).hex()
+    upstream = FakeUpstream(transcript_response(text))
+    harness = Harness(aws, upstream)
+    job_id = harness.upload(long_recording("ogg", 15))
+    harness.run_worker(harness.upload_record(job_id))
+    job = harness.job(job_id)
     assert (job["status"], job["error"]["code"]) == ("failed", "internal_error")
     assert "too large to be stored" in job["error"]["detail"]
     assert len(upstream.calls) == 1

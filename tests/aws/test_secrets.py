@@ -1,4 +1,4 @@
-"""secrets.py: secrets are read on first use, kept, and read again when the upstream refuses them."""
+"""Tests of secrets.py: secrets are cached, and read again if the upstream rejects them."""
 
 import threading
 from concurrent.futures import ThreadPoolExecutor
@@ -14,14 +14,14 @@ from handler.aws.secrets import Secret
 from handler.errors import StorageUnavailable, UpstreamCredentials
 from handler.services import build_services
 from tests.conftest import app, settings
-from tests.false_upstream import FalseUpstream, refused
+from tests.fake_upstream import FakeUpstream, error_response
 
 pytestmark = pytest.mark.anyio
 
 
 @pytest.fixture
 def vault(monkeypatch):
-    """Secrets Manager in this process, with a key in it."""
+    """Run Secrets Manager in this process, with one key in it."""
     for name, value in {
         "AWS_ACCESS_KEY_ID": "test",
         "AWS_SECRET_ACCESS_KEY": "test",
@@ -48,29 +48,29 @@ def test_a_secret_is_read_on_first_use_and_then_kept(vault):
     assert secret.get() == "sk-first"
 
 
-def test_renewing_tells_whether_the_secret_has_changed(vault):
+def test_renew_returns_whether_the_secret_has_changed(vault):
     secret = Secret("key", None, vault.arn, AWS())
     secret.get()
     assert not secret.renew("sk-first")
     vault.rotate("sk-second")
     assert secret.renew("sk-first")
-    assert secret.renew(
-        "sk-first"
-    )  # refused under the old key, and another call has read the new one meanwhile
+    assert secret.renew("sk-first")  # another call has read the new key already
     assert secret.get() == "sk-second"
 
 
-def test_a_secret_given_in_the_settings_asks_nobody():
+def test_a_secret_in_the_settings_needs_no_request():
     secret = Secret("key", settings().openai_api_key, None, AWS())
     assert secret.get() == "sk-test-key"
     assert not secret.renew("sk-test-key")
 
 
-def test_an_empty_or_missing_secret_is_the_owners_to_mend_and_only_the_log_names_it(vault, caplog):
+def test_an_empty_or_missing_secret_is_a_server_error_and_only_the_log_contains_its_arn(
+    vault, caplog
+):
     vault.rotate(" ")
     for arn in (vault.arn, "arn:aws:secretsmanager:eu-west-1:123456789012:secret:nobody"):
         secret = Secret("OpenAI key", None, arn, AWS())
-        for _ in range(2):  # a failure is not kept as if it were the secret
+        for _ in range(2):  # a failure is not cached
             with pytest.raises(
                 UpstreamCredentials, match="The server's OpenAI key cannot be read"
             ) as failure:
@@ -79,26 +79,22 @@ def test_an_empty_or_missing_secret_is_the_owners_to_mend_and_only_the_log_names
         assert arn in caplog.text
 
 
-async def test_a_token_that_cannot_be_read_opens_nothing(vault, client, webm):
+async def test_requests_are_rejected_if_the_access_token_cannot_be_read(vault, client, webm):
     vault.rotate(" ")
-    upstream = FalseUpstream()
+    upstream = FakeUpstream()
     http = client(upstream, auth="token", token_secret_arn=vault.arn)
     for _ in range(3):
         assert http.post("/api/transcribe", files={"file": webm}).status_code == 502
     assert upstream.calls == []
 
 
-async def test_a_rotated_key_is_read_again_once_and_the_recording_still_transcribes(
-    vault, client, webm
-):
-    upstream = FalseUpstream(refused(401, "invalid_api_key"))
+async def test_a_rotated_key_is_read_again_and_the_recording_is_transcribed(vault, client, webm):
+    upstream = FakeUpstream(error_response(401, "invalid_api_key"))
     http = client(upstream, openai_api_key=None, openai_secret_arn=vault.arn)
-    secret_of_the_first_call = http.post("/api/transcribe", files={"file": webm})
-    assert (
-        secret_of_the_first_call.status_code == 502
-    )  # the same key came back: nothing to try again with
+    first = http.post("/api/transcribe", files={"file": webm})
+    assert first.status_code == 502  # the key in Secrets Manager is the same, so no retry
     vault.rotate("sk-second")
-    upstream.replies.append(refused(401, "invalid_api_key"))
+    upstream.replies.append(error_response(401, "invalid_api_key"))
     assert http.post("/api/transcribe", files={"file": webm}).json() == {
         "transcript": "Ever tried."
     }
@@ -106,7 +102,7 @@ async def test_a_rotated_key_is_read_again_once_and_the_recording_still_transcri
     assert keys == ["Bearer sk-first", "Bearer sk-first", "Bearer sk-second"]
 
 
-async def test_the_access_token_may_be_a_secret_too(vault, client, webm):
+async def test_the_access_token_can_be_a_secret(vault, client, webm):
     vault.rotate("open-sesame")
     http = client(auth="token", token_secret_arn=vault.arn)
     assert http.post("/api/transcribe", files={"file": webm}).status_code == 401
@@ -114,43 +110,43 @@ async def test_the_access_token_may_be_a_secret_too(vault, client, webm):
     assert http.post("/api/transcribe", files={"file": webm}, headers=headers).status_code == 200
 
 
-async def test_nothing_is_read_until_somebody_asks():
+async def test_secrets_are_not_read_at_start():
     app(openai_api_key=None, openai_secret_arn="arn:aws:secretsmanager:eu-west-1:1:secret:nobody")
 
 
-async def test_the_client_is_built_once_however_many_ask_first():
+async def test_concurrent_first_requests_build_one_client():
     services, built = build_services(settings()), []
 
-    async def ask():
+    async def read_secret():
         built.append(await services.client.ready())
 
     async with anyio.create_task_group() as tasks:
         for _ in range(20):
-            tasks.start_soon(ask)
+            tasks.start_soon(read_secret)
     assert len(set(map(id, built))) == 1
 
 
-# When Secrets Manager does not answer
+# Secrets Manager does not respond
 
 
-class Interrupted(AWS):
-    """AWS in this process, where Secrets Manager answers 503 while it is `out`, once `gate` is open."""
+class SecretsOutage(AWS):
+    """AWS in this process. While `out`, Secrets Manager responds with 503 after `gate` is set."""
 
     def __init__(self):
         super().__init__()
         self.out = False
         self.gate = threading.Event()
-        self.asked = threading.Semaphore(0)
+        self.requests = threading.Semaphore(0)
         self.reads = 0
 
     def client(self, service, **config):
         client = super().client(service, **config, retries={"total_max_attempts": 1})
-        client.meta.events.register_first("before-send.secretsmanager", self._answer)
+        client.meta.events.register_first("before-send.secretsmanager", self._respond)
         return client
 
-    def _answer(self, request, **_):
+    def _respond(self, request, **_):
         self.reads += 1
-        self.asked.release()
+        self.requests.release()
         if not self.out:
             return None
         self.gate.wait(10)
@@ -165,7 +161,7 @@ class Body:
         yield self._content
 
 
-class Now:
+class FakeClock:
     def __init__(self):
         self.seconds = 1000.0
 
@@ -173,10 +169,10 @@ class Now:
         return self.seconds
 
 
-def test_a_known_secret_that_cannot_be_read_again_is_used_and_is_asked_for_again_after_30_seconds(
+def test_a_cached_secret_is_used_in_an_outage_and_read_again_after_30_seconds(
     vault,
 ):
-    aws, now = Interrupted(), Now()
+    aws, now = SecretsOutage(), FakeClock()
     aws.gate.set()
     secret = Secret("key", None, vault.arn, aws, now)
     assert secret.get() == "sk-first"
@@ -194,15 +190,15 @@ def test_a_known_secret_that_cannot_be_read_again_is_used_and_is_asked_for_again
     assert aws.reads == 4
 
 
-def test_nobody_waits_for_another_callers_read_of_a_secret_that_is_known(vault):
-    aws, now = Interrupted(), Now()
+def test_callers_use_the_cached_secret_while_another_reads_it_again(vault):
+    aws, now = SecretsOutage(), FakeClock()
     secret = Secret("key", None, vault.arn, aws, now)
     secret.get()
-    aws.asked.acquire()
+    aws.requests.acquire()
     aws.out, now.seconds = True, now.seconds + 301
     with ThreadPoolExecutor(5) as pool:
         reader = pool.submit(secret.get)
-        assert aws.asked.acquire(timeout=10)
+        assert aws.requests.acquire(timeout=10)
         try:
             others = [pool.submit(secret.get) for _ in range(4)]
             assert [other.result(timeout=10) for other in others] == ["sk-first"] * 4
@@ -212,27 +208,27 @@ def test_nobody_waits_for_another_callers_read_of_a_secret_that_is_known(vault):
     assert (reader.result(), aws.reads) == ("sk-first", 2)
 
 
-def test_callers_that_wait_for_the_first_read_share_its_failure(vault):
-    aws, together = Interrupted(), threading.Barrier(5)
+def test_concurrent_callers_share_the_failure_of_the_first_read(vault):
+    aws, together = SecretsOutage(), threading.Barrier(5)
     aws.out = True
     secret = Secret("key", None, vault.arn, aws)
 
-    def ask():
+    def read_secret():
         together.wait(10)
         secret.get()
 
     with ThreadPoolExecutor(5) as pool:
-        asked = [pool.submit(ask) for _ in range(5)]
-        assert aws.asked.acquire(timeout=10)
+        futures = [pool.submit(read_secret) for _ in range(5)]
+        assert aws.requests.acquire(timeout=10)
         aws.gate.set()
-    assert {type(one.exception()) for one in asked} == {StorageUnavailable}
-    assert aws.reads < 5  # one after another, they would be 5
+    assert {type(future.exception()) for future in futures} == {StorageUnavailable}
+    assert aws.reads < 5  # without sharing, there would be 5
     aws.out = False
     assert secret.get() == "sk-first"
 
 
-def test_a_secret_that_is_taken_away_is_not_used_any_more(vault):
-    now = Now()
+def test_a_removed_secret_is_no_longer_used(vault):
+    now = FakeClock()
     secret = Secret("access token", None, vault.arn, AWS(), now)
     secret.get()
     vault.rotate(" ")

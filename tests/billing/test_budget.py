@@ -1,4 +1,4 @@
-"""budget.py: what counts against a day's cap, whatever becomes of the responses of the table."""
+"""Tests of budget.py: the daily cap counts each reservation once, also if responses are lost."""
 
 from concurrent.futures import ThreadPoolExecutor
 
@@ -15,7 +15,7 @@ DAY = "spent#2026-11-21"
 
 @pytest.fixture
 def table(monkeypatch):
-    """DynamoDB in this process."""
+    """Run DynamoDB in this process."""
     for name in ("AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY"):
         monkeypatch.setenv(name, "test")
     monkeypatch.setenv("AWS_DEFAULT_REGION", "eu-west-1")
@@ -24,11 +24,14 @@ def table(monkeypatch):
 
 
 class LostError(Exception):
-    """No response came, however often AWS's client tried."""
+    """No attempt of the AWS client got a response."""
 
 
 class Table:
-    """A table whose writes are made twice while `lossy`, as when the response to the first was lost."""
+    """A table whose writes are made twice while `lossy`, as after a lost response.
+
+    The response to write number `loses` is lost. Write number `fails` is not made.
+    """
 
     def __init__(self):
         self.client = AWS().table_client()
@@ -65,7 +68,7 @@ class Table:
         return {name: float(item["seconds"]) for name, item in self.items().items()}
 
 
-def test_a_write_whose_response_was_lost_and_that_is_sent_again_counts_once(table):
+def test_a_write_that_is_repeated_after_a_lost_response_counts_once(table):
     budget = table.budget(100, 50)
     table.lossy = True
     reservation = budget.reserve("ada", 40)
@@ -76,7 +79,7 @@ def test_a_write_whose_response_was_lost_and_that_is_sent_again_counts_once(tabl
     assert table.spent() == {"all": 50, "caller": 50}
 
 
-def test_a_reservation_that_takes_the_last_seconds_holds_though_its_response_was_lost(table):
+def test_a_reservation_of_the_last_seconds_is_valid_after_a_lost_response(table):
     table.lossy = True
     table.budget(10).reserve("ada", 10)
     with pytest.raises(BudgetExhausted, match="00:00 UTC"):
@@ -85,14 +88,14 @@ def test_a_reservation_that_takes_the_last_seconds_holds_though_its_response_was
 
 
 @pytest.mark.parametrize("write", [1, 2])
-def test_a_reservation_that_fails_leaves_nothing_reserved_though_it_was_written(table, write):
+def test_a_reservation_whose_response_is_lost_is_released(table, write):
     table.loses = write
     with pytest.raises(LostError):
         table.budget(100, 50).reserve("ada", 40)
     assert set(table.spent().values()) == {0}
 
 
-def test_settling_twice_is_settling_once(table):
+def test_settling_is_idempotent(table):
     budget = table.budget()
     reservation = budget.reserve("ada", 40)
     for _ in range(3):
@@ -100,45 +103,45 @@ def test_settling_twice_is_settling_once(table):
     assert table.spent() == {"all": 10}
 
 
-def test_a_reservation_with_a_name_is_made_once_and_settled_by_its_name(table):
+def test_a_named_reservation_is_made_once_and_settled_by_its_name(table):
     budget = table.budget(100, 50)
     for _ in range(3):
         budget.reserve("ada", 40, "a job", "2026-11-21")
     assert table.spent() == {"all": 40, "caller": 40}
     for _ in range(3):
-        budget.settle(budget.reserved("ada", 40, "a job", "2026-11-21"), 10)
+        budget.settle(budget.existing_reservation("ada", 40, "a job", "2026-11-21"), 10)
     assert table.spent() == {"all": 10, "caller": 10}
 
 
-def test_a_reservation_with_a_name_stays_in_an_outage_for_whoever_settles_it(table):
-    """Parts of its job may be under way."""
+def test_a_named_reservation_remains_in_an_outage_until_it_is_settled(table):
+    """Requests for parts of its job may still be in flight."""
     budget = table.budget(100, 50)
     budget.reserve("ada", 40, "a job", "2026-11-21")
     table.fails = 3
     with pytest.raises(LostError):
         budget.reserve("ada", 40, "a job", "2026-11-21")
-    budget.settle(budget.reserved("ada", 40, "a job", "2026-11-21"), 30)
+    budget.settle(budget.existing_reservation("ada", 40, "a job", "2026-11-21"), 30)
     assert table.spent() == {"all": 30, "caller": 30}
 
 
-def test_a_reservation_with_a_name_that_is_refused_leaves_nothing_once_it_is_settled(table):
+def test_a_rejected_named_reservation_is_released_when_it_is_settled(table):
     budget = table.budget(5, 50)
     with pytest.raises(BudgetExhausted):
         budget.reserve("ada", 6, "a job", "2026-11-21")
-    budget.settle(budget.reserved("ada", 6, "a job", "2026-11-21"), 0)
+    budget.settle(budget.existing_reservation("ada", 6, "a job", "2026-11-21"), 0)
     assert set(table.spent().values()) <= {0}
 
 
 def test_a_reservation_of_an_earlier_day_is_settled_on_that_day(table):
     budget = table.budget(100)
     budget.reserve("ada", 40, "a job", "2026-11-20")
-    budget.settle(budget.reserved("ada", 40, "a job", "2026-11-20"), 10)
+    budget.settle(budget.existing_reservation("ada", 40, "a job", "2026-11-20"), 10)
     assert table.spent() == {}
     (item,) = table.client.scan(TableName="steno")["Items"]
     assert (item["pk"], item["seconds"]) == ("spent#2026-11-20", 10)
 
 
-def test_a_reservation_that_is_never_settled_counts_as_spent_and_hinders_no_other(table):
+def test_an_unsettled_reservation_counts_as_spent_and_does_not_block_others(table):
     budget = table.budget(10)
     budget.reserve("ada", 4)
     for _ in range(3):
@@ -148,7 +151,7 @@ def test_a_reservation_that_is_never_settled_counts_as_spent_and_hinders_no_othe
     assert table.spent() == {"all": 10}
 
 
-def test_what_is_settled_leaves_nothing_in_the_item_but_its_seconds(table):
+def test_a_settled_reservation_is_removed_from_the_item(table):
     budget = table.budget()
     kept = budget.reserve("ada", 1)
     for _ in range(3):
@@ -158,7 +161,7 @@ def test_what_is_settled_leaves_nothing_in_the_item_but_its_seconds(table):
     assert set(table.items()["all"]) == {"pk", "sk", "seconds", "expires"}
 
 
-def test_a_refusal_of_everybodys_budget_gives_back_the_callers(table):
+def test_a_reservation_over_the_shared_cap_is_returned_to_the_caller(table):
     budget = table.budget(5, 50)
     with pytest.raises(BudgetExhausted):
         budget.reserve("ada", 6)
@@ -168,7 +171,7 @@ def test_a_refusal_of_everybodys_budget_gives_back_the_callers(table):
     assert table.spent() == {"all": 5, "caller": 5}
 
 
-def test_a_reservation_and_its_end_are_one_write_each_for_each_cap(table):
+def test_reserving_and_settling_are_one_write_per_cap(table):
     budget = table.budget(100, 50)
     budget.settle(budget.reserve("ada", 40), 10)
     assert table.writes == 4
@@ -176,19 +179,19 @@ def test_a_reservation_and_its_end_are_one_write_each_for_each_cap(table):
     assert table.writes == 4
 
 
-def test_a_check_refuses_only_when_nothing_is_left(table):
+def test_a_check_fails_only_if_the_budget_is_exhausted(table):
     budget = table.budget(100, 50)
     budget.check("ada")
     budget.reserve("ada", 49.9)
     budget.check("ada")
     budget.reserve("ada", 0.1)
-    with pytest.raises(BudgetExhausted, match="Your 50 seconds"):
+    with pytest.raises(BudgetExhausted, match="Your daily limit of 50 seconds"):
         budget.check("ada")
     budget.check("bob")
 
 
-def test_reservations_at_once_never_pass_the_cap(aws):
-    """On the local AWS, because moto does not check a condition and write in one step."""
+def test_concurrent_reservations_do_not_exceed_the_cap(aws):
+    """This test uses the local AWS because moto's conditional writes are not atomic."""
     client = AWS().table_client()
     budget = Budget(client, aws["table_name"], 10, None, lambda: 1_795_219_200.0)
 
@@ -199,7 +202,7 @@ def test_reservations_at_once_never_pass_the_cap(aws):
             return None
 
     with ThreadPoolExecutor(8) as pool:
-        made = [one for one in pool.map(reserve, range(8)) if one]
-    assert len(made) == 3
+        reservations = [one for one in pool.map(reserve, range(8)) if one]
+    assert len(reservations) == 3
     (item,) = client.scan(TableName=aws["table_name"])["Items"]
     assert (item["sk"], item["seconds"]) == ("all", 9)

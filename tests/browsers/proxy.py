@@ -1,4 +1,4 @@
-"""A network that fails: connections through it are cut off in the middle, a given number of times."""
+"""A TCP proxy that resets connections in the middle of a request."""
 
 import contextlib
 import socket
@@ -10,43 +10,43 @@ RESET = struct.pack("ii", 1, 0)  # closing then resets the connection
 
 
 class Proxy:
-    """Passes everything on to `url`; whoever sends more than `most` bytes is cut off, `times` times."""
+    """Forwards to `url`. Resets the first `times` connections that send more than `max_bytes`."""
 
     @classmethod
     @contextlib.contextmanager
-    def before(cls, url, most, times=1):
+    def in_front_of(cls, url, max_bytes, times=1):
         with socket.create_server(("127.0.0.1", 0)) as listener:
-            proxy = cls(listener, urlsplit(url), most, times)
+            proxy = cls(listener, urlsplit(url), max_bytes, times)
             threading.Thread(target=proxy._accept, daemon=True).start()
             yield proxy
             listener.shutdown(socket.SHUT_RDWR)
 
-    def __init__(self, listener, target, most, times):
+    def __init__(self, listener, target, max_bytes, times):
         self.url = f"http://127.0.0.1:{listener.getsockname()[1]}"
-        self.left = times
+        self.resets_left = times
         self._listener = listener
         self._target = (target.hostname, target.port)
-        self._most = most
+        self._max_bytes = max_bytes
 
     def _accept(self):
         with contextlib.suppress(OSError):
             while True:
                 client, _ = self._listener.accept()
                 server = socket.create_connection(self._target)
-                for way in ((client, server, True), (server, client, False)):
-                    threading.Thread(target=self._pass_on, args=way, daemon=True).start()
+                for direction in ((client, server, True), (server, client, False)):
+                    threading.Thread(target=self._forward, args=direction, daemon=True).start()
 
-    def _pass_on(self, source, target, upwards):
-        passed = 0
+    def _forward(self, source, target, upwards):
+        forwarded = 0
         with contextlib.suppress(OSError):
             while data := source.recv(65536):
-                passed += len(data)
-                if upwards and passed > self._most and self.left:
-                    self.left -= 1
+                forwarded += len(data)
+                if upwards and forwarded > self._max_bytes and self.resets_left:
+                    self.resets_left -= 1
                     source.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, RESET)
                     break
                 target.sendall(data)
-        for one in (source, target):
+        for connection in (source, target):
             with contextlib.suppress(OSError):
-                one.shutdown(socket.SHUT_RDWR)
-            one.close()
+                connection.shutdown(socket.SHUT_RDWR)
+            connection.close()

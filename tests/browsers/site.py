@@ -1,4 +1,4 @@
-"""Somebody's own site, from whose pages Steno is called, and what its pages do."""
+"""A third-party site whose pages call Steno, and the scripts that its pages run."""
 
 import contextlib
 
@@ -12,22 +12,22 @@ from tests.conftest import ROOT, serving
 
 MODULE = ROOT / "handler" / "web" / "page" / "recorder.js"
 
-# Takes {module, server, recording in base64, options}; gives the transcription and the phases of its progress, or what
-# it was refused with.
+# Arguments: {module, server, recording (base64), options}. Returns the result of `transcribe` and
+# the phases of its progress, or the code, detail and status of its error.
 TRANSCRIBE = """async ({ module, server, recording, options }) => {
     const { transcribe } = await import(module);
     const phases = new Set();
     const blob = new Blob([Uint8Array.from(atob(recording), (byte) => byte.charCodeAt(0))]);
     const onProgress = ({ phase }) => phases.add(phase);
     try {
-        const told = await transcribe(blob, { baseUrl: server, onProgress, ...options });
-        return { ...told, phases: [...phases] };
+        const result = await transcribe(blob, { baseUrl: server, onProgress, ...options });
+        return { ...result, phases: [...phases] };
     } catch ({ code, detail, status }) {
         return { code, detail, status };
     }
 }"""
 
-# Takes a presigned form; gives the status that the page is told, 0 where it is told nothing.
+# Argument: a presigned form. Returns the HTTP status, or 0 if the browser hides it from the page.
 UPLOAD = """({ url, fields }) => new Promise((resolve) => {
     const form = new FormData();
     for (const name in fields) form.append(name, fields[name]);
@@ -42,7 +42,7 @@ UPLOAD = """({ url, fields }) => new Promise((resolve) => {
 
 @contextlib.contextmanager
 def site(folder):
-    """A site of the folder's files, and a copy of Steno's module; its address."""
+    """Serve the files of `folder` and a copy of Steno's module. Yield the URL."""
 
     async def home(_request):
         return HTMLResponse("<!doctype html><title>Somebody's app</title>")
@@ -54,17 +54,18 @@ def site(folder):
         yield url.replace("127.0.0.1", "localhost")
 
 
-def refused(page, given):
-    """What TRANSCRIBE is told in the end, without waiting until its patience does."""
+def transcribe_until_error(page, arguments):
+    """Run TRANSCRIBE with a simulated clock until its retries end. Return the error."""
     page.clock.install()
     page.evaluate(
-        f"(given) => {{ ({TRANSCRIBE})(given).then((told) => (window.told = told)); }}", given
+        f"(input) => {{ ({TRANSCRIBE})(input).then((result) => (window.result = result)); }}",
+        arguments,
     )
 
-    def told():
+    def advance_clock():
         page.clock.run_for(30_000)
-        return page.evaluate("window.told")
+        return page.evaluate("window.result")
 
-    found = until(told)
+    result = until(advance_clock)
     page.clock.resume()
-    return found
+    return result

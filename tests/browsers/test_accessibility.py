@@ -1,14 +1,15 @@
-"""The recorder page for everybody: axe-core finds nothing serious in any of its states, light or dark."""
+"""Test that axe-core finds no serious problem in any state of the recorder page."""
 
 import pytest
 from playwright.sync_api import expect
 
-from tests.browsers.test_page import choose, visit
+from tests.browsers.test_page import open_page, select_file
 from tests.conftest import serving
 from tests.samples import recording
 
 NO_MICROPHONE = """() => {
-    navigator.mediaDevices.getUserMedia = () => Promise.reject(new DOMException("", "NotFoundError"));
+    const reject = () => Promise.reject(new DOMException("", "NotFoundError"));
+    navigator.mediaDevices.getUserMedia = reject;
 }"""
 CHECK = "() => axe.run({ resultTypes: ['violations'] })"
 
@@ -19,7 +20,7 @@ def page(browser):
         yield context.new_page()
 
 
-def begun(page):
+def initial(page):
     pass
 
 
@@ -34,18 +35,18 @@ def paused(page):
 
 
 def sending(page):
-    page.route("**/api/transcribe", lambda _route: None)  # which never ends
-    choose(page, recording("webm"))
+    page.route("**/api/transcribe", lambda _route: None)  # the request never ends
+    select_file(page, recording("webm"))
     expect(page.locator("#status")).to_contain_text("Starting")
 
 
 def transcribed(page):
-    choose(page, recording("webm"))
+    select_file(page, recording("webm"))
     expect(page.locator("#status")).to_contain_text("Transcribed", timeout=30_000)
 
 
-def refused(page):
-    choose(page, b"<html>")
+def not_a_recording(page):
+    select_file(page, b"<html>")
     expect(page.locator("#status")).to_contain_text("not a recording", timeout=30_000)
 
 
@@ -55,15 +56,15 @@ def without_a_microphone(page):
     expect(page.locator("#alert")).not_to_be_empty()
 
 
-def asked_for_a_token(page):
+def token_dialog(page):
     page.route(
         "**/api/transcribe", lambda route: route.fulfill(status=401, json={"code": "unauthorized"})
     )
-    choose(page, recording("webm"))
+    select_file(page, recording("webm"))
     expect(page.locator("#token")).to_be_focused()
 
 
-def asked_about_the_bill(page):
+def billing_dialog(page):
     transcribed(page)
     page.click("#srt")
     expect(page.locator("#refuse")).to_be_focused()
@@ -71,35 +72,38 @@ def asked_about_the_bill(page):
 
 def without_a_connection(page):
     page.route("**/api/config", lambda route: route.abort())
-    choose(page, recording("webm"))
+    select_file(page, recording("webm"))
     expect(page.locator("#status")).to_contain_text("No connection")
 
 
 @pytest.mark.parametrize(
     "state",
     [
-        begun,
+        initial,
         recording_now,
         paused,
         sending,
         transcribed,
-        refused,
+        not_a_recording,
         without_a_microphone,
-        asked_for_a_token,
-        asked_about_the_bill,
+        token_dialog,
+        billing_dialog,
         without_a_connection,
     ],
-    ids=lambda one: one.__name__,
+    ids=lambda state_function: state_function.__name__,
 )
-def test_axe_finds_nothing_serious(page, state, server, engine, npm):
+def test_axe_finds_no_serious_problem(page, state, server, engine, npm):
     with serving(server(openai_base_url=engine.url).app) as url:
-        visit(page, url)
+        open_page(page, url)
         page.evaluate((npm / "node_modules" / "axe-core" / "axe.min.js").read_text())
         state(page)
-        found = {scheme: check(page, scheme) for scheme in ("light", "dark")}
-    assert found == {"light": [], "dark": []}
+        violations = {scheme: check(page, scheme) for scheme in ("light", "dark")}
+    assert violations == {"light": [], "dark": []}
 
 
 def check(page, scheme):
     page.emulate_media(color_scheme=scheme)
-    return [(each["id"], each["nodes"][0]["html"]) for each in page.evaluate(CHECK)["violations"]]
+    return [
+        (violation["id"], violation["nodes"][0]["html"])
+        for violation in page.evaluate(CHECK)["violations"]
+    ]

@@ -1,4 +1,4 @@
-"""Steno's clients: its own module from pages of other origins and from TypeScript, and OpenAI's SDK from npm."""
+"""Test the clients: Steno's JavaScript module and its types, and OpenAI's SDK from npm."""
 
 import base64
 import contextlib
@@ -11,7 +11,7 @@ from playwright.sync_api import Error
 
 from tests.browsers.conftest import NODE
 from tests.browsers.drivers import until
-from tests.browsers.site import MODULE, TRANSCRIBE, refused, site
+from tests.browsers.site import MODULE, TRANSCRIBE, site, transcribe_until_error
 from tests.conftest import serving
 from tests.samples import ASSETS, recording
 
@@ -24,17 +24,18 @@ OPENAI = """async ({ server, recording }) => {
     const file = new File([bytes], "voice.webm", { type: "audio/webm" });
     return (await client.audio.transcriptions.create({ model: "gpt-transcribe", file })).text;
 }"""
-FOLLOW = """async (server) => {
+POLL = """async (server) => {
     const { transcribe } = await import("/recorder.js");
-    window.told = 0;
-    const onProgress = ({ phase }) => phase === "queued" && window.told++;
+    window.queued = 0;
+    const onProgress = ({ phase }) => phase === "queued" && window.queued++;
     await transcribe(new Blob(["voice"]), { baseUrl: server, onProgress });
 }"""
 ABORT = """async ({ server, recording, phase }) => {
     const { transcribe } = await import("/recorder.js");
     const ends = new AbortController();
     const onProgress = (progress) => progress.phase === phase && ends.abort();
-    const blob = new Blob([atob(recording).repeat(300)]); // megabytes, so that it has time to tell of its sending
+    // Megabytes, so that there are progress events during the upload.
+    const blob = new Blob([atob(recording).repeat(300)]);
     try {
         await transcribe(blob, { baseUrl: server, signal: ends.signal, onProgress });
     } catch (error) {
@@ -46,7 +47,7 @@ ALLOWED = {
     "Access-Control-Expose-Headers": "Retry-After",
     "Retry-After": "7",
 }
-UNFINISHED = {
+QUEUED_JOB = {
     "status": "queued",
     "progress": {"done": 0, "total": None},
     "transcript": "",
@@ -77,27 +78,32 @@ export async function dictate(signal: AbortSignal): Promise<string> {
 """
 
 
-ENCODED = base64.b64encode(recording("webm")).decode()
+RECORDING_BASE64 = base64.b64encode(recording("webm")).decode()
 
 
 @pytest.fixture
-def abroad(browser, npm, server, engine):
-    """Makes a page of another origin, which is allowed or not; the page, and the server's address."""
+def open_foreign_page(browser, npm, server, engine):
+    """Return a function that opens a page of another origin, and returns it and the server URL.
+
+    The server allows the origin only if `allowed`.
+    """
     with contextlib.ExitStack() as stack:
 
-        def visit(allowed, **given):
-            own = stack.enter_context(site(npm))
-            origins = [own] if allowed else ["http://localhost:3000"]
-            place = server(openai_base_url=engine.url, allowed_origins=",".join(origins), **given)
+        def open_page(allowed, **options):
+            site_url = stack.enter_context(site(npm))
+            origins = [site_url] if allowed else ["http://localhost:3000"]
+            harness = server(
+                openai_base_url=engine.url, allowed_origins=",".join(origins), **options
+            )
             page = stack.enter_context(browser.new_context()).new_page()
-            page.goto(own)
-            return page, stack.enter_context(serving(place.app))
+            page.goto(site_url)
+            return page, stack.enter_context(serving(harness.app))
 
-        yield visit
+        yield open_page
 
 
 @pytest.mark.parametrize(
-    ("limit", "wanted", "phases"),
+    ("limit", "response_format", "phases"),
     [
         (26_000_000, "json", ["sending"]),
         (1000, "json", None),
@@ -105,69 +111,74 @@ def abroad(browser, npm, server, engine):
         (26_000_000, "verbose_json", None),
     ],
 )
-def test_an_allowed_page_of_another_origin_has_recordings_transcribed(
-    abroad, limit, wanted, phases
+def test_an_allowed_page_of_another_origin_can_transcribe(
+    open_foreign_page, limit, response_format, phases
 ):
-    page, server = abroad(True, max_audio_bytes=limit)
-    given = {"module": f"{server}/recorder.js", "server": server, "recording": ENCODED}
-    told = page.evaluate(
-        TRANSCRIBE, {**given, "options": {"responseFormat": wanted, "language": "en"}}
+    page, server = open_foreign_page(True, max_audio_bytes=limit)
+    arguments = {"module": f"{server}/recorder.js", "server": server, "recording": RECORDING_BASE64}
+    result = page.evaluate(
+        TRANSCRIBE, {**arguments, "options": {"responseFormat": response_format, "language": "en"}}
     )
-    assert WORDS in told["transcript"], told
-    assert told["model"] == "gpt-transcribe"
-    assert ("-->" in told["transcript"]) == (wanted == "srt")
-    assert ("segments" in told) == (wanted == "verbose_json")
-    assert told["phases"][0] == "sending"
-    assert phases in (None, told["phases"])
+    assert WORDS in result["transcript"], result
+    assert result["model"] == "gpt-transcribe"
+    assert ("-->" in result["transcript"]) == (response_format == "srt")
+    assert ("segments" in result) == (response_format == "verbose_json")
+    assert result["phases"][0] == "sending"
+    assert phases in (None, result["phases"])
 
 
-def test_a_small_recording_can_be_sent_as_a_job_which_keeps_every_format(abroad, engine):
-    page, server = abroad(True)
-    given = {"module": "/recorder.js", "server": server, "recording": ENCODED}
-    told = page.evaluate(TRANSCRIBE, {**given, "options": {"asJob": True}})
-    assert WORDS in told["transcript"]
-    transcript = f"{server}/api/transcriptions/{told['job']}/transcript?response_format=srt"
+def test_a_small_recording_sent_as_a_job_is_available_in_every_format(open_foreign_page, engine):
+    page, server = open_foreign_page(True)
+    arguments = {"module": "/recorder.js", "server": server, "recording": RECORDING_BASE64}
+    result = page.evaluate(TRANSCRIBE, {**arguments, "options": {"asJob": True}})
+    assert WORDS in result["transcript"]
+    transcript = f"{server}/api/transcriptions/{result['job']}/transcript?response_format=srt"
     assert "-->" in httpx2.get(transcript).text
     assert len(engine.calls()) == 1
 
 
-def test_a_page_that_is_not_allowed_is_told_nothing_and_nothing_is_paid_for_it(abroad, engine):
-    page, server = abroad(False)
-    given = {"module": "/recorder.js", "server": server, "recording": ENCODED, "options": {}}
+def test_a_page_of_a_forbidden_origin_can_read_nothing_and_spend_nothing(open_foreign_page, engine):
+    page, server = open_foreign_page(False)
+    arguments = {
+        "module": "/recorder.js",
+        "server": server,
+        "recording": RECORDING_BASE64,
+        "options": {},
+    }
     with pytest.raises(Error, match="Failed to fetch dynamically imported module"):
-        page.evaluate(TRANSCRIBE, {**given, "module": f"{server}/recorder.js"})
-    assert refused(page, given)["code"] == "connection_lost"
+        page.evaluate(TRANSCRIBE, {**arguments, "module": f"{server}/recorder.js"})
+    assert transcribe_until_error(page, arguments)["code"] == "connection_lost"
     assert engine.calls() == []
 
 
-def stop_time(page):
-    """From now on it passes only when a test says so."""
+def stop_clock(page):
+    """Stop the clock of the page. Tests advance it with `page.clock.run_for`."""
     page.clock.install(time=0)
     page.clock.pause_at(1000)
 
 
-def test_a_job_is_asked_for_when_the_server_says_and_no_sooner(abroad):
-    page, server = abroad(True)
-    asked = []
-    stop_time(page)
+def test_polling_respects_retry_after(open_foreign_page):
+    page, server = open_foreign_page(True)
+    requests = []
+    stop_clock(page)
     page.route(
         "**/api/transcribe",
         lambda route: route.fulfill(status=202, json={"id": "j"}, headers=ALLOWED),
     )
     page.route(
         "**/api/transcriptions/j",
-        lambda route: asked.append(1) or route.fulfill(json=UNFINISHED, headers=ALLOWED),
+        lambda route: requests.append(1) or route.fulfill(json=QUEUED_JOB, headers=ALLOWED),
     )
-    page.evaluate(f"(given) => {{ ({FOLLOW})(given); }}", server)
+    page.evaluate(f"(server) => {{ ({POLL})(server); }}", server)
     for polls in (1, 2, 3):
-        until(lambda: page.evaluate("window.told") == polls)  # noqa: B023 - is called at once
+        until(lambda: page.evaluate("window.queued") == polls)  # noqa: B023 - called immediately
         page.clock.run_for(6900)
-        assert len(asked) == polls
+        assert len(requests) == polls
         page.clock.run_for(200)
 
 
-def test_a_server_that_is_busy_is_asked_again(abroad):
-    page, server = abroad(True)
+def test_a_request_is_retried_if_the_server_is_busy(open_foreign_page):
+    page, server = open_foreign_page(True)
     busy = [
         {
             "status": 503,
@@ -178,39 +189,46 @@ def test_a_server_that_is_busy_is_asked_again(abroad):
     page.route(
         "**/api/transcribe", lambda route: route.fulfill(**busy.pop()) if busy else route.fallback()
     )
-    given = {"module": "/recorder.js", "server": server, "recording": ENCODED, "options": {}}
-    assert WORDS in page.evaluate(TRANSCRIBE, given)["transcript"]
+    arguments = {
+        "module": "/recorder.js",
+        "server": server,
+        "recording": RECORDING_BASE64,
+        "options": {},
+    }
+    assert WORDS in page.evaluate(TRANSCRIBE, arguments)["transcript"]
 
 
 @pytest.mark.parametrize("phase", ["sending", "queued"])
-def test_what_is_aborted_ends_at_once_with_the_reason_and_asks_no_more(abroad, phase):
-    page, server = abroad(True)
-    given = {"server": server, "recording": ENCODED}
+def test_an_aborted_transcription_rejects_immediately_and_sends_no_more_requests(
+    open_foreign_page, phase
+):
+    page, server = open_foreign_page(True)
+    arguments = {"server": server, "recording": RECORDING_BASE64}
     if phase == "queued":
         page.route(
             "**/api/transcribe",
             lambda route: route.fulfill(status=202, json={"id": "j"}, headers=ALLOWED),
         )
         page.route(
-            "**/api/transcriptions/j", lambda route: route.fulfill(json=UNFINISHED, headers=ALLOWED)
+            "**/api/transcriptions/j", lambda route: route.fulfill(json=QUEUED_JOB, headers=ALLOWED)
         )
-        stop_time(page)
+        stop_clock(page)
     page.evaluate(
-        f"(given) => {{ ({ABORT})(given).then((name) => (window.ended = name)); }}",
-        given | {"phase": phase},
+        f"(input) => {{ ({ABORT})(input).then((name) => (window.ended = name)); }}",
+        arguments | {"phase": phase},
     )
     assert until(lambda: page.evaluate("window.ended")) == "AbortError"
-    asked = []
-    page.on("request", lambda request: asked.append(request.url.rpartition("/")[2]))
+    requests = []
+    page.on("request", lambda request: requests.append(request.url.rpartition("/")[2]))
     if phase == "queued":
         page.clock.run_for(60_000)
-    page.evaluate("fetch('/recorder.js')")  # which comes after all that was asked for before
-    assert asked == ["recorder.js"]
+    page.evaluate("fetch('/recorder.js')")  # any earlier request would be listed before it
+    assert requests == ["recorder.js"]
 
 
-def test_openais_sdk_transcribes_from_a_browser(abroad):
-    page, server = abroad(True)
-    assert WORDS in page.evaluate(OPENAI, {"server": server, "recording": ENCODED})
+def test_openais_sdk_transcribes_from_a_browser(open_foreign_page):
+    page, server = open_foreign_page(True)
+    assert WORDS in page.evaluate(OPENAI, {"server": server, "recording": RECORDING_BASE64})
 
 
 def test_openais_sdk_transcribes_under_node(npm, server, engine):
@@ -223,7 +241,7 @@ def test_openais_sdk_transcribes_under_node(npm, server, engine):
 
 
 @pytest.mark.parametrize(
-    ("change", "complaint"),
+    ("change", "error"),
     [
         (("", ""), ""),
         (("await recorder.stop()", "5"), "not assignable to parameter of type 'Blob'"),
@@ -231,9 +249,9 @@ def test_openais_sdk_transcribes_under_node(npm, server, engine):
         (("made.transcript", "made.words"), "'words' does not exist"),
     ],
 )
-def test_typescript_knows_the_modules_types(npm, tmp_path, change, complaint):
+def test_typescript_checks_the_types_of_the_module(npm, tmp_path, change, error):
     shutil.copy(MODULE, tmp_path)
-    (tmp_path / "app.ts").write_text(TYPED.replace(*change) if complaint else TYPED)
+    (tmp_path / "app.ts").write_text(TYPED.replace(*change) if error else TYPED)
     compiler = npm / "node_modules" / "typescript" / "bin" / "tsc"
     options = [
         "--noEmit",
@@ -248,5 +266,5 @@ def test_typescript_knows_the_modules_types(npm, tmp_path, change, complaint):
     ]
     command = [NODE / "bin" / "node", compiler, *options, "app.ts"]
     run = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, check=False)
-    assert complaint in run.stdout
-    assert (run.returncode == 0) == (not complaint), run.stdout
+    assert error in run.stdout
+    assert (run.returncode == 0) == (not error), run.stdout

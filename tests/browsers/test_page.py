@@ -1,4 +1,4 @@
-"""The recorder page as it is served, and as Chromium shows it to a person."""
+"""Test the recorder page in Chromium."""
 
 import base64
 import contextlib
@@ -12,7 +12,7 @@ from playwright.sync_api import expect
 from tests.browsers.drivers import until
 from tests.browsers.proxy import Proxy
 from tests.conftest import ROOT, app, serving
-from tests.false_upstream import FalseUpstream, heard
+from tests.fake_upstream import FakeUpstream, transcript_response
 from tests.samples import asset, long_recording, long_speech, recording
 
 FOLDER = ROOT / "handler" / "web" / "page"
@@ -30,35 +30,31 @@ MUTED = """async () => {
 }"""
 DROP = """(recording) => {
     const dropped = new DataTransfer();
-    dropped.items.add(new File([Uint8Array.from(atob(recording), (byte) => byte.charCodeAt(0))], "voice.webm"));
-    document.body.dispatchEvent(new DragEvent("drop", { dataTransfer: dropped, bubbles: true, cancelable: true }));
+    const bytes = Uint8Array.from(atob(recording), (byte) => byte.charCodeAt(0));
+    dropped.items.add(new File([bytes], "voice.webm"));
+    const options = { dataTransfer: dropped, bubbles: true, cancelable: true };
+    document.body.dispatchEvent(new DragEvent("drop", options));
 }"""
 
 
-# As it is served
-
-
-# As a person sees it
-
-
 @pytest.fixture
-def site(server, engine):
-    """Makes a server with the page; its address, and the server itself."""
+def start_server(server, engine):
+    """Return a function that starts a server with the page, and returns its URL and the server."""
     with contextlib.ExitStack() as stack:
 
-        def start(**given):
-            place = server(openai_base_url=engine.url, **given)
-            url = stack.enter_context(serving(place.app))
-            allow(place, url)
-            return url, place
+        def start(**server_settings):
+            harness = server(openai_base_url=engine.url, **server_settings)
+            url = stack.enter_context(serving(harness.app))
+            allow_uploads_from(harness, url)
+            return url, harness
 
         yield start
 
 
-def allow(place, *origins):
-    """Pages of these origins may upload to the bucket."""
+def allow_uploads_from(harness, *origins):
+    """Allow pages of these origins to upload to the bucket."""
     rule = {"AllowedOrigins": list(origins), "AllowedMethods": ["POST"], "AllowedHeaders": ["*"]}
-    place.s3.put_bucket_cors(Bucket="steno", CORSConfiguration={"CORSRules": [rule]})
+    harness.s3.put_bucket_cors(Bucket="steno", CORSConfiguration={"CORSRules": [rule]})
 
 
 @pytest.fixture
@@ -66,52 +62,56 @@ def page(browser):
     with browser.new_context(
         permissions=["clipboard-read", "clipboard-write", "microphone"]
     ) as context:
-        made = context.new_page()
-        made.faults = []
-        made.on("pageerror", lambda error: made.faults.append(str(error)))
-        made.on(
-            "console", lambda said: "Security Policy" in said.text and made.faults.append(said.text)
+        page = context.new_page()
+        page.errors = []
+        page.on("pageerror", lambda error: page.errors.append(str(error)))
+        page.on(
+            "console",
+            lambda message: "Security Policy" in message.text and page.errors.append(message.text),
         )
-        yield made
-        assert made.faults == []
+        yield page
+        assert page.errors == []
 
 
-def visit(page, url):
+def open_page(page, url):
     page.goto(url)
     page.wait_for_selector("body[data-ready]")
 
 
 def begin_recording(page, clock):
-    """Goes on until the page's clock shows so much."""
+    """Start to record and wait until the clock of the page shows `clock`."""
     page.click("#record")
     expect(page.locator("#clock")).to_have_text(clock, timeout=10_000)
 
 
-def choose(page, content, name="voice.webm"):
+def select_file(page, content, name="voice.webm"):
     page.set_input_files("#file", {"name": name, "mimeType": "", "buffer": content})
 
 
-def read(page, text=WORDS):
+def expect_transcript(page, text=WORDS):
     expect(page.locator("#transcript")).to_contain_text(text, timeout=90_000)
     expect(page.locator("#status")).to_contain_text("Transcribed by gpt-transcribe", timeout=90_000)
 
 
-def seen(page, *identities):
-    """Keeps all that is ever said at these places in `window.seen`."""
+def collect_texts(page, *element_ids):
+    """Collect each text that these elements have from now on in `window.seen`."""
     page.evaluate(
         """(ids) => {
             window.seen = [];
             for (const id of ids) {
-                const place = document.getElementById(id);
-                const note = () => window.seen.push(place.textContent);
-                new MutationObserver(note).observe(place, { childList: true, characterData: true, subtree: true });
+                const element = document.getElementById(id);
+                const collect = () => window.seen.push(element.textContent);
+                const options = { childList: true, characterData: true, subtree: true };
+                new MutationObserver(collect).observe(element, options);
             }
         }""",
-        identities,
+        element_ids,
     )
 
 
-def test_a_recording_of_30_mb_goes_by_the_bucket_and_says_how_far_it_is(page, site, tmp_path):
+def test_a_recording_of_30_mb_is_uploaded_to_the_bucket_with_its_progress(
+    page, start_server, tmp_path
+):
     path = tmp_path / "meeting.wav"
     with wave.open(str(path), "wb") as file:
         file.setnchannels(2)
@@ -119,159 +119,160 @@ def test_a_recording_of_30_mb_goes_by_the_bucket_and_says_how_far_it_is(page, si
         file.setframerate(48_000)
         file.writeframes(np.repeat(long_speech(157), 2).tobytes())
     assert path.stat().st_size > 30_000_000
-    url, place = site()
-    before = place.objects()
-    visit(page, url)
-    seen(page, "sent", "status", "transcript")
-    line = {
+    url, harness = start_server()
+    before = harness.objects()
+    open_page(page, url)
+    collect_texts(page, "sent", "status", "transcript")
+    network = {
         "offline": False,
         "latency": 5,
         "downloadThroughput": -1,
         "uploadThroughput": 20_000_000,
     }
-    page.context.new_cdp_session(page).send("Network.emulateNetworkConditions", line)
+    page.context.new_cdp_session(page).send("Network.emulateNetworkConditions", network)
     page.set_input_files("#file", path)
-    read(page, "the age of wisdom")
-    told = page.evaluate("window.seen")
-    sent = [int(found[1]) for text in told if (found := re.fullmatch(r"Sent (\d+) %", text))]
+    expect_transcript(page, "the age of wisdom")
+    texts = page.evaluate("window.seen")
+    sent = [int(found[1]) for text in texts if (found := re.fullmatch(r"Sent (\d+) %", text))]
     assert sent == sorted(sent)
     assert len(set(sent)) >= 5
-    assert any(re.fullmatch(r"\d+ of \d+ parts are heard", text) for text in told)
-    assert any("the age of wisdom" in text for text in told)
-    assert [key.split("/")[0] for key in place.objects() if key not in before] == ["transcripts"]
+    assert any(re.fullmatch(r"\d+ of \d+ parts transcribed", text) for text in texts)
+    assert any("the age of wisdom" in text for text in texts)
+    assert [key.split("/")[0] for key in harness.objects() if key not in before] == ["transcripts"]
 
 
-def test_a_file_can_be_dropped_anywhere_and_the_language_be_chosen(page, site, engine):
-    url, _ = site()
-    visit(page, url)
+def test_a_file_can_be_dropped_anywhere_and_the_language_selected(page, start_server, engine):
+    url, _ = start_server()
+    open_page(page, url)
     page.select_option("#language", "en")
     page.evaluate(DROP, base64.b64encode(recording("webm")).decode())
-    read(page, "Ever tried")
+    expect_transcript(page, "Ever tried")
     (call,) = engine.calls()
     assert call["fields"]["languages[]"] == ["en"]
 
 
-def test_it_records_by_keyboard_alone(page, site):
-    url, _ = site()
-    visit(page, url)
+def test_recording_works_with_the_keyboard_only(page, start_server):
+    url, _ = start_server()
+    open_page(page, url)
     page.keyboard.press("Tab")
     page.keyboard.press("Space")
     expect(page.locator("#clock")).to_have_text("0:03", timeout=10_000)
     expect(page.locator("#record")).to_be_focused()
     page.keyboard.press("Space")
-    read(page, "Ever tried")
+    expect_transcript(page, "Ever tried")
 
 
-def test_a_connection_that_is_cut_off_is_taken_up_again_and_paid_once(page, site, engine):
-    url, _ = site()
-    with Proxy.before(url, 2_000_000) as proxy:
-        visit(page, proxy.url)
-        choose(page, long_recording("wav", 60))
-        read(page, "best of times")
-        assert proxy.left == 0
+def test_a_reset_connection_is_retried_and_billed_once(page, start_server, engine):
+    url, _ = start_server()
+    with Proxy.in_front_of(url, 2_000_000) as proxy:
+        open_page(page, proxy.url)
+        select_file(page, long_recording("wav", 60))
+        expect_transcript(page, "best of times")
+        assert proxy.resets_left == 0
     assert len(engine.calls()) == 1
 
 
-def test_an_upload_that_is_cut_off_is_taken_up_again(page, site):
-    url, _ = site(max_audio_bytes=1000)
-    cuts = []
+def test_a_reset_upload_is_retried(page, start_server):
+    url, _ = start_server(max_audio_bytes=1000)
+    resets = []
 
-    def cut(route):
-        if route.request.method == "POST" and not cuts:
-            cuts.append(route.request.url)
+    def reset_once(route):
+        if route.request.method == "POST" and not resets:
+            resets.append(route.request.url)
             route.abort("connectionreset")
         else:
             route.fallback()
 
-    page.route("**/steno*", cut)
-    page.route("**/steno.*/**", cut)
-    visit(page, url)
-    choose(page, recording("webm", seconds=5))
-    read(page, "Ever tried")
-    assert len(cuts) == 1
+    page.route("**/steno*", reset_once)
+    page.route("**/steno.*/**", reset_once)
+    open_page(page, url)
+    select_file(page, recording("webm", seconds=5))
+    expect_transcript(page, "Ever tried")
+    assert len(resets) == 1
 
 
-def test_a_recording_that_cannot_be_sent_is_there_after_a_reload(page, site):
-    url, _ = site()
+def test_an_unsent_recording_is_available_after_a_reload(page, start_server):
+    url, _ = start_server()
     page.route("**/api/config", lambda route: route.abort())
-    visit(page, url)
+    open_page(page, url)
     begin_recording(page, "0:04")
     page.click("#record")
     expect(page.locator("#status")).to_have_text(OFFLINE_AND_KEPT)
     expect(page.locator("#sound")).to_be_visible()
     page.unroute("**/api/config")
-    visit(page, url)
+    open_page(page, url)
     expect(page.locator("#status")).to_have_text("Not sent yet")
     page.click("#again")
-    read(page, "Ever tried")
-    visit(page, url)
+    expect_transcript(page, "Ever tried")
+    open_page(page, url)
     page.click("#recent li button")
-    read(page, "Ever tried")
+    expect_transcript(page, "Ever tried")
 
 
-def test_a_recording_survives_the_end_of_its_page(page, site):
-    url, _ = site()
-    visit(page, url)
+def test_a_recording_survives_when_its_page_is_closed(page, start_server):
+    url, _ = start_server()
+    open_page(page, url)
     begin_recording(page, "0:05")
     page.goto("about:blank")
-    visit(page, url)
+    open_page(page, url)
     expect(page.locator("#status")).to_have_text("Not sent yet")
     page.click("#again")
-    read(page, "Ever tried")
+    expect_transcript(page, "Ever tried")
 
 
-def test_a_transcript_that_cannot_be_kept_costs_no_recording(page, site):
-    url, _ = site()
+def test_a_transcript_that_cannot_be_stored_does_not_delete_the_recording(page, start_server):
+    url, _ = start_server()
     page.add_init_script(
         """const put = IDBObjectStore.prototype.put;
         IDBObjectStore.prototype.put = function (entry) {
-            if (entry.transcript && !window.name) throw new DOMException("full", "QuotaExceededError");
+            if (entry.transcript && !window.name)
+                throw new DOMException("full", "QuotaExceededError");
             return put.call(this, entry);
         };"""
     )
-    visit(page, url)
+    open_page(page, url)
     begin_recording(page, "0:04")
     page.click("#record")
-    read(page, "Ever tried")
-    expect(page.locator("#alert")).to_contain_text("This browser keeps nothing")
+    expect_transcript(page, "Ever tried")
+    expect(page.locator("#alert")).to_contain_text("This browser cannot store the recording")
     page.evaluate("window.name = 'with space again'")
-    page.on("dialog", lambda dialog: dialog.accept())  # it warns of leaving
-    visit(page, url)
+    page.on("dialog", lambda dialog: dialog.accept())  # the warning before leaving the page
+    open_page(page, url)
     expect(page.locator("#status")).to_have_text("Not sent yet")
     page.click("#again")
-    read(page, "Ever tried")
+    expect_transcript(page, "Ever tried")
 
 
-def test_another_tab_leaves_a_recording_alone_while_it_is_made(page, site):
-    url, _ = site()
-    visit(page, url)
+def test_another_tab_does_not_send_a_recording_in_progress(page, start_server):
+    url, _ = start_server()
+    open_page(page, url)
     begin_recording(page, "0:03")
     other = page.context.new_page()
-    visit(other, url)
+    open_page(other, url)
     expect(other.locator("#recent li")).to_have_count(0)
     page.click("#record")
-    read(page, "Ever tried")
+    expect_transcript(page, "Ever tried")
 
 
-def test_where_no_words_are_heard_the_recording_stays(page, site, engine):
-    url, _ = site()
+def test_a_recording_without_speech_is_kept(page, start_server, engine):
+    url, _ = start_server()
     engine.script({"body": {"text": "", "usage": {"type": "duration", "seconds": 3}}})
-    visit(page, url)
+    open_page(page, url)
     begin_recording(page, "0:03")
     page.click("#record")
-    expect(page.locator("#status")).to_have_text("Nobody speaks in it.", timeout=20_000)
-    visit(page, url)
+    expect(page.locator("#status")).to_have_text("No speech found.", timeout=20_000)
+    open_page(page, url)
     page.click("#recent li button")
     expect(page.locator("#sound")).to_be_visible()
     expect(page.locator("#again")).to_be_visible()
 
 
-def test_a_job_whose_answers_were_lost_is_followed_and_not_sent_again(page, site, engine):
-    url, _ = site(max_audio_bytes=1000)
+def test_polling_resumes_after_errors_without_a_new_upload(page, start_server, engine):
+    url, _ = start_server(max_audio_bytes=1000)
     engine.script({"delay": 4})
     sent, polls = [], []
 
-    def lose(route):
+    def fail_after_first(route):
         polls.append(1)
         if len(polls) == 1:
             route.fallback()
@@ -282,119 +283,125 @@ def test_a_job_whose_answers_were_lost_is_followed_and_not_sent_again(page, site
         "request",
         lambda request: request.method == "POST" and sent.append(request.url.rpartition("/")[2]),
     )
-    page.route("**/api/transcriptions/*", lose)
-    visit(page, url)
-    choose(page, recording("ogg", seconds=8))
+    page.route("**/api/transcriptions/*", fail_after_first)
+    open_page(page, url)
+    select_file(page, recording("ogg", seconds=8))
     expect(page.locator("#status")).to_have_text("http_500", timeout=20_000)
     page.unroute("**/api/transcriptions/*")
     page.click("#again")
-    read(page, "Ever tried")
+    expect_transcript(page, "Ever tried")
     assert sent.count("uploads") == 1
 
 
-def test_a_job_goes_on_without_its_page_and_is_followed_again(page, site, engine):
-    url, _ = site(max_audio_bytes=1000)
+def test_a_job_continues_without_its_page_and_is_polled_after_a_reload(page, start_server, engine):
+    url, _ = start_server(max_audio_bytes=1000)
     engine.script({"delay": 4})
-    visit(page, url)
-    choose(page, recording("mp3", seconds=7))
-    expect(page.locator("#status")).to_have_text("0 of 1 parts are heard", timeout=10_000)
-    visit(page, url)
-    read(page, "Ever tried")
+    open_page(page, url)
+    select_file(page, recording("mp3", seconds=7))
+    expect(page.locator("#status")).to_have_text("0 of 1 parts transcribed", timeout=10_000)
+    open_page(page, url)
+    expect_transcript(page, "Ever tried")
 
 
 @pytest.mark.parametrize(
-    ("given", "content", "said"),
+    ("server_settings", "content", "message"),
     [
         (
             {"max_upload_bytes": 2000, "max_audio_bytes": 1000},
             b"RIFF" + bytes(5000),
-            "At most 2000 bytes",
+            "larger than 2000 bytes",
         ),
         ({}, b"<!doctype html><p>no sound", "a web page"),
         ({}, b"", "The recording is empty"),
         ({"max_audio_bytes": 1000}, b"GIF89a" + bytes(5000), "no audio or video"),
     ],
 )
-def test_what_cannot_be_transcribed_is_refused_in_words(page, site, given, content, said):
-    url, _ = site(**given)
-    visit(page, url)
-    choose(page, content)
-    expect(page.locator("#status")).to_contain_text(said, timeout=20_000)
+def test_an_invalid_file_is_rejected_with_a_message(
+    page, start_server, server_settings, content, message
+):
+    url, _ = start_server(**server_settings)
+    open_page(page, url)
+    select_file(page, content)
+    expect(page.locator("#status")).to_contain_text(message, timeout=20_000)
     page.click("#delete")
     expect(page.locator("#recent li")).to_have_count(0)
 
 
-def test_the_token_is_asked_for_until_it_is_right_and_remembered(page, site):
-    url, _ = site(auth="token", access_token="open sesame")
-    visit(page, url)
-    choose(page, asset("beckett.wav"))
+def test_the_page_requests_the_token_until_it_is_correct_and_stores_it(page, start_server):
+    url, _ = start_server(auth="token", access_token="open sesame")
+    open_page(page, url)
+    select_file(page, asset("beckett.wav"))
     for token, status in (("wrong", 401), ("\u200bopen sesame ", 200)):
         expect(page.locator("[open] #token")).to_be_focused()
         page.keyboard.type(token)
         with page.expect_response(
-            lambda answer, status=status: answer.status == status and "transcribe" in answer.url
+            lambda response, status=status: (
+                response.status == status and "transcribe" in response.url
+            )
         ):
             page.keyboard.press("Enter")
-    read(page)
-    visit(page, url)
-    choose(page, recording("ogg"))
-    read(page, "Ever tried")
+    expect_transcript(page)
+    open_page(page, url)
+    select_file(page, recording("ogg"))
+    expect_transcript(page, "Ever tried")
     assert not page.locator("#access").is_visible()
 
 
-def test_a_person_who_has_no_token_can_leave_the_question(page, site):
-    url, _ = site(auth="token", access_token="open sesame")
-    visit(page, url)
-    choose(page, asset("beckett.wav"))
+def test_the_token_dialog_can_be_closed(page, start_server):
+    url, _ = start_server(auth="token", access_token="open sesame")
+    open_page(page, url)
+    select_file(page, asset("beckett.wav"))
     expect(page.locator("#token")).to_be_focused()
     page.keyboard.press("Escape")
     expect(page.locator("#status")).to_contain_text("access token")
 
 
 @pytest.mark.parametrize("limit", [26_000_000, 1000])
-def test_a_transcript_is_copied_and_saved_in_every_format(page, site, limit, tmp_path):
-    url, _ = site(max_audio_bytes=limit)
-    visit(page, url)
-    choose(page, asset("beckett.wav"), "Krapp's tape.wav")
-    read(page)
+def test_a_transcript_is_copied_and_saved_in_every_format(page, start_server, limit, tmp_path):
+    url, _ = start_server(max_audio_bytes=limit)
+    open_page(page, url)
+    select_file(page, asset("beckett.wav"), "Krapp's tape.wav")
+    expect_transcript(page)
     page.click("#copy")
     assert WORDS in page.evaluate("navigator.clipboard.readText()")
     for kind, begins in (("txt", WORDS), ("srt", "1\n00:00:00,"), ("vtt", "WEBVTT")):
         with page.expect_download() as saved:
             page.click(f"#{kind}")
-            if kind == "srt" and limit > 1000:  # sent in one request, so there are no times yet
+            if kind == "srt" and limit > 1000:  # a direct request gives no timestamps
                 page.click("#pay")
         assert saved.value.suggested_filename == f"Krapp's tape.{kind}"
         saved.value.save_as(tmp_path / kind)
         assert begins in (tmp_path / kind).read_text()
 
 
-def test_what_is_cancelled_or_deleted_is_gone_from_browser_and_server(page, site, engine):
-    url, place = site(max_audio_bytes=1000)
+def test_cancelling_or_deleting_removes_the_data_from_browser_and_server(
+    page, start_server, engine
+):
+    url, harness = start_server(max_audio_bytes=1000)
     engine.script({"delay": 5}, {"delay": 5})
-    before = place.objects()
-    visit(page, url)
-    choose(page, recording("flac", seconds=6))
-    expect(page.locator("#status")).to_have_text("0 of 1 parts are heard", timeout=10_000)
+    before = harness.objects()
+    open_page(page, url)
+    select_file(page, recording("flac", seconds=6))
+    expect(page.locator("#status")).to_have_text("0 of 1 parts transcribed", timeout=10_000)
     page.click("#cancel")
     expect(page.locator("#status")).to_have_text("Not sent yet")
-    until(lambda: place.objects() == before)
+    until(lambda: harness.objects() == before)
     page.click("#delete")
     expect(page.locator("#recent li")).to_have_count(0)
     engine.script()
-    choose(page, recording("ogg", seconds=4))
-    read(page, "Ever tried")
-    assert len(place.objects()) == len(before) + 1
+    select_file(page, recording("ogg", seconds=4))
+    expect_transcript(page, "Ever tried")
+    assert len(harness.objects()) == len(before) + 1
     page.click("#delete")
     expect(page.locator("#recent li")).to_have_count(0)
-    assert place.objects() == before
-    visit(page, url)
+    assert harness.objects() == before
+    open_page(page, url)
     expect(page.locator("#recent li")).to_have_count(0)
 
 
-def test_the_level_is_shown_while_somebody_speaks(page, site):
-    url, _ = site()
-    visit(page, url)
+def test_the_input_level_is_shown_during_speech(page, start_server):
+    url, _ = start_server()
+    open_page(page, url)
     page.evaluate(
         """() => {
             window.levels = [];
@@ -405,45 +412,45 @@ def test_the_level_is_shown_while_somebody_speaks(page, site):
     assert max(page.evaluate("window.levels")) > 0.3
 
 
-def test_pausing_leaves_out_what_is_said_meanwhile(page, site):
-    url, _ = site()
-    visit(page, url)
+def test_speech_during_a_pause_is_not_recorded(page, start_server):
+    url, _ = start_server()
+    open_page(page, url)
     begin_recording(page, "0:04")
     page.click("#pause")
-    expect(page.locator("#pause")).to_have_text("Go on")
+    expect(page.locator("#pause")).to_have_text("Resume")
     page.click("#record")
-    read(page, "Ever tried")
+    expect_transcript(page, "Ever tried")
     assert "Fail better" not in page.inner_text("#transcript")
 
 
 @pytest.mark.parametrize(
-    ("microphone", "said"),
+    ("microphone", "message"),
     [
         (
             "() => Promise.reject(new DOMException('', 'NotAllowedError'))",
-            "Allow this page the microphone",
+            "Allow microphone access",
         ),
-        ("() => Promise.reject(new DOMException('', 'NotFoundError'))", "Connect a microphone"),
+        ("() => Promise.reject(new DOMException('', 'NotFoundError'))", "No microphone found"),
         ("() => Promise.reject(new DOMException('it is busy', 'NotReadableError'))", "it is busy"),
-        # what a muted one gives
+        # the stream of a muted microphone
         (MUTED, "The microphone was muted"),
     ],
 )
-def test_a_microphone_that_fails_is_explained(page, site, microphone, said):
-    url, _ = site()
+def test_a_microphone_error_is_explained(page, start_server, microphone, message):
+    url, _ = start_server()
     page.add_init_script(f"navigator.mediaDevices.getUserMedia = {microphone}")
-    visit(page, url)
+    open_page(page, url)
     page.click("#record")
-    if "muted" in said:
+    if "muted" in message:
         expect(page.locator("#clock")).to_have_text("0:02", timeout=10_000)
         page.click("#record")
-        expect(page.locator("#status")).to_contain_text(said)
+        expect(page.locator("#status")).to_contain_text(message)
         expect(page.locator("#again")).to_be_visible()
     else:
-        expect(page.locator("#alert")).to_contain_text(said)
+        expect(page.locator("#alert")).to_contain_text(message)
 
 
-# Subtitles, and who is asked before they cost something
+# Subtitles, and the confirmation before they are billed
 
 BILLED = "may be billed again"
 LINES = [
@@ -478,14 +485,16 @@ POLL_ONCE = {"Retry-After": "1000"}
 
 
 @pytest.fixture
-def bare():
-    """Makes a server without a bucket over a false upstream; its address."""
+def start_without_bucket():
+    """Return a function that starts a server without a bucket and returns its URL."""
     with contextlib.ExitStack() as stack:
-        yield lambda upstream=None, **given: stack.enter_context(serving(app(upstream, **given)))
+        yield lambda upstream=None, **server_settings: stack.enter_context(
+            serving(app(upstream, **server_settings))
+        )
 
 
 def save(page, kind, *, pay=None):
-    """The text of the saved subtitles; `pay` is how the question about the bill is answered."""
+    """Save subtitles and return their text. `pay` confirms the billing dialog, if there is one."""
     with page.expect_download() as saved:
         page.click(f"#{kind}")
         if pay:
@@ -493,12 +502,15 @@ def save(page, kind, *, pay=None):
     return saved.value.path().read_text()
 
 
-def answer_as_a_job(page, job):
-    """Answers uploads with the job `j`, as it stands; returns the methods of requests about it."""
-    asked = []
+def reply_with_job(page, job):
+    """Reply to uploads with the job `j` in the state `job`.
 
-    def answer(route):
-        asked.append(route.request.method)
+    Return the list of the methods of requests to that job.
+    """
+    methods = []
+
+    def reply(route):
+        methods.append(route.request.method)
         if route.request.method == "GET":
             route.fulfill(json=job, headers=POLL_ONCE)
         else:
@@ -508,17 +520,19 @@ def answer_as_a_job(page, job):
     page.route("**/api/config", lambda route: route.fulfill(json=CONFIG))
     page.route("**/api/uploads", lambda route: route.fulfill(status=201, json=upload))
     page.route("**/bucket", lambda route: route.fulfill(status=204))
-    page.route("**/api/transcriptions/j", answer)
-    return asked
+    page.route("**/api/transcriptions/j", reply)
+    return methods
 
 
-def test_subtitles_are_billed_again_only_after_a_yes_and_only_once(page, site, engine):
-    url, _ = site()
+def test_subtitles_are_billed_again_only_after_confirmation_and_only_once(
+    page, start_server, engine
+):
+    url, _ = start_server()
     usage = {"type": "duration", "seconds": 130}
     engine.script({"body": {"text": WORDS, "usage": usage}, "times": 50})
-    visit(page, url)
-    choose(page, long_recording("mp3", 130))
-    read(page)
+    open_page(page, url)
+    select_file(page, long_recording("mp3", 130))
+    expect_transcript(page)
     assert len(engine.calls()) == 1
     for refuse in (lambda: page.click("#refuse"), lambda: page.keyboard.press("Escape")):
         page.click("#srt")
@@ -528,56 +542,58 @@ def test_subtitles_are_billed_again_only_after_a_yes_and_only_once(page, site, e
         expect(page.locator("#status")).to_contain_text("Transcribed by")
     assert engine.calls() == []
 
-    def yes_twice():
+    def confirm_twice():
         page.evaluate("for (const _ of [1, 2]) document.getElementById('pay').click()")
 
     sent = []
     page.on("request", lambda request: sent.append(request.url.rpartition("/")[2]))
-    assert "-->" in save(page, "srt", pay=yes_twice)
-    assert len(engine.calls()) > 1  # for parts of a minute
+    assert "-->" in save(page, "srt", pay=confirm_twice)
+    assert len(engine.calls()) > 1  # one for each part
     assert sent.count("uploads") == 1
     for kind in ("vtt", "srt"):
         assert "-->" in save(page, kind)
     assert engine.calls() == []
 
 
-def test_subtitles_cost_nothing_if_the_times_are_there_also_after_a_reload(page, site, engine):
-    url, _ = site()
-    visit(page, url)
+def test_subtitles_are_free_if_the_transcript_has_timestamps(page, start_server, engine):
+    url, _ = start_server()
+    open_page(page, url)
     page.check("#subtitles")
-    choose(page, recording("webm"))
-    read(page, "Ever tried")
+    select_file(page, recording("webm"))
+    expect_transcript(page, "Ever tried")
     assert len(engine.calls()) == 1
     assert "-->" in save(page, "srt")
-    visit(page, url)
+    open_page(page, url)
     page.click("#recent li button")
     assert "-->" in save(page, "vtt")
     assert engine.calls() == []
 
 
-@pytest.mark.parametrize("wanted_at_once", [True, False])
-def test_subtitles_of_a_server_without_jobs_are_billed_once(page, bare, wanted_at_once):
-    answer = heard("Ever tried.", segments=LINES, language="en", duration=3662)
-    upstream = FalseUpstream(answer, answer, answer)
-    visit(page, bare(upstream, whisper_model="whisper-1"))
-    page.set_checked("#subtitles", wanted_at_once)
-    choose(page, recording("webm"))
+@pytest.mark.parametrize("requested_first", [True, False])
+def test_subtitles_of_a_server_without_jobs_are_billed_once(
+    page, start_without_bucket, requested_first
+):
+    response = transcript_response("Ever tried.", segments=LINES, language="en", duration=3662)
+    upstream = FakeUpstream(response, response, response)
+    open_page(page, start_without_bucket(upstream, whisper_model="whisper-1"))
+    page.set_checked("#subtitles", requested_first)
+    select_file(page, recording("webm"))
     expect(page.locator("#status")).to_have_text("Transcribed by whisper-1")
-    pay = None if wanted_at_once else lambda: page.click("#pay")
+    pay = None if requested_first else lambda: page.click("#pay")
     assert save(page, "srt", pay=pay) == SUBTITLES["srt"]
     assert save(page, "vtt") == SUBTITLES["vtt"]
-    assert len(upstream.calls) == (1 if wanted_at_once else 2)
+    assert len(upstream.calls) == (1 if requested_first else 2)
 
 
-def test_subtitles_show_their_progress_and_can_be_cancelled(page, bare):
-    visit(page, bare())
-    choose(page, recording("webm"))
+def test_subtitles_show_progress_and_can_be_cancelled(page, start_without_bucket):
+    open_page(page, start_without_bucket())
+    select_file(page, recording("webm"))
     expect(page.locator("#status")).to_contain_text("Transcribed by")
-    asked = answer_as_a_job(page, JOB)
+    methods = reply_with_job(page, JOB)
     page.click("#srt")
     page.click("#pay")
-    expect(page.locator("#status")).to_have_text("1 of 3 parts are heard")
-    expect(page.locator("#heard")).to_contain_text("33 %")
+    expect(page.locator("#status")).to_have_text("1 of 3 parts transcribed")
+    expect(page.locator("#transcribed")).to_contain_text("33 %")
     expect(page.locator("#srt")).not_to_be_visible()
     with page.expect_request(lambda request: request.method == "DELETE"):
         page.click("#cancel")
@@ -585,14 +601,14 @@ def test_subtitles_show_their_progress_and_can_be_cancelled(page, bare):
     expect(page.locator("#transcript")).to_have_text("Ever tried.")
     page.click("#srt")
     expect(page.locator("#billing")).to_be_visible()
-    assert asked == ["GET", "DELETE"]
+    assert methods == ["GET", "DELETE"]
 
 
-def test_subtitles_that_fail_say_why_and_leave_the_transcript(page, bare):
-    visit(page, bare())
-    choose(page, recording("webm"))
+def test_failed_subtitles_show_the_reason_and_keep_the_transcript(page, start_without_bucket):
+    open_page(page, start_without_bucket())
+    select_file(page, recording("webm"))
     expect(page.locator("#status")).to_contain_text("Transcribed by")
-    answer_as_a_job(page, FAILED)
+    reply_with_job(page, FAILED)
     page.click("#srt")
     page.click("#pay")
     expect(page.locator("#status")).to_have_text(SILENT)
@@ -601,87 +617,87 @@ def test_subtitles_that_fail_say_why_and_leave_the_transcript(page, bare):
     expect(page.locator("#billing")).to_be_visible()
 
 
-def test_subtitles_of_a_job_that_has_expired_ask_before_they_are_billed_again(page, bare):
-    visit(page, bare())
-    gone = {"code": "not_found", "detail": "There is no such job, or it has expired."}
+def test_subtitles_of_an_expired_job_need_confirmation_before_billing(page, start_without_bucket):
+    open_page(page, start_without_bucket())
+    not_found = {"code": "not_found", "detail": "There is no such job, or it has expired."}
     text = {"transcript": "Ever tried."}
-    asked = answer_as_a_job(page, {**JOB, "status": "completed"})
+    methods = reply_with_job(page, {**JOB, "status": "completed"})
     page.route("**/transcript?*", lambda route: route.fulfill(json=text))
-    choose(page, recording("webm") * 100)
+    select_file(page, recording("webm") * 100)
     expect(page.locator("#transcript")).to_have_text("Ever tried.")
     page.unroute_all()
-    page.route("**/api/transcriptions/j", lambda route: route.fulfill(status=404, json=gone))
+    page.route("**/api/transcriptions/j", lambda route: route.fulfill(status=404, json=not_found))
     page.click("#srt")
     expect(page.locator("#billing")).to_be_visible()
-    assert asked == ["GET"]
+    assert methods == ["GET"]
 
 
-# Plain words for what goes wrong
+# Error messages
 
 
-def test_an_error_is_red_in_the_card_as_in_the_list(page, bare):
-    visit(page, bare())
-    choose(page, b"")
+def test_an_error_is_red_in_the_card_and_in_the_list(page, start_without_bucket):
+    open_page(page, start_without_bucket())
+    select_file(page, b"")
     expect(page.locator("#status")).to_contain_text("The recording is empty")
     red = "rgb(179, 18, 29)"
     expect(page.locator("#status")).to_have_css("color", red)
     expect(page.locator("#recent small")).to_have_css("color", red)
 
 
-def test_a_lost_connection_is_named_and_does_not_look_like_progress(page, bare):
-    visit(page, bare())
+def test_a_lost_connection_is_reported_and_hides_the_progress(page, start_without_bucket):
+    open_page(page, start_without_bucket())
     page.route("**/api/config", lambda route: route.abort())
-    choose(page, recording("webm"))
+    select_file(page, recording("webm"))
     expect(page.locator("#status")).to_have_text(OFFLINE)
     expect(page.locator("#sent")).not_to_be_visible()
-    expect(page.locator("#heard")).not_to_be_visible()
+    expect(page.locator("#transcribed")).not_to_be_visible()
     page.unroute("**/api/config")
     page.evaluate("dispatchEvent(new Event('online'))")
     expect(page.locator("#status")).to_contain_text("Transcribed by")
 
 
-def test_several_files_can_be_chosen_at_once(page, bare):
-    visit(page, bare())
+def test_several_files_can_be_selected_at_once(page, start_without_bucket):
+    open_page(page, start_without_bucket())
     file = {"mimeType": "", "buffer": recording("webm")}
     page.set_input_files("#file", [{"name": "one.webm", **file}, {"name": "two.webm", **file}])
     expect(page.locator("#recent li", has_text="Transcribed by")).to_have_count(2)
 
 
 @pytest.mark.parametrize("content", [b"%PDF-1.7\n% only text\n", b"%PDF-1.7\n\x00\x01\x02\n"])
-def test_a_document_is_refused_in_a_sentence_for_people(page, bare, content):
-    visit(page, bare())
-    choose(page, content, "report.pdf")
+def test_a_document_is_rejected_without_technical_terms(page, start_without_bucket, content):
+    open_page(page, start_without_bucket())
+    select_file(page, content, "report.pdf")
     expect(page.locator("#status")).to_contain_text("This file is not a recording")
     for technical in ("curl", "Steno", "Blob", "bytes"):
         assert technical not in page.inner_text("#status")
 
 
-def test_an_upload_that_has_failed_stays_in_the_list_until_it_is_opened(page, bare):
-    url = bare()
-    visit(page, url)
-    asked = answer_as_a_job(page, FAILED)
-    choose(page, recording("webm") * 100)
+def test_a_failed_upload_stays_in_the_list_until_it_is_opened(page, start_without_bucket):
+    url = start_without_bucket()
+    open_page(page, url)
+    methods = reply_with_job(page, FAILED)
+    select_file(page, recording("webm") * 100)
     expect(page.locator("#status")).to_have_text(SILENT)
     for _ in range(2):
-        visit(page, url)
+        open_page(page, url)
         expect(page.locator("#current")).not_to_be_visible()
         expect(page.locator("#recent small")).to_have_text(SILENT)
-    assert asked == ["GET"]
+    assert methods == ["GET"]
     page.click("#recent li button")
     expect(page.locator("#status")).to_have_text(SILENT)
     page.route("**/j/retry", lambda route: route.fulfill(status=202, json=JOB))
     page.route("**/transcriptions/j", lambda route: route.fulfill(json=JOB, headers=POLL_ONCE))
     page.click("#again")
-    expect(page.locator("#status")).to_have_text("1 of 3 parts are heard")
-    visit(page, url)
-    expect(page.locator("#status")).to_have_text("1 of 3 parts are heard")
+    expect(page.locator("#status")).to_have_text("1 of 3 parts transcribed")
+    open_page(page, url)
+    expect(page.locator("#status")).to_have_text("1 of 3 parts transcribed")
 
 
-def test_a_paused_recording_is_called_paused(page, bare):
-    visit(page, bare())
+def test_a_paused_recording_has_the_status_paused(page, start_without_bucket):
+    open_page(page, start_without_bucket())
     begin_recording(page, "0:01")
     states = (page.locator("#status"), page.locator("#recent small"))
     for state in ("Paused", "Recording …", "Paused"):
         page.click("#pause")
-        for place in states:
-            expect(place).to_have_text(state)
+        for element in states:
+            expect(element).to_have_text(state)

@@ -1,11 +1,11 @@
-"""The recorder page at every width: nothing scrolls sideways or is cut off, all can be tapped."""
+"""Test the layout of the recorder page at eight widths: no overflow, and controls large enough."""
 
 import pytest
 from playwright.sync_api import expect
 
-from tests.browsers.test_page import begin_recording, choose, visit
+from tests.browsers.test_page import begin_recording, open_page, select_file
 from tests.conftest import app, serving
-from tests.false_upstream import FalseUpstream
+from tests.fake_upstream import FakeUpstream
 from tests.samples import recording
 
 WIDTHS = (320, 360, 390, 414, 768, 1024, 1440, 1920)
@@ -15,7 +15,7 @@ LONG_NAME = f"{LONG_WORD}.webm"
 PROGRESS = {"done": 3, "total": 12}
 JOB = {"status": "processing", "progress": PROGRESS, "transcript": LONG_WORD, "error": None}
 POLL_ONCE = {"Retry-After": "1000"}
-REFUSED = {"code": "unauthorized"}
+UNAUTHORIZED = {"code": "unauthorized"}
 NO_MICROPHONE = f"""() => {{
     const refuse = () => Promise.reject(new DOMException("{LONG_WORD}", "NotReadableError"));
     navigator.mediaDevices.getUserMedia = refuse;
@@ -27,10 +27,11 @@ HALF_SENT = """() => {
         else send.call(this);
     };
 }"""
-# Everything visible that leaves the screen, is cut off, is covered, or is too small for a finger.
+# Visible elements that leave the screen, are cut off, are covered, or are too small to tap.
 PROBLEMS = """() => {
     const found = [];
-    const name = ({ id, localName, textContent }) => id || `${localName} ${textContent.slice(0, 20)}`;
+    const name = ({ id, localName, textContent }) =>
+        id || `${localName} ${textContent.slice(0, 20)}`;
     const note = (element, problem) => found.push(`${name(element)} ${problem}`);
     if (document.documentElement.scrollWidth > innerWidth) found.push("the page scrolls sideways");
     const dialog = document.querySelector("dialog[open]");
@@ -60,12 +61,12 @@ PROBLEMS = """() => {
 
 @pytest.fixture
 def page(browser):
-    """The page of a server whose upstream has nothing to say but a long word."""
+    """Open the page of a server whose transcripts are very long words."""
     words = f"{LONG_WORD} https://example.com/{LONG_WORD}"
-    with browser.new_context() as context, serving(app(FalseUpstream(words=words))) as url:
-        made = context.new_page()
-        visit(made, url)
-        yield made
+    with browser.new_context() as context, serving(app(FakeUpstream(words=words))) as url:
+        page = context.new_page()
+        open_page(page, url)
+        yield page
 
 
 def empty(page):
@@ -89,42 +90,42 @@ def without_a_microphone(page):
 
 def without_a_connection(page):
     page.route("**/api/config", lambda route: route.abort())
-    choose(page, recording("webm"), LONG_NAME)
+    select_file(page, recording("webm"), LONG_NAME)
     expect(page.locator("#status")).to_contain_text("No connection")
 
 
 def sending(page):
     page.evaluate(HALF_SENT)
-    choose(page, recording("webm"), LONG_NAME)
+    select_file(page, recording("webm"), LONG_NAME)
     expect(page.locator("#sent")).to_contain_text("50 %")
 
 
 def transcribing(page):
     page.route("**/api/transcribe", lambda route: route.fulfill(status=202, json={"id": "j"}))
     page.route("**/api/transcriptions/j", lambda route: route.fulfill(json=JOB, headers=POLL_ONCE))
-    choose(page, recording("webm"), LONG_NAME)
-    expect(page.locator("#status")).to_have_text("3 of 12 parts are heard")
+    select_file(page, recording("webm"), LONG_NAME)
+    expect(page.locator("#status")).to_have_text("3 of 12 parts transcribed")
 
 
 def transcribed(page):
-    choose(page, recording("webm"), LONG_NAME)
+    select_file(page, recording("webm"), LONG_NAME)
     expect(page.locator("#status")).to_contain_text("Transcribed")
 
 
 def failed(page):
     problem = {"code": "upstream_failed", "detail": f"The speech service answers: {LONG_WORD}"}
     page.route("**/api/transcribe", lambda route: route.fulfill(status=502, json=problem))
-    choose(page, recording("webm"), LONG_NAME)
+    select_file(page, recording("webm"), LONG_NAME)
     expect(page.locator("#again")).to_be_visible()
 
 
-def asked_for_a_token(page):
-    page.route("**/api/transcribe", lambda route: route.fulfill(status=401, json=REFUSED))
-    choose(page, recording("webm"), LONG_NAME)
+def token_dialog(page):
+    page.route("**/api/transcribe", lambda route: route.fulfill(status=401, json=UNAUTHORIZED))
+    select_file(page, recording("webm"), LONG_NAME)
     expect(page.locator("#token")).to_be_visible()
 
 
-def asked_about_the_bill(page):
+def billing_dialog(page):
     transcribed(page)
     page.click("#srt")
     expect(page.locator("#billing")).to_be_visible()
@@ -140,17 +141,17 @@ STATES = (
     transcribing,
     transcribed,
     failed,
-    asked_for_a_token,
-    asked_about_the_bill,
+    token_dialog,
+    billing_dialog,
 )
 
 
-@pytest.mark.parametrize("state", STATES, ids=lambda one: one.__name__)
-def test_nothing_scrolls_sideways_or_is_cut_off_at_any_width(page, state):
+@pytest.mark.parametrize("state", STATES, ids=lambda state_function: state_function.__name__)
+def test_the_layout_has_no_problem_at_any_width(page, state):
     state(page)
     problems = {}
     for width in WIDTHS:
         page.set_viewport_size({"width": width, "height": HEIGHT})
-        if found := page.evaluate(PROBLEMS):
-            problems[width] = found
+        if problems_at_width := page.evaluate(PROBLEMS):
+            problems[width] = problems_at_width
     assert problems == {}

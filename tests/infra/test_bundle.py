@@ -1,4 +1,4 @@
-"""infra/bundle.py: which modules are bundled, and how a bundle is checked."""
+"""Tests of infra/bundle.py: the modules in each bundle and the checks of a bundle."""
 
 import os
 import py_compile
@@ -8,20 +8,20 @@ from infra.bundle import (
     API,
     CUTTER,
     HANDLER,
-    MOST_GLIBC,
+    MAX_GLIBC_MINOR,
     Target,
     _compile,
-    glibc_of,
-    without_byte_code,
+    required_glibc_minor,
+    sources_without_byte_code,
 )
 
 
-def test_a_binary_for_a_newer_system_would_be_noticed(tmp_path):
+def test_a_binary_that_needs_a_newer_glibc_is_detected(tmp_path):
     (tmp_path / "new.so").write_bytes(b"\x7fELF GLIBC_2.17 GLIBC_2.39 GLIBC_2.4")
-    assert glibc_of(tmp_path) == 39 > MOST_GLIBC
+    assert required_glibc_minor(tmp_path) == 39 > MAX_GLIBC_MINOR
 
 
-def test_each_bundle_has_the_modules_that_its_entries_need_and_no_others():
+def test_each_bundle_has_only_the_modules_that_its_entry_points_need():
     api, cutter = (
         {str(path.relative_to(HANDLER)) for path in bundle.modules()} for bundle in (API, CUTTER)
     )
@@ -44,7 +44,7 @@ def test_each_bundle_has_the_modules_that_its_entries_need_and_no_others():
     assert api | cutter == {str(path.relative_to(HANDLER)) for path in HANDLER.rglob("*.py")}
 
 
-def test_missing_stale_and_checked_byte_code_would_be_noticed(tmp_path):
+def test_missing_stale_and_checked_byte_code_is_detected(tmp_path):
     modules = {name: tmp_path / f"{name}.py" for name in ("missing", "stale", "checked", "good")}
     for path in modules.values():
         path.write_text("1")
@@ -55,11 +55,15 @@ def test_missing_stale_and_checked_byte_code_would_be_noticed(tmp_path):
     ):
         py_compile.compile(modules[name], invalidation_mode=py_compile.PycInvalidationMode[mode])
     modules["stale"].write_text("2")
-    assert {path.stem for path in without_byte_code(tmp_path)} == {"missing", "stale", "checked"}
+    assert {path.stem for path in sources_without_byte_code(tmp_path)} == {
+        "missing",
+        "stale",
+        "checked",
+    }
 
 
-def test_byte_code_is_compiled_by_an_interpreter_that_needs_the_environment(tmp_path, monkeypatch):
-    """As the shims of pyenv and asdf do. Python's own settings change nothing."""
+def test_byte_code_is_compiled_by_an_interpreter_behind_a_shim(tmp_path, monkeypatch):
+    """Shims of pyenv and asdf need environment variables. PYTHON* variables have no effect."""
     code, shims, elsewhere = (tmp_path / name for name in ("code", "shims", "elsewhere"))
     for folder in (code, shims):
         folder.mkdir()
@@ -72,7 +76,7 @@ def test_byte_code_is_compiled_by_an_interpreter_that_needs_the_environment(tmp_
     monkeypatch.setenv("PYTHONPYCACHEPREFIX", str(elsewhere))
     monkeypatch.setenv("PYTHONOPTIMIZE", "2")
     _compile(code, Target("3.99", "x86_64"))
-    assert without_byte_code(code) == []
+    assert sources_without_byte_code(code) == []
     assert not elsewhere.exists()
     (compiled,) = code.glob("__pycache__/*")
     assert ".opt-" not in compiled.name

@@ -1,4 +1,4 @@
-"""infra/local: what `make run` starts and prints, and how it refuses to start."""
+"""Tests of infra/local: the start-up output of `make run` and its start-up errors."""
 
 import fcntl
 import signal
@@ -6,32 +6,32 @@ import socket
 
 import httpx2
 
-from tests.local_run import address, first_lines, started
+from tests.local_run import address, first_lines, local_process
 from tests.samples import asset
 
 WORDS = "Ever tried. Ever failed."
 
 
-def test_the_first_lines_say_what_is_where_and_show_the_samples_words():
-    with started() as process:
+def test_the_first_lines_show_the_addresses_and_a_sample_transcript():
+    with local_process() as process:
         lines = first_lines(process)
         assert lines.startswith("Steno   http://127.0.0.1:")
         assert "offline engine" in lines
         assert WORDS in lines
-        answer = httpx2.post(
+        response = httpx2.post(
             f"{address(lines)}/api/transcribe", files={"file": asset("beckett.wav")}
         )
-        assert answer.json()["transcript"].startswith(WORDS)
+        assert response.json()["transcript"].startswith(WORDS)
         process.send_signal(signal.SIGINT)
         rest, _ = process.communicate(timeout=20)
         assert process.returncode == 0
         assert rest.endswith("Stopped.\n")
 
 
-def test_a_port_in_use_is_one_sentence():
+def test_a_port_in_use_is_reported_in_one_line():
     with (
         socket.create_server(("127.0.0.1", 0)) as listener,
-        started(PORT=str(listener.getsockname()[1])) as process,
+        local_process(PORT=str(listener.getsockname()[1])) as process,
     ):
         _, errors = process.communicate(timeout=20)
         assert process.returncode == 1
@@ -39,12 +39,12 @@ def test_a_port_in_use_is_one_sentence():
         assert "PORT=8001 make run" in errors
 
 
-def test_a_second_one_in_the_same_folder_disturbs_nothing_and_says_so(tmp_path):
+def test_a_second_instance_in_the_same_folder_is_rejected_and_changes_nothing(tmp_path):
     (tmp_path / ".steno").mkdir()
     with (tmp_path / ".steno/lock").open("w") as lock:
         fcntl.flock(lock, fcntl.LOCK_EX)
-        with started(tmp_path) as process:
-            _, said = process.communicate(timeout=60)
+        with local_process(tmp_path) as process:
+            _, errors = process.communicate(timeout=60)
     assert process.returncode == 1
-    assert "running from this folder already" in said
+    assert "already running in this folder" in errors
     assert not (tmp_path / ".steno/tmp").exists()

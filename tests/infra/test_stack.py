@@ -1,4 +1,7 @@
-"""infra/stack.py: what the template says, and that the handler understands it. No AWS account, no Docker."""
+"""Tests of infra/stack.py: the synthesized template and the settings that it gives the handler.
+
+They need neither an AWS account nor Docker.
+"""
 
 import json
 import os
@@ -18,17 +21,17 @@ from handler.recordings.cutting import PART_SECONDS, SEARCH_SECONDS
 from handler.recordings.speech_activity import SAMPLE_RATE
 from handler.settings import Settings
 from handler.steps.pacing import DEFAULT_PACING
-from handler.steps.transcribe_part import _MOST_HALVINGS
-from handler.worker import END_SECONDS
+from handler.steps.transcribe_part import _MAX_SPLITS
+from handler.worker import SHUTDOWN_SECONDS
 from infra.app import app
 from infra.choices import Choices
 from infra.stack import OPEN_ROUTES, Bundles
 from tests.conftest import ROOT
-from tests.place import Place
+from tests.harness import Harness
 from tests.samples import wav
 
 FUNCTIONS = ("Api", "Cutter", "Transcriber", "DeadLetterConsumer")
-CONSUMERS = {  # the queues, and the function that gets their messages
+CONSUMERS = {  # queue: the function that consumes it
     "Recordings": "Cutter",
     "Parts": "Transcriber",
     "Express": "Transcriber",
@@ -37,7 +40,7 @@ CONSUMERS = {  # the queues, and the function that gets their messages
 
 
 class Template:
-    """A synthesized template, and the ways to ask it."""
+    """A synthesized template with methods to look up its resources."""
 
     def __init__(self, folder, target=None, bundles=None, **context):
         app(context, str(folder), target, bundles).synth()
@@ -55,30 +58,31 @@ class Template:
             name: resource["Properties"] for name, resource in found if resource["Type"] == kind
         }
 
-    def one(self, kind, beginning=""):
-        (found,) = (held for name, held in self.all(kind).items() if name.startswith(beginning))
-        return found
+    def one(self, kind, prefix=""):
+        resources = self.all(kind).items()
+        (properties,) = (value for name, value in resources if name.startswith(prefix))
+        return properties
 
     def function(self, name):
         return self.one("AWS::Lambda::Function", name)
 
     def allowed(self, function):
-        """The actions of a function's role, by what they may be done to."""
+        """Return the (action, resource) pairs that the role of a function allows."""
         policy = self.one("AWS::IAM::Policy", f"{function}Role")["PolicyDocument"]["Statement"]
         return {
             (action, plain(resource))
             for statement in policy
-            for action in listed(statement["Action"])
-            for resource in listed(statement["Resource"])
+            for action in as_list(statement["Action"])
+            for resource in as_list(statement["Resource"])
         }
 
 
-def listed(value):
+def as_list(value):
     return value if isinstance(value, list) else [value]
 
 
 def plain(value):
-    """A template's value as one short text: the logical name of what it is about, and the rest of its name."""
+    """Return a template value as text, with the logical id in place of each reference."""
     if isinstance(value, str):
         return value
     ((function, argument),) = value.items()
@@ -89,7 +93,7 @@ def plain(value):
 
 @pytest.fixture(scope="session")
 def bundles(tmp_path_factory):
-    """A stand-in for the code: the template depends on it by its hash only."""
+    """Return a stand-in for the code. The template depends on the hash of the code only."""
     folder = tmp_path_factory.mktemp("code")
     (folder / "code.py").touch()
     return Bundles(folder, folder)
@@ -101,36 +105,34 @@ def template(tmp_path_factory, bundles):
 
 
 @pytest.mark.parametrize("name", FUNCTIONS)
-def test_the_environment_of_each_function_makes_settings(template, name):
-    given = template.function(name)["Environment"]["Variables"]
-    assert {variable.lower() for variable in given} <= set(Settings.model_fields)
+def test_the_environment_of_each_function_is_valid_settings(template, name):
+    variables = template.function(name)["Environment"]["Variables"]
+    assert {variable.lower() for variable in variables} <= set(Settings.model_fields)
     values = {
         variable.lower(): value if isinstance(value, str) else "arn"
-        for variable, value in given.items()
+        for variable, value in variables.items()
     }
     settings = Settings(aws_lambda_function_name="steno", **values)
     assert settings.auth == ("token" if name == "Api" else "open")
     assert settings.max_audio_bytes == 4_500_000 or name != "Api"
-    urls = [given[f"{queue.upper()}_QUEUE_URL"] for queue in ("Recordings", "Parts", "Express")]
+    urls = [variables[f"{queue.upper()}_QUEUE_URL"] for queue in ("Recordings", "Parts", "Express")]
     assert [short(plain(url)) for url in urls] == ["Recordings", "Parts", "Express"]
 
 
-def test_each_has_time_to_tell_what_became_of_the_one_before(template):
+def test_each_timeout_is_longer_than_the_one_it_contains(template):
     function = template.function("Api")["Timeout"]
     integration = template.one("AWS::ApiGatewayV2::Integration")["TimeoutInMillis"] / 1000
     settings = Settings(aws_lambda_function_name="steno", openai_api_key="k", access_token="t")
     assert settings.request_deadline_seconds + 1 < function < 30
-    assert function + 2 <= integration < 30  # the gateway's time runs during a cold start, too
+    assert function + 2 <= integration < 30  # the gateway timeout includes a cold start
     for queue, consumer in CONSUMERS.items():
         assert (
             template.one("AWS::SQS::Queue", queue)["VisibilityTimeout"]
             >= template.function(consumer)["Timeout"]
         )
-    # The longest wait for the upstream, and its longest answer, with half a minute for what AWS takes.
-    assert (
-        DEFAULT_PACING.turn_seconds + DEFAULT_PACING.call_seconds + 30
-        <= template.function("Transcriber")["Timeout"] - END_SECONDS
-    )
+    aws_seconds = 30  # for the calls of AWS
+    longest_part = DEFAULT_PACING.turn_seconds + DEFAULT_PACING.call_seconds + aws_seconds
+    assert longest_part <= template.function("Transcriber")["Timeout"] - SHUTDOWN_SECONDS
 
 
 def objects(actions, *prefixes):
@@ -195,8 +197,8 @@ def consuming(*queues):
         ),
     ],
 )
-def test_each_function_may_do_what_its_code_does_and_nothing_else(template, name, allowed):
-    all_of_them = {
+def test_each_function_has_only_the_permissions_that_its_code_needs(template, name, allowed):
+    common_permissions = {
         *(
             ("dynamodb:" + action, "Table")
             for action in ("GetItem", "UpdateItem", "DeleteItem", "Query")
@@ -212,11 +214,11 @@ def test_each_function_may_do_what_its_code_does_and_nothing_else(template, name
         resource: resource.rstrip("0123456789ABCDEF") for _, resource in template.allowed(name)
     }
     found = {(action, short(resource)) for action, resource in template.allowed(name)}
-    assert found == allowed | all_of_them, names
+    assert found == allowed | common_permissions, names
 
 
 def short(resource):
-    """`Table` of `TableCD117FA1`, `/uploads/*` of what is in the bucket."""
+    """Return `Table` for `TableCD117FA1`, and `/uploads/*` for objects of the bucket."""
     head, slash, rest = resource.partition("/")
     return slash + rest if slash else next((name for name in _NAMES if head.startswith(name)), head)
 
@@ -231,11 +233,11 @@ _NAMES = (
 )
 
 
-def test_the_gateway_is_throttled_logged_and_open_to_the_configured_pages_alone(template):
+def test_the_gateway_is_throttled_and_logged_and_allows_only_the_configured_origins(template):
     stage = template.one("AWS::ApiGatewayV2::Stage")
     assert stage["DefaultRouteSettings"]["ThrottlingRateLimit"] == 50
     assert stage["DefaultRouteSettings"]["ThrottlingBurstLimit"] == 100
-    # The gateway puts the quotation marks of this one itself, and escapes it.
+    # API Gateway quotes and escapes this value itself.
     written = stage["AccessLogSettings"]["Format"].replace(
         "$context.error.messageString", '"$context.error"'
     )
@@ -252,7 +254,7 @@ def test_the_gateway_is_throttled_logged_and_open_to_the_configured_pages_alone(
     assert {"location", "retry-after"} <= set(cors["ExposeHeaders"])
 
 
-def test_what_is_stored_is_private_encrypted_and_forgotten_in_time(template):
+def test_stored_data_is_private_requires_tls_and_expires(template):
     bucket, table = template.one("AWS::S3::Bucket"), template.one("AWS::DynamoDB::Table")
     assert all(bucket["PublicAccessBlockConfiguration"].values())
     rules = {
@@ -268,30 +270,31 @@ def test_what_is_stored_is_private_encrypted_and_forgotten_in_time(template):
     assert table["TimeToLiveSpecification"] == {"AttributeName": "expires", "Enabled": True}
     recovery = {"PointInTimeRecoveryEnabled": True, "RecoveryPeriodInDays": 1}
     assert table["PointInTimeRecoverySpecification"] == recovery  # 35 days by default
-    refusals = [
+    denials = [
         statement
         for kind in ("AWS::S3::BucketPolicy", "AWS::SQS::QueuePolicy")
-        for held in template.all(kind).values()
-        for statement in held["PolicyDocument"]["Statement"]
+        for policy in template.all(kind).values()
+        for statement in policy["PolicyDocument"]["Statement"]
         if statement["Effect"] == "Deny"
     ]
-    assert len(refusals) == 1 + len(CONSUMERS)
+    assert len(denials) == 1 + len(CONSUMERS)
     assert all(
-        refusal["Condition"] == {"Bool": {"aws:SecureTransport": "false"}} for refusal in refusals
+        denial["Condition"] == {"Bool": {"aws:SecureTransport": "false"}} for denial in denials
     )
 
 
 def event_sources(template):
-    """Which function consumes each queue, how many of them at once, and how many messages each is given."""
-    found = {}
+    """Return the consumer, the maximum concurrency and the batch size of each queue."""
+    sources = {}
     for mapping in template.all("AWS::Lambda::EventSourceMapping").values():
         assert mapping["FunctionResponseTypes"] == ["ReportBatchItemFailures"]
         consumer = next(
             name for name in FUNCTIONS if plain(mapping["FunctionName"]).startswith(name)
         )
-        most = mapping["ScalingConfig"]["MaximumConcurrency"]
-        found[short(plain(mapping["EventSourceArn"]))] = (consumer, most, mapping["BatchSize"])
-    return found
+        concurrency = mapping["ScalingConfig"]["MaximumConcurrency"]
+        queue = short(plain(mapping["EventSourceArn"]))
+        sources[queue] = (consumer, concurrency, mapping["BatchSize"])
+    return sources
 
 
 @pytest.mark.parametrize(
@@ -300,21 +303,17 @@ def event_sources(template):
         ({"concurrency": "2"}, 2, 2, 2),
         ({"concurrency": "16"}, 4, 16, 8),
         ({"concurrency": "1000"}, 250, 1000, 500),
-        (
-            {"concurrency": "8", "batch": "4"},
-            2,
-            2,
-            2,
-        ),  # for an account that may run ten functions at once
+        # for an account with a limit of 10 concurrent executions
+        ({"concurrency": "8", "batch": "4"}, 2, 2, 2),
         ({"concurrency": "100", "batch": "8"}, 25, 13, 6),
     ],
 )
-def test_so_many_functions_consume_each_queue(
+def test_the_concurrency_option_is_divided_among_the_queues(
     tmp_path, bundles, context, recordings, parts, express
 ):
     batch = int(context.get("batch", 1))
-    chosen = event_sources(Template(tmp_path, bundles=bundles, **context))
-    assert chosen == {
+    sources = event_sources(Template(tmp_path, bundles=bundles, **context))
+    assert sources == {
         "Recordings": ("Cutter", recordings, 1),
         "Parts": ("Transcriber", parts, batch),
         "Express": ("Transcriber", express, batch),
@@ -322,11 +321,11 @@ def test_so_many_functions_consume_each_queue(
     }
 
 
-def test_sixteen_parts_are_transcribed_at_once_by_default(template):
+def test_sixteen_parts_are_transcribed_concurrently_by_default(template):
     assert event_sources(template)["Parts"] == ("Transcriber", 16, 1)
 
 
-def test_no_message_is_given_up_silently(template):
+def test_every_queue_has_the_dead_letter_queue(template):
     for queue in ("Recordings", "Parts", "Express"):
         redrive = template.one("AWS::SQS::Queue", queue)["RedrivePolicy"]
         assert short(plain(redrive["deadLetterTargetArn"])) == "DeadLetters"
@@ -358,7 +357,7 @@ def test_every_queue_and_function_of_jobs_has_alarms(template):
     assert {"5xx", "SecondsPaid", "Latency", "JobsStalled"} <= set(about)
 
 
-def test_each_alarm_says_when_it_is_over_and_where_the_docs_say_what_to_do(template):
+def test_each_alarm_notifies_its_end_and_links_to_its_docs(template):
     sections = re.findall(r"^## (.*)$", (ROOT / "docs" / "alarms.md").read_text(), re.MULTILINE)
     alarms = template.all("AWS::CloudWatch::Alarm").values()
     for alarm in alarms:
@@ -367,22 +366,19 @@ def test_each_alarm_says_when_it_is_over_and_where_the_docs_say_what_to_do(templ
     assert named == {section.lower() for section in sections}
 
 
-def test_figures_are_not_filtered_out_of_the_log(template):
-    """CloudWatch reads them from lines without a level, which count as INFO."""
+def test_metrics_are_not_filtered_out_of_the_log(template):
+    """CloudWatch reads metrics from log lines without a level, which count as INFO."""
     for name in FUNCTIONS:
         logging = template.function(name)["LoggingConfig"]
         assert logging["LogFormat"] == "JSON"
         assert logging.get("ApplicationLogLevel", "INFO") == "INFO"
 
 
-def test_dead_letters_are_consumed_and_an_alarm_notices_those_that_were(template):
+def test_dead_letters_are_consumed_and_raise_an_alarm(template):
     queue = template.one("AWS::SQS::Queue", "DeadLetters")
     consumer = template.function("DeadLetterConsumer")
-    assert event_sources(template)["DeadLetters"] == (
-        "DeadLetterConsumer",
-        2,
-        1,
-    )  # the API needs the others
+    # At most 2 at once, to leave the other concurrent executions of a small account to the API.
+    assert event_sources(template)["DeadLetters"] == ("DeadLetterConsumer", 2, 1)
     assert queue["VisibilityTimeout"] >= 6 * consumer["Timeout"]
     assert consumer["Handler"] == "handler.worker.dead_letters_handler"
     alarms = template.all("AWS::CloudWatch::Alarm").values()
@@ -391,40 +387,43 @@ def test_dead_letters_are_consumed_and_an_alarm_notices_those_that_were(template
     assert (alarm["Statistic"], alarm["Threshold"]) == ("Sum", 0)
 
 
-def test_lambda_stops_no_chain_of_messages_as_a_loop(template, aws):
-    """It stops a chain in which a function was called about 16 times; here it is 6 times at most.
+def test_no_chain_of_messages_is_long_enough_for_lambdas_loop_detection(template, aws):
+    """Lambda stops a chain of about 16 calls of one function. Here a chain has at most 6 calls.
 
     https://docs.aws.amazon.com/lambda/latest/dg/invocation-recursion.html
     """
     assert not [
-        held for held in template.all("AWS::Lambda::Function").values() if "RecursiveLoop" in held
+        function
+        for function in template.all("AWS::Lambda::Function").values()
+        if "RecursiveLoop" in function
     ]
-    assert 1 + _MOST_HALVINGS <= 6
-    place = Place(aws, pacing=DEFAULT_PACING)
+    assert 1 + _MAX_SPLITS <= 6
+    harness = Harness(aws, pacing=DEFAULT_PACING)
     loud, pause = random.Random(1).randbytes(60 * 2 * SAMPLE_RATE), bytes(SAMPLE_RATE)
-    at = 33 * 2 * SAMPLE_RATE  # near the end of where a pause is looked for, for the longest piece
-    place.upload(wav(loud[:at] + pause + loud[at + len(pause) :]))
-    place.handle(*place.messages())
-    (whole,) = sent_parts(place)
-    place.handle(
-        place.message(json.dumps({"halve": {"part": whole, "seconds_paid": 0, "entries": []}}))
+    # A pause near the end of the search range makes the longest possible piece.
+    pause_start = 33 * 2 * SAMPLE_RATE
+    harness.upload(wav(loud[:pause_start] + pause + loud[pause_start + len(pause) :]))
+    harness.handle(*harness.messages())
+    (whole,) = sent_parts(harness)
+    harness.handle(
+        harness.message(json.dumps({"halve": {"part": whole, "seconds_paid": 0, "entries": []}}))
     )
-    pieces = [piece["samples"] / whole["samples"] for piece in sent_parts(place)]
+    pieces = [piece["samples"] / whole["samples"] for piece in sent_parts(harness)]
     assert len(pieces) == 2
-    longest = PART_SECONDS + 3 * SEARCH_SECONDS  # as a part of a recording without pauses
-    assert (
-        longest * max(pieces) ** _MOST_HALVINGS < 30
-    )  # seconds, in which nobody says 2,000 tokens
+    longest = PART_SECONDS + 3 * SEARCH_SECONDS  # the longest part of a recording without pauses
+    assert longest * max(pieces) ** _MAX_SPLITS < 30  # seconds, too short for 2,000 tokens
 
 
-def sent_parts(place):
-    return [json.loads(record["body"])["part"] for record in place.part_messages()]
+def sent_parts(harness):
+    return [json.loads(record["body"])["part"] for record in harness.part_messages()]
 
 
-def test_alarms_may_be_told_to_the_topic_that_they_are_for(template):
+def test_alarms_may_publish_to_their_topic(template):
     (policy,) = template.all("AWS::SNS::TopicPolicy").values()
     (allowed,) = (
-        told for told in policy["PolicyDocument"]["Statement"] if told["Effect"] == "Allow"
+        statement
+        for statement in policy["PolicyDocument"]["Statement"]
+        if statement["Effect"] == "Allow"
     )
     assert (allowed["Action"], allowed["Principal"]) == (
         "sns:Publish",
@@ -437,16 +436,16 @@ def test_alarms_may_be_told_to_the_topic_that_they_are_for(template):
     assert topics == {json.dumps([allowed["Resource"]])}
 
 
-def test_a_transcriber_that_ends_in_order_is_no_alarm(template):
+def test_a_transcriber_that_stops_in_time_raises_no_alarm(template):
     alarms = template.all("AWS::CloudWatch::Alarm").items()
     (near,) = (
         alarm["Threshold"] / 1000 for name, alarm in alarms if "TranscriberNearTheEnd" in name
     )
     timeout = template.function("Transcriber")["Timeout"]
-    assert timeout - END_SECONDS + 10 < near < timeout
+    assert timeout - SHUTDOWN_SECONDS + 10 < near < timeout
 
 
-def test_only_the_cutter_has_ffmpeg_and_it_has_no_key(tmp_path):
+def test_only_the_cutter_has_ffmpeg_and_it_cannot_read_secrets(tmp_path):
     folders = [tmp_path / name for name in ("api", "cutter")]
     for folder in folders:
         folder.mkdir()
@@ -470,7 +469,7 @@ def test_every_function_keeps_its_log_for_a_month_as_json_and_is_traced(template
     assert {log["RetentionInDays"] for log in template.all("AWS::Logs::LogGroup").values()} == {30}
 
 
-def test_the_secret_for_the_key_waits_for_it_and_the_token_is_generated(template):
+def test_the_key_secret_is_empty_and_the_token_is_generated(template):
     assert "GenerateSecretString" not in template.one("AWS::SecretsManager::Secret", "OpenAIKey")
     assert (
         template.one("AWS::SecretsManager::Secret", "AccessToken")["GenerateSecretString"][
@@ -491,7 +490,7 @@ def test_the_secret_for_the_key_waits_for_it_and_the_token_is_generated(template
     assert names <= set(template.json["Outputs"])
 
 
-def test_jwts_are_asked_for_on_every_route_but_the_open_ones(tmp_path, bundles):
+def test_jwts_are_required_on_every_route_except_the_open_ones(tmp_path, bundles):
     template = Template(
         tmp_path, bundles=bundles, auth="jwt", issuer="https://issuer.example", audience="steno"
     )
@@ -525,26 +524,26 @@ def test_with_snapstart_the_gateway_calls_a_published_version(tmp_path, bundles)
         ({"concurrency": "\u00b2"}, "2 to 1000"),
         ({"batch": "0"}, "1 to 10"),
         ({"batch": "11"}, "1 to 10"),
-        ({"workers": "5"}, "use -c concurrency"),
+        ({"workers": "5"}, "Use -c concurrency"),
         ({"daily_second": "3600"}, "daily_seconds"),
         ({"machine": "arm64"}, "aarch64 and x86_64"),
         ({"name": "steno_dev"}, "letters, digits and hyphens"),
         ({"throttle": "0"}, "1 to 10000"),
         ({"throttle": "10001"}, "1 to 10000"),
-        ({"domain": "speech.example.com"}, "need each other"),
-        ({"certificate": "arn:aws:acm:eu-west-1:1:certificate/1"}, "need each other"),
+        ({"domain": "speech.example.com"}, "set together"),
+        ({"certificate": "arn:aws:acm:eu-west-1:1:certificate/1"}, "set together"),
         ({"tags": "speech"}, "team=speech"),
         ({"protect": "yes"}, "on and off"),
     ],
 )
-def test_what_would_be_open_or_half_closed_is_refused(context, reason):
+def test_invalid_context_options_are_rejected(context, reason):
     with pytest.raises(SystemExit, match=reason):
         Choices.of(App(context=context).node)
     Choices.of(App(context={"auth": "open", "daily_seconds": "3600"}).node)
 
 
-# CloudFormation replaces a resource whose logical id has changed: the next deployment would start
-# with an empty bucket, table and queue, and with secrets that hold no key and another token.
+# CloudFormation replaces a resource whose logical id changes. The next deployment would have an
+# empty bucket, table and queue, a secret without the key and a secret with another token.
 LOGICAL_IDS = {
     "Bucket83908E77": "AWS::S3::Bucket",
     "TableCD117FA1": "AWS::DynamoDB::Table",
@@ -561,8 +560,8 @@ def test_the_resources_that_hold_data_keep_their_logical_ids(template):
 
 
 @pytest.fixture(scope="session")
-def another(tmp_path_factory, bundles):
-    """The template of a second environment in the same account, with all that an owner can choose."""
+def second_template(tmp_path_factory, bundles):
+    """Return the template of a second environment in the same account, with every option set."""
     return Template(
         tmp_path_factory.mktemp("another"),
         bundles=bundles,
@@ -575,48 +574,50 @@ def another(tmp_path_factory, bundles):
     )
 
 
-@pytest.mark.parametrize(("made", "name"), [("template", "Steno"), ("another", "steno-dev")])
-def test_each_environment_has_its_own_access_log_figures_and_alarms(made, name, request):
-    made = request.getfixturevalue(made)
+@pytest.mark.parametrize(
+    ("fixture", "name"), [("template", "Steno"), ("second_template", "steno-dev")]
+)
+def test_each_environment_has_its_own_access_log_metrics_and_alarms(fixture, name, request):
+    stack = request.getfixturevalue(fixture)
     assert (
-        made.one("AWS::Logs::LogGroup", "AccessLog")["LogGroupName"]
+        stack.one("AWS::Logs::LogGroup", "AccessLog")["LogGroupName"]
         == f"/aws/vendedlogs/steno/{name}"
     )
-    assert made.one("AWS::ApiGatewayV2::Api")["Name"] == name
+    assert stack.one("AWS::ApiGatewayV2::Api")["Name"] == name
     for function in FUNCTIONS:
-        assert made.function(function)["Environment"]["Variables"]["METRICS_NAMESPACE"] == name
-    assert made.one("AWS::CloudWatch::Alarm", "WatchingSecondsPaid")["Namespace"] == name
-    graphs = plain(made.one("AWS::CloudWatch::Dashboard")["DashboardBody"])
+        assert stack.function(function)["Environment"]["Variables"]["METRICS_NAMESPACE"] == name
+    assert stack.one("AWS::CloudWatch::Alarm", "WatchingSecondsPaid")["Namespace"] == name
+    graphs = plain(stack.one("AWS::CloudWatch::Dashboard")["DashboardBody"])
     assert f'"{name}","UpstreamMilliseconds"' in graphs
     assert f"{{{name},Code}}" in graphs
 
 
-def test_a_domain_leads_to_the_api_and_its_page_may_upload(another):
-    domain = another.one("AWS::ApiGatewayV2::DomainName")
+def test_a_domain_leads_to_the_api_and_its_page_may_upload(second_template):
+    domain = second_template.one("AWS::ApiGatewayV2::DomainName")
     assert domain["DomainName"] == "speech.example.com"
     (configuration,) = domain["DomainNameConfigurations"]
     assert configuration["CertificateArn"] == "arn:aws:acm:eu-west-1:1:certificate/1"
-    assert another.one("AWS::ApiGatewayV2::ApiMapping")["Stage"] == "$default"
-    assert another.json["Outputs"]["Url"]["Value"] == "https://speech.example.com/"
-    assert plain(another.json["Outputs"]["DomainTarget"]["Value"]).startswith("Domain")
-    (rule,) = another.one("AWS::S3::Bucket")["CorsConfiguration"]["CorsRules"]
+    assert second_template.one("AWS::ApiGatewayV2::ApiMapping")["Stage"] == "$default"
+    assert second_template.json["Outputs"]["Url"]["Value"] == "https://speech.example.com/"
+    assert plain(second_template.json["Outputs"]["DomainTarget"]["Value"]).startswith("Domain")
+    (rule,) = second_template.one("AWS::S3::Bucket")["CorsConfiguration"]["CorsRules"]
     assert "https://speech.example.com" in rule["AllowedOrigins"]
 
 
-def test_throttle_tags_and_protection_are_the_owners_choice(another):
-    throttle = another.one("AWS::ApiGatewayV2::Stage")["DefaultRouteSettings"]
+def test_throttle_tags_and_protection_are_configurable(second_template):
+    throttle = second_template.one("AWS::ApiGatewayV2::Stage")["DefaultRouteSettings"]
     assert (throttle["ThrottlingRateLimit"], throttle["ThrottlingBurstLimit"]) == (200, 400)
-    tags = {tag["Key"]: tag["Value"] for tag in another.one("AWS::S3::Bucket")["Tags"]}
+    tags = {tag["Key"]: tag["Value"] for tag in second_template.one("AWS::S3::Bucket")["Tags"]}
     assert {"team": "speech", "env": "dev"}.items() <= tags.items()
-    assert another.is_protected
+    assert second_template.is_protected
 
 
 @pytest.mark.parametrize("name", ["SetOpenAIKey", "ReadAccessToken", "StopJobs"])
-def test_a_command_of_the_outputs_names_the_region(template, name):
+def test_the_commands_in_the_outputs_contain_the_region(template, name):
     assert "aws --region AWS::Region " in plain(template.json["Outputs"][name]["Value"])
 
 
-def test_one_command_stops_all_three_event_sources_of_jobs(template):
+def test_one_command_disables_all_three_event_sources_of_jobs(template):
     command = plain(template.json["Outputs"]["StopJobs"]["Value"])
     mappings = template.all("AWS::Lambda::EventSourceMapping")
     stopped = {name for name in mappings if name in command}

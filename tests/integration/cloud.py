@@ -1,4 +1,4 @@
-"""A stack in a local AWS that enforces IAM: it is deployed, updated and used as by its owner and its callers."""
+"""Deploy, update and use the stack in a local AWS that enforces IAM."""
 
 import io
 import json
@@ -16,7 +16,7 @@ import boto3
 import httpx2
 
 from infra.bundle import Target
-from infra.local.aws import free_port, wait_for
+from infra.local.aws import free_port, wait_for_port
 from tests.conftest import ROOT
 from tests.infra.test_stack import Template
 
@@ -25,7 +25,7 @@ ASSETS_BUCKET = "cdk-hnb659fds-assets-000000000000-us-east-1"
 
 @dataclass
 class Cloud:
-    """What was deployed, and the clients of its owner."""
+    """A local AWS with the deployed stack, and clients with the credentials of its owner."""
 
     url: str
     outputs: dict[str, str]
@@ -40,47 +40,52 @@ class Cloud:
 
     @property
     def host(self):
-        """Of the API, which browsers know to be on this machine."""
+        """Return the host of the API. Browsers resolve *.localhost to this machine."""
         return f"{gateway_of(self.outputs)}.execute-api.localhost:{self.url.rpartition(':')[2]}"
 
     @property
     def queues(self):
-        """The addresses of the queues, by the names of their constructs."""
+        """Return the queue URLs by the names of the queues' constructs."""
         urls = self.client("sqs").list_queues(QueueNamePrefix="Steno-")["QueueUrls"]
         return {re.search(r"/Steno-([A-Za-z]+?)[0-9A-F]{8}", url)[1]: url for url in urls}
 
     def deploy(self, folder):
-        """Does what the CLI does: uploads the assets, and gives the template to CloudFormation."""
+        """Deploy like the CDK CLI: upload the assets, then create or update the stack.
+
+        `folder` is the output of `cdk synth`.
+        """
         s3, stacks = self.client("s3"), self.client("cloudformation")
-        for identity, told in json.loads((folder / "Steno.assets.json").read_text())[
+        for asset_id, asset in json.loads((folder / "Steno.assets.json").read_text())[
             "files"
         ].items():
-            if told["source"]["packaging"] == "zip":
+            if asset["source"]["packaging"] == "zip":
                 s3.put_object(
                     Bucket=ASSETS_BUCKET,
-                    Key=f"{identity}.zip",
-                    Body=zipped(folder / told["source"]["path"]),
+                    Key=f"{asset_id}.zip",
+                    Body=zip_folder(folder / asset["source"]["path"]),
                 )
         template = json.loads((folder / "Steno.template.json").read_text())
-        given = {
+        arguments = {
             "StackName": "Steno",
             "TemplateBody": json.dumps(
-                for_here(template, set(of_kind(template, "AWS::SecretsManager::Secret")))
+                adapt_template(
+                    template, set(resources_of_type(template, "AWS::SecretsManager::Secret"))
+                )
             ),
             "Capabilities": ["CAPABILITY_IAM"],
         }
         if self.outputs:
-            stacks.update_stack(**given)
+            stacks.update_stack(**arguments)
         else:
-            stacks.create_stack(**given)
+            stacks.create_stack(**arguments)
         waiter = stacks.get_waiter(
             "stack_update_complete" if self.outputs else "stack_create_complete"
         )
         waiter.wait(StackName="Steno", WaiterConfig={"Delay": 1, "MaxAttempts": 60})
         (stack,) = stacks.describe_stacks(StackName="Steno")["Stacks"]
         self.outputs = {output["OutputKey"]: output["OutputValue"] for output in stack["Outputs"]}
-        # This CloudFormation forgets it.
-        (gateway,) = of_kind(template, "AWS::ApiGatewayV2::Api").values()
+        # The local CloudFormation ignores the CORS configuration.
+        (gateway,) = resources_of_type(template, "AWS::ApiGatewayV2::Api").values()
         self.client("apigatewayv2").update_api(
             ApiId=gateway_of(self.outputs), CorsConfiguration=gateway["CorsConfiguration"]
         )
@@ -90,20 +95,20 @@ class Cloud:
 
 
 @contextmanager
-def deployed(folder, **choices):
-    """The stack, as these choices make it, in a local AWS of its own."""
+def deployed_cloud(folder, **choices):
+    """Deploy the stack with these context options to a new local AWS. Yield its Cloud."""
     Template(folder, Target.here(), **choices)
-    with running(folder) as made:
-        made.deploy(folder)
-        made.client("secretsmanager").put_secret_value(
-            SecretId=made.secret("SetOpenAIKey"), SecretString="offline"
+    with local_cloud(folder) as cloud:
+        cloud.deploy(folder)
+        cloud.client("secretsmanager").put_secret_value(
+            SecretId=cloud.secret("SetOpenAIKey"), SecretString="offline"
         )
-        yield made
+        yield cloud
 
 
 @contextmanager
-def running(folder):
-    """A local AWS that enforces IAM, with nothing in it but what `cdk bootstrap` makes."""
+def local_cloud(folder):
+    """Start a local AWS that enforces IAM and has only what `cdk bootstrap` creates."""
     port = free_port()
     environment = {
         **os.environ,
@@ -119,19 +124,24 @@ def running(folder):
     log = folder / "aws.log"
     command = [sys.executable, "-m", "infra.local.aws"]
     with (
-        log.open("wb") as said,
+        log.open("wb") as log_file,
         subprocess.Popen(
-            command, cwd=ROOT, stdin=subprocess.PIPE, stdout=said, stderr=said, env=environment
+            command,
+            cwd=ROOT,
+            stdin=subprocess.PIPE,
+            stdout=log_file,
+            stderr=log_file,
+            env=environment,
         ) as process,
     ):
-        wait_for(port, process, str(log))
-        made = Cloud(f"http://127.0.0.1:{port}", {})
-        made.client("s3").create_bucket(Bucket=ASSETS_BUCKET)
-        made.client("ssm").put_parameter(
+        wait_for_port(port, process, str(log))
+        cloud = Cloud(f"http://127.0.0.1:{port}", {})
+        cloud.client("s3").create_bucket(Bucket=ASSETS_BUCKET)
+        cloud.client("ssm").put_parameter(
             Name="/cdk-bootstrap/hnb659fds/version", Value="30", Type="String"
         )
-        yield made
-        made.http.close()
+        yield cloud
+        cloud.http.close()
         process.stdin.close()
 
 
@@ -139,7 +149,7 @@ def gateway_of(outputs):
     return re.search(r"//(\w+)\.execute-api", outputs["Url"])[1]
 
 
-def zipped(folder):
+def zip_folder(folder):
     target = io.BytesIO()
     with zipfile.ZipFile(target, "w") as archive:
         for path in sorted(folder.rglob("*")):
@@ -147,49 +157,58 @@ def zipped(folder):
     return target.getvalue()
 
 
-def for_here(value, secrets):
-    """The template, as this local AWS understands it: it speaks no TLS, and a secret's `Ref` is its name; its attribute
-    `Id` is the ARN there as in AWS. Its gateway adds its CORS headers to the function's, where AWS's replaces them."""
+def adapt_template(value, secrets):
+    """Return the template with changes for three differences of the local AWS.
+
+    It has no TLS. The `Ref` of a secret is its name, while the attribute `Id` is its ARN as in AWS.
+    Its gateway adds its CORS headers to those of the function instead of replacing them.
+    """
     if isinstance(value, list):
-        return [for_here(held, secrets) for held in value if not is_about_tls(held)]
+        return [adapt_template(item, secrets) for item in value if not requires_tls(item)]
     if not isinstance(value, dict):
         return value
     if value.get("Ref") in secrets:
         return {"Fn::GetAtt": [value["Ref"], "Id"]}
     return {
-        name: for_here(held, secrets) for name, held in value.items() if name != "ALLOWED_ORIGINS"
+        name: adapt_template(item, secrets)
+        for name, item in value.items()
+        if name != "ALLOWED_ORIGINS"
     }
 
 
-def is_about_tls(statement):
+def requires_tls(statement):
     return isinstance(statement, dict) and "aws:SecureTransport" in str(statement.get("Condition"))
 
 
-def of_kind(template, kind):
-    """The properties of the resources of a kind, by their logical ids."""
+def resources_of_type(template, resource_type):
+    """Return the properties of the resources of a type, by logical id."""
     found = template["Resources"].items()
-    return {name: resource["Properties"] for name, resource in found if resource["Type"] == kind}
+    return {
+        name: resource["Properties"]
+        for name, resource in found
+        if resource["Type"] == resource_type
+    }
 
 
-def uploaded(cloud, token, content, **options):
-    """Where the job is of a recording that was uploaded."""
-    asked = cloud.http.post("/api/uploads", headers=token, json={"size": len(content), **options})
-    form = asked.json()["upload"]
+def upload(cloud, token, content, **options):
+    """Upload a recording and return the path of its job."""
+    created = cloud.http.post("/api/uploads", headers=token, json={"size": len(content), **options})
+    form = created.json()["upload"]
     httpx2.post(form["url"], data=form["fields"], files={"file": content}).raise_for_status()
-    return asked.headers["Location"]
+    return created.headers["Location"]
 
 
-def stored(cloud):
-    """The folders of what is in the bucket."""
+def stored_folders(cloud):
+    """Return the first path segment of each key in the bucket."""
     keys = (
         cloud.client("s3").list_objects_v2(Bucket=cloud.outputs["BucketName"]).get("Contents", [])
     )
-    return [held["Key"].split("/")[0] for held in keys]
+    return [item["Key"].split("/")[0] for item in keys]
 
 
-def finished(cloud, token, where):
+def wait_until_finished(cloud, token, job_path):
     deadline = time.monotonic() + 120
-    while (job := cloud.http.get(where, headers=token).json())["status"] not in (
+    while (job := cloud.http.get(job_path, headers=token).json())["status"] not in (
         "completed",
         "failed",
     ):

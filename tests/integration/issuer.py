@@ -1,4 +1,4 @@
-"""An issuer of JWTs, as an identity provider is one."""
+"""A fake identity provider that issues JWTs."""
 
 import time
 from contextlib import contextmanager
@@ -15,21 +15,21 @@ KEY_ID = "first"
 
 
 class Issuer:
-    """Signs for the audience `steno`; its key is where OpenID Connect has it."""
+    """Signs JWTs for the audience `steno` and publishes its key by OpenID Connect discovery."""
 
     def __init__(self):
         self.url = ""
-        self._key, self._another = (rsa.generate_private_key(65537, 2048) for _ in range(2))
+        self._key, self._other_key = (rsa.generate_private_key(65537, 2048) for _ in range(2))
 
     @classmethod
     @contextmanager
     def serving(cls):
-        made = cls()
-        paths = {"/.well-known/openid-configuration": made._configuration, "/keys": made._keys}
+        issuer = cls()
+        paths = {"/.well-known/openid-configuration": issuer._configuration, "/keys": issuer._keys}
         with serving(
-            Starlette(routes=[Route(path, answer) for path, answer in paths.items()])
-        ) as made.url:
-            yield made
+            Starlette(routes=[Route(path, handler) for path, handler in paths.items()])
+        ) as issuer.url:
+            yield issuer
 
     async def _configuration(self, _request):
         return JSONResponse({"issuer": self.url, "jwks_uri": f"{self.url}/keys"})
@@ -39,9 +39,9 @@ class Issuer:
         return JSONResponse({"keys": [{**public, "kid": KEY_ID, "use": "sig", "alg": "RS256"}]})
 
     def header(self, *, forged=False, **claims):
-        """What a caller sends; `forged` is signed with a key that is not this issuer's."""
-        told = {"iss": self.url, "aud": "steno", "exp": int(time.time()) + 600, **claims}
+        """Return an Authorization header with a JWT. With `forged`, another key signs it."""
+        payload = {"iss": self.url, "aud": "steno", "exp": int(time.time()) + 600, **claims}
         token = jwt.encode(
-            told, self._another if forged else self._key, "RS256", headers={"kid": KEY_ID}
+            payload, self._other_key if forged else self._key, "RS256", headers={"kid": KEY_ID}
         )
         return {"Authorization": f"Bearer {token}"}

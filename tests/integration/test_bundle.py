@@ -1,4 +1,4 @@
-"""infra/bundle.py: the bundles are small, complete and the same on every machine, and hold no secret."""
+"""Test that the bundles are small, complete, reproducible and free of secrets (infra/bundle.py)."""
 
 import re
 import zipfile
@@ -10,15 +10,15 @@ from infra.bundle import (
     API,
     CUTTER,
     LOCK,
-    MOST_GLIBC,
+    MAX_GLIBC_MINOR,
     ROOT,
     Target,
     _install,
-    glibc_of,
-    without_byte_code,
+    required_glibc_minor,
+    sources_without_byte_code,
 )
-from infra.lock import locked
-from tests.attacks.test_nothing_out import AWS_SECRET, KEY, TOKEN
+from infra.lock import locked_requirements
+from tests.attacks.test_egress import AWS_SECRET, KEY, TOKEN
 from tests.infra.test_stack import Template
 
 MOST_BYTES = {"api": 16_000_000, "cutter": 50_000_000}
@@ -26,11 +26,11 @@ MOST_BYTES = {"api": 16_000_000, "cutter": 50_000_000}
 
 @pytest.fixture(scope="session", params=[API, CUTTER], ids=lambda bundle: bundle.name)
 def built(request):
-    """For AWS, as it is deployed."""
+    """Return a bundle and its folder, built for Lambda."""
     return request.param, request.param.build(ROOT / ".bundles", Target())
 
 
-def test_a_bundle_is_small_when_it_is_zipped(built):
+def test_a_zipped_bundle_is_small(built):
     bundle, folder = built
     archive = BytesIO()
     with zipfile.ZipFile(archive, "w", zipfile.ZIP_DEFLATED) as target:
@@ -39,16 +39,15 @@ def test_a_bundle_is_small_when_it_is_zipped(built):
     assert len(archive.getvalue()) <= MOST_BYTES[bundle.name]
 
 
-def test_no_wheel_asks_for_a_newer_system_than_lambdas(built):
+def test_all_wheels_support_the_glibc_and_the_architecture_of_lambda(built):
     _, folder = built
-    assert 0 < glibc_of(folder) <= MOST_GLIBC
-    machines = {
-        path.read_bytes()[18:20] for path in folder.rglob("*.so*")
-    }  # as their ELF headers say
+    assert 0 < required_glibc_minor(folder) <= MAX_GLIBC_MINOR
+    # The field e_machine of the ELF header.
+    machines = {path.read_bytes()[18:20] for path in folder.rglob("*.so*")}
     assert machines == {(183).to_bytes(2, "little")}  # AArch64
 
 
-def test_the_same_inputs_are_the_same_bundle_wherever_it_is_built(tmp_path):
+def test_builds_of_the_same_inputs_are_identical(tmp_path):
     folders = [API.build(tmp_path / name, Target.here()) for name in ("here", "there")]
     assert folders[0].name == folders[1].name
     here, there = (
@@ -63,13 +62,13 @@ def content(path):
 
 
 @pytest.mark.parametrize("bundle", [API, CUTTER], ids=lambda bundle: bundle.name)
-def test_byte_code_is_there_for_every_source_and_is_never_checked_against_it(bundle):
-    """As Lambda's code folder cannot be written to."""
-    assert without_byte_code(bundle.build(ROOT / ".bundles", Target.here())) == []
+def test_every_source_has_unchecked_byte_code(bundle):
+    """Lambda cannot write byte code, because its code folder is read-only."""
+    assert sources_without_byte_code(bundle.build(ROOT / ".bundles", Target.here())) == []
 
 
 def test_no_secret_is_in_the_template_or_the_bundles(tmp_path, monkeypatch):
-    """Not even where the machine that deploys has them all in its environment."""
+    """The environment of the machine that deploys has all secrets."""
     for name, secret in (
         ("OPENAI_API_KEY", KEY),
         ("ACCESS_TOKEN", TOKEN),
@@ -85,8 +84,8 @@ def test_no_secret_is_in_the_template_or_the_bundles(tmp_path, monkeypatch):
         assert not any(secret.encode() in content for secret in (KEY, TOKEN, AWS_SECRET)), path
 
 
-def test_a_wheel_with_another_hash_is_not_installed(tmp_path):
-    (line,) = locked(["six"], LOCK.read_text(), Target().markers())
+def test_a_wheel_with_a_wrong_hash_is_not_installed(tmp_path):
+    (line,) = locked_requirements(["six"], LOCK.read_text(), Target().markers())
     altered = re.sub(r"sha256:\w+", "sha256:" + "0" * 64, line)
     with pytest.raises(SystemExit, match="THESE PACKAGES DO NOT MATCH THE HASHES"):
         _install([altered], tmp_path, Target.here())

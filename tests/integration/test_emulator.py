@@ -1,4 +1,4 @@
-"""The functions under Lambda's own emulator, with nothing on their path but their bundles."""
+"""Test the functions in the Lambda Runtime Interface Emulator, with only their bundles."""
 
 import base64
 import json
@@ -13,8 +13,8 @@ import httpx2
 import pytest
 
 from infra.bundle import API, CUTTER, ROOT, Target
-from infra.local.aws import free_port, wait_for
-from tests.place import Place
+from infra.local.aws import free_port, wait_for_port
+from tests.harness import Harness
 from tests.samples import asset, long_recording
 
 SITE = Path(httpx2.__file__).parent.parent
@@ -28,7 +28,7 @@ EMULATOR = "samcli/local/rapid/aws-lambda-rie-x86_64"
 
 @pytest.fixture(scope="session")
 def emulator(once):
-    """The Runtime Interface Emulator, out of the wheel of AWS's own command line for such things."""
+    """Return the path of the Runtime Interface Emulator, from the wheel of AWS SAM CLI."""
     return once("emulator", _download) / EMULATOR
 
 
@@ -47,17 +47,20 @@ def _download(folder):
 
 @pytest.fixture(scope="session")
 def runtime(tmp_path_factory):
-    """A folder with nothing but Lambda's own Python client, for a path with nothing on it but the bundle."""
+    """Return a folder with only Lambda's Python runtime client, to put on PYTHONPATH."""
     folder = tmp_path_factory.mktemp("runtime")
     for pattern in RUNTIME:
-        for found in SITE.glob(pattern):
-            (folder / found.name).symlink_to(found)
+        for path in SITE.glob(pattern):
+            (folder / path.name).symlink_to(path)
     return folder
 
 
 @contextmanager
-def invoked(emulator, runtime, bundle, entry, log=Path(os.devnull), **environment):
-    """A function that runs its bundle, and what to call it with. Its log goes to the file `log`."""
+def running_function(emulator, runtime, bundle, entry, log=Path(os.devnull), **environment):
+    """Run a bundle as a function. Yield a callable that invokes it with an event.
+
+    The log of the function is appended to the file `log`.
+    """
     folder = bundle.build(ROOT / ".bundles", Target.here())
     port, api_port = free_port(), free_port()
     addresses = [
@@ -67,7 +70,7 @@ def invoked(emulator, runtime, bundle, entry, log=Path(os.devnull), **environmen
         f"127.0.0.1:{api_port}",
     ]
     command = [str(emulator), *addresses, sys.executable, "-S", "-m", "awslambdaric", entry]
-    given = {
+    variables = {
         "PATH": os.environ["PATH"],
         "PYTHONPATH": os.pathsep.join(map(str, (runtime, folder))),
         "AWS_LAMBDA_FUNCTION_NAME": "steno",
@@ -78,10 +81,12 @@ def invoked(emulator, runtime, bundle, entry, log=Path(os.devnull), **environmen
     }
     with (
         log.open("ab") as output,
-        subprocess.Popen(command, cwd=folder, env=given, stdout=output, stderr=output) as process,
+        subprocess.Popen(
+            command, cwd=folder, env=variables, stdout=output, stderr=output
+        ) as process,
     ):
         try:
-            wait_for(port, process, "its output")
+            wait_for_port(port, process, "its output")
             with httpx2.Client(base_url=f"http://127.0.0.1:{port}", timeout=60) as client:
                 yield lambda event: client.post(
                     "/2015-03-31/functions/function/invocations", json=event
@@ -94,46 +99,44 @@ def event(name):
     return json.loads((ROOT / "events" / f"{name}.json").read_text())
 
 
-def carrying(recording):
-    """The event of a request with a recording in it."""
-    made = event("transcribe")
+def upload_event(recording):
+    """Return the event of a request that uploads this recording."""
+    request_event = event("transcribe")
     body = (
         b'--b\r\nContent-Disposition: form-data; name="file"; filename="blob"\r\n\r\n'
         + recording
         + b"\r\n--b--\r\n"
     )
-    made["headers"] |= {
+    request_event["headers"] |= {
         "content-type": "multipart/form-data; boundary=b",
         "content-length": str(len(body)),
     }
-    return {**made, "body": base64.b64encode(body).decode()}
+    return {**request_event, "body": base64.b64encode(body).decode()}
 
 
 OPEN = {"AUTH": "open", "OPENAI_API_KEY": "offline", "MAX_AUDIO_BYTES": "4500000"}
 
 
-def test_the_api_answers_under_the_emulator_with_nothing_but_its_bundle(emulator, runtime, engine):
-    with invoked(
+def test_the_api_runs_in_the_emulator_with_only_its_bundle(emulator, runtime, engine):
+    with running_function(
         emulator, runtime, API, "handler.main.lambda_handler", OPENAI_BASE_URL=engine.url, **OPEN
     ) as invoke:
         assert json.loads(invoke(event("health"))["body"])["status"] == "ok"
-        answer = invoke(event("transcribe"))
-        assert (answer["statusCode"], json.loads(answer["body"])) == (
+        response = invoke(event("transcribe"))
+        assert (response["statusCode"], json.loads(response["body"])) == (
             200,
             {"transcript": "Ever tried."},
         )
-        large = long_recording("wav", 45)[:4_400_000]
-        answer = invoke(carrying(large))
-        assert answer["statusCode"] == 200
-        assert "best of times" in json.loads(answer["body"])["transcript"]
+        large_recording = long_recording("wav", 45)[:4_400_000]
+        response = invoke(upload_event(large_recording))
+        assert response["statusCode"] == 200
+        assert "best of times" in json.loads(response["body"])["transcript"]
 
 
-def test_a_service_that_hangs_is_answered_for_before_the_function_is_cut_off(
-    emulator, runtime, engine
-):
+def test_a_hanging_upstream_gives_a_504_before_the_function_times_out(emulator, runtime, engine):
     engine.script({"delay": 4, "status": 503})
     environment = {**OPEN, "REQUEST_DEADLINE_SECONDS": "2"}
-    with invoked(
+    with running_function(
         emulator,
         runtime,
         API,
@@ -141,12 +144,15 @@ def test_a_service_that_hangs_is_answered_for_before_the_function_is_cut_off(
         OPENAI_BASE_URL=engine.url,
         **environment,
     ) as invoke:
-        answer = invoke(event("transcribe"))
-    assert (answer["statusCode"], json.loads(answer["body"])["code"]) == (504, "upstream_timeout")
+        response = invoke(event("transcribe"))
+    assert (response["statusCode"], json.loads(response["body"])["code"]) == (
+        504,
+        "upstream_timeout",
+    )
 
 
-def of_the_local_aws(engine):
-    """The environment of functions as the README runs them with `sam local invoke`."""
+def local_aws_environment(engine):
+    """Return the environment of functions that use the local AWS, as with `sam local invoke`."""
     names = ("AWS_ENDPOINT_URL", "AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY")
     return {
         "OPENAI_BASE_URL": engine.url,
@@ -156,82 +162,86 @@ def of_the_local_aws(engine):
     }
 
 
-def test_each_step_of_a_job_runs_under_the_emulator_with_nothing_but_its_bundle(
+def test_each_step_of_a_job_runs_in_the_emulator_with_only_its_bundle(
     emulator, runtime, engine, aws
 ):
-    place = Place(aws, openai_base_url=engine.url)
-    identity = place.upload(asset("beckett.wav"), response_format="srt")
-    environment = of_the_local_aws(engine)
-    done = {"batchItemFailures": []}
-    with invoked(
+    harness = Harness(aws, openai_base_url=engine.url)
+    job_id = harness.upload(asset("beckett.wav"), response_format="srt")
+    environment = local_aws_environment(engine)
+    no_failures = {"batchItemFailures": []}
+    with running_function(
         emulator, runtime, CUTTER, "handler.worker.lambda_handler", **environment
     ) as invoke:
-        assert invoke({"Records": [place.about(identity)]}) == done
-        for name in ("recording", "s3"):  # of a job that is nobody's
-            assert invoke(event(name)) == done
-    (part,) = place.part_messages()
-    with invoked(emulator, runtime, API, "handler.worker.lambda_handler", **environment) as invoke:
-        assert invoke({"Records": [part]}) == done
-        assert invoke(event("part")) == done
-    assert place.job(identity)["transcript"].startswith("Ever tried.")
-    assert "-->" in place.transcript(identity, response_format="srt").text
-    dead = place.upload(asset("beckett.wav"))
-    with invoked(
+        assert invoke({"Records": [harness.upload_record(job_id)]}) == no_failures
+        for name in ("recording", "s3"):  # of an unknown job
+            assert invoke(event(name)) == no_failures
+    (part,) = harness.part_messages()
+    with running_function(
+        emulator, runtime, API, "handler.worker.lambda_handler", **environment
+    ) as invoke:
+        assert invoke({"Records": [part]}) == no_failures
+        assert invoke(event("part")) == no_failures
+    assert harness.job(job_id)["transcript"].startswith("Ever tried.")
+    assert "-->" in harness.transcript(job_id, response_format="srt").text
+    failed_job = harness.upload(asset("beckett.wav"))
+    with running_function(
         emulator, runtime, API, "handler.worker.dead_letters_handler", **environment
     ) as invoke:
-        assert invoke({"Records": [place.about(dead)]}) == done
-        assert invoke(event("dead_letter")) == done
-    assert place.job(dead)["status"] == "failed"
+        assert invoke({"Records": [harness.upload_record(failed_job)]}) == no_failures
+        assert invoke(event("dead_letter")) == no_failures
+    assert harness.job(failed_job)["status"] == "failed"
 
 
-def asking_for_an_upload(size):
-    made = event("transcribe")
+def upload_request_event(size):
+    request_event = event("transcribe")
     body = json.dumps({"size": size})
-    made["requestContext"]["http"]["path"] = made["rawPath"] = "/api/uploads"
-    made["headers"] |= {"content-type": "application/json", "content-length": str(len(body))}
-    return {**made, "body": body, "isBase64Encoded": False}
+    request_event["requestContext"]["http"]["path"] = request_event["rawPath"] = "/api/uploads"
+    request_event["headers"] |= {
+        "content-type": "application/json",
+        "content-length": str(len(body)),
+    }
+    return {**request_event, "body": body, "isBase64Encoded": False}
 
 
-def test_one_id_leads_through_the_logs_of_all_functions_to_the_reason_of_a_failure(
+def test_the_request_id_links_the_logs_of_all_functions_to_the_failure(
     emulator, runtime, engine, aws, tmp_path
 ):
-    place, environment, log = Place(aws), of_the_local_aws(engine), tmp_path / "log"
+    harness, environment, log = Harness(aws), local_aws_environment(engine), tmp_path / "log"
     content = asset("beckett.wav")
-    refusal = {"message": "no", "code": "invalid_api_key"}
+    error = {"message": "no", "code": "invalid_api_key"}
     engine.script(
         {
             "status": 401,
-            "body": {"error": refusal},
+            "body": {"error": error},
             "headers": {"x-request-id": "req_1"},
             "times": 2,
         }
     )
-    with invoked(
+    with running_function(
         emulator, runtime, API, "handler.main.lambda_handler", log, **environment
     ) as invoke:
-        answer = invoke(asking_for_an_upload(len(content)))
-    job = json.loads(answer["body"])
-    place.post(job["upload"], content)
-    with invoked(
+        response = invoke(upload_request_event(len(content)))
+    job = json.loads(response["body"])
+    harness.post(job["upload"], content)
+    with running_function(
         emulator, runtime, CUTTER, "handler.worker.lambda_handler", log, **environment
     ) as invoke:
-        invoke({"Records": [place.about(job["id"])]})
-    with invoked(
+        invoke({"Records": [harness.upload_record(job["id"])]})
+    with running_function(
         emulator, runtime, API, "handler.worker.lambda_handler", log, **environment
     ) as invoke:
-        invoke({"Records": place.part_messages()})
-    told = [
+        invoke({"Records": harness.part_messages()})
+    log_lines = [
         json.loads(line) for line in log.read_text().splitlines() if line.startswith('{"timestamp"')
     ]
-    assert {line["level"] for line in told} == {"INFO", "WARNING"}
-    request = answer["headers"]["x-request-id"]
-    of_request = [line for line in told if line.get("request") == request]
-    assert {line["job"] for line in of_request} == {job["id"]}
-    assert (
-        of_request[0]["requestId"] == request
-    )  # as each line of Lambda, and the gateway's access log, has it
-    of_job = [line["message"] for line in told if line.get("job") == job["id"]]
-    assert any("is cut into 1 parts" in message for message in of_job)
-    assert any("Part 0 of" in message for message in of_job)
-    assert "upstream_credentials" in of_job[-1]
-    assert of_request[-1]["message"] == of_job[-1]
+    assert {line["level"] for line in log_lines} == {"INFO", "WARNING"}
+    request = response["headers"]["x-request-id"]
+    request_lines = [line for line in log_lines if line.get("request") == request]
+    assert {line["job"] for line in request_lines} == {job["id"]}
+    # Lambda's own log lines and the access log of the gateway have the same id.
+    assert request_lines[0]["requestId"] == request
+    job_messages = [line["message"] for line in log_lines if line.get("job") == job["id"]]
+    assert any("was cut into 1 parts" in message for message in job_messages)
+    assert any("Part 0 of" in message for message in job_messages)
+    assert "upstream_credentials" in job_messages[-1]
+    assert request_lines[-1]["message"] == job_messages[-1]

@@ -1,4 +1,4 @@
-"""After a thousand requests of every kind a process holds no more than before: no temp file, descriptor or thread."""
+"""Test that the API leaks no temporary file, descriptor or thread in 1,000 requests."""
 
 import contextlib
 import tempfile
@@ -20,14 +20,14 @@ FAILURES = [
     {"status": 502, "body": "<html>"},
     {"body": "garbage"},
     {"body": {"text": "x" * 50}, "broken": True},
-    {"delay": 1.5},  # beyond the deadline
+    {"delay": 1.5},  # longer than the deadline
 ]
 
 
-async def good(http):
-    answer = await http.post("/api/transcribe", files={"file": asset("beckett.wav")})
-    # 503 if the deadline of a second was over before the recording could be sent.
-    assert answer.status_code in (200, 422, 502, 503, 504)
+async def valid_request(http):
+    response = await http.post("/api/transcribe", files={"file": asset("beckett.wav")})
+    # 503 if the deadline of 1 s passed before the recording was sent.
+    assert response.status_code in (200, 422, 502, 503, 504)
 
 
 async def not_audio(http):
@@ -40,17 +40,17 @@ async def too_large(http):
     assert (await http.post("/api/transcribe", files={"file": bytes(600_000)})).status_code == 413
 
 
-async def no_form(http):
+async def invalid_form(http):
     assert (await http.post("/api/transcribe", content=b"x" * 100_000)).status_code == 422
 
 
 async def cancelled(http):
-    """The client gives up: sometimes while it sends, sometimes while the upstream works."""
+    """The client disconnects, either while it sends or while it waits for the response."""
     with anyio.move_on_after(0.02):
         await http.post("/api/transcribe", files={"file": asset("beckett.wav")})
 
 
-async def cut_off(http):
+async def connection_reset(http):
     """The connection breaks in the middle of the body."""
     host, port = http.base_url.host, http.base_url.port
     head = b"POST /api/transcribe HTTP/1.1\r\nHost: x\r\nContent-Length: 300000\r\n"
@@ -63,11 +63,19 @@ async def cut_off(http):
         )
 
 
-KINDS = [good, good, not_audio, too_large, no_form, cancelled, cut_off]
+KINDS = [
+    valid_request,
+    valid_request,
+    not_audio,
+    too_large,
+    invalid_form,
+    cancelled,
+    connection_reset,
+]
 
 
 def descriptors(process):
-    """What the process has open, but for the connections that it keeps for the next request."""
+    """Return the open files of the process, without sockets, which it may keep for reuse."""
     return sorted(link for link in _links(process) if not link.startswith("socket:"))
 
 
@@ -96,10 +104,8 @@ async def send(http, number, limiter):
         await KINDS[number % len(KINDS)](http)
 
 
-@pytest.mark.skipif(
-    not Path("/proc/self/fd").exists(), reason="counts descriptors in /proc, which is Linux's"
-)
-async def test_a_thousand_requests_of_every_kind_leave_nothing_behind(engine):
+@pytest.mark.skipif(not Path("/proc/self/fd").exists(), reason="needs /proc, which only Linux has")
+async def test_a_thousand_requests_of_every_kind_leak_nothing(engine):
     engine.script(*[{**failure, "times": 1} for failure in FAILURES * 8])
     before_files = temp_files()
     limits = {
@@ -112,7 +118,7 @@ async def test_a_thousand_requests_of_every_kind_leave_nothing_behind(engine):
         url,
     ):
         async with httpx2.AsyncClient(base_url=url, timeout=60) as http:
-            await good(http)
+            await valid_request(http)
             before = descriptors(process)
             limiter = anyio.CapacityLimiter(AT_ONCE)
             async with anyio.create_task_group() as tasks:
@@ -120,14 +126,11 @@ async def test_a_thousand_requests_of_every_kind_leave_nothing_behind(engine):
                     tasks.start_soon(send, http, number, limiter)
         async with httpx2.AsyncClient(base_url=url, timeout=60) as http:
             with anyio.fail_after(20):
-                while (
-                    descriptors(process) != before
-                ):  # calls that clients gave up end within their deadline
+                # Requests of disconnected clients end within their deadline.
+                while descriptors(process) != before:
                     await http.get("/api/health")
         assert temp_files() == before_files
-        assert (
-            threads(process) <= 30 + 4
-        )  # the pool's, which stay for the next calls, and the server's own
-        assert (
-            sockets(process) <= 30 + 8
-        )  # connections kept for the next call, one a thread at most
+        # Up to 30 threads of the pool, which are reused, and those of the server.
+        assert threads(process) <= 30 + 4
+        # Up to one kept-alive connection for each thread of the pool.
+        assert sockets(process) <= 30 + 8

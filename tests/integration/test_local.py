@@ -1,4 +1,4 @@
-"""infra/local: what `make run` starts, shows and leaves behind."""
+"""Test `make run` (infra/local): what it starts, prints and cleans up."""
 
 import os
 import select
@@ -11,11 +11,11 @@ from pathlib import Path
 import httpx2
 import pytest
 
-from tests.local_run import address, first_lines, started
+from tests.local_run import address, first_lines, local_process
 from tests.samples import asset
 
 WORDS = "Ever tried. Ever failed."
-HEAD_OF_AN_UPLOAD = (
+UPLOAD_HEAD = (
     b"POST /api/transcribe HTTP/1.1\r\nHost: x\r\nContent-Length: 99\r\n"
     b"Content-Type: multipart/form-data; boundary=b\r\n\r\n--b"
 )
@@ -26,8 +26,8 @@ def children(process):
     return [int(pid) for pid in listed]
 
 
-def gone(pid):
-    """Whether the process has ended, after a while for it to do so."""
+def has_ended(pid):
+    """Wait up to 10 s for the process to end. Return whether it ended."""
     try:
         handle = os.pidfd_open(pid)
     except ProcessLookupError:
@@ -37,21 +37,21 @@ def gone(pid):
     return bool(ended)
 
 
-def test_jobs_live_on_after_a_restart(tmp_path):
-    for ended in (False, True):
-        with started(tmp_path) as process:
+def test_jobs_survive_a_restart(tmp_path):
+    for is_restarted in (False, True):
+        with local_process(tmp_path) as process:
             url = address(first_lines(process))
-            if not ended:
+            if not is_restarted:
                 recording = asset("beckett.wav")
-                asked = httpx2.post(
+                created = httpx2.post(
                     f"{url}/api/uploads", json={"filename": "a.wav", "size": len(recording)}
                 ).json()
-                form = asked["upload"]
+                form = created["upload"]
                 httpx2.post(
                     form["url"], data=form["fields"], files={"file": recording}
                 ).raise_for_status()
             deadline = time.monotonic() + 60
-            while (job := httpx2.get(f"{url}/api/transcriptions/{asked['id']}").json())[
+            while (job := httpx2.get(f"{url}/api/transcriptions/{created['id']}").json())[
                 "status"
             ] != "completed":
                 assert time.monotonic() < deadline, job
@@ -61,35 +61,33 @@ def test_jobs_live_on_after_a_restart(tmp_path):
     assert not list((tmp_path / ".steno").glob("tmp"))
 
 
-@pytest.mark.skipif(
-    not hasattr(os, "pidfd_open"), reason="watches processes in ways that are Linux's"
-)
-@pytest.mark.parametrize("end", [signal.SIGINT, signal.SIGTERM, signal.SIGKILL])
-def test_however_it_ends_no_process_and_no_temp_file_stays(end):
+@pytest.mark.skipif(not hasattr(os, "pidfd_open"), reason="needs pidfd_open, which only Linux has")
+@pytest.mark.parametrize("stop_signal", [signal.SIGINT, signal.SIGTERM, signal.SIGKILL])
+def test_no_process_and_no_temporary_file_remains_after_any_signal(stop_signal):
     before = set(Path(tempfile.gettempdir()).glob("steno-*"))
-    with started() as process:
+    with local_process() as process:
         first_lines(process)
         engine_and_aws = children(process)
         assert len(engine_and_aws) == 2
-        process.send_signal(end)
+        process.send_signal(stop_signal)
         process.communicate(timeout=20)
-        assert all(gone(child) for child in engine_and_aws)
+        assert all(has_ended(child) for child in engine_and_aws)
     assert set(Path(tempfile.gettempdir()).glob("steno-*")) == before
 
 
-def test_with_a_key_it_uses_the_speech_service_and_says_so(engine):
-    with started(OPENAI_API_KEY="sk-test", OPENAI_BASE_URL=engine.url) as process:
+def test_with_a_key_it_uses_the_upstream_and_prints_its_url(engine):
+    with local_process(OPENAI_API_KEY="sk-test", OPENAI_BASE_URL=engine.url) as process:
         lines = first_lines(process)
         assert (
-            f"by {engine.url} with your key (the sample below costs a fraction of a cent)" in lines
+            f"{engine.url} with your API key (the sample below costs a fraction of a cent)" in lines
         )
         assert "offline engine" not in lines
-        assert lines.count(WORDS) == 2  # by both ways
-    assert len(engine.calls()) == 1  # the second way finds what the first has paid for
+        assert lines.count(WORDS) == 2  # by a direct request and by a job
+    assert len(engine.calls()) == 1  # the job reuses the paid result of the request
 
 
-def test_a_token_is_asked_for_and_the_sample_has_it():
-    with started(ACCESS_TOKEN="open-sesame") as process:
+def test_the_sample_requests_send_the_configured_token():
+    with local_process(ACCESS_TOKEN="open-sesame") as process:
         lines = first_lines(process)
         assert WORDS in lines
         assert '-H "Authorization: Bearer $ACCESS_TOKEN"' in lines
@@ -106,68 +104,66 @@ def test_a_token_is_asked_for_and_the_sample_has_it():
         (502, {"message": "Bad gateway"}, "Check OPENAI_BASE_URL"),
     ],
 )
-def test_a_sample_that_is_not_transcribed_is_a_warning_with_its_remedy(
-    engine, status, error, remedy
-):
+def test_a_failed_sample_prints_a_warning_with_a_remedy(engine, status, error, remedy):
     engine.script({"status": status, "body": {"error": error}})
-    with started(OPENAI_API_KEY="sk-wrong", OPENAI_BASE_URL=engine.url) as process:
+    with local_process(OPENAI_API_KEY="sk-wrong", OPENAI_BASE_URL=engine.url) as process:
         lines = first_lines(process)
         warning = lines[lines.index("WARNING") :]
         assert error["message"] in warning
         assert remedy in warning
         assert "sk-wrong" not in lines
         assert httpx2.get(f"{address(lines)}/api/health").json()["status"] == "ok"
-        answer = httpx2.post(
+        response = httpx2.post(
             f"{address(lines)}/api/transcribe", files={"file": asset("beckett.wav")}
         )
-        assert answer.json()["transcript"].startswith(WORDS)
+        assert response.json()["transcript"].startswith(WORDS)
 
 
-def test_a_key_that_has_become_wrong_is_noticed_at_the_next_start(engine, tmp_path):
-    """The words of the last start are in the ledger, which is kept."""
+def test_a_revoked_key_is_detected_at_the_next_start(engine, tmp_path):
+    """The ledger still has the transcript of the previous start."""
     for key in ("sk-good", "sk-good", "sk-wrong"):
         if key == "sk-wrong":
             engine.script({"status": 401, "body": {"error": {"message": "Incorrect API key"}}})
-        with started(tmp_path, OPENAI_API_KEY=key, OPENAI_BASE_URL=engine.url) as process:
+        with local_process(tmp_path, OPENAI_API_KEY=key, OPENAI_BASE_URL=engine.url) as process:
             lines = first_lines(process)
         assert ("WARNING" in lines) == (key == "sk-wrong")
         assert lines.count(WORDS) == (0 if key == "sk-wrong" else 2)
         assert len(engine.calls()) == 1
 
 
-def test_an_address_without_a_key_is_used_and_said(engine):
-    with started(OPENAI_BASE_URL=engine.url) as process:
-        assert f"by {engine.url}, without a key" in first_lines(process)
-    assert len(engine.calls()) == 1  # the second way finds what the first has paid for
+def test_a_base_url_without_a_key_is_used_and_printed(engine):
+    with local_process(OPENAI_BASE_URL=engine.url) as process:
+        assert f"{engine.url} without an API key" in first_lines(process)
+    assert len(engine.calls()) == 1  # the job reuses the paid result of the request
 
 
-def test_a_proxy_does_not_stand_between_the_app_and_the_engine():
-    with started(HTTP_PROXY="http://127.0.0.1:1", http_proxy="http://127.0.0.1:1") as process:
+def test_requests_to_the_local_engine_bypass_the_proxy():
+    with local_process(HTTP_PROXY="http://127.0.0.1:1", http_proxy="http://127.0.0.1:1") as process:
         assert WORDS in first_lines(process)
 
 
-def test_a_limit_below_the_sample_still_serves():
-    with started(MAX_AUDIO_BYTES="1000") as process:
+def test_it_starts_if_the_sample_exceeds_the_size_limit():
+    with local_process(MAX_AUDIO_BYTES="1000") as process:
         assert "MAX_AUDIO_BYTES" in first_lines(process)
 
 
-@pytest.mark.parametrize(
-    "ignored", [False, True], ids=["in the foreground", "in a script's background"]
-)
-def test_ctrl_c_twice_ends_even_what_a_client_never_finishes_sending(ignored):
-    """A shell's `&` starts its job with the signal ignored."""
+@pytest.mark.parametrize("ignored", [False, True], ids=["foreground", "background"])
+def test_a_second_ctrl_c_stops_the_server_despite_an_unfinished_request(ignored):
+    """A shell script starts background jobs (`&`) with SIGINT ignored."""
     before = signal.signal(signal.SIGINT, signal.SIG_IGN) if ignored else None
-    with started() as process:
+    with local_process() as process:
         if ignored:
             signal.signal(signal.SIGINT, before)
         lines = first_lines(process)
         host, _, port = address(lines).removeprefix("http://").partition(":")
         with socket.create_connection((host, int(port))) as stalled:
-            stalled.sendall(HEAD_OF_AN_UPLOAD)
-            httpx2.get(f"{address(lines)}/api/health")  # by now the stalled request is taken
+            stalled.sendall(UPLOAD_HEAD)
+            httpx2.get(
+                f"{address(lines)}/api/health"
+            )  # so that the server has accepted the stalled request
             process.send_signal(signal.SIGINT)
             assert any("Ctrl-C again" in line for line in process.stdout)
             process.send_signal(signal.SIGINT)
-            rest, errors = process.communicate(timeout=20)
-    assert rest.endswith("Stopped.\n")
+            remaining_output, errors = process.communicate(timeout=20)
+    assert remaining_output.endswith("Stopped.\n")
     assert "Traceback" not in errors

@@ -1,4 +1,4 @@
-"""What cdk-nag and CloudFormation's linter find in the template: nothing that nobody has given a reason for."""
+"""Test that cdk-nag and cfn-lint have no findings in the template without a documented reason."""
 
 from aws_cdk import Validations
 from cdk_nag import AwsSolutionsChecks, ServerlessChecks
@@ -14,14 +14,14 @@ def bundles(folder):
     return Bundles(folder, folder)
 
 
-def test_cdk_nag_finds_nothing_that_has_no_reason(tmp_path):
-    made = app(out=str(tmp_path / "out"), bundles=bundles(tmp_path / "code"))
-    Validations.of(made).add_plugins(AwsSolutionsChecks(made), ServerlessChecks(made))
-    made.synth()  # raises if a plugin reports a finding
+def test_cdk_nag_has_no_unexplained_finding(tmp_path):
+    cdk_app = app(out=str(tmp_path / "out"), bundles=bundles(tmp_path / "code"))
+    Validations.of(cdk_app).add_plugins(AwsSolutionsChecks(cdk_app), ServerlessChecks(cdk_app))
+    cdk_app.synth()  # raises if a plugin reports a finding
 
 
-def test_cloudformations_linter_finds_nothing(tmp_path):
+def test_cfn_lint_has_no_finding(tmp_path):
     app(out=str(tmp_path / "out"), bundles=bundles(tmp_path / "code")).synth()
     template = (tmp_path / "out" / "Steno.template.json").read_text()
-    # W3005: CDK names a dependency also where CloudFormation would find it.
+    # W3005: CDK also declares dependencies that CloudFormation can infer.
     assert lint(template, config=ManualArgs(ignore_checks=["W3005"])) == []

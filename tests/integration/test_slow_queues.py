@@ -1,4 +1,4 @@
-"""A recording that has to be repaired is answered in its request though each queue delivers late."""
+"""Test that a recording to be converted is transcribed in its request despite slow queues."""
 
 import time
 from contextlib import ExitStack
@@ -16,14 +16,14 @@ from tests.attacks.processes import api, worker
 from tests.conftest import serving
 from tests.samples import recording
 
-HOP_SECONDS = 2
+DELAY_SECONDS = 2
 UPSTREAM_SECONDS = 2
-GATEWAY_SECONDS = 29  # API Gateway's own limit
+GATEWAY_SECONDS = 29  # the timeout of API Gateway
 
 
 @pytest.fixture
 def slow_queues(aws):
-    """Each message is delivered after HOP_SECONDS. The settings that name the queues."""
+    """Delay each message by DELAY_SECONDS. Return the settings with the queue URLs."""
     sqs = boto3.client("sqs")
 
     def delay(seconds):
@@ -32,12 +32,12 @@ def slow_queues(aws):
                 QueueUrl=aws[name.lower()], Attributes={"DelaySeconds": str(seconds)}
             )
 
-    delay(HOP_SECONDS)
+    delay(DELAY_SECONDS)
     yield aws
     delay(0)
 
 
-async def refuse_all_but_flac(request):
+async def accept_only_flac(request):
     async with request.form() as form:
         name = form["file"].filename
     await anyio.sleep(UPSTREAM_SECONDS)
@@ -48,22 +48,22 @@ async def refuse_all_but_flac(request):
     )
 
 
-def test_safaris_recording_is_answered_in_the_same_request(slow_queues, tmp_path):
-    service = Starlette(
-        routes=[Route("/v1/audio/transcriptions", refuse_all_but_flac, methods=["POST"])]
+def test_a_recording_of_safari_is_transcribed_in_the_same_request(slow_queues, tmp_path):
+    upstream = Starlette(
+        routes=[Route("/v1/audio/transcriptions", accept_only_flac, methods=["POST"])]
     )
     with ExitStack() as stack:
-        given = {
+        environment = {
             **{name.upper(): value for name, value in slow_queues.items()},
             "OPENAI_API_KEY": "any",
-            "OPENAI_BASE_URL": f"{stack.enter_context(serving(service))}/v1",
+            "OPENAI_BASE_URL": f"{stack.enter_context(serving(upstream))}/v1",
         }
-        _, url = stack.enter_context(api(tmp_path, **given))
-        stack.enter_context(worker(tmp_path, VISIBILITY_SECONDS, **given))
-        began = time.monotonic()
+        _, url = stack.enter_context(api(tmp_path, **environment))
+        stack.enter_context(worker(tmp_path, VISIBILITY_SECONDS, **environment))
+        started = time.monotonic()
         files = {"file": ("recording.mp4", recording("fragmented mp4"), "audio/mp4")}
-        answer = httpx2.post(f"{url}/api/transcribe", files=files, timeout=GATEWAY_SECONDS)
-        seconds = time.monotonic() - began
-    assert answer.status_code == 200, answer.text
-    assert answer.json() == {"transcript": "Ever tried."}
-    assert seconds >= 2 * HOP_SECONDS + 2 * UPSTREAM_SECONDS  # nothing went another way
+        response = httpx2.post(f"{url}/api/transcribe", files=files, timeout=GATEWAY_SECONDS)
+        seconds = time.monotonic() - started
+    assert response.status_code == 200, response.text
+    assert response.json() == {"transcript": "Ever tried."}
+    assert seconds >= 2 * DELAY_SECONDS + 2 * UPSTREAM_SECONDS  # it passed both queues

@@ -1,4 +1,4 @@
-"""A stack of the last release is updated to this one, and back: no job is lost, and no part is paid again."""
+"""Test updates from the last release and rollbacks: no job is lost, no part is billed twice."""
 
 import json
 import os
@@ -18,7 +18,7 @@ import pytest
 from infra.bundle import Target
 from tests.conftest import ROOT
 from tests.infra.test_stack import Template
-from tests.integration.cloud import finished, running, uploaded
+from tests.integration.cloud import local_cloud, upload, wait_until_finished
 from tests.samples import asset, long_recording, recording
 
 RELEASE = "00c0d61"  # 0.1.1
@@ -28,10 +28,17 @@ from infra.app import app
 from infra.bundle import Target
 app({"openai_base_url": sys.argv[1]}, sys.argv[2], Target.here()).synth()
 """
-KEPT = ("Url", "BucketName", "TableName", "SetOpenAIKey", "ReadAccessToken", "QueueUrl")
-TALK_SECONDS = 80  # two parts, if subtitles are asked for
+UNCHANGED_OUTPUTS = (
+    "Url",
+    "BucketName",
+    "TableName",
+    "SetOpenAIKey",
+    "ReadAccessToken",
+    "QueueUrl",
+)
+LONG_SECONDS = 80  # two parts, if subtitles are requested
 BUSY = {"status": 503, "body": {"error": {"message": "busy"}}, "times": 20}
-REFUSED = {
+REJECTED = {
     "status": 401,
     "body": {"error": {"message": "no", "code": "invalid_api_key"}},
     "times": 2,
@@ -40,22 +47,24 @@ REFUSED = {
 
 @pytest.fixture(scope="module")
 def releases(tmp_path_factory, engine_process):
-    """The folders with the template and the assets of the last release, and of this one."""
-    source, old, new = (tmp_path_factory.mktemp(name) for name in ("source", "old", "new"))
+    """Return the folders with the templates and assets of the last release and of this version."""
+    source, old_folder, new_folder = (
+        tmp_path_factory.mktemp(name) for name in ("source", "old", "new")
+    )
     archive = subprocess.run(
         ["git", "archive", RELEASE], cwd=ROOT, capture_output=True, check=True
     ).stdout
     with tarfile.open(fileobj=BytesIO(archive)) as files:
         files.extractall(source, filter="data")
-    command = [sys.executable, "-c", SYNTHESIZE, engine_process.url, str(old)]
+    command = [sys.executable, "-c", SYNTHESIZE, engine_process.url, str(old_folder)]
     subprocess.run(command, cwd=source, env={**os.environ, "PYTHONPATH": str(source)}, check=True)
-    Template(new, Target.here(), openai_base_url=engine_process.url)
-    return old, new
+    Template(new_folder, Target.here(), openai_base_url=engine_process.url)
+    return old_folder, new_folder
 
 
 @dataclass
 class Owner:
-    """Leaves jobs in every state, and looks what becomes of them."""
+    """Creates jobs in every state and checks their results."""
 
     cloud: object
     engine: object
@@ -68,100 +77,103 @@ class Owner:
         return {"Authorization": f"Bearer {secret['SecretString']}"}
 
     def upload(self, content, **options):
-        return uploaded(self.cloud, self.token, content, **options)
+        return upload(self.cloud, self.token, content, **options)
 
-    def finished(self, where):
-        return finished(self.cloud, self.token, where)
+    def wait_until_finished(self, job_path):
+        return wait_until_finished(self.cloud, self.token, job_path)
 
-    def job(self, where):
-        return self.cloud.http.get(where, headers=self.token).json()
+    def job(self, job_path):
+        return self.cloud.http.get(job_path, headers=self.token).json()
 
-    def retry(self, where):
-        answer = self.cloud.http.post(f"{where}/retry", headers=self.token)
-        assert answer.status_code == 202, answer.text
+    def retry(self, job_path):
+        response = self.cloud.http.post(f"{job_path}/retry", headers=self.token)
+        assert response.status_code == 202, response.text
 
-    def stop(self):
-        """No function gets a message any more."""
+    def stop_functions(self):
+        """Disable all event source mappings, so that no function gets messages."""
         functions = self.cloud.client("lambda")
         for mapping in functions.list_event_source_mappings()["EventSourceMappings"]:
             functions.update_event_source_mapping(UUID=mapping["UUID"], Enabled=False)
 
-    def leave_jobs(self):
-        """Jobs in every state, with their messages in the queues: where each is."""
-        left = {"completed": self.upload(asset("endgame_nagg_nell.wav"))}
-        assert self.finished(left["completed"])["status"] == "completed"
-        self.engine.script(REFUSED)
+    def create_jobs(self):
+        """Create jobs in every state, with messages in the queues. Return their paths by state."""
+        job_paths = {"completed": self.upload(asset("endgame_nagg_nell.wav"))}
+        assert self.wait_until_finished(job_paths["completed"])["status"] == "completed"
+        self.engine.script(REJECTED)
         for name, seconds in (("failed", 4), ("retried", 5)):
-            left[name] = self.upload(recording("webm", seconds=seconds))
-            assert self.finished(left[name])["status"] == "failed"
+            job_paths[name] = self.upload(recording("webm", seconds=seconds))
+            assert self.wait_until_finished(job_paths[name])["status"] == "failed"
         self.engine.script({}, BUSY)
-        left["half done"] = self.upload(long_recording("ogg", TALK_SECONDS), response_format="srt")
+        job_paths["half done"] = self.upload(
+            long_recording("ogg", LONG_SECONDS), response_format="srt"
+        )
         deadline = time.monotonic() + 60
-        while self.job(left["half done"])["progress"]["done"] != 1:
+        while self.job(job_paths["half done"])["progress"]["done"] != 1:
             assert time.monotonic() < deadline
-        self.stop()
-        self.retry(left["retried"])
-        left["queued"] = self.upload(recording("webm", seconds=6))
-        left["dead"] = self.upload(recording("webm", seconds=7))
-        letter = json.dumps({"key": self.key(left["dead"])})
+        self.stop_functions()
+        self.retry(job_paths["retried"])
+        job_paths["queued"] = self.upload(recording("webm", seconds=6))
+        job_paths["dead"] = self.upload(recording("webm", seconds=7))
+        dead_letter = json.dumps({"key": self.key(job_paths["dead"])})
         self.cloud.client("sqs").send_message(
-            QueueUrl=self.cloud.queues["DeadLetters"], MessageBody=letter
+            QueueUrl=self.cloud.queues["DeadLetters"], MessageBody=dead_letter
         )
-        return left
+        return job_paths
 
-    def key(self, where):
-        """The key of a job's recording."""
-        found = self.cloud.client("s3").list_objects_v2(
-            Bucket=self.cloud.outputs["BucketName"], Prefix=f"uploads/{where.rpartition('/')[2]}"
+    def key(self, job_path):
+        """Return the object key of a job's upload."""
+        objects = self.cloud.client("s3").list_objects_v2(
+            Bucket=self.cloud.outputs["BucketName"], Prefix=f"uploads/{job_path.rpartition('/')[2]}"
         )
-        return found["Contents"][0]["Key"]
+        return objects["Contents"][0]["Key"]
 
-    def ask(self):
-        asked = self.cloud.http.post("/api/uploads", headers=self.token, json={"size": 1_000_000})
-        return asked.headers["Location"], asked.json()["upload"]
+    def request_upload(self):
+        created = self.cloud.http.post("/api/uploads", headers=self.token, json={"size": 1_000_000})
+        return created.headers["Location"], created.json()["upload"]
 
 
 @pytest.mark.parametrize("direction", ["update", "rollback"])
-def test_no_job_is_lost_and_no_part_is_paid_again(releases, engine, tmp_path, direction):
-    before, after = releases if direction == "update" else reversed(releases)
-    with running(tmp_path) as cloud:
-        cloud.deploy(before)
+def test_no_job_is_lost_and_no_part_is_billed_twice(releases, engine, tmp_path, direction):
+    first_release, second_release = releases if direction == "update" else reversed(releases)
+    with local_cloud(tmp_path) as cloud:
+        cloud.deploy(first_release)
         cloud.client("secretsmanager").put_secret_value(
             SecretId=cloud.secret("SetOpenAIKey"), SecretString="offline"
         )
         owner, outputs = Owner(cloud, engine), cloud.outputs
-        left = owner.leave_jobs()
-        awaiting, form = owner.ask()
-        cloud.deploy(after)
+        job_paths = owner.create_jobs()
+        awaiting, form = owner.request_upload()
+        cloud.deploy(second_release)
         engine.script()
-        assert {name: cloud.outputs[name] for name in KEPT} == {
-            name: outputs[name] for name in KEPT
+        assert {name: cloud.outputs[name] for name in UNCHANGED_OUTPUTS} == {
+            name: outputs[name] for name in UNCHANGED_OUTPUTS
         }
         httpx2.post(
             form["url"], data=form["fields"], files={"file": recording("webm", seconds=8)}
         ).raise_for_status()
-        if direction == "rollback":  # the parts' messages are gone with their queue
-            age(cloud, left["half done"])
+        if direction == "rollback":  # the messages of the parts were deleted with their queue
+            backdate(cloud, job_paths["half done"])
         for name in ("failed", "dead", "half done"):
-            if owner.finished(left[name])["status"] == "failed":
-                owner.retry(left[name])
-        ends = {
-            name: owner.finished(where) for name, where in {**left, "awaiting": awaiting}.items()
+            if owner.wait_until_finished(job_paths[name])["status"] == "failed":
+                owner.retry(job_paths[name])
+        results = {
+            name: owner.wait_until_finished(job_path)
+            for name, job_path in {**job_paths, "awaiting": awaiting}.items()
         }
-        assert {name: (job["status"], job["error"]) for name, job in ends.items()} == dict.fromkeys(
-            ends, ("completed", None)
-        )
-        assert "It was the" in ends["half done"]["transcript"]
+        assert {
+            name: (job["status"], job["error"]) for name, job in results.items()
+        } == dict.fromkeys(results, ("completed", None))
+        assert "It was the" in results["half done"]["transcript"]
     billed = Counter(call["sha256"] for call in engine.calls() if call["seconds"])
     assert set(billed.values()) == {1}
 
 
-def age(cloud, where):
-    """As if the job had been created an hour ago."""
+def backdate(cloud, job_path):
+    """Set the creation time of the job back by one hour."""
     session = boto3.session.Session("test", "test", region_name="us-east-1")
     table = session.resource("dynamodb", endpoint_url=cloud.url).Table(cloud.outputs["TableName"])
     table.update_item(
-        Key={"pk": f"job#{where.rpartition('/')[2]}", "sk": "job"},
+        Key={"pk": f"job#{job_path.rpartition('/')[2]}", "sk": "job"},
         UpdateExpression="SET created_at = created_at - :hour",
         ExpressionAttributeValues={":hour": Decimal(3600)},
     )

@@ -1,14 +1,14 @@
-"""The form of an upload used again: good for one recording at one key, and paid for once."""
+"""Tests of presigned forms that are used again: one recording at one key, billed once."""
 
 import httpx2
 import pytest
 
-from tests.false_upstream import FalseUpstream, heard, refused
-from tests.place import Place
+from tests.fake_upstream import FakeUpstream, error_response, transcript_response
+from tests.harness import Harness
 from tests.samples import recording
 
 
-def uploaded(form, content):
+def upload_with(form, content):
     httpx2.post(form["url"], data=form["fields"], files={"file": content}).raise_for_status()
 
 
@@ -22,64 +22,62 @@ def second():
     return recording("ogg", "endgame_nagg_nell.wav", 2)
 
 
-def test_a_form_used_again_before_the_worker_came_is_one_recording_and_one_payment(
-    aws, first, second
-):
-    upstream = FalseUpstream()
-    place = Place(aws, upstream)
-    asked = place.ask().json()
+def test_a_form_used_again_before_the_worker_starts_is_billed_once(aws, first, second):
+    upstream = FakeUpstream()
+    harness = Harness(aws, upstream)
+    created = harness.request_upload().json()
     for content in (first, second, first):
-        uploaded(asked["upload"], content)
-    while records := place.messages():
-        assert place.work(*records) == []
+        upload_with(created["upload"], content)
+    while records := harness.messages():
+        assert harness.run_worker(*records) == []
     assert len(upstream.calls) == 1
-    assert place.job(asked["id"])["transcript"] == "Ever tried."
+    assert harness.job(created["id"])["transcript"] == "Ever tried."
 
 
 def test_a_form_used_again_while_its_recording_is_transcribed_changes_nothing(aws, first, second):
-    again = []
+    form_response = []
 
     def overwrite(_request):
-        uploaded(again[0]["upload"], second)
-        return heard("The first.")
+        upload_with(form_response[0]["upload"], second)
+        return transcript_response("The first.")
 
-    upstream = FalseUpstream(overwrite, words="The second.")
-    place = Place(aws, upstream)
-    asked = place.ask().json()
-    again.append(asked)
-    uploaded(asked["upload"], first)
-    assert place.handle(place.about(asked["id"])) == []
-    assert place.work_on_parts()
-    assert place.job(asked["id"])["transcript"] == "The first."
-    assert place.handle(place.about(asked["id"])) == []
-    assert place.job(asked["id"])["transcript"] == "The first."
+    upstream = FakeUpstream(overwrite, words="The second.")
+    harness = Harness(aws, upstream)
+    created = harness.request_upload().json()
+    form_response.append(created)
+    upload_with(created["upload"], first)
+    assert harness.handle(harness.upload_record(created["id"])) == []
+    assert harness.handle_part_records()
+    assert harness.job(created["id"])["transcript"] == "The first."
+    assert harness.handle(harness.upload_record(created["id"])) == []
+    assert harness.job(created["id"])["transcript"] == "The first."
     assert len(upstream.calls) == 1
-    assert place.objects() == [f"transcripts/{asked['id']}.json"]
+    assert harness.objects() == [f"transcripts/{created['id']}.json"]
 
 
-def test_a_form_used_again_after_its_job_failed_waits_for_who_asks(aws, first, second):
-    """A recording that was put in another's place costs nothing until its owner tries again."""
-    upstream = FalseUpstream(refused(401))
-    place = Place(aws, upstream)
-    asked = place.ask().json()
-    uploaded(asked["upload"], first)
-    place.work(place.about(asked["id"]))
-    assert place.job(asked["id"])["error"]["code"] == "upstream_credentials"
+def test_a_form_used_again_after_its_job_failed_waits_for_a_retry(aws, first, second):
+    """The recording that replaces the first is not transcribed until the owner retries the job."""
+    upstream = FakeUpstream(error_response(401))
+    harness = Harness(aws, upstream)
+    created = harness.request_upload().json()
+    upload_with(created["upload"], first)
+    harness.run_worker(harness.upload_record(created["id"]))
+    assert harness.job(created["id"])["error"]["code"] == "upstream_credentials"
     for _ in range(3):
-        uploaded(asked["upload"], second)
-        place.work(place.about(asked["id"]))
+        upload_with(created["upload"], second)
+        harness.run_worker(harness.upload_record(created["id"]))
     assert len(upstream.calls) == 1
-    assert place.http.post(f"/api/transcriptions/{asked['id']}/retry").status_code == 202
-    place.work(place.about(asked["id"]))
-    assert place.job(asked["id"])["status"] == "completed"
+    assert harness.http.post(f"/api/transcriptions/{created['id']}/retry").status_code == 202
+    harness.run_worker(harness.upload_record(created["id"]))
+    assert harness.job(created["id"])["status"] == "completed"
     assert len(upstream.calls) == 2
 
 
 def test_a_form_used_after_its_job_was_deleted_leaves_nothing(aws, first):
-    upstream = FalseUpstream()
-    place = Place(aws, upstream)
-    asked = place.ask().json()
-    assert place.http.delete(f"/api/transcriptions/{asked['id']}").status_code == 204
-    uploaded(asked["upload"], first)
-    place.work(place.about(asked["id"]))
-    assert (place.objects(), upstream.calls) == ([], [])
+    upstream = FakeUpstream()
+    harness = Harness(aws, upstream)
+    created = harness.request_upload().json()
+    assert harness.http.delete(f"/api/transcriptions/{created['id']}").status_code == 204
+    upload_with(created["upload"], first)
+    harness.run_worker(harness.upload_record(created["id"]))
+    assert (harness.objects(), upstream.calls) == ([], [])

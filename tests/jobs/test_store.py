@@ -1,4 +1,4 @@
-"""Jobs as callers use them: uploads, reading, retry, delete, whose they are, and how long they are kept."""
+"""Tests of jobs through the API: upload, read, retry, delete, ownership and expiry."""
 
 import json
 import threading
@@ -11,14 +11,14 @@ from starlette.testclient import TestClient
 from handler.jobs.job import Caller
 from handler.jobs.store import Jobs
 from tests.conftest import settings
-from tests.false_upstream import FalseUpstream, heard, refused
-from tests.place import Clock, Gateway, Place, at_once, before, failing
+from tests.fake_upstream import FakeUpstream, error_response, transcript_response
+from tests.harness import Clock, Harness, JwtGateway, before_call, failing_calls, run_concurrently
 from tests.samples import long_recording, recording
 
 
 @pytest.fixture
-def place(aws):
-    return Place(aws)
+def harness(aws):
+    return Harness(aws)
 
 
 @pytest.fixture
@@ -28,32 +28,32 @@ def clock():
 
 @pytest.fixture
 def timed(aws, clock):
-    """A place whose time only the test moves."""
-    return Place(aws, jobs=Jobs(settings(**aws), clock))
+    """Return a harness whose clock only the test moves."""
+    return Harness(aws, jobs=Jobs(settings(**aws), clock))
 
 
-def retry(place, identity):
-    return place.http.post(f"/api/transcriptions/{identity}/retry")
+def retry(harness, job_id):
+    return harness.http.post(f"/api/transcriptions/{job_id}/retry")
 
 
-def delete(place, identity):
-    return place.http.delete(f"/api/transcriptions/{identity}")
+def delete(harness, job_id):
+    return harness.http.delete(f"/api/transcriptions/{job_id}")
 
 
 # Uploads
 
 
-def test_an_upload_is_transcribed_without_another_request(place):
-    asked = place.ask(30_000)
-    assert asked.status_code == 201
-    identity = asked.json()["id"]
-    assert asked.headers["Location"] == f"/api/transcriptions/{identity}"
-    assert asked.json()["status"] == place.job(identity)["status"] == "awaiting_upload"
-    place.post(asked.json()["upload"], recording("webm"))
-    assert place.job(identity)["status"] == "queued"
-    assert place.transcript(identity).json()["code"] == "not_ready"
-    assert place.work() == []
-    job = place.job(identity)
+def test_an_upload_is_transcribed_without_another_request(harness):
+    created = harness.request_upload(30_000)
+    assert created.status_code == 201
+    job_id = created.json()["id"]
+    assert created.headers["Location"] == f"/api/transcriptions/{job_id}"
+    assert created.json()["status"] == harness.job(job_id)["status"] == "awaiting_upload"
+    harness.post(created.json()["upload"], recording("webm"))
+    assert harness.job(job_id)["status"] == "queued"
+    assert harness.transcript(job_id).json()["code"] == "not_ready"
+    assert harness.run_worker() == []
+    job = harness.job(job_id)
     assert (job["status"], job["transcript"], job["error"]) == ("completed", "Ever tried.", None)
     assert (job["progress"], job["seconds_paid"], job["model"]) == (
         {"done": 1, "total": 1},
@@ -62,11 +62,11 @@ def test_an_upload_is_transcribed_without_another_request(place):
     )
     assert job["duration"] == pytest.approx(3, abs=0.1)
     assert job["no_speech"] is False
-    assert place.transcript(identity).json() == {"transcript": "Ever tried."}
+    assert harness.transcript(job_id).json() == {"transcript": "Ever tried."}
 
 
 @pytest.mark.parametrize(
-    ("more", "status", "code"),
+    ("fields", "status", "code"),
     [
         ({"size": 0}, 422, "empty_recording"),
         ({"size": 2_000_000_001}, 413, "recording_too_large"),
@@ -81,24 +81,22 @@ def test_an_upload_is_transcribed_without_another_request(place):
         ({"unheard_of": 1}, 422, "invalid_request"),
     ],
 )
-def test_an_upload_that_cannot_be_transcribed_is_refused_before_there_is_a_form(
-    place, more, status, code
-):
-    answer = place.ask(**more)
-    assert (answer.status_code, answer.json()["code"]) == (status, code)
-    assert "upload" not in answer.json()
+def test_an_invalid_upload_is_rejected_without_a_form(harness, fields, status, code):
+    response = harness.request_upload(**fields)
+    assert (response.status_code, response.json()["code"]) == (status, code)
+    assert "upload" not in response.json()
 
 
 @pytest.mark.parametrize(
     "content_type", ["audio/webm;codecs=opus", "video/mp4", "application/octet-stream", ""]
 )
-def test_every_type_that_a_browser_gives_a_recording_is_taken_and_pinned(place, content_type):
-    form = place.ask(content_type=content_type).json()["upload"]
+def test_every_content_type_of_a_recording_is_accepted_and_fixed_in_the_form(harness, content_type):
+    form = harness.request_upload(content_type=content_type).json()["upload"]
     assert form["fields"]["Content-Type"] == (content_type or "application/octet-stream")
 
 
-def test_the_bucket_itself_refuses_another_key_type_or_size(aws):
-    form = Place(aws).ask(size=1000).json()["upload"]
+def test_the_bucket_rejects_another_key_type_or_size(aws):
+    form = Harness(aws).request_upload(size=1000).json()["upload"]
 
     def post(content=b"x" * 1000, **fields):
         return httpx2.post(
@@ -112,16 +110,16 @@ def test_the_bucket_itself_refuses_another_key_type_or_size(aws):
     assert post() == 204
 
 
-def test_after_its_time_the_bucket_refuses_the_form(aws):
-    """Takes a second: the bucket has a clock of its own."""
+def test_the_bucket_rejects_an_expired_form(aws):
+    """This test takes a second, because the bucket uses the real clock."""
     _, form = Jobs(settings(**aws), upload_seconds=1).create("a.webm", "audio/webm", 1000, {})
     until = time.monotonic() + 20
     while httpx2.post(form["url"], data=form["fields"], files={"file": b"x"}).status_code == 204:
         assert time.monotonic() < until
 
 
-def test_a_form_goes_to_the_buckets_own_region(aws, monkeypatch):
-    """The global address redirects, and no browser follows that with a form."""
+def test_a_form_is_sent_to_the_region_of_the_bucket(aws, monkeypatch):
+    """The global address of S3 redirects, and browsers do not follow the redirect of a form."""
     monkeypatch.delenv("AWS_ENDPOINT_URL")
     monkeypatch.setenv("AWS_DEFAULT_REGION", "eu-central-1")
     jobs = Jobs(settings(**aws))
@@ -130,52 +128,56 @@ def test_a_form_goes_to_the_buckets_own_region(aws, monkeypatch):
     assert form["url"] == "https://steno.s3.eu-central-1.amazonaws.com/"
 
 
-def test_a_form_from_an_allowed_page_may_be_read_by_it(place):
-    form = place.ask().json()["upload"]
+def test_an_allowed_origin_may_read_the_response_to_the_form(harness):
+    form = harness.request_upload().json()["upload"]
     preflight = {"Origin": "http://localhost:3000", "Access-Control-Request-Method": "POST"}
     allowed = httpx2.options(form["url"], headers=preflight)
     assert allowed.headers["access-control-allow-origin"] in ("http://localhost:3000", "*")
 
 
-def test_a_job_whose_recording_never_came_fails(timed, clock):
-    identity = timed.ask().json()["id"]
+def test_a_job_without_an_uploaded_recording_fails(timed, clock):
+    job_id = timed.request_upload().json()["id"]
     clock.now += 901
-    assert (
-        timed.job(identity)["status"] == "awaiting_upload"
-    )  # a slow upload may have begun in time
+    # An upload that began before the form expired may still be in progress.
+    assert timed.job(job_id)["status"] == "awaiting_upload"
     clock.now += 7200
-    job = timed.job(identity)
+    job = timed.job(job_id)
     assert (job["status"], job["error"]["code"]) == ("failed", "invalid_request")
-    assert retry(timed, identity).status_code == 404
+    assert retry(timed, job_id).status_code == 404
 
 
 def test_without_a_bucket_there_are_no_uploads(client):
-    answer = client().post("/api/uploads", json={"size": 1})
-    assert (answer.status_code, answer.json()["code"]) == (404, "not_found")
+    response = client().post("/api/uploads", json={"size": 1})
+    assert (response.status_code, response.json()["code"]) == (404, "not_found")
 
 
-# Reading
+# Read
 
 
-def test_the_progress_and_the_text_so_far_are_told_while_the_job_goes_on(aws):
-    place = Place(aws, FalseUpstream(heard("Two"), heard("One"), heard("three.")))
-    asked = place.ask().json()
-    identity = asked["id"]
-    assert place.job(identity)["progress"] == {"done": 0, "total": None}
-    place.post(asked["upload"], long_recording("ogg", 80))
-    assert place.job(identity)["progress"] == {"done": 0, "total": None}
-    first, second, third = place.cut(identity)
+def test_a_job_in_progress_shows_its_progress_and_partial_text(aws):
+    harness = Harness(
+        aws,
+        FakeUpstream(
+            transcript_response("Two"), transcript_response("One"), transcript_response("three.")
+        ),
+    )
+    created = harness.request_upload().json()
+    job_id = created["id"]
+    assert harness.job(job_id)["progress"] == {"done": 0, "total": None}
+    harness.post(created["upload"], long_recording("ogg", 80))
+    assert harness.job(job_id)["progress"] == {"done": 0, "total": None}
+    first, second, third = harness.cut(job_id)
     steps = []
     for part in (second, first, third):
-        job = place.job(identity)
+        job = harness.job(job_id)
         steps.append((job["status"], job["progress"], job["transcript"], job["seconds_paid"]))
-        assert place.handle(part) == []
+        assert harness.handle(part) == []
     assert steps == [
         ("processing", {"done": 0, "total": 3}, "", 0),
         ("processing", {"done": 1, "total": 3}, "Two", 3),
         ("processing", {"done": 2, "total": 3}, "One Two", 6),
     ]
-    job = place.job(identity)
+    job = harness.job(job_id)
     assert (job["status"], job["progress"], job["seconds_paid"]) == (
         "completed",
         {"done": 3, "total": 3},
@@ -183,283 +185,284 @@ def test_the_progress_and_the_text_so_far_are_told_while_the_job_goes_on(aws):
     )
 
 
-def test_a_job_is_to_be_read_again_until_it_ends(place):
-    identity = place.upload(recording("webm"))
-    address = f"/api/transcriptions/{identity}"
-    assert place.http.get(address).headers["Retry-After"]
-    place.work()
-    assert "Retry-After" not in place.http.get(address).headers
+def test_a_job_has_a_retry_after_header_until_it_ends(harness):
+    job_id = harness.upload(recording("webm"))
+    address = f"/api/transcriptions/{job_id}"
+    assert harness.http.get(address).headers["Retry-After"]
+    harness.run_worker()
+    assert "Retry-After" not in harness.http.get(address).headers
 
 
-def test_an_unknown_format_is_refused(place):
-    identity = place.upload(recording("webm"))
-    place.work()
-    assert place.transcript(identity, response_format="docx").status_code == 422
+def test_an_unknown_format_is_rejected(harness):
+    job_id = harness.upload(recording("webm"))
+    harness.run_worker()
+    assert harness.transcript(job_id, response_format="docx").status_code == 422
 
 
 # Retry
 
 
-def test_only_a_failed_job_can_be_retried(place):
-    asked = place.ask().json()
-    identity = asked["id"]
+def test_only_a_failed_job_can_be_retried(harness):
+    created = harness.request_upload().json()
+    job_id = created["id"]
     for step in (
-        lambda: place.post(asked["upload"], recording("webm")),
-        lambda: place.cut(identity),
+        lambda: harness.post(created["upload"], recording("webm")),
+        lambda: harness.cut(job_id),
     ):
-        answer = retry(place, identity)
-        assert (answer.status_code, answer.json()["code"]) == (409, "not_failed")
+        response = retry(harness, job_id)
+        assert (response.status_code, response.json()["code"]) == (409, "not_failed")
         step()
-    assert retry(place, identity).status_code == 409
+    assert retry(harness, job_id).status_code == 409
 
 
 def test_a_failed_job_is_retried_without_an_upload(aws):
-    place = Place(aws, FalseUpstream(refused(401)))
-    identity = place.upload(recording("webm"))
-    place.work()
-    assert place.job(identity)["status"] == "failed"
-    answer = retry(place, identity)
-    assert (answer.status_code, answer.json()["status"], answer.json()["error"]) == (
+    harness = Harness(aws, FakeUpstream(error_response(401)))
+    job_id = harness.upload(recording("webm"))
+    harness.run_worker()
+    assert harness.job(job_id)["status"] == "failed"
+    response = retry(harness, job_id)
+    assert (response.status_code, response.json()["status"], response.json()["error"]) == (
         202,
         "queued",
         None,
     )
-    assert answer.headers["Location"] == f"/api/transcriptions/{identity}"
-    assert place.work(place.about(identity)) == []
-    assert place.job(identity)["status"] == "completed"
-    assert retry(place, identity).json()["code"] == "not_failed"
+    assert response.headers["Location"] == f"/api/transcriptions/{job_id}"
+    assert harness.run_worker(harness.upload_record(job_id)) == []
+    assert harness.job(job_id)["status"] == "completed"
+    assert retry(harness, job_id).json()["code"] == "not_failed"
 
 
-def test_a_retry_whose_message_was_not_sent_can_be_asked_for_again(place):
-    identity = place.upload(b"<html>" * 100)
-    place.work()
-    with failing(place, "sqs.SendMessage", ConnectionResetError()):
-        assert retry(place, identity).status_code == 500
-    assert place.job(identity)["status"] == "queued"
-    assert retry(place, identity).status_code == 202
-    assert place.work(place.about(identity)) == []
-    assert place.job(identity)["status"] == "failed"
+def test_a_retry_whose_message_was_not_sent_can_be_repeated(harness):
+    job_id = harness.upload(b"<html>" * 100)
+    harness.run_worker()
+    with failing_calls(harness, "sqs.SendMessage", ConnectionResetError()):
+        assert retry(harness, job_id).status_code == 500
+    assert harness.job(job_id)["status"] == "queued"
+    assert retry(harness, job_id).status_code == 202
+    assert harness.run_worker(harness.upload_record(job_id)) == []
+    assert harness.job(job_id)["status"] == "failed"
 
 
-def test_two_retries_at_the_same_moment_are_one(aws):
-    both, upstream = threading.Barrier(2), FalseUpstream(refused(401))
-    place, other = Place(aws, upstream), Place(aws, upstream)
-    identity = place.upload(recording("webm"))
-    place.work()
+def test_two_concurrent_retries_are_one(aws):
+    both, upstream = threading.Barrier(2), FakeUpstream(error_response(401))
+    harness, other = Harness(aws, upstream), Harness(aws, upstream)
+    job_id = harness.upload(recording("webm"))
+    harness.run_worker()
 
     def retried_by(who):
-        with before(who, "s3.HeadObject", lambda _: both.wait(60)):
-            return retry(who, identity).status_code
+        with before_call(who, "s3.HeadObject", lambda _: both.wait(60)):
+            return retry(who, job_id).status_code
 
-    assert at_once(lambda: retried_by(place), lambda: retried_by(other)) == [202, 202]
-    assert place.work() == []
-    assert place.job(identity)["status"] == "completed"
+    assert run_concurrently(lambda: retried_by(harness), lambda: retried_by(other)) == [202, 202]
+    assert harness.run_worker() == []
+    assert harness.job(job_id)["status"] == "completed"
     assert len(upstream.calls) == 2
 
 
 @pytest.mark.parametrize("status", ["processing", "completed"])
-def test_a_retry_that_comes_late_takes_nothing_from_the_job(aws, status):
-    """The job is retried by another request, and goes on, after it was read as failed."""
-    upstream = FalseUpstream(refused(401))
-    place, other = Place(aws, upstream), Place(aws, upstream)
-    identity = place.upload(recording("webm"))
-    place.work()
+def test_a_late_retry_changes_nothing(aws, status):
+    """Another request retries the job after the first request has read it as failed."""
+    upstream = FakeUpstream(error_response(401))
+    harness, other = Harness(aws, upstream), Harness(aws, upstream)
+    job_id = harness.upload(recording("webm"))
+    harness.run_worker()
     parts = []
 
     def overtake(_):
-        assert retry(other, identity).status_code == 202
-        parts.extend(other.cut(identity))
+        assert retry(other, job_id).status_code == 202
+        parts.extend(other.cut(job_id))
         if status == "completed":
             assert other.handle(*parts) == []
 
-    with before(place, "dynamodb.UpdateItem", overtake):
-        assert retry(place, identity).json()["status"] == status
-    assert place.work(place.about(identity)) == []
-    assert place.handle(*parts) == []
-    assert place.job(identity)["status"] == "completed"
+    with before_call(harness, "dynamodb.UpdateItem", overtake):
+        assert retry(harness, job_id).json()["status"] == status
+    assert harness.run_worker(harness.upload_record(job_id)) == []
+    assert harness.handle(*parts) == []
+    assert harness.job(job_id)["status"] == "completed"
     assert len(upstream.calls) == 2
 
 
-def test_a_retry_that_comes_after_another_has_failed_pays_nothing(aws):
-    upstream = FalseUpstream(refused(401), refused(401))
-    place, other = Place(aws, upstream), Place(aws, upstream)
-    identity = place.upload(recording("webm"))
-    place.work()
+def test_a_retry_that_is_late_for_another_failure_is_not_billed(aws):
+    upstream = FakeUpstream(error_response(401), error_response(401))
+    harness, other = Harness(aws, upstream), Harness(aws, upstream)
+    job_id = harness.upload(recording("webm"))
+    harness.run_worker()
 
     def overtake(_):
-        assert retry(other, identity).status_code == 202
-        other.work()
+        assert retry(other, job_id).status_code == 202
+        other.run_worker()
 
-    with before(place, "dynamodb.UpdateItem", overtake):
-        assert retry(place, identity).json()["status"] == "failed"
-    place.work()
-    assert place.job(identity)["status"] == "failed"
+    with before_call(harness, "dynamodb.UpdateItem", overtake):
+        assert retry(harness, job_id).json()["status"] == "failed"
+    harness.run_worker()
+    assert harness.job(job_id)["status"] == "failed"
     assert len(upstream.calls) == 2
 
 
-def test_a_failed_job_that_release_0_1_has_begun_again_is_transcribed(place):
-    """It marks the job and leaves its status to the worker, which may be a newer one by then."""
-    identity = place.upload(recording("webm"))
-    key = {"pk": f"job#{identity}", "sk": "job"}
-    place.jobs.client.update_item(
-        TableName=place.jobs.table,
+def test_a_failed_job_that_release_0_1_retries_is_transcribed(harness):
+    """Release 0.1 sets `retry` and leaves the status to the worker, which may be newer."""
+    job_id = harness.upload(recording("webm"))
+    key = {"pk": f"job#{job_id}", "sk": "job"}
+    harness.jobs.client.update_item(
+        TableName=harness.jobs.table,
         Key=key,
-        UpdateExpression="SET #status = :failed, retry = :yes REMOVE progressed_at, retries, generation",
+        UpdateExpression="SET #status = :failed, retry = :yes"
+        " REMOVE progressed_at, retries, generation",
         ExpressionAttributeNames={"#status": "status"},
         ExpressionAttributeValues={":failed": "failed", ":yes": True},
     )
-    assert place.job(identity)["status"] == "queued"
-    place.work()
-    assert place.job(identity)["status"] == "completed"
+    assert harness.job(job_id)["status"] == "queued"
+    harness.run_worker()
+    assert harness.job(job_id)["status"] == "completed"
 
 
 def test_a_job_of_release_0_1_that_fails_again_reads_as_failed(aws):
-    place = Place(aws, FalseUpstream(refused(401)))
-    identity = place.upload(recording("webm"))
-    place.jobs.client.update_item(
-        TableName=place.jobs.table,
-        Key={"pk": f"job#{identity}", "sk": "job"},
+    harness = Harness(aws, FakeUpstream(error_response(401)))
+    job_id = harness.upload(recording("webm"))
+    harness.jobs.client.update_item(
+        TableName=harness.jobs.table,
+        Key={"pk": f"job#{job_id}", "sk": "job"},
         UpdateExpression="SET retry = :yes",
         ExpressionAttributeValues={":yes": True},
     )
-    place.work()
-    assert place.job(identity)["status"] == "failed"
+    harness.run_worker()
+    assert harness.job(job_id)["status"] == "failed"
 
 
-def test_a_message_that_release_0_1_would_delete_is_a_list_which_it_gives_back(place):
-    """Its worker takes messages from the same queue while a stack is updated."""
-    place.jobs.queues.send_recording(f"requests/{'0' * 32}.webm", "")
-    place.jobs.queues.send_recording(f"uploads/{'0' * 32}.webm", "")
-    bodies = [json.loads(record["body"]) for record in place.messages()]
+def test_a_message_that_release_0_1_cannot_handle_is_a_list_which_it_returns_to_the_queue(harness):
+    """During a stack update, its worker receives messages from the same queue."""
+    harness.jobs.queues.send_recording(f"requests/{'0' * 32}.webm", "")
+    harness.jobs.queues.send_recording(f"uploads/{'0' * 32}.webm", "")
+    bodies = [json.loads(record["body"]) for record in harness.messages()]
     assert sorted(bodies, key=str) == [
         [{"key": f"requests/{'0' * 32}.webm"}],
         {"key": f"uploads/{'0' * 32}.webm"},
     ]
 
 
-def test_a_job_whose_recording_is_gone_cannot_be_retried(place):
-    identity = place.upload(b"<html>" * 100)
-    place.work()
-    place.s3.delete_object(Bucket="steno", Key=f"uploads/{identity}.webm")
-    answer = retry(place, identity)
-    assert (answer.status_code, answer.json()["code"]) == (404, "not_found")
-    assert place.job(identity)["status"] == "failed"
+def test_a_job_without_its_recording_cannot_be_retried(harness):
+    job_id = harness.upload(b"<html>" * 100)
+    harness.run_worker()
+    harness.s3.delete_object(Bucket="steno", Key=f"uploads/{job_id}.webm")
+    response = retry(harness, job_id)
+    assert (response.status_code, response.json()["code"]) == (404, "not_found")
+    assert harness.job(job_id)["status"] == "failed"
 
 
-# Jobs that no message brings to an end
+# Jobs whose messages are lost
 
 
 def test_a_job_without_progress_for_six_hours_fails_and_can_be_retried(timed, clock):
-    identity = timed.upload(recording("webm"))
-    timed.cut(identity)  # and the message about its part is lost
+    job_id = timed.upload(recording("webm"))
+    timed.cut(job_id)  # receives the part's message, which is then lost
     clock.now += 6 * 3600 - 10
-    assert timed.job(identity)["status"] == "processing"
+    assert timed.job(job_id)["status"] == "processing"
     clock.now += 20
-    job = timed.job(identity)
+    job = timed.job(job_id)
     assert (job["status"], job["error"]["code"]) == ("failed", "internal_error")
     assert "retry" in job["error"]["detail"].lower()
-    answer = retry(timed, identity)
-    assert (answer.status_code, answer.json()["status"]) == (202, "queued")
-    assert timed.work(timed.about(identity)) == []
-    assert timed.job(identity)["status"] == "completed"
+    response = retry(timed, job_id)
+    assert (response.status_code, response.json()["status"]) == (202, "queued")
+    assert timed.run_worker(timed.upload_record(job_id)) == []
+    assert timed.job(job_id)["status"] == "completed"
 
 
-def test_a_job_that_makes_progress_goes_on_however_old_it_is(timed, clock):
-    identity = timed.upload(long_recording("ogg", 80))
-    first, second, third = timed.cut(identity)
+def test_an_old_job_that_makes_progress_does_not_fail(timed, clock):
+    job_id = timed.upload(long_recording("ogg", 80))
+    first, second, third = timed.cut(job_id)
     for part in (first, second):
         clock.now += 5 * 3600
         assert timed.handle(part) == []
     clock.now += 5 * 3600
-    assert timed.job(identity)["status"] == "processing"
-    assert retry(timed, identity).json()["code"] == "not_failed"
+    assert timed.job(job_id)["status"] == "processing"
+    assert retry(timed, job_id).json()["code"] == "not_failed"
     clock.now += 2 * 3600
-    assert timed.job(identity)["status"] == "failed"
-    assert timed.handle(third) == []  # a message that had waited in a long queue
-    assert timed.job(identity)["status"] == "completed"
+    assert timed.job(job_id)["status"] == "failed"
+    assert timed.handle(third) == []  # a message that has waited in a long queue
+    assert timed.job(job_id)["status"] == "completed"
 
 
-def test_a_retry_leaves_a_stalled_job_to_the_message_that_comes_at_last(aws, timed, clock):
-    other = Place(aws, jobs=Jobs(settings(**aws), clock))
-    identity = timed.upload(long_recording("ogg", 40))
-    first, second = timed.cut(identity)
+def test_a_retry_does_not_restart_a_stalled_job_whose_message_arrives_meanwhile(aws, timed, clock):
+    other = Harness(aws, jobs=Jobs(settings(**aws), clock))
+    job_id = timed.upload(long_recording("ogg", 40))
+    first, second = timed.cut(job_id)
     clock.now += 6 * 3600 + 10
-    assert timed.job(identity)["status"] == "failed"
-    with before(timed, "s3.HeadObject", lambda _: other.handle(first)):
-        assert retry(timed, identity).json()["status"] == "processing"
+    assert timed.job(job_id)["status"] == "failed"
+    with before_call(timed, "s3.HeadObject", lambda _: other.handle(first)):
+        assert retry(timed, job_id).json()["status"] == "processing"
     assert timed.handle(second) == []
-    assert timed.job(identity)["status"] == "completed"
+    assert timed.job(job_id)["status"] == "completed"
 
 
-def test_a_queued_job_waits_for_a_day_before_it_fails(timed, clock):
-    identity = timed.upload(recording("webm"))
+def test_a_queued_job_fails_after_a_day(timed, clock):
+    job_id = timed.upload(recording("webm"))
     for _ in range(2):
-        timed.messages()  # and its message is lost
+        timed.messages()  # receives the message, which is then lost
         clock.now += 86_390
-        assert timed.job(identity)["status"] == "queued"
+        assert timed.job(job_id)["status"] == "queued"
         clock.now += 20
-        assert timed.job(identity)["error"]["code"] == "internal_error"
-        assert retry(timed, identity).status_code == 202
-        assert timed.job(identity)["status"] == "queued"
-    assert timed.work(timed.about(identity)) == []
-    assert timed.job(identity)["status"] == "completed"
+        assert timed.job(job_id)["error"]["code"] == "internal_error"
+        assert retry(timed, job_id).status_code == 202
+        assert timed.job(job_id)["status"] == "queued"
+    assert timed.run_worker(timed.upload_record(job_id)) == []
+    assert timed.job(job_id)["status"] == "completed"
 
 
-# Whose, and for how long
+# Ownership and expiry
 
 
-def test_a_job_of_somebody_else_is_not_found(aws):
+def test_a_job_of_another_owner_is_not_found(aws):
     jobs = Jobs(settings(**aws))
     job, _ = jobs.create("a.webm", "audio/webm", 1000, {}, Caller("ada", "ada"))
     assert jobs.get(job.id, "ada").id == job.id
-    place = Place(aws)  # where callers are not told apart
-    assert place.job(job.id)["code"] == "not_found"
-    assert delete(place, job.id).status_code == 404
-    assert place.job("0" * 32)["code"] == place.job("../../etc")["code"] == "not_found"
+    harness = Harness(aws)  # with `AUTH=open`, which does not distinguish callers
+    assert harness.job(job.id)["code"] == "not_found"
+    assert delete(harness, job.id).status_code == 404
+    assert harness.job("0" * 32)["code"] == harness.job("../../etc")["code"] == "not_found"
 
 
-def test_jobs_of_one_subject_are_no_others(aws):
-    place = Place(aws, auth="jwt", aws_lambda_function_name="api")
-    ada, bob = (TestClient(Gateway(place.app, name)) for name in ("ada", "bob"))
-    place.http = ada
-    identity = place.upload(recording("webm"))
-    place.work(place.about(identity))
-    assert bob.post(f"/api/transcriptions/{identity}/retry").status_code == 404
+def test_jobs_belong_to_one_jwt_subject(aws):
+    harness = Harness(aws, auth="jwt", aws_lambda_function_name="api")
+    ada, bob = (TestClient(JwtGateway(harness.app, name)) for name in ("ada", "bob"))
+    harness.http = ada
+    job_id = harness.upload(recording("webm"))
+    harness.run_worker(harness.upload_record(job_id))
+    assert bob.post(f"/api/transcriptions/{job_id}/retry").status_code == 404
     for address in (
-        f"/api/transcriptions/{identity}",
-        f"/api/transcriptions/{identity}/transcript",
+        f"/api/transcriptions/{job_id}",
+        f"/api/transcriptions/{job_id}/transcript",
     ):
         assert ada.get(address).status_code == 200
         assert bob.get(address).status_code == 404
-    assert bob.delete(f"/api/transcriptions/{identity}").status_code == 404
-    assert ada.delete(f"/api/transcriptions/{identity}").status_code == 204
+    assert bob.delete(f"/api/transcriptions/{job_id}").status_code == 404
+    assert ada.delete(f"/api/transcriptions/{job_id}").status_code == 204
 
 
-def test_a_transcript_expires_after_its_days_and_not_before(timed, clock):
-    identity = timed.upload(recording("webm"))
-    timed.work(timed.about(identity))
+def test_a_transcript_expires_after_30_days(timed, clock):
+    job_id = timed.upload(recording("webm"))
+    timed.run_worker(timed.upload_record(job_id))
     clock.now += 29 * 86_400
-    assert timed.job(identity)["status"] == "completed"
+    assert timed.job(job_id)["status"] == "completed"
     clock.now += 2 * 86_400
-    assert timed.job(identity)["code"] == "not_found"
+    assert timed.job(job_id)["code"] == "not_found"
 
 
 # Delete
 
 
-def test_a_deleted_job_is_not_found_any_more(place):
-    identity = place.upload(recording("webm"))
-    place.work()
-    assert delete(place, identity).status_code == 204
-    assert place.job(identity)["code"] == "not_found"
-    assert delete(place, identity).status_code == 404
+def test_a_deleted_job_is_not_found(harness):
+    job_id = harness.upload(recording("webm"))
+    harness.run_worker()
+    assert delete(harness, job_id).status_code == 204
+    assert harness.job(job_id)["code"] == "not_found"
+    assert delete(harness, job_id).status_code == 404
 
 
-def test_an_answer_about_a_deleted_job_is_not_used_again(aws):
-    upstream = FalseUpstream()
-    place = Place(aws, upstream)
+def test_the_paid_result_of_a_deleted_job_is_not_reused(aws):
+    upstream = FakeUpstream()
+    harness = Harness(aws, upstream)
     for _ in range(2):
-        identity = place.upload(recording("webm"))
-        place.work(place.about(identity))
-        assert delete(place, identity).status_code == 204
+        job_id = harness.upload(recording("webm"))
+        harness.run_worker(harness.upload_record(job_id))
+        assert delete(harness, job_id).status_code == 204
     assert len(upstream.calls) == 2

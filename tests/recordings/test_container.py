@@ -1,4 +1,4 @@
-"""container.py: what a recording is, told by its bytes."""
+"""Tests of container.py: the container format of a recording is identified by its bytes."""
 
 import contextlib
 from io import BytesIO
@@ -29,7 +29,9 @@ from tests.samples import recording, video
         ("flac", "recording.flac", "audio/flac"),
     ],
 )
-def test_what_the_upstream_takes_gets_its_canonical_name_and_type(kind, filename, media_type):
+def test_formats_that_the_upstream_accepts_have_their_canonical_name_and_type(
+    kind, filename, media_type
+):
     container = identify(BytesIO(recording(kind)))
     assert (container.filename, container.media_type, container.direct) == (
         filename,
@@ -57,7 +59,7 @@ def test_what_the_upstream_takes_gets_its_canonical_name_and_type(kind, filename
         ("tta", "True Audio"),
     ],
 )
-def test_what_the_upstream_does_not_take_is_recognised_all_the_same(kind, name):
+def test_formats_that_the_upstream_does_not_accept_are_identified(kind, name):
     container = identify(BytesIO(recording(kind)))
     assert (container.name, container.direct) == (name, False)
 
@@ -82,16 +84,16 @@ def test_a_blu_ray_stream_is_an_mpeg_transport_stream():
     assert identify(BytesIO(timed)).name == "MPEG transport stream"
 
 
-def test_mp3_cut_out_of_a_broadcast_begins_inside_a_frame():
+def test_an_mp3_that_begins_inside_a_frame_is_identified():
     assert identify(BytesIO(recording("mp3")[100:])).extension == "mp3"
 
 
-def test_mp3_behind_a_cover_picture_larger_than_what_is_read_first():
+def test_an_mp3_after_a_large_cover_picture_is_identified():
     tag = b"ID3\x03\0\0" + bytes([0, 0x10, 0, 0]) + bytes(0x40000)
     assert identify(BytesIO(tag + recording("mp3"))).extension == "mp3"
 
 
-def test_flac_and_aac_may_stand_behind_an_id3_tag():
+def test_flac_and_aac_may_follow_an_id3_tag():
     tag = b"ID3\x03\0\0\0\0\0\x0a" + bytes(10)
     assert identify(BytesIO(tag + recording("flac"))).extension == "flac"
     assert identify(BytesIO(tag + recording("aac"))).name == "AAC"
@@ -104,7 +106,7 @@ def test_flac_and_aac_may_stand_behind_an_id3_tag():
 @pytest.mark.parametrize(
     "box", [b"moov", b"moof", b"mdat", b"wide", b"free", b"skip", b"styp", b"uuid"]
 )
-def test_an_mp4_may_begin_with_any_of_its_boxes(box):
+def test_an_mp4_may_begin_with_any_box(box):
     rest = recording("mp4")[28:]
     assert identify(BytesIO(b"\0\0\0\x10" + box + bytes(8) + rest)).extension == "m4a"
 
@@ -121,26 +123,26 @@ def test_an_mp4_may_begin_with_any_of_its_boxes(box):
     ],
     ids=["mp4", "webm", "wav"],
 )
-def test_a_size_beyond_any_file_is_left_to_the_upstream_to_judge(start):
-    with TemporaryFile() as file:  # a real one: it seeks otherwise than memory does
+def test_a_file_with_an_impossible_size_field_is_sent_to_the_upstream(start):
+    with TemporaryFile() as file:  # seeking beyond the end differs from BytesIO
         file.write(start + bytes(100))
         assert identify(file).direct
 
 
 @pytest.mark.parametrize(("kind", "before"), [("webm", b"\x1fC\xb6u"), ("fragmented mp4", b"moof")])
-def test_a_recording_with_damage_before_its_sound_is_not_called_empty(kind, before):
+def test_a_recording_with_damage_before_its_audio_is_not_empty(kind, before):
     whole = recording(kind)
     at = whole.find(before) - (4 if before == b"moof" else 0)
     assert identify(BytesIO(whole[:at] + bytes(16) + whole[at:])).direct
 
 
-def test_a_later_piece_of_a_recorder_is_called_one():
+def test_a_later_chunk_of_a_media_recorder_is_rejected_with_the_remedy():
     whole = recording("webm")
     with pytest.raises(UnsupportedMedia, match="new Blob"):
         identify(BytesIO(whole[whole.find(b"\x1fC\xb6u") :]))
 
 
-def test_the_file_is_left_at_its_beginning():
+def test_the_file_position_is_reset():
     file = BytesIO(recording("webm"))
     identify(file)
     assert file.tell() == 0
@@ -162,7 +164,7 @@ def test_the_file_is_left_at_its_beginning():
         b"RIFF\x24\0\0\0WEBPVP8 " + bytes(100),
         b"\xff\xfb",
         b"\x0b\x77",
-        b"\x0b\x77\0\0\x26\x40" + bytes(100),  # no frame of AC-3 has such a size
+        b"\x0b\x77\0\0\x26\x40" + bytes(100),  # not a valid frame size of AC-3
         b"x",
         b"Get free money now, and other words in a text that is longer than that",
         bytes(100_000),
@@ -174,13 +176,13 @@ def test_anything_else_is_unsupported(content):
         identify(BytesIO(content))
 
 
-def test_a_web_page_is_called_one():
+def test_a_web_page_is_reported_as_text():
     with pytest.raises(UnsupportedMedia, match="text"):
         identify(BytesIO(b"  <html>"))
 
 
 def header_only(kind):
-    """The file up to where its sound begins."""
+    """Return the start of the file, up to the audio data."""
     whole = recording(kind)
     ends = {
         "webm": whole.find(b"\x1fC\xb6u"),
@@ -193,12 +195,12 @@ def header_only(kind):
 
 
 @pytest.mark.parametrize("kind", ["webm", "fragmented mp4", "ogg", "wav"])
-def test_a_header_without_sound_is_an_empty_recording(kind):
-    with pytest.raises(EmptyRecording, match="nothing recorded"):
+def test_a_header_without_audio_is_an_empty_recording(kind):
+    with pytest.raises(EmptyRecording, match="no recorded data"):
         identify(BytesIO(header_only(kind)))
 
 
-def test_a_flac_that_ends_with_its_last_block_of_metadata_is_empty():
+def test_a_flac_that_ends_after_its_metadata_is_empty():
     streaminfo = recording("flac")[8:42]
     with pytest.raises(EmptyRecording):
         identify(BytesIO(b"fLaC\x80\0\0\x22" + streaminfo))
@@ -214,7 +216,7 @@ def test_a_cluster_without_blocks_is_empty():
 @pytest.mark.parametrize(
     "media", [b"\0\0\0\x08mdat", b"\0\0\0\x01mdat\0\0\0\0\0\0\0\x10", b"\0\0\0\0mdat"]
 )
-def test_an_mp4_whose_media_box_has_nothing_in_it_is_empty(media):
+def test_an_mp4_with_an_empty_media_box_is_empty(media):
     with pytest.raises(EmptyRecording):
         identify(BytesIO(header_only("fragmented mp4") + media))
 
@@ -224,13 +226,13 @@ def test_an_id3_tag_alone_is_empty():
         identify(BytesIO(b"ID3\x03\0\0\0\0\0\x0a" + bytes(10)))
 
 
-def test_no_bytes_are_an_empty_recording():
+def test_an_empty_file_is_an_empty_recording():
     with pytest.raises(EmptyRecording):
         identify(BytesIO(b""))
 
 
 @pytest.mark.parametrize("size", [b"\0\0\0\0", b"\xff\xff\xff\xff"])
-def test_a_wav_whose_recorder_streamed_has_no_size_and_is_not_empty(size):
+def test_a_streamed_wav_without_a_size_is_not_empty(size):
     whole = recording("wav")
     at = whole.find(b"data") + 4
     assert identify(BytesIO(whole[:at] + size + whole[at + 4 :])).extension == "wav"
@@ -247,7 +249,7 @@ def test_a_wav_whose_recorder_streamed_has_no_size_and_is_not_empty(size):
     ],
     ids=["webm", "mp4", "ogg", "wav", "flac"],
 )
-def test_a_file_made_of_tiny_elements_is_not_walked_to_its_end(start):
+def test_only_the_first_elements_of_a_file_are_read(start):
     reads = 0
 
     class Counted(BytesIO):
@@ -263,7 +265,7 @@ def test_a_file_made_of_tiny_elements_is_not_walked_to_its_end(start):
 @pytest.mark.parametrize(
     "kind", ["webm", "fragmented mp4", "mp4", "ogg", "wav", "flac", "mp3 with ID3", "aac"]
 )
-def test_a_file_cut_anywhere_is_told_or_refused_never_a_crash(kind):
+def test_a_file_truncated_anywhere_is_identified_or_rejected(kind):
     whole = recording(kind, seconds=0.5)
     for end in range(0, min(len(whole), 3_000), 7):
         with contextlib.suppress(EmptyRecording, UnsupportedMedia):

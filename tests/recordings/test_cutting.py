@@ -1,4 +1,4 @@
-"""cutting.py and decoder.py: any recording, cut into clean parts by a process that can do no harm."""
+"""Tests of cutting.py and decoder.py: recordings are cut into parts by a restricted process."""
 
 import contextlib
 import hashlib
@@ -21,23 +21,23 @@ from handler.errors import (
     UnsupportedMedia,
 )
 from handler.recordings import decoder
-from handler.recordings.cutting import CutterStopped, Part, parts_of
-from handler.recordings.decoder import lengths_of
-from tests.attacks.canaries import canaries
+from handler.recordings.cutting import CutterStopped, Part, cut_into_parts
+from handler.recordings.decoder import part_lengths
+from tests.attacks.access_monitor import monitor_access
 from tests.samples import DIRECT, long_recording, recording, silent_video, video
 
 SHORT = {"part_seconds": 20.0, "search_seconds": 3.0}
 DAY = 86_400.0
 
 
-def cut(path, folder, longest=DAY, **how):
+def cut(path, folder, longest=DAY, **options):
     folder.mkdir(exist_ok=True)
-    with parts_of(path, folder, longest, **how) as parts:
+    with cut_into_parts(path, folder, longest, **options) as parts:
         return list(parts)
 
 
 def samples(path):
-    """The whole file as 16 kHz mono, decoded and resampled without a cut."""
+    """Return the whole file as 16 kHz mono samples, decoded without cutting."""
     with av.open(str(path)) as container:
         resampler = av.AudioResampler(format="s16", layout="mono", rate=16_000)
         pieces = [
@@ -52,7 +52,7 @@ def fingerprint(content):
 
 
 @pytest.fixture
-def written(tmp_path):
+def write_file(tmp_path):
     def write(content, name="recording"):
         path = tmp_path / name
         path.write_bytes(content)
@@ -62,8 +62,8 @@ def written(tmp_path):
 
 
 @pytest.mark.parametrize("seconds", [1, 312, 313, 600, 3600, 43_200])
-def test_the_parts_are_as_long_as_they_may_be_but_for_the_last_and_none_is_half_as_long(seconds):
-    lengths = lengths_of(seconds, 312)
+def test_all_parts_but_the_last_have_the_target_length_and_none_is_shorter_than_half(seconds):
+    lengths = part_lengths(seconds, 312)
     assert sum(lengths) == pytest.approx(seconds)
     assert lengths == sorted(lengths, reverse=True)
     assert 312 >= max(lengths) < 2 * min(lengths)
@@ -73,8 +73,8 @@ def test_the_parts_are_as_long_as_they_may_be_but_for_the_last_and_none_is_half_
 @pytest.mark.parametrize(
     "kind", [*DIRECT, "mp4", "aac", "avi", "mpeg-ts", "mpeg-ps", "asf", "ac-3", "tta"]
 )
-def test_joined_parts_equal_the_uncut_decode_bit_for_bit(kind, written, tmp_path):
-    path = written(long_recording(kind, 60))
+def test_joined_parts_equal_the_uncut_decode_bit_for_bit(kind, write_file, tmp_path):
+    path = write_file(long_recording(kind, 60))
     parts = cut(path, tmp_path / "parts", **SHORT)
     assert len(parts) == 3
     joined = b"".join(samples(part.path) for part in parts)
@@ -82,8 +82,8 @@ def test_joined_parts_equal_the_uncut_decode_bit_for_bit(kind, written, tmp_path
     assert [part.start for part in parts] == [
         sum(p.samples for p in parts[:n]) for n in range(len(parts))
     ]
-    assert {part.of for part in parts} == {3}
-    assert parts[0].whole == pytest.approx(60, abs=1)
+    assert {part.expected_parts for part in parts} == {3}
+    assert parts[0].recording_seconds == pytest.approx(60, abs=1)
     for part in parts:
         assert part.seconds <= 26
         assert part.timeline[0][1] == pytest.approx(part.start / 16_000, abs=0.1)
@@ -96,42 +96,42 @@ def test_joined_parts_equal_the_uncut_decode_bit_for_bit(kind, written, tmp_path
         *("ac-3", "e-ac-3", "wavpack", "au", "tta"),
     ],
 )
-def test_everything_that_is_recognised_can_be_cut(kind, written, tmp_path):
-    path = written(recording(kind))
+def test_every_identified_format_can_be_cut(kind, write_file, tmp_path):
+    path = write_file(recording(kind))
     (part,) = cut(path, tmp_path / "parts")
     assert samples(part.path) == samples(path)
 
 
-def test_a_video_gives_its_sound(written, tmp_path):
-    (part,) = cut(written(video("mp4", "mpeg4", "aac")), tmp_path / "parts")
+def test_the_audio_of_a_video_is_cut(write_file, tmp_path):
+    (part,) = cut(write_file(video("mp4", "mpeg4", "aac")), tmp_path / "parts")
     assert part.seconds == pytest.approx(3, abs=0.1)
 
 
-def test_a_cut_is_made_in_a_pause(written, tmp_path):
-    parts = cut(written(long_recording("wav", 60)), tmp_path / "parts", **SHORT)
+def test_a_cut_is_made_in_a_pause(write_file, tmp_path):
+    parts = cut(write_file(long_recording("wav", 60)), tmp_path / "parts", **SHORT)
     for part in parts[1:]:
-        beginning = struct.unpack("<1600h", samples(part.path)[:3200])
-        assert max(map(abs, beginning)) < 300  # a tenth of a second of a 16 bit recording
+        first_100_ms = struct.unpack("<1600h", samples(part.path)[:3200])
+        assert max(map(abs, first_100_ms)) < 300  # of 32767
 
 
 @pytest.mark.parametrize(("kind", "gap"), [("webm", 5.0), ("fragmented mp4", 7.5)])
-def test_a_gap_in_the_recorders_clock_is_kept(kind, gap, written, tmp_path):
-    (part,) = cut(written(long_recording(kind, 20, gap=gap)), tmp_path / "parts")
+def test_a_gap_in_the_timestamps_is_preserved(kind, gap, write_file, tmp_path):
+    (part,) = cut(write_file(long_recording(kind, 20, gap=gap)), tmp_path / "parts")
     assert part.at(1) == pytest.approx(1, abs=0.1)
     assert part.at(part.seconds) == pytest.approx(20 + gap, abs=0.1)
 
 
-def test_a_part_behind_a_gap_knows_of_it(written, tmp_path):
-    parts = cut(written(long_recording("webm", 80, gap=300)), tmp_path / "parts", **SHORT)
+def test_a_part_after_a_gap_has_the_later_time(write_file, tmp_path):
+    parts = cut(write_file(long_recording("webm", 80, gap=300)), tmp_path / "parts", **SHORT)
     late = [part.at(0) - part.start / 16_000 for part in parts]
     assert late[0] == pytest.approx(0, abs=0.1)
     assert late[-1] == pytest.approx(300, abs=0.1)
 
 
 @pytest.mark.parametrize("kind", ["ogg", "mpeg-ts", "mp3", "flac"])
-def test_recordings_put_one_behind_another_are_as_long_as_all_of_them(kind, written, tmp_path):
-    """The clock of each begins at zero, and may begin anywhere."""
-    path = written(recording(kind, seconds=8) * 4)
+def test_concatenated_recordings_have_their_total_length(kind, write_file, tmp_path):
+    """The timestamps of each recording start at zero or at any other time."""
+    path = write_file(recording(kind, seconds=8) * 4)
     (part,) = cut(path, tmp_path / "parts", longest=60)
     assert part.seconds == pytest.approx(32, abs=0.5)
     assert part.at(30) == pytest.approx(30, abs=0.1)
@@ -139,50 +139,52 @@ def test_recordings_put_one_behind_another_are_as_long_as_all_of_them(kind, writ
         cut(path, tmp_path / "more", longest=20)
 
 
-def test_a_clock_that_says_years_is_not_believed(written, tmp_path):
+def test_implausible_timestamps_are_ignored(write_file, tmp_path):
     (part,) = cut(
-        written(long_recording("webm", 20, gap=30_000_000)), tmp_path / "parts", longest=100
+        write_file(long_recording("webm", 20, gap=30_000_000)), tmp_path / "parts", longest=100
     )
     assert part.at(part.seconds) == pytest.approx(20, abs=0.1)
 
 
-def test_a_wild_moment_of_the_clock_moves_nothing_behind_it(written, tmp_path):
+def test_one_wrong_timestamp_does_not_shift_later_audio(write_file, tmp_path):
     whole = bytearray(long_recording("webm", 60))
     cluster = whole.index(b"\x1fC\xb6u", len(whole) // 2)
-    time = whole.index(b"\xe7", cluster)  # the cluster's own time in milliseconds, behind its size
+    time = whole.index(b"\xe7", cluster)  # the cluster's timestamp element
     whole[time + 2] ^= 0x40
-    (part,) = cut(written(whole), tmp_path / "parts", longest=100)
+    (part,) = cut(write_file(whole), tmp_path / "parts", longest=100)
     assert part.at(part.seconds) == pytest.approx(60, abs=0.2)
 
 
 @pytest.mark.parametrize("kind", ["ogg", "webm", "mp3", "mp4", "mpeg-ts"])
-def test_what_lies_behind_damage_is_kept(kind, written, tmp_path):
+def test_audio_after_damage_is_kept(kind, write_file, tmp_path):
     whole = bytearray(long_recording(kind, 60))
     middle = len(whole) // 2
     whole[middle : middle + 70_000] = random.Random(1).randbytes(70_000)
-    parts = cut(written(whole), tmp_path / "parts", **SHORT)
+    parts = cut(write_file(whole), tmp_path / "parts", **SHORT)
     assert sum(part.seconds for part in parts) > 44
 
 
-def test_a_part_can_be_halved(written, tmp_path):
-    path = written(long_recording("flac", 60))
+def test_a_part_can_be_split_in_two(write_file, tmp_path):
+    path = write_file(long_recording("flac", 60))
     parts = cut(path, tmp_path / "parts", part_seconds=30, search_seconds=15)
     assert len(parts) == 2
     assert sum(part.seconds for part in parts) == pytest.approx(60, abs=0.01)
     assert all(part.seconds > 14 for part in parts)
 
 
-def test_what_is_longer_than_the_limit_is_refused_before_it_is_decoded(written, tmp_path):
+def test_a_recording_over_the_limit_is_rejected_before_it_is_decoded(write_file, tmp_path):
     with pytest.raises(RecordingTooLarge, match="hours"):
-        cut(written(long_recording("flac", 60)), tmp_path / "parts", longest=30)
+        cut(write_file(long_recording("flac", 60)), tmp_path / "parts", longest=30)
     assert list((tmp_path / "parts").iterdir()) == []
 
 
-def test_a_wav_whose_header_claims_hours_is_as_long_as_its_bytes(written, tmp_path):
+def test_the_length_of_a_wav_is_that_of_its_data(write_file, tmp_path):
     whole = recording("wav")
     at = whole.find(b"data") + 4
     (part,) = cut(
-        written(whole[:at] + b"\xf0\xff\xff\xff" + whole[at + 4 :]), tmp_path / "parts", longest=60
+        write_file(whole[:at] + b"\xf0\xff\xff\xff" + whole[at + 4 :]),
+        tmp_path / "parts",
+        longest=60,
     )
     assert part.seconds == pytest.approx(3, abs=0.1)
 
@@ -196,26 +198,26 @@ def test_a_wav_whose_header_claims_hours_is_as_long_as_its_bytes(written, tmp_pa
         (b"\x1aE\xdf\xa3" + bytes(1000), UnreadableRecording),
         (b"\x1aE\xdf\xa3" + b"\xff" * 1000, UnreadableRecording),
     ],
-    ids=["a page", "nothing", "a header", "a webm of zeros", "a broken webm"],
+    ids=["HTML", "empty", "header only", "WebM of zeros", "broken WebM"],
 )
-def test_what_cannot_be_read_fails_with_a_reason(content, failure, written, tmp_path):
+def test_an_unreadable_file_fails_with_a_reason(content, failure, write_file, tmp_path):
     with pytest.raises(failure) as error:
-        cut(written(content), tmp_path / "parts")
+        cut(write_file(content), tmp_path / "parts")
     assert error.value.detail
     assert str(tmp_path) not in error.value.detail
 
 
-def test_pictures_without_sound_are_no_audio(written, tmp_path):
+def test_a_video_without_an_audio_track_is_rejected(write_file, tmp_path):
     with pytest.raises(NoAudio):
-        cut(written(silent_video()), tmp_path / "parts")
+        cut(write_file(silent_video()), tmp_path / "parts")
 
 
 @pytest.mark.parametrize("kind", [*DIRECT, "mp4"])
-def test_a_recording_cut_anywhere_gives_what_it_has_or_a_reason(kind, written, tmp_path):
+def test_a_truncated_recording_is_cut_as_far_as_possible(kind, write_file, tmp_path):
     whole = recording(kind)
     for share in (0.1, 0.5, 0.9):
-        path = written(whole[: round(len(whole) * share)])
-        if kind == "mp4":  # what its bytes mean stood at its end
+        path = write_file(whole[: round(len(whole) * share)])
+        if kind == "mp4":  # its index is at the end of the file
             with pytest.raises(UnreadableRecording):
                 cut(path, tmp_path / "parts")
         elif share > 0.1:
@@ -224,7 +226,7 @@ def test_a_recording_cut_anywhere_gives_what_it_has_or_a_reason(kind, written, t
 
 
 def cutters():
-    """The processes of this thread's that cut."""
+    """Return the ids of the decoder processes that this thread has started."""
     children = Path(f"/proc/self/task/{threading.get_native_id()}/children").read_text().split()
     return [
         child
@@ -233,56 +235,49 @@ def cutters():
     ]
 
 
-def started_cutter(waits):
-    """The process that cuts, once it opens the named pipe `waits`, and a descriptor that keeps the pipe open."""
-    writer = os.open(waits, os.O_WRONLY)  # blocks until the process opens it for reading
+def started_cutter(pipe):
+    """Wait until the decoder process opens the pipe. Return its id and our end of the pipe."""
+    writer = os.open(pipe, os.O_WRONLY)  # blocks until the process opens it for reading
     (child,) = cutters()
     return child, writer
 
 
-def test_the_process_that_opens_a_strangers_file_has_no_credentials_and_little_memory(
-    monkeypatch, tmp_path
-):
-    """It would inherit them in its environment, which the system shows."""
+def test_the_decoder_process_has_no_credentials_and_limited_memory(monkeypatch, tmp_path):
+    """A child process inherits the environment, which /proc shows."""
     monkeypatch.setenv("AWS_SECRET_ACCESS_KEY", "canary")
     monkeypatch.setenv("OPENAI_API_KEY", "canary")
-    waits = (
-        tmp_path / "waits"
-    )  # a recording that nobody writes: the process limits itself, opens it and waits
-    os.mkfifo(waits)
-    with parts_of(waits, tmp_path, DAY):
-        child, writer = started_cutter(waits)
+    # The process sets its limits, opens this pipe as the recording and blocks.
+    pipe = tmp_path / "pipe"
+    os.mkfifo(pipe)
+    with cut_into_parts(pipe, tmp_path, DAY):
+        child, writer = started_cutter(pipe)
         assert b"canary" not in Path(f"/proc/{child}/environ").read_bytes()
-        assert limit(child, "Max cpu time").split()[3:5] == [
-            "60",
-            "601",
-        ]  # 601: once the packets were looked through
+        # 601 s is the hard limit. The process raises the soft limit after reading the packets.
+        assert limit(child, "Max cpu time").split()[3:5] == ["60", "601"]
         assert "1000000000" in limit(child, "Max address space")
         os.close(writer)
-    assert cutters() == []  # whoever leaves early leaves no process behind
+    assert cutters() == []  # the process ends if the block is left early
 
 
 @pytest.mark.parametrize(
     ("number", "failure"), [(signal.SIGKILL, CutterStopped), (signal.SIGSEGV, UnreadableRecording)]
 )
-def test_a_crash_is_the_recordings_fault_and_being_killed_by_the_system_is_not(
-    number, failure, tmp_path
-):
-    waits = tmp_path / "waits"
-    os.mkfifo(waits)
-    with parts_of(waits, tmp_path, DAY) as parts:
-        child, writer = started_cutter(waits)
+def test_a_crash_is_an_unreadable_recording_but_a_kill_is_not(number, failure, tmp_path):
+    pipe = tmp_path / "waits"
+    os.mkfifo(pipe)
+    with cut_into_parts(pipe, tmp_path, DAY) as parts:
+        child, writer = started_cutter(pipe)
         os.kill(int(child), number)
         with pytest.raises(failure):
             next(parts)
         os.close(writer)
 
 
-def test_a_process_that_hangs_is_ended_in_time_and_that_is_not_the_recordings_fault(tmp_path):
-    waits = tmp_path / "waits"
-    os.mkfifo(waits)
+def test_a_hanging_process_is_stopped_at_the_deadline(tmp_path):
+    pipe = tmp_path / "waits"
+    os.mkfifo(pipe)
     with (
-        parts_of(waits, tmp_path, DAY, until=time.monotonic()) as parts,
+        cut_into_parts(pipe, tmp_path, DAY, until=time.monotonic()) as parts,
         pytest.raises(CutterStopped),
     ):
         next(parts)
@@ -293,21 +288,21 @@ def test_a_process_that_hangs_is_ended_in_time_and_that_is_not_the_recordings_fa
     ("whitelist", "opened"),
     [("none", ["file"]), ("format_whitelist", []), ("protocol_whitelist", [])],
 )
-def test_each_whitelist_alone_keeps_a_script_from_opening_another_file(
+def test_each_whitelist_alone_prevents_opening_another_file(
     whitelist, opened, tmp_path, monkeypatch
 ):
     monkeypatch.chdir(tmp_path)
-    given = {
+    options = {
         name: value
-        for name, value in decoder._OPENING["container_options"].items()
+        for name, value in decoder._OPEN_OPTIONS["container_options"].items()
         if name == whitelist
     }
     script = tmp_path / "recording"
     script.write_text("ffconcat version 1.0\nfile 'secret.wav'\n")
-    with canaries(tmp_path) as canary, decoder.Recording(str(script)) as file:
+    with monitor_access(tmp_path) as monitor, decoder.RecordingFile(str(script)) as file:
         with contextlib.suppress(av.FFmpegError):
-            av.open(file, container_options=given)
-        assert canary.knocks() == opened
+            av.open(file, container_options=options)
+        assert monitor.accesses() == opened
 
 
 def limit(process, name):
@@ -318,7 +313,7 @@ def limit(process, name):
     )
 
 
-def test_a_moment_of_a_part_is_found_on_the_recordings_timeline():
+def test_a_time_in_a_part_maps_to_the_recordings_timeline():
     part = Part(
         number=1,
         path=Path("x"),
@@ -329,7 +324,7 @@ def test_a_moment_of_a_part_is_found_on_the_recordings_timeline():
     assert (part.at(0), part.at(0.5), part.at(1), part.at(2.5)) == (10.0, 10.5, 20.0, 21.5)
 
 
-def test_a_piece_of_a_part_has_the_recordings_times():
+def test_a_piece_of_a_part_has_the_times_of_the_recording():
     part = Part(
         number=1,
         path=Path("x"),
@@ -345,7 +340,7 @@ def test_a_piece_of_a_part_has_the_recordings_times():
     assert part.timeline_of(second) == ((0, 20.5),)
 
 
-def test_a_recorder_may_change_its_channels_on_the_way(written, tmp_path):
+def test_the_number_of_channels_may_change(write_file, tmp_path):
     mono, stereo = recording("aac"), recording("aac", layout="stereo")
-    (part,) = cut(written(mono + stereo), tmp_path / "parts")
+    (part,) = cut(write_file(mono + stereo), tmp_path / "parts")
     assert part.seconds == pytest.approx(6, abs=0.3)

@@ -1,4 +1,4 @@
-"""speech_activity.py: pauses are found, silence of every kind is recognized, and no speech is taken for silence."""
+"""Tests of speech_activity.py: pauses and silence are detected, and speech is never silence."""
 
 import random
 import struct
@@ -7,7 +7,7 @@ from array import array
 import numpy as np
 import pytest
 
-from handler.recordings.speech_activity import Loudness, quietest
+from handler.recordings.speech_activity import SpeechDetector, find_quietest_sample
 from infra.local.engine import decode
 from tests.samples import asset
 
@@ -15,25 +15,27 @@ RATE = 16_000
 
 
 def tone(*levels):
-    """A tenth of a second for each level of loudness."""
+    """Return 16-bit samples with 0.1 s at each amplitude."""
     return b"".join(struct.pack("<1600h", *([level, -level] * 800)) for level in levels)
 
 
 def test_the_cut_is_in_the_middle_of_the_longest_pause():
-    assert quietest(
+    assert find_quietest_sample(
         tone(*[9000] * 20, 0, 0, 0, *[9000] * 20, *[0] * 9, *[9000] * 20)
     ) == pytest.approx((43 + 4.5) * 1600, abs=400)
 
 
-def test_where_nobody_pauses_the_cut_is_at_the_quietest_moment():
-    assert quietest(tone(*[9000] * 20, 4000, *[9000] * 20)) == pytest.approx(20.5 * 1600, abs=1600)
+def test_without_a_pause_the_cut_is_at_the_quietest_moment():
+    assert find_quietest_sample(tone(*[9000] * 20, 4000, *[9000] * 20)) == pytest.approx(
+        20.5 * 1600, abs=1600
+    )
 
 
-def intervals(heard, piece=None):
-    """Where somebody speaks in the samples, heard at once or in pieces of so many bytes."""
-    loudness = Loudness()
-    for at in range(0, len(heard), piece or len(heard) or 1):
-        loudness.add(heard[at : at + (piece or len(heard))])
+def intervals(pcm, piece=None):
+    """Return the speech intervals of 16-bit samples, fed at once or in pieces of `piece` bytes."""
+    loudness = SpeechDetector()
+    for at in range(0, len(pcm), piece or len(pcm) or 1):
+        loudness.add(pcm[at : at + (piece or len(pcm))])
     return loudness.intervals()
 
 
@@ -42,7 +44,7 @@ def samples(wave):
 
 
 def noise(slope=0.0, loudness=0.01, seconds=10, seed=1):
-    """White noise at slope 0, pink at 0.5, brown at 1; `loudness` of its peak."""
+    """Return noise with the peak `loudness`. Slope 0 is white noise, 0.5 pink and 1 brown."""
     white = np.random.default_rng(seed).standard_normal(RATE * seconds)
     spectrum = np.fft.rfft(white)
     spectrum /= np.maximum(np.arange(len(spectrum)), 1) ** slope
@@ -51,19 +53,19 @@ def noise(slope=0.0, loudness=0.01, seconds=10, seed=1):
 
 
 def clicks(number):
-    wave, chance = np.zeros(RATE * 10), random.Random(1)
+    wave, rng = np.zeros(RATE * 10), random.Random(1)
     for _ in range(number):
-        at = chance.randrange(RATE * 9)
+        at = rng.randrange(RATE * 9)
         wave[at : at + 80] = 0.5 * np.random.default_rng(at).standard_normal(80)
     return wave
 
 
 def babble(*parts):
-    """Noise of so many seconds and such loudness, one after another, in a faint hiss."""
-    chance = np.random.default_rng(3)
+    """Return speech-like noise in a faint hiss. `parts` are (seconds, loudness) pairs."""
+    rng = np.random.default_rng(3)
     wave = [
-        chance.standard_normal(round(RATE * seconds)) * (0.01 * loud + 0.00003)
-        for seconds, loud in parts
+        rng.standard_normal(round(RATE * seconds)) * (0.01 * loudness + 0.00003)
+        for seconds, loudness in parts
     ]
     return samples(np.concatenate(wave))
 
@@ -87,38 +89,38 @@ SILENCES = {
 
 
 @pytest.mark.parametrize("name", SILENCES)
-def test_silence_of_every_kind_is_no_speech(name):
+def test_every_kind_of_silence_has_no_speech(name):
     assert intervals(samples(SILENCES[name])) == []
 
 
-@pytest.mark.parametrize("faintly", [1, 0.1, 0.01])
+@pytest.mark.parametrize("peak", [1, 0.1, 0.01])
 @pytest.mark.parametrize("source", ["two_cities.wav", "beckett.wav", "endgame_nagg_nell.wav"])
 @pytest.mark.parametrize("room", [0, 0.0005])
-def test_speech_is_speech_down_to_forty_decibels_below_full(source, faintly, room):
-    """Every ten seconds of it, wherever they begin, in a room that is silent or is not."""
+def test_speech_is_detected_down_to_40_db_below_full_scale(source, peak, room):
+    """Test each window of 10 s, with and without room noise."""
     whole = decode(asset(source), "wav")
-    whole = whole / np.abs(whole).max() * faintly
+    whole = whole / np.abs(whole).max() * peak
     for start in range(0, len(whole) - 10 * RATE + 1, 5 * RATE):
-        some = whole[start : start + 10 * RATE]
-        assert intervals(samples(some + noise(loudness=room, seed=start)))
+        window = whole[start : start + 10 * RATE]
+        assert intervals(samples(window + noise(loudness=room, seed=start)))
 
 
 @pytest.mark.parametrize("word", [(0.0, 0.9), (1.6, 0.9), (8.0, 1.5)])
-def test_one_word_alone_is_speech(word):
-    """Cut so tightly that there is hardly a pause to compare it with."""
+def test_a_single_word_is_speech(word):
+    """The word is cut so tightly that there is almost no pause to compare it with."""
     at, seconds = word
     whole = decode(asset("beckett.wav"), "wav")
     assert intervals(samples(whole[round(at * RATE) : round((at + seconds) * RATE)]))
 
 
-def test_next_to_nothing_is_listened_to_as_well():
+def test_very_short_recordings_are_accepted():
     assert intervals(b"") == []
     assert intervals(bytes(100)) == []
     (interval,) = intervals(array("h", [900, -900] * 20).tobytes())
     assert (interval.start, interval.end) == (0, 0.0025)
 
 
-def test_a_stretch_lasts_from_a_pause_to_the_next_over_the_gaps_within_words():
+def test_an_interval_ends_at_a_pause_but_not_at_a_gap_within_a_word():
     found = intervals(babble((0.5, 0), (1.0, 9), (0.1, 0), (0.6, 9), (0.5, 0), (0.4, 9), (0.5, 0)))
     assert [(interval.start, interval.end) for interval in found] == [
         pytest.approx((0.5, 2.2), abs=0.04),
@@ -126,18 +128,18 @@ def test_a_stretch_lasts_from_a_pause_to_the_next_over_the_gaps_within_words():
     ]
 
 
-def test_a_stretch_tells_its_syllables():
+def test_an_interval_has_its_number_of_syllables():
     beats = [part for _ in range(7) for part in ((0.12, 9), (0.08, 2))]
     (interval,) = intervals(babble((0.5, 0), *beats, (0.5, 0)))
     assert interval.syllables == 7
 
 
-def test_how_the_samples_come_makes_no_difference():
-    heard = asset("two_cities.wav")[44:]
-    assert intervals(heard, 1022) == intervals(heard, 96_000) == intervals(heard)
+def test_the_result_does_not_depend_on_the_piece_size():
+    pcm = asset("two_cities.wav")[44:]
+    assert intervals(pcm, 1022) == intervals(pcm, 96_000) == intervals(pcm)
 
 
-def test_where_one_speaks_loudly_the_others_whispers_count_in_their_own_seconds():
+def test_whispers_after_loud_speech_are_detected():
     whole = decode(asset("two_cities.wav"), "wav")[: 30 * RATE]
     faint = decode(asset("beckett.wav"), "wav") * 0.02
     found = intervals(samples(np.concatenate([whole, faint, faint, faint])))

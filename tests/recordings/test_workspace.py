@@ -1,4 +1,4 @@
-"""workspace.py: what a killed process left is deleted, and nothing that another one works in."""
+"""Tests of workspace.py: folders of killed processes are deleted, folders in use are not."""
 
 import tempfile
 
@@ -13,22 +13,22 @@ def folder(tmp_path, monkeypatch):
     return tmp_path
 
 
-def test_a_folder_goes_with_its_block(folder):
-    with scratch_folder() as made:
-        (made / "part.flac").touch()
-        assert list(folder.iterdir()) == [made]
+def test_a_folder_is_deleted_at_the_end_of_its_block(folder):
+    with scratch_folder() as created:
+        (created / "part.flac").touch()
+        assert list(folder.iterdir()) == [created]
     assert list(folder.iterdir()) == []
 
 
-def test_what_a_process_left_is_deleted_at_whatever_moment_it_was_killed(folder):
+def test_folders_of_killed_processes_are_deleted(folder):
     (folder / "steno-job-just-made").mkdir()
     (folder / "steno-job-at-work").mkdir()
     (folder / "steno-job-at-work" / "part.flac").touch()
-    with scratch_folder() as made:
-        assert list(folder.iterdir()) == [made]
+    with scratch_folder() as created:
+        assert list(folder.iterdir()) == [created]
 
 
-def test_a_folder_that_another_works_in_stays(folder):
+def test_a_folder_in_use_is_not_deleted(folder):
     with scratch_folder() as one, scratch_folder() as other:
         assert sorted(folder.iterdir()) == sorted([one, other])
     assert list(folder.iterdir()) == []

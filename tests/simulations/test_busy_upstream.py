@@ -1,6 +1,6 @@
-"""A limit of the upstream is used well, and callers share the functions.
+"""Simulate an upstream with a rate limit: jobs use the limit, and callers share the functions.
 
-`python -m benchmarks.limiter` has the figures for more limits.
+`python -m benchmarks.limiter` measures more limits.
 """
 
 from io import BytesIO
@@ -13,7 +13,7 @@ from tests.fake_queues import FixedWindow, Simulated, TokenBucket, aws_in_proces
 from tests.samples import asset, wav
 
 HOUR = 12  # parts
-A_MINUTE = 60  # requests that the upstream admits
+REQUESTS_PER_MINUTE = 60  # the limit of the upstream
 
 
 @pytest.fixture(scope="module", autouse=True)
@@ -22,52 +22,58 @@ def _aws():
         yield
 
 
-@pytest.mark.parametrize("limiter", [FixedWindow(A_MINUTE), TokenBucket(A_MINUTE, size=10)])
-def test_the_limit_of_the_upstream_is_used_and_few_requests_are_refused(limiter, request):
-    place = Simulated(seconds=10, limiter=limiter)
-    jobs = [place.cut(HOUR) for _ in range(20 if request.config.getoption("--soak") else 10)]
-    place.run()
-    assert place.completed == {job.id: 1 for job in jobs}
-    answered, refused = place.upstream.after(60)
-    seconds = place.upstream.answered[-1] - place.simulation.began - 60
-    assert answered / seconds >= 0.85 * A_MINUTE / 60
-    assert refused <= 0.2 * (answered + refused)
-    assert place.sqs.most_deliveries <= 10  # after 200, a message is given up
+@pytest.mark.parametrize(
+    "limiter", [FixedWindow(REQUESTS_PER_MINUTE), TokenBucket(REQUESTS_PER_MINUTE, size=10)]
+)
+def test_jobs_use_the_rate_limit_with_few_rejected_requests(limiter, request):
+    simulated = Simulated(seconds=10, limiter=limiter)
+    jobs = [simulated.cut(HOUR) for _ in range(20 if request.config.getoption("--soak") else 10)]
+    simulated.run()
+    assert simulated.completed == {job.id: 1 for job in jobs}
+    answered, rejected = simulated.upstream.after(60)
+    seconds = simulated.upstream.answered[-1] - simulated.simulation.began - 60
+    assert answered / seconds >= 0.85 * REQUESTS_PER_MINUTE / 60
+    assert rejected <= 0.2 * (answered + rejected)
+    assert simulated.sqs.most_deliveries <= 10  # after 200, a message becomes a dead letter
 
 
-def test_no_message_is_given_up_because_the_upstream_is_slow():
-    """It admits a request in twelve hours, and does not tell how long to wait."""
-    place = Simulated(limiter=TokenBucket(1 / 720, size=1), retry_after=False, aws_seconds=0)
-    job = place.cut(2)
-    assert place.seconds_until_completed(job) >= 12 * 3600
-    assert place.sqs.dead == []
+def test_a_slow_upstream_causes_no_dead_letters():
+    """The upstream accepts one request in 12 hours and sends no Retry-After."""
+    simulated = Simulated(limiter=TokenBucket(1 / 720, size=1), retry_after=False, aws_seconds=0)
+    job = simulated.cut(2)
+    assert simulated.seconds_until_completed(job) >= 12 * 3600
+    assert simulated.sqs.dead == []
 
 
-def test_an_upstream_that_was_busy_for_a_while_is_asked_often_again():
+def test_the_request_rate_recovers_after_the_upstream_was_busy():
     limiter = TokenBucket(6, size=1)
-    place = Simulated(limiter=limiter, aws_seconds=0)
-    place.seconds_until_completed(place.cut(HOUR))
+    simulated = Simulated(limiter=limiter, aws_seconds=0)
+    simulated.seconds_until_completed(simulated.cut(HOUR))
     limiter.limit = 600
-    assert place.seconds_until_completed(place.cut(4 * HOUR)) <= 4 * HOUR * 10 / 2
+    assert simulated.seconds_until_completed(simulated.cut(4 * HOUR)) <= 4 * HOUR * 10 / 2
 
 
-@pytest.mark.parametrize("later", [31, 36])  # others' parts have just begun, or will end soon
-def test_a_caller_with_ten_hours_does_not_keep_another_waiting(later):
+@pytest.mark.parametrize(
+    "delay_seconds", [31, 36]
+)  # seconds: the other parts have just started, or finish soon
+def test_ten_hours_of_one_caller_do_not_delay_another_caller(delay_seconds):
     alone = Simulated(seconds=10)
-    place = Simulated(seconds=10)
-    long = place.cut(10 * HOUR)
-    place.run(later)
-    assert place.seconds_until_completed(place.cut(HOUR)) <= 2 * alone.seconds_until_completed(
-        alone.cut(HOUR)
-    )
-    assert place.status(long) == "processing"
+    simulated = Simulated(seconds=10)
+    long_job = simulated.cut(10 * HOUR)
+    simulated.run(delay_seconds)
+    assert simulated.seconds_until_completed(
+        simulated.cut(HOUR)
+    ) <= 2 * alone.seconds_until_completed(alone.cut(HOUR))
+    assert simulated.status(long_job) == "processing"
 
 
 def test_a_voice_note_does_not_wait_for_ten_hours_of_the_same_caller():
-    place, caller = Simulated(seconds=10), new_caller()
-    long = place.cut(10 * HOUR, caller)
-    place.run(31)
-    note = BytesIO(wav(asset("beckett.wav")[44:][:64_000]))
-    job = place.caller.create_from_request(uuid4().hex, note, identify(note), {}, caller)
-    assert place.seconds_until_completed(job) <= 25
-    assert place.status(long) == "processing"
+    simulated, caller = Simulated(seconds=10), new_caller()
+    long_job = simulated.cut(10 * HOUR, caller)
+    simulated.run(31)
+    voice_note = BytesIO(wav(asset("beckett.wav")[44:][:64_000]))
+    job = simulated.caller.create_from_request(
+        uuid4().hex, voice_note, identify(voice_note), {}, caller
+    )
+    assert simulated.seconds_until_completed(job) <= 25
+    assert simulated.status(long_job) == "processing"

@@ -1,4 +1,4 @@
-"""Messages that come twice, in any order, late, and after the end of their job."""
+"""Simulate duplicate, reordered and late messages, also after the end of their job."""
 
 import random
 from collections import Counter
@@ -9,14 +9,14 @@ import pytest
 from handler.jobs.job import Caller
 from handler.steps.pacing import DEFAULT_PACING
 from tests.fake_queues import Simulated, aws_in_process
-from tests.false_upstream import heard, refused
+from tests.fake_upstream import error_response, transcript_response
 from tests.samples import asset, wav
 
 SPEECH = asset("beckett.wav")[44:] * 3
-# By number of parts. Silence is not sent.
+# Keys: the number of parts. Silence is not sent to the upstream.
 RECORDINGS = {0: bytes(128_000), 1: SPEECH[:128_000], 2: SPEECH[: 26 * 32_000]}
-BILLED_SECONDS = 3  # of every answer
-TWICE = {"copies": 2, "late": 300, "disorder": True}
+BILLED_SECONDS = 3  # for each response
+DUPLICATED = {"copies": 2, "late": 300, "disorder": True}
 
 
 @pytest.fixture(scope="module", autouse=True)
@@ -25,86 +25,91 @@ def _aws():
         yield
 
 
-class Crowd:
-    """Jobs of many callers, with a recording for each. Every fifth job is deleted, and some fail and are retried."""
+class ManyJobs:
+    """Jobs of many callers, each with its own recording.
+
+    Every fifth job is deleted. Some jobs fail and are retried.
+    """
 
     def __init__(self, size, seed):
-        self.place = Simulated(
-            seconds=4.8,  # a delivery that has met another's claim comes again when that one finishes the job
+        self.simulated = Simulated(
+            # A delivery of a part that another function has claimed is repeated when that one ends.
+            seconds=4.8,
             aws_seconds=0.05,
             pacing=replace(DEFAULT_PACING, part_seconds=13),
-            queues={**TWICE, "seed": seed},
+            queues={**DUPLICATED, "seed": seed},
             caps={"daily_seconds": 10**6},
         )
-        self.place.upstream.reply = self._reply
-        self.parts, self.kept, self.deleted, self.retries, self.refused = (
+        self.simulated.upstream.reply = self._reply
+        self.parts, self.kept, self.deleted, self.retries, self.rejected = (
             {},
             {},
             {},
             Counter(),
             Counter(),
         )
-        self._chance = random.Random(seed)
+        self._rng = random.Random(seed)
         for number in range(size):
             self._later(60, self._upload, number)
 
-    def _later(self, most, act, *details):
-        """Something happens within so many seconds."""
-        self.place.simulation.after(self._chance.uniform(0, most), lambda: act(*details))
+    def _later(self, max_seconds, action, *arguments):
+        """Run `action` at a random time within `max_seconds`."""
+        self.simulated.simulation.after(
+            self._rng.uniform(0, max_seconds), lambda: action(*arguments)
+        )
 
     def _upload(self, number):
         parts = number % 3
-        job = self.place.upload(wav(RECORDINGS[parts] + bytes(2 * number)))
+        job = self.simulated.upload(wav(RECORDINGS[parts] + bytes(2 * number)))
         self.parts[job.id] = parts
         if number % 5 == 1:
             self._later(10, self._delete, job)
         else:
             self.kept[job.id] = job
-            self._look_after(job)
+            self._retry_until_completed(job)
 
     def _delete(self, job):
-        self.place.caller.delete(job.id)
+        self.simulated.caller.delete(job.id)
         self.deleted[job.id] = job
 
-    def _look_after(self, job):
-        """Retry the job whenever it has failed."""
-        status = self.place.status(job)
+    def _retry_until_completed(self, job):
+        """Retry the job each time it fails, until it is completed."""
+        status = self.simulated.status(job)
         if status == "failed":
-            self.place.caller.retry(job.id, Caller(job.owner, job.account))
+            self.simulated.caller.retry(job.id, Caller(job.owner, job.account))
             self.retries[job.id] += 1
         if status != "completed":
-            self._later(20, self._look_after, job)
+            self._later(20, self._retry_until_completed, job)
 
     def _reply(self, content):
-        """Every fourth part is refused at first."""
-        if len(content) % 4 == 0 and not self.refused[content]:
-            self.refused[content] += 1
-            return refused(400)
-        return heard("Ever tried.")
+        """Reject about every fourth part once, chosen by its size."""
+        if len(content) % 4 == 0 and not self.rejected[content]:
+            self.rejected[content] += 1
+            return error_response(400)
+        return transcript_response("Ever tried.")
 
 
-def test_every_job_is_completed_once_and_every_part_is_paid_once(request):
-    crowd = Crowd(*(100, 2) if request.config.getoption("--soak") else (10, 1))
-    place = crowd.place
-    place.run()
-    assert {identity: place.completed[identity] for identity in crowd.kept} == dict.fromkeys(
-        crowd.kept, 1
+def test_every_job_completes_once_and_every_part_is_billed_once(request):
+    jobs = ManyJobs(*(100, 2) if request.config.getoption("--soak") else (10, 1))
+    simulated = jobs.simulated
+    simulated.run()
+    assert {job_id: simulated.completed[job_id] for job_id in jobs.kept} == dict.fromkeys(
+        jobs.kept, 1
     )
-    assert set(place.upstream.recordings.values()) == {1}
-    for identity, job in crowd.kept.items():
-        parts, paid = crowd.parts[identity], place.caller.get(identity).seconds_paid
-        assert place.text(job) == " ".join(["Ever tried."] * parts)
-        if (
-            identity in crowd.retries
-        ):  # a part under way when its job fails counts with its length: it may be billed
+    assert set(simulated.upstream.recordings.values()) == {1}
+    for job_id, job in jobs.kept.items():
+        parts, paid = jobs.parts[job_id], simulated.caller.get(job_id).seconds_paid
+        assert simulated.text(job) == " ".join(["Ever tried."] * parts)
+        # A part in flight when its job fails is charged by its length, because it may be billed.
+        if job_id in jobs.retries:
             assert paid >= BILLED_SECONDS * parts
         else:
             assert paid == BILLED_SECONDS * parts
-        assert place.objects(job) == [f"transcripts/{identity}.json"]
-        assert place.items(job) == ["job"]
-    for job in crowd.deleted.values():
-        assert place.objects(job) == place.items(job) == []
-    assert "unsettled" not in place.spent()
-    assert crowd.retries
-    assert crowd.deleted
-    assert place.sqs.dead == []
+        assert simulated.objects(job) == [f"transcripts/{job_id}.json"]
+        assert simulated.items(job) == ["job"]
+    for job in jobs.deleted.values():
+        assert simulated.objects(job) == simulated.items(job) == []
+    assert "unsettled" not in simulated.spent()
+    assert jobs.retries
+    assert jobs.deleted
+    assert simulated.sqs.dead == []

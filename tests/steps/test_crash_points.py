@@ -1,10 +1,10 @@
-"""A process dies between every two of its writes, and another one gets its message: no recording is
-lost, no job is stuck, and nothing is billed twice but the request that was in flight.
+"""Tests of crashes: a worker crashes before any of its writes, and another receives its message.
 
-A course is one way for a job to go. Its writes are listed here; a process dies before each of them,
-and after the last one. Another test compares the list with the writes of a run without a crash, so
-that none is left out. A write that an earlier course has, too, is tested by `-m exhaustive` only.
-With `--soak`, a second process dies at each write that follows.
+No recording is lost, no job is stuck, and only the request in flight is billed twice. A scenario
+is one course of a job with the list of its writes. The worker crashes before each of them and
+after the last one. One test compares the list with the writes of a run without a crash, so that
+the list is complete. If an earlier scenario contains a write, the write is tested again with
+`-m exhaustive` only. With `--soak`, a second worker crashes at each of the following writes.
 """
 
 from collections import Counter
@@ -30,46 +30,47 @@ from tests.crash_world import (
     repeat,
 )
 from tests.fake_queues import aws_in_process
-from tests.false_upstream import refused
+from tests.fake_upstream import error_response
 
 DONE = ("delete the message",)
-TAKE = ("hold the message", "begin the job")
-BEGIN = (*TAKE, "start the generation", "expect the parts")
+TAKE = ("extend the visibility timeout", "start the job")
+BEGIN = (*TAKE, "start the generation", "store the number of parts")
 RESERVE = ("note the reservation", "reserve the budget")
-SEND, SEND_EXPRESS = (("put the sound", f"send to {queue}") for queue in ("parts", "express"))
+SEND, SEND_EXPRESS = (("put the part audio", f"send to {queue}") for queue in ("parts", "express"))
 CUT_ONE = (*BEGIN, *RESERVE, *SEND_EXPRESS, "set the total", *DONE)
-CLAIM = ("hold the message", "claim the part")
-ASK = (*CLAIM, "note the try", "ask the upstream")
+CLAIM = ("extend the visibility timeout", "claim the part")
+ASK = (*CLAIM, "count the attempt", "call the upstream")
 SAVE = ("save the part", "add the part")
-TRANSCRIBE = (*ASK, "keep the answer", *SAVE)
+TRANSCRIBE = (*ASK, "store the result", *SAVE)
 STORE = ("put the transcript", "complete the job")
 FAIL = ("fail the job", "settle the budget")
 RETRY = ("settle the budget", "queue the job", "send to recordings")
-SWEEP = ("delete the recording", "delete the transcript")  # what was deleted already
-SWEEP_SOUND = ("delete the sound", "delete the transcript")
+SWEEP = ("delete the recording", "delete the transcript")  # repeated after a deletion
+SWEEP_SOUND = ("delete the part audio", "delete the transcript")
 
 
-def clean_up(sounds, items):
+def clean_up(audio_objects, items):
     return (
         "settle the budget",
         "delete the recording",
-        *["delete the sound"] * sounds,
+        *["delete the part audio"] * audio_objects,
         *["delete the part"] * items,
         *DONE,
     )
 
 
 def finish(parts):
-    return ("keep the answer", *STORE, *clean_up(parts, parts))  # the answer: the whole transcript
+    # The result that is stored is the whole transcript.
+    return ("store the result", *STORE, *clean_up(parts, parts))
 
 
 @dataclass(frozen=True)
-class Course:
-    """`prepare` brings a job to the place where the course begins; then come `writes`.
+class Scenario:
+    """A scenario: `prepare` sets up a job, then the following steps make `writes` in this order.
 
-    They are made by `act`, which a caller does again who gets no response, and by so many
-    `deliveries` of messages, or `dead_letters`. Of a job that is `deleted` before a
-    write, the course is what comes after that.
+    The steps are the request `act`, which the caller repeats if it gets no response, and then
+    `deliveries` of messages or deliveries of `dead_letters`. If `deleted` is the name of a write,
+    the job is deleted before that write, and the scenario starts after the deletion.
     """
 
     writes: tuple[str, ...]
@@ -80,8 +81,8 @@ class Course:
     deleted: str = ""
     end: str = "completed"
     parts: int = 1
-    in_doubt: int = 0  # requests of which it was not known, when the budget was settled, whether they were billed
-    may_stay_reserved: bool = False  # a reservation that is not settled counts as spent
+    unconfirmed: int = 0  # requests that may have been billed when the budget was settled
+    may_stay_reserved: bool = False  # an unsettled reservation counts as spent
 
 
 def uploaded(content=SHORT):
@@ -89,7 +90,10 @@ def uploaded(content=SHORT):
 
 
 def cut(content=SHORT, *replies, then=0):
-    """A job whose recording is cut, and then so many parts are transcribed. The next replies of the upstream."""
+    """Return a setup: a recording is cut and `then` of its parts are transcribed.
+
+    `replies` are the next replies of the upstream.
+    """
 
     def prepare(world):
         world.upload(content)
@@ -100,8 +104,8 @@ def cut(content=SHORT, *replies, then=0):
     return prepare
 
 
-def died_after(*writes, pacing=SHORT_PARTS, then=None):
-    """A job of which one process after another died, each after a write."""
+def crashed_after(*writes, pacing=SHORT_PARTS, then=None):
+    """Return a setup: one worker after another crashes, each just after one of `writes`."""
 
     def prepare(world):
         world.use(pacing)
@@ -109,15 +113,15 @@ def died_after(*writes, pacing=SHORT_PARTS, then=None):
         for write in writes:
             world.record()
             world.work()
-            made, states = world.end()
-            world.restore(states[made.index(write) + 1])
+            done, states = world.end()
+            world.restore(states[done.index(write) + 1])
         if then:
             then(world)
 
     return prepare
 
 
-def paid(world):
+def already_paid(world):
     world.upload(SHORT)
     world.work()
     world.forget_bills()
@@ -134,17 +138,17 @@ def split(then=0):
 
 def failed_once(world):
     cut(LONG, then=1)(world)
-    world.replies.append(refused(400))
+    world.replies.append(error_response(400))
     world.deliver()
 
 
 def failed_at_once(world):
-    cut(LONG, refused(400))(world)
+    cut(LONG, error_response(400))(world)
     world.deliver()
 
 
 def in_outage(then):
-    """S3 does not respond once."""
+    """Return a setup after which the next read from S3 fails."""
 
     def prepare(world):
         then(world)
@@ -153,8 +157,8 @@ def in_outage(then):
     return prepare
 
 
-COURSES = {
-    "two parts": Course(
+SCENARIOS = {
+    "two parts": Scenario(
         (
             *BEGIN,
             *RESERVE,
@@ -170,21 +174,21 @@ COURSES = {
         uploaded(LONG),
         parts=2,
     ),
-    "cut again": Course(
+    "cut again": Scenario(
         (*TAKE, *SAVE, "reserve the budget", *SEND, "set the total", *DONE),
-        died_after("send to parts", "save the part"),
+        crashed_after("send to parts", "save the part"),
         deliveries=1,
         parts=2,
     ),
-    "silence": Course(
+    "silence": Scenario(
         (*BEGIN, *SAVE, "set the total", *STORE, "delete the recording", "delete the part", *DONE),
         uploaded(SILENCE),
         parts=0,
     ),
-    "in the ledger": Course(
-        (*TAKE, "start the generation", *STORE, "delete the recording", *DONE), paid
+    "in the ledger": Scenario(
+        (*TAKE, "start the generation", *STORE, "delete the recording", *DONE), already_paid
     ),
-    "handed over": Course(
+    "handed over": Scenario(
         (
             "create the job",
             "put the recording",
@@ -196,54 +200,60 @@ COURSES = {
         World.empty,
         act=World.hand_over,
     ),
-    "refused": Course(
+    "refused": Scenario(
         (
             *ASK,
-            "note the try",
+            "count the attempt",
             "release the claim",
             *FAIL,
-            *["delete the sound"] * 2,
+            *["delete the part audio"] * 2,
             "settle the budget",
             *DONE,
         ),
-        cut(LONG, refused(400)),
+        cut(LONG, error_response(400)),
         deliveries=1,
         parts=2,
     ),
-    "not a recording": Course(
+    "not a recording": Scenario(
         (*TAKE, "start the generation", "fail the job", *DONE), uploaded(NONSENSE)
     ),
-    "busy": Course(
-        (*ASK, "slow down", "note the try", "release the claim", "give the message back"),
-        cut(SHORT, refused(429, retry_after="7")),
+    "busy": Scenario(
+        (
+            *ASK,
+            "store the upstream pause",
+            "count the attempt",
+            "release the claim",
+            "return the message",
+        ),
+        cut(SHORT, error_response(429, retry_after="7")),
         deliveries=1,
     ),
-    "unanswered": Course(
-        (*ASK, "note the try", "release the claim", "give the message back"),
+    "unanswered": Scenario(
+        (*ASK, "count the attempt", "release the claim", "return the message"),
         cut(SHORT, httpx2.ReadTimeout("no answer")),
         deliveries=1,
     ),
-    "retried": Course(
+    "retried": Scenario(
         (*RETRY, *BEGIN, *SAVE, *RESERVE, *SEND, "set the total", *DONE),
         failed_once,
         act=World.retry,
         deliveries=1,
         parts=2,
     ),
-    "retried at once": Course(RETRY, failed_at_once, act=World.retry, deliveries=0, parts=2),
-    "halved, and its message comes again": Course(
-        ("hold the message", "split the part", "save the part", *SEND, *SEND, *DONE),
-        died_after("send the halving", pacing=LONG_PARTS),
+    "retried at once": Scenario(RETRY, failed_at_once, act=World.retry, deliveries=0, parts=2),
+    "split, and its message is delivered again": Scenario(
+        ("extend the visibility timeout", "split the part", "save the part", *SEND, *SEND, *DONE),
+        crashed_after("send the split request", pacing=LONG_PARTS),
         deliveries=1,
         parts=2,
     ),
-    "halved": Course(
+    "split": Scenario(
         (
             *ASK,
-            "keep the answer",
-            "send the halving",
+            "store the result",
+            "send the split request",
             *DONE,
-            "hold the message",
+            "extend the visibility timeout",
             "split the part",
             "save the part",
             *SEND,
@@ -254,101 +264,124 @@ COURSES = {
         deliveries=2,
         parts=2,
     ),
-    "outage while it is cut": Course(
-        (*TAKE, "undo the beginning", "give the message back"), in_outage(uploaded()), deliveries=1
+    "outage while it is cut": Scenario(
+        (*TAKE, "undo the start", "return the message"), in_outage(uploaded()), deliveries=1
     ),
-    "outage while a part is fetched": Course(
-        (*CLAIM, "release the claim", "give the message back"), in_outage(cut()), deliveries=1
+    "outage while a part is fetched": Scenario(
+        (*CLAIM, "release the claim", "return the message"), in_outage(cut()), deliveries=1
     ),
-    "dead letter of a recording": Course(
-        ("begin the job", "fail the job", *DONE), uploaded(), dead_letters=1
+    "dead letter of a recording": Scenario(
+        ("start the job", "fail the job", *DONE), uploaded(), dead_letters=1
     ),
-    "dead letter of a part": Course((*FAIL, "delete the sound", *DONE), cut(), dead_letters=1),
-    "dead letter of a halving": Course(
-        (*FAIL, "delete the sound", *DONE), split(then=1), dead_letters=1, parts=2, in_doubt=1
+    "dead letter of a part": Scenario(
+        (*FAIL, "delete the part audio", *DONE), cut(), dead_letters=1
     ),
-    "cleaned up": Course(
-        ("hold the message", *clean_up(2, 2)), died_after("complete the job"), deliveries=1, parts=2
+    "dead letter of a split request": Scenario(
+        (*FAIL, "delete the part audio", *DONE),
+        split(then=1),
+        dead_letters=1,
+        parts=2,
+        unconfirmed=1,
     ),
-    "deleted": Course(
+    "cleaned up": Scenario(
+        ("extend the visibility timeout", *clean_up(2, 2)),
+        crashed_after("complete the job"),
+        deliveries=1,
+        parts=2,
+    ),
+    "deleted": Scenario(
         (
             "settle the budget",
             "delete the recording",
-            *["delete the sound"] * 2,
+            *["delete the part audio"] * 2,
             "delete the transcript",
-            *["forget the answer"] * 2,  # about the whole recording, and about the part
+            *["delete the result"] * 2,  # of the whole recording and of the part
             "delete the part",
             "delete the job",
             *SWEEP,
-            "forget the answer",
-            "hold the message",
+            "delete the result",
+            "extend the visibility timeout",
             *SWEEP_SOUND,
-            "forget the answer",
+            "delete the result",
             *DONE,
         ),
         cut(LONG, then=1),
         act=World.delete,
         end="deleted",
     ),
-    "deleted while it is cut": Course(
+    "deleted while it is cut": Scenario(
         (
             *SEND,
             *SEND,
             "set the total",
             "settle the budget",
             "delete the recording",
-            *["delete the sound"] * 2,
+            *["delete the part audio"] * 2,
             "delete the transcript",
             *DONE,
         ),
         uploaded(LONG),
-        deleted="put the sound",
+        deleted="put the part audio",
         deliveries=1,
         end="deleted",
     ),
-    "deleted while the upstream is asked": Course(
+    "deleted while the upstream is called": Scenario(
         (
-            "keep the answer",
+            "store the result",
             *SAVE,
             *SWEEP_SOUND,
-            "forget the answer",
+            "delete the result",
             "delete the part",
-            "forget the answer",
+            "delete the result",
             *DONE,
         ),
         cut(),
-        deleted="keep the answer",
-        in_doubt=1,
+        deleted="store the result",
+        unconfirmed=1,
         deliveries=1,
         end="deleted",
     ),
-    "deleted while it is finished": Course(
-        (*STORE, *SWEEP, "forget the answer", *DONE),
+    "deleted while it is finished": Scenario(
+        (*STORE, *SWEEP, "delete the result", *DONE),
         cut(),
         deleted="put the transcript",
         deliveries=1,
         end="deleted",
     ),
-    "deleted while it is completed": Course(
-        ("complete the job", *SWEEP, "forget the answer", *DONE),
+    "deleted while it is completed": Scenario(
+        ("complete the job", *SWEEP, "delete the result", *DONE),
         cut(),
         deleted="complete the job",
         deliveries=1,
         end="deleted",
     ),
-    "deleted while it is cleaned up": Course(
-        ("delete the sound", *DONE), cut(), deleted="delete the sound", deliveries=1, end="deleted"
+    "deleted while it is cleaned up": Scenario(
+        ("delete the part audio", *DONE),
+        cut(),
+        deleted="delete the part audio",
+        deliveries=1,
+        end="deleted",
     ),
-    "deleted while a part is halved": Course(
-        (*SEND, *SEND, *DONE), split(then=1), deleted="put the sound", deliveries=1, end="deleted"
+    "deleted while a part is split": Scenario(
+        (*SEND, *SEND, *DONE),
+        split(then=1),
+        deleted="put the part audio",
+        deliveries=1,
+        end="deleted",
     ),
-    "form used again while it is cut": Course(
-        (*TAKE, "start the generation", "settle the budget", "expect the parts", *CUT_ONE[4:]),
-        died_after("send to parts", then=lambda world: world.put(OTHER)),
+    "form used again while it is cut": Scenario(
+        (
+            *TAKE,
+            "start the generation",
+            "settle the budget",
+            "store the number of parts",
+            *CUT_ONE[4:],
+        ),
+        crashed_after("send to parts", then=lambda world: world.put(OTHER)),
         deliveries=1,
         may_stay_reserved=True,
     ),
-    "form used again after it was cut": Course(
+    "form used again after it was cut": Scenario(
         (*TAKE, *DONE), cut(), act=lambda world: world.put(OTHER), deliveries=1
     ),
 }
@@ -362,84 +395,91 @@ def world():
 
 @pytest.fixture(scope="module")
 def run(world):
-    """Runs a course without a crash: its writes, and the states before each of them and after the last one."""
+    """Return a function that runs a scenario without a crash.
 
-    @lru_cache(maxsize=1)  # the tests of a course follow one another
+    It returns the writes, and the states before each write and after the last one.
+    """
+
+    @lru_cache(maxsize=1)  # the tests of one scenario run one after another
     def run(name):
-        run_course(world, COURSES[name], world.record)
+        run_scenario(world, SCENARIOS[name], world.record)
         return world.end()
 
     return run
 
 
-def run_course(world, course, begin):
-    """Take a course without a crash; `begin` is called where it begins."""
+def run_scenario(world, scenario, on_begin):
+    """Run a scenario without a crash. `on_begin` is called when its writes begin."""
     world.empty()
-    course.prepare(world)
-    if course.deleted:
-        world.before(course.deleted, lambda: (world.caller.delete(world.job.id), begin()))
+    scenario.prepare(world)
+    if scenario.deleted:
+        world.before(scenario.deleted, lambda: (world.caller.delete(world.job.id), on_begin()))
     else:
-        begin()
-    if course.act:
-        course.act(world)
-    for _ in range(course.dead_letters):
+        on_begin()
+    if scenario.act:
+        scenario.act(world)
+    for _ in range(scenario.dead_letters):
         world.deliver_dead_letter()
-    for _ in range(0 if course.dead_letters else course.deliveries):
+    for _ in range(0 if scenario.dead_letters else scenario.deliveries):
         if not world.deliver():
             break
 
 
-def recover(world, course, state, *, record=False):
-    """Go on from what a process has left that died."""
+def recover(world, scenario, state, *, record=False):
+    """Continue from the state that a crashed worker has left."""
     world.restore(state)
     if record:
         world.record()
-    if course.act:
-        repeat(lambda: course.act(world))
-    for _ in range(course.dead_letters):
+    if scenario.act:
+        repeat(lambda: scenario.act(world))
+    for _ in range(scenario.dead_letters):
         world.deliver_dead_letter()
-    come_to_an_end(world, course)
+    finish_job(world, scenario)
 
 
-def come_to_an_end(world, course):
-    """The rest of the messages is delivered, and a job that failed is tried again."""
+def finish_job(world, scenario):
+    """Deliver the remaining messages, then retry the job if it has failed."""
     world.work()
-    if world.status in ("failed", "queued"):  # or the retry itself came to no end
+    if world.status in ("failed", "queued"):  # "queued": a crash has interrupted a retry
         assert world.objects() == [world.job.key]
-        if course.writes == COURSES["not a recording"].writes:
+        if scenario.writes == SCENARIOS["not a recording"].writes:
             world.put(SHORT)
         world.retry()
         world.work()
 
 
-def check(world, course, *in_flight):
-    """`in_flight` are, for each process that died, the bills for answers that it did not keep."""
-    assert world.status == course.end
+def check(world, scenario, *in_flight):
+    """Check the job, the stored data and the bills.
+
+    `in_flight` has, for each crash, the bills of responses that the worker could not store.
+    """
+
+    assert world.status == scenario.end
     job = world.stored()
     if job:
-        assert world.caller.transcript(job).text == " ".join([WORDS] * course.parts)
+        assert world.caller.transcript(job).text == " ".join([WORDS] * scenario.parts)
         assert f"transcripts/{job.id}.json" in world.objects()
     assert all(key.startswith("transcripts/") for key in world.objects())
     assert {sk for _, sk in world.items()} <= ({"job", "answer"} if job else set())
     twice = Counter(world.bills) - Counter(set(world.bills))
     assert twice <= sum(in_flight, Counter())
     billed = BILLED_SECONDS * (len(world.bills) + world.unanswered)
-    in_doubt = world.unanswered + course.in_doubt + len(in_flight)
+    unconfirmed = world.unanswered + scenario.unconfirmed + len(in_flight)
     spent, unsettled = world.budget()
-    assert unsettled == set() or course.may_stay_reserved
-    assert billed <= spent <= billed + LONGEST_PART_SECONDS * in_doubt
+    assert unsettled == set() or scenario.may_stay_reserved
+    assert billed <= spent <= billed + LONGEST_PART_SECONDS * unconfirmed
     if job:
         assert job.seconds_paid >= billed
 
 
-@pytest.mark.parametrize("name", COURSES)
-def test_the_list_has_every_write(run, name):
+@pytest.mark.parametrize("name", SCENARIOS)
+def test_the_list_contains_every_write(run, name):
     writes, _ = run(name)
-    assert writes == numbered(COURSES[name].writes)
+    assert writes == numbered(SCENARIOS[name].writes)
 
 
 def numbered(writes):
-    """Number the writes of each name, from the second on."""
+    """Append a number to a write that occurs again: "x", "x 2", "x 3"."""
     counts = Counter()
     return [
         f"{write} {counts[write]}".removesuffix(" 1")
@@ -449,39 +489,43 @@ def numbered(writes):
 
 
 def crash_points():
-    """Each course's writes and its end; those that an earlier course has are marked as exhaustive."""
+    """Return a test parameter for each crash point of each scenario.
+
+    A crash before a write that an earlier scenario contains is marked as exhaustive.
+    """
+
     seen, points = set(), []
-    for name, course in COURSES.items():
-        for point, write in enumerate([*numbered(course.writes), ""]):
-            moment = f"before {write}" if write else "after the last write"
+    for name, scenario in SCENARIOS.items():
+        for point, write in enumerate([*numbered(scenario.writes), ""]):
+            crash = f"before {write}" if write else "after the last write"
             marks = [pytest.mark.exhaustive] if write in seen else []
-            points.append(pytest.param(name, point, id=f"{name}: {moment}", marks=marks))
+            points.append(pytest.param(name, point, id=f"{name}: {crash}", marks=marks))
             seen.add(write)
     return points
 
 
 def in_flight(states, point):
-    """What the upstream has answered between the last write and a death."""
+    """Return the bills of responses between the last write and the crash."""
     return Counter(states[point].bills) - Counter(states[max(point - 1, 0)].bills)
 
 
 @pytest.mark.parametrize(("name", "point"), crash_points())
-def test_a_job_survives_the_death_of_a_process(world, run, request, name, point):
+def test_a_job_survives_a_crash(world, run, request, name, point):
     _, states = run(name)
-    course, first = COURSES[name], in_flight(states, point)
-    recover(world, course, states[point], record=request.config.getoption("--soak"))
-    check(world, course, first)
+    scenario, first = SCENARIOS[name], in_flight(states, point)
+    recover(world, scenario, states[point], record=request.config.getoption("--soak"))
+    check(world, scenario, first)
     _, later = world.end()
-    alive = replace(course, dead_letters=0)
+    without_dead_letters = replace(scenario, dead_letters=0)
     for second in range(len(later) - 1):
-        recover(world, alive, later[second])
-        check(world, course, first, in_flight(later, second))
+        recover(world, without_dead_letters, later[second])
+        check(world, scenario, first, in_flight(later, second))
 
 
-@pytest.mark.parametrize("name", COURSES)
+@pytest.mark.parametrize("name", SCENARIOS)
 def test_lost_responses_change_nothing(world, name):
-    """Each write is made, its response is lost once, and AWS's client makes the call again."""
-    course = COURSES[name]
-    run_course(world, course, world.lose_responses)
-    come_to_an_end(world, course)
-    check(world, course)
+    """Each write is made, its response is lost once, and the AWS client repeats the call."""
+    scenario = SCENARIOS[name]
+    run_scenario(world, scenario, world.lose_responses)
+    finish_job(world, scenario)
+    check(world, scenario)

@@ -1,4 +1,4 @@
-"""cut.py: what the recordings queue may bring, and how a recording becomes parts."""
+"""Tests of cut.py: messages of the recordings queue, and cutting a recording into parts."""
 
 import itertools
 import json
@@ -14,8 +14,17 @@ from starlette.testclient import TestClient
 from handler.jobs.job import ANONYMOUS
 from handler.recordings.container import identify
 from infra.local.engine import decode
-from tests.false_upstream import FalseUpstream, heard, refused
-from tests.place import PACING, Gateway, Place, at_once, before, failing, outage, visibilities
+from tests.fake_upstream import FakeUpstream, error_response, transcript_response
+from tests.harness import (
+    PACING,
+    Harness,
+    JwtGateway,
+    before_call,
+    failing_calls,
+    outage,
+    run_concurrently,
+    visibility_timeouts,
+)
 from tests.recordings.test_speech_activity import SILENCES, samples
 from tests.samples import asset, long_recording, recording, silent_video, wav
 
@@ -23,20 +32,20 @@ SPOKEN = (decode(asset("endgame_nagg_nell.wav"), "wav") * 32767).astype("<i2").t
 
 
 @pytest.fixture
-def place(aws):
-    return Place(aws)
+def harness(aws):
+    return Harness(aws)
 
 
-def notification(identity, key=None):
-    return json.dumps({"Records": [{"s3": {"object": {"key": key or f"uploads/{identity}.webm"}}}]})
+def notification(job_id, key=None):
+    return json.dumps({"Records": [{"s3": {"object": {"key": key or f"uploads/{job_id}.webm"}}}]})
 
 
 def by_size(request):
-    """An answer about the bytes of the request, so that every part has words of its own."""
-    return heard(f"Part of {len(request.read())} bytes.")
+    """Return a response with the size of the request, so that each part has a different text."""
+    return transcript_response(f"Part of {len(request.read())} bytes.")
 
 
-def cut_off(_request):
+def truncated_response(_request):
     usage = {"type": "tokens", "input_tokens": 1, "output_tokens": 1990, "total_tokens": 1991}
     return httpx2.Response(200, json={"text": "Ever", "usage": usage})
 
@@ -49,10 +58,10 @@ def numbers(records):
     return [part_of(record)["number"] for record in records]
 
 
-# What the queue may bring
+# Messages of the queue
 
 
-def test_a_message_about_nothing_of_ours_changes_nothing(place):
+def test_a_message_about_an_unknown_object_changes_nothing(harness):
     test_event = {"Service": "Amazon S3", "Event": "s3:TestEvent", "Bucket": "steno"}
     for body in (
         json.dumps(test_event),
@@ -60,8 +69,8 @@ def test_a_message_about_nothing_of_ours_changes_nothing(place):
         notification("x", key="uploads/..%2F..%2Fetc%2Fpasswd"),
         notification("x", key="elsewhere/file.webm"),
     ):
-        assert place.handle(place.message(body)) == []
-    assert place.items() == []
+        assert harness.handle(harness.message(body)) == []
+    assert harness.items() == []
 
 
 @pytest.mark.parametrize(
@@ -76,107 +85,105 @@ def test_a_message_about_nothing_of_ours_changes_nothing(place):
         '{"halve": 1}',
     ],
 )
-def test_a_message_that_makes_no_sense_is_reported_and_stops_no_other(place, body):
-    identity = place.upload(recording("webm"))
-    good, bad = place.about(identity), place.message(body)
-    assert place.work(bad, good) == [bad["messageId"]]
-    assert place.job(identity)["status"] == "completed"
+def test_an_invalid_message_is_reported_and_does_not_affect_others(harness, body):
+    job_id = harness.upload(recording("webm"))
+    good, bad = harness.upload_record(job_id), harness.message(body)
+    assert harness.run_worker(bad, good) == [bad["messageId"]]
+    assert harness.job(job_id)["status"] == "completed"
 
 
-def test_a_message_that_makes_no_sense_is_delivered_again_within_seconds(place):
-    """So that its two hundred deliveries end within the hour, and not after two days."""
-    message = place.message("hello")
-    with visibilities(place) as kept:
-        assert place.handle(message) == [message["messageId"]]
-    assert kept == [10]
+def test_an_invalid_message_is_delivered_again_within_seconds(harness):
+    """Its 200 deliveries then take less than an hour instead of two days."""
+    message = harness.message("hello")
+    with visibility_timeouts(harness) as timeouts:
+        assert harness.handle(message) == [message["messageId"]]
+    assert timeouts == [10]
 
 
-def test_the_same_message_twice_sends_each_part_once(place):
-    identity = place.upload(long_recording("ogg", 40))
-    message = place.about(identity)
-    assert place.handle(message) == []
-    assert place.handle(message) == []
-    assert numbers(place.part_messages()) == [0, 1]
+def test_the_same_message_twice_sends_each_part_once(harness):
+    job_id = harness.upload(long_recording("ogg", 40))
+    message = harness.upload_record(job_id)
+    assert harness.handle(message) == []
+    assert harness.handle(message) == []
+    assert numbers(harness.part_messages()) == [0, 1]
 
 
-def test_two_deliveries_at_the_same_time_pay_once(aws):
-    upstream, both = FalseUpstream(), threading.Barrier(2)
-    place = Place(aws, upstream)
-    identity = place.upload(long_recording("ogg", 40))
-    message = place.about(identity)
-    with before(place, "s3.HeadObject", lambda _: both.wait(60)):
-        assert at_once(*[lambda: place.handle(message)] * 2) == [[], []]
-    while place.work_on_parts():
+def test_two_concurrent_deliveries_are_billed_once(aws):
+    upstream, both = FakeUpstream(), threading.Barrier(2)
+    harness = Harness(aws, upstream)
+    job_id = harness.upload(long_recording("ogg", 40))
+    message = harness.upload_record(job_id)
+    with before_call(harness, "s3.HeadObject", lambda _: both.wait(60)):
+        assert run_concurrently(*[lambda: harness.handle(message)] * 2) == [[], []]
+    while harness.handle_part_records():
         pass
-    assert place.job(identity)["status"] == "completed"
+    assert harness.job(job_id)["status"] == "completed"
     assert len(upstream.calls) == 2
 
 
-def test_a_message_comes_again_soon_if_the_worker_dies(place):
-    """The queue's own visibility timeout is longer; the worker shortens it before anything else."""
-    place.upload(recording("webm"))
-    with visibilities(place) as kept:
-        place.work()
-    assert kept == [
-        PACING.claim_seconds,
-        PACING.claim_seconds,
-    ]  # of the recording's message, and of its part's
+def test_a_message_is_delivered_again_soon_after_a_crash(harness):
+    """The worker first shortens the visibility timeout, which is longer by default."""
+    harness.upload(recording("webm"))
+    with visibility_timeouts(harness) as timeouts:
+        harness.run_worker()
+    recording_seconds, part_seconds = timeouts
+    assert recording_seconds == part_seconds == PACING.claim_seconds
 
 
-def test_a_recording_that_takes_long_to_cut_keeps_its_message(aws):
-    kept = threading.Semaphore(0)
-    place = Place(aws, pacing=replace(PACING, claim_seconds=0.06))
-    place.upload(recording("webm"))
-    events = place.jobs.queues.sqs.meta.events
-    events.register("after-call.sqs.ChangeMessageVisibility", lambda **_: kept.release())
+def test_the_message_is_kept_invisible_while_a_recording_is_cut(aws):
+    renewals = threading.Semaphore(0)
+    harness = Harness(aws, pacing=replace(PACING, claim_seconds=0.06))
+    harness.upload(recording("webm"))
+    events = harness.jobs.queues.sqs.meta.events
+    events.register("after-call.sqs.ChangeMessageVisibility", lambda **_: renewals.release())
 
-    def wait_until_kept(_):
-        assert all(kept.acquire(timeout=60) for _ in range(4))
+    def wait_for_renewals(_):
+        assert all(renewals.acquire(timeout=60) for _ in range(4))
 
-    with before(place, "s3.PutObject", wait_until_kept):
-        assert place.handle(*place.messages()) == []
-
-
-def test_a_recording_that_arrives_after_its_job_was_deleted_is_deleted_too(place):
-    asked = place.ask().json()
-    assert place.http.delete(f"/api/transcriptions/{asked['id']}").status_code == 204
-    place.post(asked["upload"], recording("webm"))
-    assert place.work(place.about(asked["id"])) == []
-    assert (place.objects(), place.items()) == ([], [])
+    with before_call(harness, "s3.PutObject", wait_for_renewals):
+        assert harness.handle(*harness.messages()) == []
 
 
-def test_leftovers_of_a_completed_job_are_deleted_when_its_message_comes_again(place):
-    identity = place.upload(recording("webm"))
-    message = place.about(identity)
-    place.work(message)
-    for left in (f"uploads/{identity}.webm", f"parts/{identity}/x/0000.flac"):
-        place.s3.put_object(Bucket="steno", Key=left, Body=b"x")
-    assert place.handle(message) == []
-    assert place.objects() == [f"transcripts/{identity}.json"]
+def test_a_recording_that_arrives_after_its_job_was_deleted_is_deleted(harness):
+    created = harness.request_upload().json()
+    assert harness.http.delete(f"/api/transcriptions/{created['id']}").status_code == 204
+    harness.post(created["upload"], recording("webm"))
+    assert harness.run_worker(harness.upload_record(created["id"])) == []
+    assert (harness.objects(), harness.items()) == ([], [])
 
 
-def test_a_recording_that_no_worker_can_cut_fails_its_job_after_five_attempts(place):
-    identity = place.upload(recording("webm"))
-    message = place.about(identity)
-    with failing(place, "s3.HeadObject", ConnectionResetError()):
+def test_remaining_objects_of_a_completed_job_are_deleted_on_the_next_delivery(harness):
+    job_id = harness.upload(recording("webm"))
+    message = harness.upload_record(job_id)
+    harness.run_worker(message)
+    for paths in (f"uploads/{job_id}.webm", f"parts/{job_id}/x/0000.flac"):
+        harness.s3.put_object(Bucket="steno", Key=paths, Body=b"x")
+    assert harness.handle(message) == []
+    assert harness.objects() == [f"transcripts/{job_id}.json"]
+
+
+def test_a_job_fails_after_five_failed_attempts_to_cut(harness):
+    job_id = harness.upload(recording("webm"))
+    message = harness.upload_record(job_id)
+    with failing_calls(harness, "s3.HeadObject", ConnectionResetError()):
         for _ in range(5):
-            assert place.handle(message) == [message["messageId"]]
-            assert place.job(identity)["status"] == "processing"
-    assert place.handle(message) == []
-    assert (place.job(identity)["status"], place.job(identity)["error"]["code"]) == (
+            assert harness.handle(message) == [message["messageId"]]
+            assert harness.job(job_id)["status"] == "processing"
+    assert harness.handle(message) == []
+    assert (harness.job(job_id)["status"], harness.job(job_id)["error"]["code"]) == (
         "failed",
         "internal_error",
     )
-    assert place.http.post(f"/api/transcriptions/{identity}/retry").status_code == 202
-    assert place.work(place.about(identity)) == []
-    assert place.job(identity)["status"] == "completed"
+    assert harness.http.post(f"/api/transcriptions/{job_id}/retry").status_code == 202
+    assert harness.run_worker(harness.upload_record(job_id)) == []
+    assert harness.job(job_id)["status"] == "completed"
 
 
-def test_a_recording_that_is_gone_fails_its_job(place):
-    identity = place.upload(recording("webm"))
-    place.s3.delete_object(Bucket="steno", Key=f"uploads/{identity}.webm")
-    assert place.work() == []
-    assert (place.job(identity)["status"], place.job(identity)["error"]["code"]) == (
+def test_a_missing_recording_fails_its_job(harness):
+    job_id = harness.upload(recording("webm"))
+    harness.s3.delete_object(Bucket="steno", Key=f"uploads/{job_id}.webm")
+    assert harness.run_worker() == []
+    assert (harness.job(job_id)["status"], harness.job(job_id)["error"]["code"]) == (
         "failed",
         "not_found",
     )
@@ -190,185 +197,195 @@ def test_a_recording_that_is_gone_fails_its_job(place):
         (recording("webm")[:300], None),
     ],
 )
-def test_a_recording_that_cannot_be_read_fails_with_a_reason(place, content, code):
-    identity = place.upload(content)
-    assert place.work() == []
-    job = place.job(identity)
+def test_an_unreadable_recording_fails_its_job_with_a_reason(harness, content, code):
+    job_id = harness.upload(content)
+    assert harness.run_worker() == []
+    job = harness.job(job_id)
     assert job["status"] == "failed"
     assert job["error"]["detail"]
     assert code in (None, job["error"]["code"])
-    assert place.transcript(identity).status_code == 409
+    assert harness.transcript(job_id).status_code == 409
 
 
 def test_a_recording_longer_than_the_limit_fails(aws):
-    place = Place(aws, max_audio_seconds=2)
-    identity = place.upload(recording("webm"))
-    place.work()
-    assert place.job(identity)["error"]["code"] == "recording_too_large"
+    harness = Harness(aws, max_audio_seconds=2)
+    job_id = harness.upload(recording("webm"))
+    harness.run_worker()
+    assert harness.job(job_id)["error"]["code"] == "recording_too_large"
 
 
 @pytest.mark.parametrize(("deliveries", "seconds"), [(1, 60), (4, 480), (200, 900)])
-def test_in_an_outage_a_message_is_kept_back_longer_each_time(place, deliveries, seconds):
-    identity = place.upload(recording("webm"))
-    message = place.about(identity) | {"attributes": {"ApproximateReceiveCount": str(deliveries)}}
-    with outage(place, "dynamodb.UpdateItem"), visibilities(place) as kept:
-        assert place.handle(message) == [message["messageId"]]
-    assert kept == [PACING.claim_seconds, seconds]
+def test_in_an_outage_the_visibility_timeout_increases_with_each_delivery(
+    harness, deliveries, seconds
+):
+    job_id = harness.upload(recording("webm"))
+    message = harness.upload_record(job_id) | {
+        "attributes": {"ApproximateReceiveCount": str(deliveries)}
+    }
+    with outage(harness, "dynamodb.UpdateItem"), visibility_timeouts(harness) as timeouts:
+        assert harness.handle(message) == [message["messageId"]]
+    assert timeouts == [PACING.claim_seconds, seconds]
 
 
 @pytest.mark.parametrize("call", ["s3.HeadObject", "s3.PutObject", "sqs.SendMessage"])
-def test_an_outage_costs_a_job_none_of_its_attempts(place, call):
-    identity = place.upload(recording("webm"))
-    message = place.about(identity)
-    with outage(place, call), visibilities(place) as kept:
+def test_an_outage_does_not_count_as_an_attempt(harness, call):
+    job_id = harness.upload(recording("webm"))
+    message = harness.upload_record(job_id)
+    with outage(harness, call), visibility_timeouts(harness) as timeouts:
         for _ in range(6):
-            assert place.handle(message) == [message["messageId"]]
-            assert place.job(identity)["status"] == "processing"
-    assert kept == [PACING.claim_seconds, 60] * 6
-    assert place.work(message) == []
-    assert place.job(identity)["status"] == "completed"
+            assert harness.handle(message) == [message["messageId"]]
+            assert harness.job(job_id)["status"] == "processing"
+    assert timeouts == [PACING.claim_seconds, 60] * 6
+    assert harness.run_worker(message) == []
+    assert harness.job(job_id)["status"] == "completed"
 
 
 # Parts
 
 
-def test_parts_are_announced_as_they_are_cut_and_their_number_is_known_before(place):
-    identity = place.upload(long_recording("ogg", 80))
+def test_the_number_of_parts_is_stored_before_the_first_part_is_sent(harness):
+    job_id = harness.upload(long_recording("ogg", 80))
     seen = []
-    with before(place, "sqs.SendMessage", lambda _: seen.append(place.job(identity)["progress"])):
-        assert numbers(place.cut(identity)) == [0, 1, 2]
+    with before_call(
+        harness, "sqs.SendMessage", lambda _: seen.append(harness.job(job_id)["progress"])
+    ):
+        assert numbers(harness.cut(job_id)) == [0, 1, 2]
     assert seen == [{"done": 0, "total": 3}] * 3
 
 
-def test_a_recorder_that_was_asleep_makes_no_more_parts_than_there_is_sound_for(place):
-    identity = place.upload(long_recording("webm", 80, gap=300))
-    place.work()
-    job = place.job(identity)
+def test_a_gap_in_the_timestamps_makes_no_additional_parts(harness):
+    job_id = harness.upload(long_recording("webm", 80, gap=300))
+    harness.run_worker()
+    job = harness.job(job_id)
     assert job["progress"]["done"] == job["progress"]["total"] <= 3
     assert job["duration"] == pytest.approx(380, abs=1)
 
 
-def test_a_part_is_deleted_from_the_disk_once_it_was_sent(place, monkeypatch, tmp_path):
+def test_a_part_is_deleted_from_disk_after_it_is_sent(harness, monkeypatch, tmp_path):
     monkeypatch.setattr(tempfile, "tempdir", str(tmp_path))
-    left = []
+    paths = []
 
-    def look(_):
-        left.append(sorted(path.name for path in tmp_path.glob("steno-*/*.flac")))
+    def list_files(_):
+        paths.append(sorted(path.name for path in tmp_path.glob("steno-*/*.flac")))
 
-    identity = place.upload(long_recording("ogg", 80))
-    with before(place, "s3.PutObject", look):
-        place.cut(identity)
-    assert left[-1] == ["0002.flac"]
+    job_id = harness.upload(long_recording("ogg", 80))
+    with before_call(harness, "s3.PutObject", list_files):
+        harness.cut(job_id)
+    assert paths[-1] == ["0002.flac"]
     assert list(tmp_path.iterdir()) == []
 
 
-def test_a_recording_without_speech_costs_nothing_and_is_completed_at_once(aws):
-    upstream = FalseUpstream()
-    place = Place(aws, upstream)
-    identity = place.upload(wav(bytes(32_000 * 50)))
-    assert place.cut(identity) == []
-    job = place.job(identity)
+def test_a_recording_without_speech_is_completed_without_a_request(aws):
+    upstream = FakeUpstream()
+    harness = Harness(aws, upstream)
+    job_id = harness.upload(wav(bytes(32_000 * 50)))
+    assert harness.cut(job_id) == []
+    job = harness.job(job_id)
     assert (job["status"], job["transcript"], job["no_speech"]) == ("completed", "", True)
     assert (job["seconds_paid"], upstream.calls) == (0, [])
 
 
-def test_silence_of_any_kind_costs_nothing(aws):
-    """Takes seconds: each of a dozen recordings is cut by a process of its own."""
-    upstream = FalseUpstream()
-    place = Place(aws, upstream)
+def test_silence_of_any_kind_is_not_billed(aws):
+    """This test takes seconds, because each recording is cut by a process of its own."""
+    upstream = FakeUpstream()
+    harness = Harness(aws, upstream)
     assert len(SILENCES) >= 10
     for silence in SILENCES.values():
-        identity = place.upload(wav(samples(silence)))
-        assert place.handle(place.about(identity)) == []
-        job = place.job(identity)
+        job_id = harness.upload(wav(samples(silence)))
+        assert harness.handle(harness.upload_record(job_id)) == []
+        job = harness.job(job_id)
         assert (job["status"], job["no_speech"], job["seconds_paid"]) == ("completed", True, 0)
-    assert place.part_messages() == []
+    assert harness.part_messages() == []
 
 
 def test_a_part_without_speech_is_not_sent(aws):
-    upstream = FalseUpstream()
-    place = Place(aws, upstream)
-    spoken = asset("two_cities.wav")[44:]
-    identity = place.upload(wav(spoken[: 32_000 * 20] + bytes(32_000 * 60) + spoken[: 32_000 * 20]))
-    place.work()
-    job = place.job(identity)
+    upstream = FakeUpstream()
+    harness = Harness(aws, upstream)
+    speech = asset("two_cities.wav")[44:]
+    job_id = harness.upload(wav(speech[: 32_000 * 20] + bytes(32_000 * 60) + speech[: 32_000 * 20]))
+    harness.run_worker()
+    job = harness.job(job_id)
     assert job["progress"]["total"] > len(upstream.calls) >= 2
     assert job["transcript"].count("Ever tried.") == len(upstream.calls)
 
 
-def test_parts_that_somebody_waits_for_go_to_the_express_queue(place):
-    """Those of short recordings, and those of recordings that came in a request."""
-    short, long = place.upload(recording("webm")), place.upload(long_recording("ogg", 40))
+def test_parts_of_short_and_direct_recordings_go_to_the_express_queue(harness):
+    """These are the parts of short recordings and of recordings sent to /api/transcribe."""
+    short_job, long_job = (
+        harness.upload(recording("webm")),
+        harness.upload(long_recording("ogg", 40)),
+    )
     request = BytesIO(long_recording("ogg", 40))
-    requested = place.jobs.create_from_request(
+    direct_job = harness.jobs.create_from_request(
         "f" * 32, request, identify(request), {}, ANONYMOUS
     ).id
-    assert place.handle(*place.messages()) == []
-    express, parts = place.messages(place.express_queue), place.messages(place.parts_queue)
+    assert harness.handle(*harness.messages()) == []
+    express, parts = harness.messages(harness.express_queue), harness.messages(harness.parts_queue)
     assert sorted(part_of(record)["job"] for record in express) == sorted(
-        [short, requested, requested]
+        [short_job, direct_job, direct_job]
     )
-    assert [part_of(record)["job"] for record in parts] == [long, long]
+    assert [part_of(record)["job"] for record in parts] == [long_job, long_job]
 
 
-def test_messages_are_grouped_by_their_caller_so_that_the_queue_serves_all_in_turn(aws):
-    place = Place(aws, auth="jwt", aws_lambda_function_name="api")
+def test_the_message_group_is_the_caller(aws):
+    harness = Harness(aws, auth="jwt", aws_lambda_function_name="api")
     groups = []
     for name in ("ada", "bob"):
-        place.http = TestClient(Gateway(place.app, name))
-        identity = place.upload(long_recording("ogg", 40))
-        with before(
-            place,
+        harness.http = TestClient(JwtGateway(harness.app, name))
+        job_id = harness.upload(long_recording("ogg", 40))
+        with before_call(
+            harness,
             "sqs.SendMessage",
             lambda sent, name=name: groups.append((name, sent["MessageGroupId"])),
         ):
-            assert place.handle(place.about(identity)) == []
-    ada, bob = ([group for name, group in groups if name == whose] for whose in ("ada", "bob"))
+            assert harness.handle(harness.upload_record(job_id)) == []
+    ada, bob = ([group for name, group in groups if name == caller] for caller in ("ada", "bob"))
     assert (len(ada), len(bob)) == (2, 2)
     assert (len(set(ada)), len(set(bob)), len({*ada, *bob})) == (1, 1, 2)
 
 
-# Halves
+# Splitting a part
 
 
-def test_an_answer_that_was_cut_off_is_asked_for_again_in_two_halves(aws):
-    upstream = FalseUpstream(cut_off, heard("Ever tried."), heard("Ever failed."))
-    place = Place(aws, upstream)
-    identity = place.upload(long_recording("ogg", 30))
-    place.work()
-    job = place.job(identity)
+def test_a_part_with_a_truncated_response_is_split_in_two(aws):
+    upstream = FakeUpstream(
+        truncated_response, transcript_response("Ever tried."), transcript_response("Ever failed.")
+    )
+    harness = Harness(aws, upstream)
+    job_id = harness.upload(long_recording("ogg", 30))
+    harness.run_worker()
+    job = harness.job(job_id)
     assert job["transcript"] == "Ever tried. Ever failed."
     assert len(upstream.calls) == 3
-    assert job["seconds_paid"] == pytest.approx(
-        36, abs=0.1
-    )  # the answer that was cut off was paid, too
+    # 30 s for the truncated response and 3 s for each half
+    assert job["seconds_paid"] == pytest.approx(36, abs=0.1)
 
 
-def test_a_part_that_is_halved_counts_as_done_and_its_halves_as_two_more(aws):
-    place = Place(aws, FalseUpstream(cut_off))
-    identity = place.upload(long_recording("ogg", 30))
-    (whole,) = place.cut(identity)
-    assert place.handle(whole) == []
-    assert place.job(identity)["progress"] == {"done": 0, "total": 1}
-    (split,) = place.messages()
-    for _ in range(2):  # as it may be delivered twice
-        assert place.handle(split) == []
-        assert place.job(identity)["progress"] == {"done": 1, "total": 3}
-    assert place.handle(whole) == []  # nor does the part's own message change anything
-    assert place.messages(wait=0) == []
-    while place.work_on_parts():
+def test_a_split_part_counts_as_done_and_adds_two_parts(aws):
+    harness = Harness(aws, FakeUpstream(truncated_response))
+    job_id = harness.upload(long_recording("ogg", 30))
+    (whole,) = harness.cut(job_id)
+    assert harness.handle(whole) == []
+    assert harness.job(job_id)["progress"] == {"done": 0, "total": 1}
+    (split,) = harness.messages()
+    for _ in range(2):  # SQS may deliver it twice
+        assert harness.handle(split) == []
+        assert harness.job(job_id)["progress"] == {"done": 1, "total": 3}
+    assert harness.handle(whole) == []  # delivering the part's own message again changes nothing
+    assert harness.messages(wait=0) == []
+    while harness.handle_part_records():
         pass
-    assert place.job(identity)["progress"] == {"done": 3, "total": 3}
-    assert place.handle(split) == []
-    assert place.job(identity)["status"] == "completed"
+    assert harness.job(job_id)["progress"] == {"done": 3, "total": 3}
+    assert harness.handle(split) == []
+    assert harness.job(job_id)["status"] == "completed"
 
 
 def test_a_half_without_speech_is_not_sent(aws):
-    upstream = FalseUpstream(cut_off)
-    place = Place(aws, upstream, pacing=replace(PACING, part_seconds=60))
-    identity = place.upload(wav(SPOKEN + bytes(32_000 * 26)))
-    place.work(place.about(identity))
-    assert place.job(identity)["transcript"] == "Ever tried."
+    upstream = FakeUpstream(truncated_response)
+    harness = Harness(aws, upstream, pacing=replace(PACING, part_seconds=60))
+    job_id = harness.upload(wav(SPOKEN + bytes(32_000 * 26)))
+    harness.run_worker(harness.upload_record(job_id))
+    assert harness.job(job_id)["transcript"] == "Ever tried."
     assert len(upstream.calls) == 2
 
 
@@ -384,7 +401,7 @@ def test_the_times_of_two_halves_are_those_of_the_recording(aws):
         }
     ]
 
-    def cut_off_if_long(request):
+    def truncated_if_long(request):
         tokens = 1990 if len(request.read()) > 250_000 else 10
         usage = {
             "type": "tokens",
@@ -394,126 +411,129 @@ def test_the_times_of_two_halves_are_those_of_the_recording(aws):
         }
         return httpx2.Response(200, json={"text": "Ever", "usage": usage, "segments": segments})
 
-    place = Place(aws, httpx2.MockTransport(cut_off_if_long))
-    identity = place.upload(long_recording("ogg", 80), model="gpt-4o-transcribe-diarize")
-    place.work()
-    told = place.transcript(identity, response_format="verbose_json").json()["segments"]
-    assert len(told) >= 5
-    assert all(later["start"] - sooner["start"] > 3 for sooner, later in itertools.pairwise(told))
-    assert told[-1]["start"] > 55
-    assert len({segment["speaker"] for segment in told}) == len(told)
+    harness = Harness(aws, httpx2.MockTransport(truncated_if_long))
+    job_id = harness.upload(long_recording("ogg", 80), model="gpt-4o-transcribe-diarize")
+    harness.run_worker()
+    result = harness.transcript(job_id, response_format="verbose_json").json()["segments"]
+    assert len(result) >= 5
+    pairs = itertools.pairwise(result)
+    assert all(later["start"] - earlier["start"] > 3 for earlier, later in pairs)
+    assert result[-1]["start"] > 55
+    assert len({segment["speaker"] for segment in result}) == len(result)
 
 
 @pytest.mark.parametrize("model", ["gpt-transcribe", "whisper-1"])
-def test_a_long_text_of_another_script_is_not_taken_for_one_that_was_cut_off(aws, model):
-    text = "и снова " * 525  # five minutes of Russian
+def test_a_long_cyrillic_text_is_not_taken_for_a_truncated_response(aws, model):
+    text = "и снова " * 525  # as long as five minutes of Russian
     segment = {"id": 0, "start": 0, "end": 1, "text": text}
-    upstream = FalseUpstream(heard(text, segments=[segment]))
-    place = Place(aws, upstream)
-    place.upload(long_recording("ogg", 30), model=model)
-    place.work()
+    upstream = FakeUpstream(transcript_response(text, segments=[segment]))
+    harness = Harness(aws, upstream)
+    harness.upload(long_recording("ogg", 30), model=model)
+    harness.run_worker()
     assert len(upstream.calls) == 1
 
 
-def test_a_halving_of_a_job_that_has_ended_or_is_deleted_changes_nothing(aws):
-    place = Place(aws, FalseUpstream(cut_off, refused(400)))
-    identity = place.upload(long_recording("ogg", 60))
-    whole, other = place.cut(identity)
-    assert place.handle(whole) == []
-    (split,) = place.messages()
-    assert place.handle(other) == []
-    failed = place.job(identity)
+def test_a_split_request_of_an_ended_or_deleted_job_changes_nothing(aws):
+    harness = Harness(aws, FakeUpstream(truncated_response, error_response(400)))
+    job_id = harness.upload(long_recording("ogg", 60))
+    whole, other = harness.cut(job_id)
+    assert harness.handle(whole) == []
+    (split,) = harness.messages()
+    assert harness.handle(other) == []
+    failed = harness.job(job_id)
     assert failed["status"] == "failed"
-    assert place.handle(split) == []
-    assert place.job(identity) == failed
-    place.jobs.delete(identity)
-    assert place.handle(split) == []
-    assert (place.objects(), place.items(), place.part_messages()) == ([], [], [])
+    assert harness.handle(split) == []
+    assert harness.job(job_id) == failed
+    harness.jobs.delete(job_id)
+    assert harness.handle(split) == []
+    assert (harness.objects(), harness.items(), harness.part_messages()) == ([], [], [])
 
 
 # Generations
 
 
 def test_a_form_used_again_before_all_parts_are_cut_replaces_the_recording(aws):
-    """The later recording arrives while the first is being cut, and is cut at once by another worker."""
+    """While the first recording is cut, a second one is uploaded and cut by another worker."""
     upstream = httpx2.MockTransport(by_size)
-    place, other = Place(aws, upstream), Place(aws, upstream)
-    asked = place.ask().json()
-    place.post(asked["upload"], long_recording("ogg", 80))
-    message = place.about(asked["id"])
-    later = iter([recording("webm")])
+    harness, other = Harness(aws, upstream), Harness(aws, upstream)
+    created = harness.request_upload().json()
+    harness.post(created["upload"], long_recording("ogg", 80))
+    message = harness.upload_record(created["id"])
+    replacements = iter([recording("webm")])
 
     def replace_recording(_):
-        for content in later:
-            other.post(asked["upload"], content)
-            other.handle(other.about(asked["id"]))
+        for content in replacements:
+            other.post(created["upload"], content)
+            other.handle(other.upload_record(created["id"]))
 
-    with before(place, "s3.PutObject", replace_recording):
-        assert place.work(message) == []
-    job = place.job(asked["id"])
+    with before_call(harness, "s3.PutObject", replace_recording):
+        assert harness.run_worker(message) == []
+    job = harness.job(created["id"])
     assert (job["status"], job["progress"]) == ("completed", {"done": 1, "total": 1})
     assert job["duration"] == pytest.approx(3, abs=0.1)
-    assert place.objects() == [f"transcripts/{asked['id']}.json"]
+    assert harness.objects() == [f"transcripts/{created['id']}.json"]
 
 
 def test_a_form_used_again_after_all_parts_are_cut_is_ignored(aws):
-    place = Place(aws, httpx2.MockTransport(by_size))
-    asked = place.ask().json()
-    place.post(asked["upload"], recording("webm"))
-    (part,) = place.cut(asked["id"])
-    place.post(asked["upload"], long_recording("ogg", 80))
-    assert place.cut(asked["id"]) == []
-    assert place.handle(part) == []
-    assert place.job(asked["id"])["duration"] == pytest.approx(3, abs=0.1)
-    assert place.objects() == [f"transcripts/{asked['id']}.json"]
+    harness = Harness(aws, httpx2.MockTransport(by_size))
+    created = harness.request_upload().json()
+    harness.post(created["upload"], recording("webm"))
+    (part,) = harness.cut(created["id"])
+    harness.post(created["upload"], long_recording("ogg", 80))
+    assert harness.cut(created["id"]) == []
+    assert harness.handle(part) == []
+    assert harness.job(created["id"])["duration"] == pytest.approx(3, abs=0.1)
+    assert harness.objects() == [f"transcripts/{created['id']}.json"]
 
 
-def test_saved_parts_of_one_recording_are_not_used_for_another_of_the_same_length(aws):
-    """The worker dies after it has sent the first recording's only part; then the form is used again."""
-    place = Place(aws, FalseUpstream(heard("The first."), heard("The second.")))
-    asked = place.ask().json()
-    place.post(asked["upload"], wav(SPOKEN[: 32_000 * 5]))
-    message = place.about(asked["id"])
-    with failing(place, "dynamodb.UpdateItem", ConnectionResetError(), ":total"):
-        assert place.handle(message) == [message["messageId"]]
-    assert place.work_on_parts()
-    place.post(asked["upload"], wav(SPOKEN[32_000 * 5 : 32_000 * 10]))
-    assert place.work(place.about(asked["id"])) == []
-    assert place.job(asked["id"])["transcript"] == "The second."
+def test_saved_parts_are_not_used_for_another_recording_of_the_same_length(aws):
+    """The worker crashes after sending the only part. Then the form is used again."""
+    harness = Harness(
+        aws, FakeUpstream(transcript_response("The first."), transcript_response("The second."))
+    )
+    created = harness.request_upload().json()
+    harness.post(created["upload"], wav(SPOKEN[: 32_000 * 5]))
+    message = harness.upload_record(created["id"])
+    with failing_calls(harness, "dynamodb.UpdateItem", ConnectionResetError(), ":total"):
+        assert harness.handle(message) == [message["messageId"]]
+    assert harness.handle_part_records()
+    harness.post(created["upload"], wav(SPOKEN[32_000 * 5 : 32_000 * 10]))
+    assert harness.run_worker(harness.upload_record(created["id"])) == []
+    assert harness.job(created["id"])["transcript"] == "The second."
 
 
-def test_a_worker_that_dies_between_two_parts_is_followed_by_one_that_pays_for_none_again(aws):
-    upstream = FalseUpstream()
-    place = Place(aws, upstream)
-    identity = place.upload(long_recording("ogg", 80))
-    message = place.about(identity)
-    with failing(place, "sqs.SendMessage", ConnectionResetError(), '"number": 1'):
-        assert place.handle(message) == [message["messageId"]]
-    assert place.job(identity)["progress"]["total"] == 3
-    assert place.work_on_parts()
-    assert place.job(identity)["progress"]["done"] == 1
-    assert place.work(message) == []
-    assert place.job(identity)["status"] == "completed"
+def test_after_a_crash_between_two_parts_no_part_is_billed_again(aws):
+    upstream = FakeUpstream()
+    harness = Harness(aws, upstream)
+    job_id = harness.upload(long_recording("ogg", 80))
+    message = harness.upload_record(job_id)
+    with failing_calls(harness, "sqs.SendMessage", ConnectionResetError(), '"number": 1'):
+        assert harness.handle(message) == [message["messageId"]]
+    assert harness.job(job_id)["progress"]["total"] == 3
+    assert harness.handle_part_records()
+    assert harness.job(job_id)["progress"]["done"] == 1
+    assert harness.run_worker(message) == []
+    assert harness.job(job_id)["status"] == "completed"
     assert len(upstream.calls) == 3
 
 
 def test_a_retry_sends_only_the_parts_that_were_not_transcribed(aws):
-    upstream = FalseUpstream(heard("One."), refused(400), words="Two.")
-    place = Place(aws, upstream)
-    identity = place.upload(long_recording("ogg", 40))
-    for part in place.cut(identity):
-        assert place.handle(part) == []
-    failed = place.job(identity)
+    upstream = FakeUpstream(transcript_response("One."), error_response(400), words="Two.")
+    harness = Harness(aws, upstream)
+    job_id = harness.upload(long_recording("ogg", 40))
+    for part in harness.cut(job_id):
+        assert harness.handle(part) == []
+    failed = harness.job(job_id)
     assert (failed["status"], failed["progress"]["done"], failed["seconds_paid"]) == (
         "failed",
         1,
         3,
     )
-    assert place.http.post(f"/api/transcriptions/{identity}/retry").status_code == 202
-    (part,) = place.cut(identity)
+    assert harness.http.post(f"/api/transcriptions/{job_id}/retry").status_code == 202
+    (part,) = harness.cut(job_id)
     assert part_of(part)["number"] == 1
-    assert place.job(identity)["progress"] == {"done": 1, "total": 2}
-    assert place.handle(part) == []
-    job = place.job(identity)
+    assert harness.job(job_id)["progress"] == {"done": 1, "total": 2}
+    assert harness.handle(part) == []
+    job = harness.job(job_id)
     assert (job["transcript"], job["seconds_paid"]) == ("One. Two.", 6)
     assert len(upstream.calls) == 3

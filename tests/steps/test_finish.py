@@ -1,4 +1,4 @@
-"""finish.py: the parts become one transcript, once; what is left then; and the budget from its reservation on."""
+"""Tests of finish.py: joining the parts once, cleaning up and settling the budget."""
 
 import threading
 
@@ -6,29 +6,29 @@ import httpx2
 import pysubs2
 import pytest
 
-from tests.false_upstream import FalseUpstream, heard, refused
-from tests.place import Place, at_once, before, failing
+from tests.fake_upstream import FakeUpstream, error_response, transcript_response
+from tests.harness import Harness, before_call, failing_calls, run_concurrently
 from tests.samples import asset, long_recording, recording, wav
 
 
 @pytest.fixture
-def place(aws):
-    return Place(aws)
+def harness(aws):
+    return Harness(aws)
 
 
-def items(place, prefix):
-    """What the table has under keys that begin like this."""
-    return [item for item in place.items() if item["pk"].startswith(prefix)]
+def items(harness, prefix):
+    """Return the items whose partition key begins with `prefix`."""
+    return [item for item in harness.items() if item["pk"].startswith(prefix)]
 
 
-def spent(place):
-    """The seconds that are spent today, and whether some are reserved."""
-    (item,) = items(place, "spent#")
+def spent(harness):
+    """Return the seconds spent today, and whether a reservation is not settled."""
+    (item,) = items(harness, "spent#")
     return float(item["seconds"]), "unsettled" in item
 
 
 def diarized(*speakers):
-    """An answer in which each of the speakers says a word."""
+    """Return an upstream response with one word by each speaker."""
     segments = [
         {
             "type": "transcript.text.segment",
@@ -46,78 +46,86 @@ def diarized(*speakers):
     )
 
 
-def speakers(place, identity):
-    segments = place.transcript(identity, response_format="verbose_json").json()["segments"]
+def speakers(harness, job_id):
+    segments = harness.transcript(job_id, response_format="verbose_json").json()["segments"]
     return [segment["speaker"] for segment in segments]
 
 
 # Joining
 
 
-def test_the_parts_are_joined_in_the_order_of_the_recording_whichever_ends_first(aws):
-    place = Place(aws, FalseUpstream(heard("three."), heard("One"), heard("two")))
-    identity = place.upload(long_recording("ogg", 80))
-    first, second, third = place.cut(identity)
+def test_parts_are_joined_in_the_order_of_the_recording(aws):
+    harness = Harness(
+        aws,
+        FakeUpstream(
+            transcript_response("three."), transcript_response("One"), transcript_response("two")
+        ),
+    )
+    job_id = harness.upload(long_recording("ogg", 80))
+    first, second, third = harness.cut(job_id)
     for part in (third, first, second):
-        assert place.handle(part) == []
-    job = place.job(identity)
+        assert harness.handle(part) == []
+    job = harness.job(job_id)
     assert (job["status"], job["transcript"]) == ("completed", "One two three.")
     assert (job["progress"], job["seconds_paid"]) == ({"done": 3, "total": 3}, 9)
     assert job["duration"] == pytest.approx(80, abs=0.1)
 
 
-def test_times_are_those_of_the_whole_recording_in_every_format(aws):
+def test_times_refer_to_the_whole_recording_in_every_format(aws):
     segment = {"id": 0, "start": 1.0, "end": 2.5, "text": "Ever tried."}
-    place = Place(
-        aws, httpx2.MockTransport(lambda _: heard("Ever tried.", segments=[segment], duration=20.0))
+    harness = Harness(
+        aws,
+        httpx2.MockTransport(
+            lambda _: transcript_response("Ever tried.", segments=[segment], duration=20.0)
+        ),
     )
-    identity = place.upload(long_recording("ogg", 80), model="whisper-1")
-    place.work()
-    whole = place.transcript(identity, response_format="verbose_json").json()
+    job_id = harness.upload(long_recording("ogg", 80), model="whisper-1")
+    harness.run_worker()
+    whole = harness.transcript(job_id, response_format="verbose_json").json()
     starts = [segment["start"] for segment in whole["segments"]]
     assert starts[0] == pytest.approx(1.0, abs=0.01)
     assert starts[1] == pytest.approx(27.7, abs=12.1)
     assert starts[2] == pytest.approx(54.3, abs=12.1)
     for name in ("srt", "vtt"):
-        text = place.transcript(identity, response_format=name).text
+        text = harness.transcript(job_id, response_format=name).text
         assert [
             cue.start / 1000 for cue in pysubs2.SSAFile.from_string(text, name)
         ] == pytest.approx(starts, abs=0.001)
     assert (
-        place.transcript(identity, response_format="text").text
+        harness.transcript(job_id, response_format="text").text
         == "Ever tried. Ever tried. Ever tried.\n"
     )
 
 
 def test_speakers_of_different_parts_have_different_names(aws):
-    place = Place(aws, FalseUpstream(diarized("A", "B"), diarized("A")))
-    identity = place.upload(long_recording("ogg", 40), model="gpt-4o-transcribe-diarize")
-    place.work()
-    assert speakers(place, identity) == ["1-A", "1-B", "2-A"]
+    harness = Harness(aws, FakeUpstream(diarized("A", "B"), diarized("A")))
+    job_id = harness.upload(long_recording("ogg", 40), model="gpt-4o-transcribe-diarize")
+    harness.run_worker()
+    assert speakers(harness, job_id) == ["1-A", "1-B", "2-A"]
 
 
 def test_speakers_of_the_only_part_keep_their_names(aws):
-    place = Place(aws, FalseUpstream(diarized("A", "B")))
-    identity = place.upload(recording("webm"), model="gpt-4o-transcribe-diarize")
-    place.work()
-    assert speakers(place, identity) == ["A", "B"]
+    harness = Harness(aws, FakeUpstream(diarized("A", "B")))
+    job_id = harness.upload(recording("webm"), model="gpt-4o-transcribe-diarize")
+    harness.run_worker()
+    assert speakers(harness, job_id) == ["A", "B"]
 
 
-def test_speakers_keep_their_names_if_nobody_speaks_in_the_other_parts(aws):
-    upstream = FalseUpstream(diarized("A", "B"))
-    place = Place(aws, upstream)
-    spoken = asset("two_cities.wav")[44 : 44 + 32_000 * 10]
-    identity = place.upload(wav(bytes(32_000 * 40) + spoken), model="gpt-4o-transcribe-diarize")
-    place.work()
-    assert place.job(identity)["progress"]["total"] > len(upstream.calls) == 1
-    assert speakers(place, identity) == ["A", "B"]
+def test_speakers_keep_their_names_if_the_other_parts_have_no_speech(aws):
+    upstream = FakeUpstream(diarized("A", "B"))
+    harness = Harness(aws, upstream)
+    speech = asset("two_cities.wav")[44 : 44 + 32_000 * 10]
+    job_id = harness.upload(wav(bytes(32_000 * 40) + speech), model="gpt-4o-transcribe-diarize")
+    harness.run_worker()
+    assert harness.job(job_id)["progress"]["total"] > len(upstream.calls) == 1
+    assert speakers(harness, job_id) == ["A", "B"]
 
 
-def test_a_recording_in_whose_parts_nobody_was_heard_has_an_empty_transcript(aws):
-    place = Place(aws, FalseUpstream(words=""))
-    identity = place.upload(long_recording("ogg", 40))
-    place.work()
-    job = place.job(identity)
+def test_a_recording_without_text_in_its_parts_has_an_empty_transcript(aws):
+    harness = Harness(aws, FakeUpstream(words=""))
+    job_id = harness.upload(long_recording("ogg", 40))
+    harness.run_worker()
+    job = harness.job(job_id)
     assert (job["status"], job["transcript"], job["no_speech"], job["seconds_paid"]) == (
         "completed",
         "",
@@ -126,25 +134,28 @@ def test_a_recording_in_whose_parts_nobody_was_heard_has_an_empty_transcript(aws
     )
 
 
-# Once
+# Completed once
 
 
-def test_two_deliveries_that_both_see_the_job_whole_complete_it_once(aws, caplog):
-    """The worker that saved the last part died; its message and that of the other part come at the same moment."""
+def test_two_concurrent_deliveries_complete_a_job_once(aws, caplog):
+    """The worker that saved the last part crashed. The messages of both parts arrive together."""
     caplog.set_level("INFO", "steno")
-    upstream, both = FalseUpstream(), threading.Barrier(2)
-    place = Place(aws, upstream, daily_seconds=1000)
-    identity = place.upload(long_recording("ogg", 40))
-    first, second = place.cut(identity)
-    assert place.handle(first) == []
-    with failing(place, "s3.PutObject", ConnectionResetError()):
-        assert place.handle(second) == [second["messageId"]]
-    with before(place, "s3.PutObject", lambda _: both.wait(60)):
-        assert at_once(lambda: place.handle(first), lambda: place.handle(second)) == [[], []]
-    job = place.job(identity)
+    upstream, both = FakeUpstream(), threading.Barrier(2)
+    harness = Harness(aws, upstream, daily_seconds=1000)
+    job_id = harness.upload(long_recording("ogg", 40))
+    first, second = harness.cut(job_id)
+    assert harness.handle(first) == []
+    with failing_calls(harness, "s3.PutObject", ConnectionResetError()):
+        assert harness.handle(second) == [second["messageId"]]
+    with before_call(harness, "s3.PutObject", lambda _: both.wait(60)):
+        assert run_concurrently(lambda: harness.handle(first), lambda: harness.handle(second)) == [
+            [],
+            [],
+        ]
+    job = harness.job(job_id)
     assert (job["status"], job["transcript"]) == ("completed", "Ever tried. Ever tried.")
-    assert caplog.text.count("is completed") == 1
-    assert spent(place) == (6, False)
+    assert caplog.text.count("was completed") == 1
+    assert spent(harness) == (6, False)
     assert len(upstream.calls) == 2
 
 
@@ -159,212 +170,224 @@ def test_two_deliveries_that_both_see_the_job_whole_complete_it_once(aws, caplog
         ("dynamodb.DeleteItem", "parts#"),
     ],
 )
-def test_a_worker_that_dies_at_the_end_of_a_job_is_followed_by_one_that_ends_it(aws, call, write):
-    upstream = FalseUpstream()
-    place = Place(aws, upstream, daily_seconds=1000)
-    identity = place.upload(recording("webm"))
-    (part,) = place.cut(identity)
-    with failing(place, call, ConnectionResetError(), write):
-        assert place.handle(part) == [part["messageId"]]
-    assert place.handle(part) == []
-    assert (place.job(identity)["status"], place.transcript(identity).json()["transcript"]) == (
+def test_a_crash_while_a_job_is_completed_is_recovered(aws, call, write):
+    upstream = FakeUpstream()
+    harness = Harness(aws, upstream, daily_seconds=1000)
+    job_id = harness.upload(recording("webm"))
+    (part,) = harness.cut(job_id)
+    with failing_calls(harness, call, ConnectionResetError(), write):
+        assert harness.handle(part) == [part["messageId"]]
+    assert harness.handle(part) == []
+    assert (harness.job(job_id)["status"], harness.transcript(job_id).json()["transcript"]) == (
         "completed",
         "Ever tried.",
     )
-    assert place.objects() == [f"transcripts/{identity}.json"]
-    assert [item["sk"] for item in items(place, "job#")] == ["job"]
-    assert spent(place) == (3, False)
+    assert harness.objects() == [f"transcripts/{job_id}.json"]
+    assert [item["sk"] for item in items(harness, "job#")] == ["job"]
+    assert spent(harness) == (3, False)
     assert len(upstream.calls) == 1
 
 
-# What is left
+# Cleaning up
 
 
-def test_only_the_transcript_and_the_job_are_left_of_a_completed_job(place):
-    identity = place.upload(long_recording("ogg", 40))
-    parts = place.cut(identity)
-    assert len(place.objects()) == 3  # the recording and two parts
+def test_only_the_transcript_and_the_job_remain_after_completion(harness):
+    job_id = harness.upload(long_recording("ogg", 40))
+    parts = harness.cut(job_id)
+    assert len(harness.objects()) == 3  # the recording and two parts
     for part in parts:
-        assert place.handle(part) == []
-    assert place.objects() == [f"transcripts/{identity}.json"]
-    assert [item["sk"] for item in items(place, "job#")] == ["job"]
+        assert harness.handle(part) == []
+    assert harness.objects() == [f"transcripts/{job_id}.json"]
+    assert [item["sk"] for item in items(harness, "job#")] == ["job"]
 
 
-def test_a_failed_job_keeps_its_recording_and_its_saved_parts_but_no_sound_of_parts(aws):
-    place = Place(aws, FalseUpstream(heard("One."), refused(400)), daily_seconds=1000)
-    identity = place.upload(long_recording("ogg", 40))
-    for part in place.cut(identity):
-        assert place.handle(part) == []
-    job = place.job(identity)
+def test_a_failed_job_keeps_its_recording_and_saved_parts_but_no_audio_of_parts(aws):
+    harness = Harness(
+        aws, FakeUpstream(transcript_response("One."), error_response(400)), daily_seconds=1000
+    )
+    job_id = harness.upload(long_recording("ogg", 40))
+    for part in harness.cut(job_id):
+        assert harness.handle(part) == []
+    job = harness.job(job_id)
     assert (job["status"], job["transcript"], job["progress"]["done"]) == ("failed", "One.", 1)
-    assert place.objects() == [f"uploads/{identity}.webm"]
-    assert spent(place) == (3, False)
+    assert harness.objects() == [f"uploads/{job_id}.webm"]
+    assert spent(harness) == (3, False)
 
 
-def test_a_job_that_failed_keeps_the_first_reason(aws):
-    """Two parts are refused at the same moment."""
+def test_a_failed_job_keeps_the_first_error(aws):
+    """The upstream rejects two parts at the same time."""
     both = threading.Barrier(2)
 
     def refuse(status):
         def reply(_):
             both.wait(60)
-            return refused(status)
+            return error_response(status)
 
         return reply
 
-    place = Place(aws, FalseUpstream(refuse(400), refuse(401)))
-    identity = place.upload(long_recording("ogg", 40))
-    first, second = place.cut(identity)
-    assert at_once(lambda: place.handle(first), lambda: place.handle(second)) == [[], []]
-    failed = place.job(identity)
+    harness = Harness(aws, FakeUpstream(refuse(400), refuse(401)))
+    job_id = harness.upload(long_recording("ogg", 40))
+    first, second = harness.cut(job_id)
+    assert run_concurrently(lambda: harness.handle(first), lambda: harness.handle(second)) == [
+        [],
+        [],
+    ]
+    failed = harness.job(job_id)
     assert failed["error"]["code"] in ("unreadable_recording", "upstream_credentials")
-    assert place.handle(first) == place.handle(second) == []
-    assert place.job(identity) == failed
+    assert harness.handle(first) == harness.handle(second) == []
+    assert harness.job(job_id) == failed
 
 
-def test_the_whole_transcript_serves_the_same_recording_in_another_job(aws):
-    upstream = FalseUpstream()
-    place = Place(aws, upstream)
+def test_a_transcript_is_reused_for_the_same_recording_in_another_job(aws):
+    upstream = FakeUpstream()
+    harness = Harness(aws, upstream)
     content = long_recording("ogg", 40)
     for _ in range(2):
-        identity = place.upload(content)
-        place.work(place.about(identity))
-        job = place.job(identity)
+        job_id = harness.upload(content)
+        harness.run_worker(harness.upload_record(job_id))
+        job = harness.job(job_id)
         assert (job["status"], job["transcript"]) == ("completed", "Ever tried. Ever tried.")
     assert (job["seconds_paid"], len(upstream.calls)) == (0, 2)
 
 
-def test_answers_about_a_recording_that_was_replaced_are_not_kept(aws):
-    """The form is used again after a part of the first recording was transcribed."""
-    place = Place(aws, FalseUpstream(heard("A secret."), words="Ever tried."))
-    asked = place.ask().json()
-    place.post(asked["upload"], long_recording("ogg", 40))
-    message = place.about(asked["id"])
-    with failing(place, "dynamodb.UpdateItem", ConnectionResetError(), ":total"):
-        assert place.handle(message) == [message["messageId"]]
-    first, _second = place.part_messages()
-    assert place.handle(first) == []
-    place.post(asked["upload"], recording("webm"))
-    assert place.work(place.about(asked["id"])) == []
-    assert place.job(asked["id"])["transcript"] == "Ever tried."
-    assert place.http.delete(f"/api/transcriptions/{asked['id']}").status_code == 204
-    assert place.items() == []
+def test_results_of_a_replaced_recording_are_not_kept(aws):
+    """The form is used again after the first recording has been transcribed in part."""
+    harness = Harness(aws, FakeUpstream(transcript_response("A secret."), words="Ever tried."))
+    created = harness.request_upload().json()
+    harness.post(created["upload"], long_recording("ogg", 40))
+    message = harness.upload_record(created["id"])
+    with failing_calls(harness, "dynamodb.UpdateItem", ConnectionResetError(), ":total"):
+        assert harness.handle(message) == [message["messageId"]]
+    first, _second = harness.part_messages()
+    assert harness.handle(first) == []
+    harness.post(created["upload"], recording("webm"))
+    assert harness.run_worker(harness.upload_record(created["id"])) == []
+    assert harness.job(created["id"])["transcript"] == "Ever tried."
+    assert harness.http.delete(f"/api/transcriptions/{created['id']}").status_code == 204
+    assert harness.items() == []
 
 
 # The budget
 
 
-def test_the_budget_is_reserved_once_for_all_parts_however_often_the_recording_is_delivered(aws):
-    place = Place(aws, daily_seconds=1000)
-    identity = place.upload(long_recording("ogg", 80))
-    message = place.about(identity)
-    with failing(place, "dynamodb.UpdateItem", ConnectionResetError(), ":total"):
+def test_the_budget_is_reserved_once_for_all_deliveries_of_a_recording(aws):
+    harness = Harness(aws, daily_seconds=1000)
+    job_id = harness.upload(long_recording("ogg", 80))
+    message = harness.upload_record(job_id)
+    with failing_calls(harness, "dynamodb.UpdateItem", ConnectionResetError(), ":total"):
         for _ in range(2):
-            assert place.handle(message) == [message["messageId"]]
-            assert spent(place) == (pytest.approx(80, abs=0.1), True)
-    assert place.handle(message) == []
-    assert spent(place) == (pytest.approx(80, abs=0.1), True)
-    assert len(place.part_messages()) == 9
+            assert harness.handle(message) == [message["messageId"]]
+            assert spent(harness) == (pytest.approx(80, abs=0.1), True)
+    assert harness.handle(message) == []
+    assert spent(harness) == (pytest.approx(80, abs=0.1), True)
+    assert len(harness.part_messages()) == 9
 
 
-def test_a_recording_longer_than_the_daily_budget_is_refused_before_anything_is_paid(aws):
-    upstream = FalseUpstream()
-    place = Place(aws, upstream, daily_seconds=60)
-    identity = place.upload(long_recording("ogg", 80))
-    assert place.work() == []
-    job = place.job(identity)
+def test_a_recording_over_the_daily_budget_is_rejected_before_anything_is_billed(aws):
+    upstream = FakeUpstream()
+    harness = Harness(aws, upstream, daily_seconds=60)
+    job_id = harness.upload(long_recording("ogg", 80))
+    assert harness.run_worker() == []
+    job = harness.job(job_id)
     assert (job["status"], job["error"]["code"], job["seconds_paid"]) == (
         "failed",
         "budget_exhausted",
         0,
     )
     assert upstream.calls == []
-    assert [item["sk"] for item in place.items() if float(item.get("seconds", 0))] == []
+    assert [item["sk"] for item in harness.items() if float(item.get("seconds", 0))] == []
 
 
-def test_the_budget_is_settled_once_however_often_the_end_is_repeated(aws):
-    place = Place(aws, daily_seconds=1000)
-    identities = [place.upload(recording("webm"), prompt=str(number)) for number in range(2)]
-    messages = place.messages()
-    assert place.handle(*messages) == []
-    assert spent(place) == (pytest.approx(6, abs=0.1), True)
-    first, second = parts = place.part_messages()
-    assert place.handle(first) == []
+def test_the_budget_is_settled_once_for_all_deliveries(aws):
+    harness = Harness(aws, daily_seconds=1000)
+    job_ids = [harness.upload(recording("webm"), prompt=str(number)) for number in range(2)]
+    messages = harness.messages()
+    assert harness.handle(*messages) == []
+    assert spent(harness) == (pytest.approx(6, abs=0.1), True)
+    first, second = parts = harness.part_messages()
+    assert harness.handle(first) == []
     for _ in range(2):
-        assert place.handle(first, *messages) == []
-    assert spent(place) == (
-        pytest.approx(6, abs=0.1),
-        True,
-    )  # of which the other job has reserved one half
-    assert place.handle(second) == []
+        assert harness.handle(first, *messages) == []
+    # 3 s are spent, and 3 s are reserved for the other job.
+    assert spent(harness) == (pytest.approx(6, abs=0.1), True)
+    assert harness.handle(second) == []
     for _ in range(2):
-        assert place.handle(*parts, *messages) == []
-    assert spent(place) == (6, False)
-    assert [place.job(identity)["status"] for identity in identities] == ["completed"] * 2
+        assert harness.handle(*parts, *messages) == []
+    assert spent(harness) == (6, False)
+    assert [harness.job(job_id)["status"] for job_id in job_ids] == ["completed"] * 2
 
 
-def test_a_retry_pays_of_the_budget_only_for_what_it_sends(aws):
-    place = Place(aws, FalseUpstream(heard("One."), refused(400)), daily_seconds=1000)
-    identity = place.upload(long_recording("ogg", 40))
-    for part in place.cut(identity):
-        assert place.handle(part) == []
-    assert place.http.post(f"/api/transcriptions/{identity}/retry").status_code == 202
-    (part,) = place.cut(identity)
-    seconds, is_reserved = spent(place)
+def test_a_retry_reserves_only_the_parts_that_it_sends(aws):
+    harness = Harness(
+        aws, FakeUpstream(transcript_response("One."), error_response(400)), daily_seconds=1000
+    )
+    job_id = harness.upload(long_recording("ogg", 40))
+    for part in harness.cut(job_id):
+        assert harness.handle(part) == []
+    assert harness.http.post(f"/api/transcriptions/{job_id}/retry").status_code == 202
+    (part,) = harness.cut(job_id)
+    seconds, is_reserved = spent(harness)
     assert is_reserved
     assert 3 + 8 < seconds < 3 + 32
-    assert place.handle(part) == []
-    assert spent(place) == (6, False)
+    assert harness.handle(part) == []
+    assert spent(harness) == (6, False)
 
 
 def test_a_request_that_may_have_been_billed_is_spent_when_its_job_fails(aws):
-    place = Place(aws, FalseUpstream(*[httpx2.ReadError("unplugged")] * 3), daily_seconds=1000)
-    identity = place.upload(recording("ogg"))
-    place.work()
-    assert place.job(identity)["status"] == "failed"
-    assert spent(place) == (pytest.approx(9, abs=0.1), False)
+    harness = Harness(aws, FakeUpstream(*[httpx2.ReadError("unplugged")] * 3), daily_seconds=1000)
+    job_id = harness.upload(recording("ogg"))
+    harness.run_worker()
+    assert harness.job(job_id)["status"] == "failed"
+    assert spent(harness) == (pytest.approx(9, abs=0.1), False)
 
 
-# Deleted
+# Deleted jobs
 
 
-def assert_nothing_is_left(place):
-    """All messages are delivered; then the table has what is no job's: seconds that were spent, a busy upstream."""
-    while records := place.messages(wait=0) + place.part_messages():
-        assert place.handle(*records) == []
-    assert place.objects() == []
-    assert {item["pk"].partition("#")[0] for item in place.items()} <= {"spent", "upstream"}
-    assert not any("unsettled" in item for item in place.items())
+def assert_nothing_is_left(harness):
+    """Deliver all messages. Then only the items of the budget and of the upstream may exist."""
+    while records := harness.messages(wait=0) + harness.part_messages():
+        assert harness.handle(*records) == []
+    assert harness.objects() == []
+    assert {item["pk"].partition("#")[0] for item in harness.items()} <= {"spent", "upstream"}
+    assert not any("unsettled" in item for item in harness.items())
 
 
 @pytest.mark.parametrize(
     ("reply", "status"),
-    [(refused(400), "failed"), (refused(429, retry_after="0"), "processing"), (None, "completed")],
+    [
+        (error_response(400), "failed"),
+        (error_response(429, retry_after="0"), "processing"),
+        (None, "completed"),
+    ],
 )
-def test_delete_leaves_nothing_whatever_the_job_came_to(aws, reply, status):
-    place = Place(aws, FalseUpstream(*([reply] if reply else [])), daily_seconds=1000)
-    identity = place.upload(recording("webm"))
-    records = [place.about(identity)]
-    assert place.handle(*records) == []
-    records += place.part_messages()
-    place.handle(records[1])
-    assert place.job(identity)["status"] == status
-    assert place.http.delete(f"/api/transcriptions/{identity}").status_code == 204
-    assert_nothing_is_left(place)
-    assert place.handle(*records) == []  # which may come once more
-    assert_nothing_is_left(place)
+def test_delete_leaves_nothing_in_any_status(aws, reply, status):
+    harness = Harness(aws, FakeUpstream(*([reply] if reply else [])), daily_seconds=1000)
+    job_id = harness.upload(recording("webm"))
+    records = [harness.upload_record(job_id)]
+    assert harness.handle(*records) == []
+    records += harness.part_messages()
+    harness.handle(records[1])
+    assert harness.job(job_id)["status"] == status
+    assert harness.http.delete(f"/api/transcriptions/{job_id}").status_code == 204
+    assert_nothing_is_left(harness)
+    assert harness.handle(*records) == []  # SQS may deliver messages again
+    assert_nothing_is_left(harness)
 
 
 def test_delete_leaves_nothing_of_a_job_that_waits_for_its_retry(aws):
-    place = Place(aws, FalseUpstream(heard("One."), refused(400)), daily_seconds=1000)
-    identity = place.upload(long_recording("ogg", 40))
-    place.work()
-    assert place.http.post(f"/api/transcriptions/{identity}/retry").status_code == 202
-    assert place.http.delete(f"/api/transcriptions/{identity}").status_code == 204
-    assert_nothing_is_left(place)
+    harness = Harness(
+        aws, FakeUpstream(transcript_response("One."), error_response(400)), daily_seconds=1000
+    )
+    job_id = harness.upload(long_recording("ogg", 40))
+    harness.run_worker()
+    assert harness.http.post(f"/api/transcriptions/{job_id}/retry").status_code == 202
+    assert harness.http.delete(f"/api/transcriptions/{job_id}").status_code == 204
+    assert_nothing_is_left(harness)
 
 
-# The calls of a job whose only part is cut in halves, in their order, and whether each is tested often.
+# AWS calls of a job whose only part is split in two: (call, text in its parameters, always tested).
+# The calls that are not always tested are marked as exhaustive.
 CALLS = [
     ("s3.HeadObject", "uploads/", False),
     ("dynamodb.UpdateItem", ":new", False),
@@ -395,35 +418,39 @@ CALLS = [
 
 @pytest.mark.parametrize(
     ("call", "text"),
-    [pytest.param(*call, marks=[] if often else pytest.mark.exhaustive) for *call, often in CALLS],
+    [
+        pytest.param(*call, marks=[] if is_always_tested else pytest.mark.exhaustive)
+        for *call, is_always_tested in CALLS
+    ],
 )
-def test_delete_at_any_moment_leaves_nothing(aws, call, text):
+def test_delete_before_any_aws_call_leaves_nothing(aws, call, text):
     usage = {"type": "tokens", "input_tokens": 1, "output_tokens": 1990, "total_tokens": 1991}
-    cut_off = {"text": "Ever", "usage": usage}
-    place = Place(aws, FalseUpstream(httpx2.Response(200, json=cut_off)), daily_seconds=1000)
-    other = Place(aws, daily_seconds=1000)
-    identity = place.upload(wav(asset("two_cities.wav")[44:][: 32_000 * 22]))
+    truncated = {"text": "Ever", "usage": usage}
+    harness = Harness(aws, FakeUpstream(httpx2.Response(200, json=truncated)), daily_seconds=1000)
+    other = Harness(aws, daily_seconds=1000)
+    job_id = harness.upload(wav(asset("two_cities.wav")[44:][: 32_000 * 22]))
     deleted = []
 
     def delete_once(params):
         if text in str(params) and not deleted:
-            deleted.append(other.http.delete(f"/api/transcriptions/{identity}").status_code)
+            deleted.append(other.http.delete(f"/api/transcriptions/{job_id}").status_code)
 
-    with before(place, call, delete_once):
-        assert place.work() == []
+    with before_call(harness, call, delete_once):
+        assert harness.run_worker() == []
     assert deleted == [204]
-    assert_nothing_is_left(place)
+    assert_nothing_is_left(harness)
 
 
 @pytest.mark.parametrize(
-    "reply", [heard("Ever tried."), refused(400), refused(429, retry_after="0")]
+    "reply",
+    [transcript_response("Ever tried."), error_response(400), error_response(429, retry_after="0")],
 )
 def test_delete_while_a_part_is_transcribed_leaves_nothing(aws, reply):
-    def delete_then_answer(_):
-        place.jobs.delete(identity)
+    def delete_then_respond(_):
+        harness.jobs.delete(job_id)
         return reply
 
-    place = Place(aws, FalseUpstream(delete_then_answer), daily_seconds=1000)
-    identity = place.upload(recording("webm"))
-    assert place.work() == []
-    assert_nothing_is_left(place)
+    harness = Harness(aws, FakeUpstream(delete_then_respond), daily_seconds=1000)
+    job_id = harness.upload(recording("webm"))
+    assert harness.run_worker() == []
+    assert_nothing_is_left(harness)

@@ -1,4 +1,4 @@
-"""options.py and models.py: what a caller wants, and what of it each model honours."""
+"""Tests of options.py and models.py: the options of a request and what each model supports."""
 
 from datetime import date
 
@@ -6,33 +6,35 @@ import pytest
 
 from handler.errors import InvalidOption
 from handler.transcription.options import OpenAIOptions
-from handler.upstream.models import MODELS, serving
+from handler.upstream.models import MODELS, resolve_model
 from tests.conftest import TODAY
 
 
-def sent(model, /, **fields):
-    """The upstream's parameters for a form's fields."""
+def upstream_parameters(model, /, **fields):
+    """Return the upstream parameters for the fields of a form."""
     form = {name: value if isinstance(value, list) else [value] for name, value in fields.items()}
     return OpenAIOptions.from_form(form).upstream_parameters(MODELS[model], TODAY)
 
 
 @pytest.mark.parametrize(
-    ("given", "primary"), [("en", "en"), ("en-US", "en"), ("pt_BR", "pt"), ("zh-Hant-TW", "zh")]
+    ("language", "primary"), [("en", "en"), ("en-US", "en"), ("pt_BR", "pt"), ("zh-Hant-TW", "zh")]
 )
-def test_a_language_goes_where_the_model_reads_it(given, primary):
-    assert sent("gpt-transcribe", language=given)["languages"] == [primary]
-    assert sent("whisper-1", language=given)["language"] == primary
-    assert "language" not in sent("gpt-transcribe", language=given)
-    assert "languages" not in sent("whisper-1", language=given)
+def test_a_language_is_sent_in_the_parameter_of_the_model(language, primary):
+    assert upstream_parameters("gpt-transcribe", language=language)["languages"] == [primary]
+    assert upstream_parameters("whisper-1", language=language)["language"] == primary
+    assert "language" not in upstream_parameters("gpt-transcribe", language=language)
+    assert "languages" not in upstream_parameters("whisper-1", language=language)
 
 
-def test_several_languages_go_to_the_model_that_takes_them():
-    assert sent("gpt-transcribe", language="en", **{"languages[]": ["de", "en"]})["languages"] == [
+def test_several_languages_are_sent_to_a_model_that_accepts_them():
+    assert upstream_parameters("gpt-transcribe", language="en", **{"languages[]": ["de", "en"]})[
+        "languages"
+    ] == [
         "en",
         "de",
     ]
     with pytest.raises(InvalidOption, match="gpt-transcribe") as refusal:
-        sent("whisper-1", languages=["en", "de"])
+        upstream_parameters("whisper-1", languages=["en", "de"])
     assert refusal.value.option == "languages"
 
 
@@ -49,22 +51,22 @@ def test_several_languages_go_to_the_model_that_takes_them():
         ("whisper-1", "response_format", "diarized_json", "gpt-4o-transcribe-diarize"),
     ],
 )
-def test_an_option_that_a_model_would_ignore_is_refused_by_name_with_the_models_that_can(
+def test_an_unsupported_option_is_rejected_with_the_models_that_support_it(
     model, option, value, able
 ):
     with pytest.raises(InvalidOption, match=able) as refusal:
-        sent(model, **{option: value})
+        upstream_parameters(model, **{option: value})
     assert refusal.value.option == option
 
 
-def test_what_no_living_model_can_do_is_said_so():
+def test_an_option_that_no_current_model_supports_is_rejected():
     options = OpenAIOptions.from_form({"include": ["logprobs"]})
-    with pytest.raises(InvalidOption, match="No model can any more"):
+    with pytest.raises(InvalidOption, match="No available model supports it"):
         options.upstream_parameters(MODELS["gpt-transcribe"], date(2028, 1, 1))
 
 
 @pytest.mark.parametrize(
-    ("model", "asked", "upstream"),
+    ("model", "requested", "upstream"),
     [
         ("gpt-transcribe", "json", "json"),
         ("gpt-transcribe", "text", "json"),
@@ -78,12 +80,12 @@ def test_what_no_living_model_can_do_is_said_so():
         ("gpt-4o-transcribe-diarize", "diarized_json", "diarized_json"),
     ],
 )
-def test_the_upstream_is_asked_for_the_body_that_tells_what_is_needed(model, asked, upstream):
-    assert sent(model, response_format=asked)["response_format"] == upstream
+def test_the_upstream_response_format_contains_the_requested_data(model, requested, upstream):
+    assert upstream_parameters(model, response_format=requested)["response_format"] == upstream
 
 
 @pytest.mark.parametrize(
-    ("model", "asked", "laid"),
+    ("model", "requested", "needs_alignment"),
     [
         ("gpt-transcribe", "srt", True),
         ("gpt-4o-mini-transcribe", "verbose_json", True),
@@ -91,19 +93,19 @@ def test_the_upstream_is_asked_for_the_body_that_tells_what_is_needed(model, ask
         ("whisper-1", "vtt", False),
     ],
 )
-def test_a_job_is_told_of_the_format_only_whether_the_text_is_to_be_laid_on_the_sound(
-    model, asked, laid
+def test_job_options_contain_a_format_only_if_times_must_be_aligned(
+    model, requested, needs_alignment
 ):
-    options = OpenAIOptions.from_form({"response_format": [asked], "language": ["en"]})
-    told = {
+    options = OpenAIOptions.from_form({"response_format": [requested], "language": ["en"]})
+    expected = {
         "model": model,
         "language": "en",
-        **({"response_format": "verbose_json"} if laid else {}),
+        **({"response_format": "verbose_json"} if needs_alignment else {}),
     }
-    assert options.job_options(MODELS[model]) == told
+    assert options.job_options(MODELS[model]) == expected
 
 
-def test_segments_may_be_asked_for_by_name_and_words_only_of_a_model_that_tells_them():
+def test_word_timestamps_need_a_model_that_supports_them():
     segments = OpenAIOptions.from_form(
         {"response_format": ["verbose_json"], "timestamp_granularities[]": ["segment"]}
     )
@@ -119,8 +121,8 @@ def test_segments_may_be_asked_for_by_name_and_words_only_of_a_model_that_tells_
         words.upstream_parameters(MODELS["gpt-transcribe"], date(2026, 11, 20))
 
 
-def test_every_other_option_is_passed_on():
-    assert sent(
+def test_other_options_are_passed_on():
+    assert upstream_parameters(
         "gpt-transcribe",
         prompt="Names: Ada",
         temperature="0.2",
@@ -132,35 +134,42 @@ def test_every_other_option_is_passed_on():
         "temperature": 0.2,
         "keywords": ["Steno", "Mangum"],
     }
-    words = sent(
+    words = upstream_parameters(
         "whisper-1",
         response_format="verbose_json",
         **{"timestamp_granularities[]": ["word", "segment"]},
     )
     assert words["timestamp_granularities"] == ["word", "segment"]
-    assert sent("gpt-4o-transcribe", **{"include[]": "logprobs"})["include"] == ["logprobs"]
-    speakers = sent("gpt-4o-transcribe-diarize", **{"known_speaker_names[]": ["Ada"]})
+    assert upstream_parameters("gpt-4o-transcribe", **{"include[]": "logprobs"})["include"] == [
+        "logprobs"
+    ]
+    speakers = upstream_parameters(
+        "gpt-4o-transcribe-diarize", **{"known_speaker_names[]": ["Ada"]}
+    )
     assert speakers["known_speaker_names"] == ["Ada"]
 
 
-def test_lists_come_in_the_ways_in_which_http_clients_write_them():
+def test_lists_are_accepted_in_all_common_encodings():
     fields = {"keywords": ["a"], "keywords[]": ["b", "c"], "keywords[0]": ["d"]}
     assert OpenAIOptions.from_form(fields).keywords == ["a", "b", "c", "d"]
 
 
-def test_a_chunking_strategy_comes_as_a_word_as_json_or_in_brackets():
+def test_a_chunking_strategy_is_accepted_as_a_word_as_json_or_in_brackets():
     vad = {"type": "server_vad", "threshold": 0.4}
-    assert sent("gpt-4o-transcribe", chunking_strategy="auto")["chunking_strategy"] == "auto"
-    as_json = sent(
+    assert (
+        upstream_parameters("gpt-4o-transcribe", chunking_strategy="auto")["chunking_strategy"]
+        == "auto"
+    )
+    as_json = upstream_parameters(
         "gpt-4o-transcribe", chunking_strategy='{"type": "server_vad", "threshold": 0.4}'
     )
     assert as_json["chunking_strategy"] == vad
     bracketed = {"chunking_strategy[type]": "server_vad", "chunking_strategy[threshold]": "0.4"}
-    assert sent("gpt-4o-transcribe", **bracketed)["chunking_strategy"] == vad
+    assert upstream_parameters("gpt-4o-transcribe", **bracketed)["chunking_strategy"] == vad
 
 
-def test_the_model_that_tells_speakers_apart_gets_the_strategy_it_requires():
-    assert sent("gpt-4o-transcribe-diarize")["chunking_strategy"] == "auto"
+def test_the_diarization_model_gets_its_required_chunking_strategy():
+    assert upstream_parameters("gpt-4o-transcribe-diarize")["chunking_strategy"] == "auto"
 
 
 @pytest.mark.parametrize(
@@ -185,16 +194,16 @@ def test_the_model_that_tells_speakers_apart_gets_the_strategy_it_requires():
         ("model[x]", "1"),
     ],
 )
-def test_a_bad_value_is_refused_by_the_options_name(option, value):
+def test_an_invalid_value_is_rejected_with_the_name_of_the_option(option, value):
     with pytest.raises(InvalidOption) as refusal:
-        sent("gpt-4o-transcribe", **{option: value})
+        upstream_parameters("gpt-4o-transcribe", **{option: value})
     assert refusal.value.option == option.partition("[")[0]
     assert option.partition("[")[0] in refusal.value.detail
 
 
-def test_an_option_given_in_two_ways_is_refused():
+def test_an_option_in_two_encodings_is_rejected():
     with pytest.raises(InvalidOption, match="more than once"):
-        sent(
+        upstream_parameters(
             "gpt-4o-transcribe",
             **{"chunking_strategy": "auto", "chunking_strategy[type]": "server_vad"},
         )
@@ -211,31 +220,33 @@ def test_an_option_given_in_two_ways_is_refused():
         ("gpt-4o-transcribe", {"include": "logprobs", "response_format": "text"}, "json"),
     ],
 )
-def test_an_option_that_needs_a_format_says_which(model, fields, needs):
+def test_an_option_without_its_required_format_is_rejected_with_that_format(model, fields, needs):
     with pytest.raises(InvalidOption, match=needs):
-        sent(model, **fields)
+        upstream_parameters(model, **fields)
 
 
-def test_a_field_left_empty_was_not_given():
-    assert sent("gpt-transcribe", language="", prompt="", keywords="", temperature="") == sent(
+def test_an_empty_field_is_ignored():
+    assert upstream_parameters(
+        "gpt-transcribe", language="", prompt="", keywords="", temperature=""
+    ) == upstream_parameters("gpt-transcribe")
+
+
+def test_stream_false_is_accepted():
+    assert upstream_parameters("gpt-transcribe", stream="false") == upstream_parameters(
         "gpt-transcribe"
     )
 
 
-def test_stream_false_is_what_happens_anyway():
-    assert sent("gpt-transcribe", stream="false") == sent("gpt-transcribe")
+def test_a_model_is_replaced_by_the_default_after_its_shutdown():
+    assert resolve_model("whisper-1", date(2027, 2, 25)).name == "whisper-1"
+    assert resolve_model("whisper-1", date(2027, 2, 26)).name == "gpt-transcribe"
+    assert resolve_model("gpt-transcribe", date(2040, 1, 1)).name == "gpt-transcribe"
+    assert resolve_model("whisper-9", TODAY) is None
 
 
-def test_a_model_is_served_by_itself_until_its_shutdown_and_then_by_the_default():
-    assert serving("whisper-1", date(2027, 2, 25)).name == "whisper-1"
-    assert serving("whisper-1", date(2027, 2, 26)).name == "gpt-transcribe"
-    assert serving("gpt-transcribe", date(2040, 1, 1)).name == "gpt-transcribe"
-    assert serving("whisper-9", TODAY) is None
-
-
-def test_a_model_warns_within_180_days_of_its_end_and_after_it():
+def test_a_model_has_a_warning_from_180_days_before_its_shutdown():
     model = MODELS["whisper-1"]
     assert model.warning(date(2026, 8, 29)) is None
     assert "2027-02-26" in model.warning(date(2026, 8, 30))
-    assert "gpt-transcribe answers for it" in model.warning(date(2027, 2, 26))
+    assert "Steno uses gpt-transcribe instead" in model.warning(date(2027, 2, 26))
     assert MODELS["gpt-transcribe"].warning(date(2040, 1, 1)) is None

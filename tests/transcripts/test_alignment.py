@@ -1,4 +1,4 @@
-"""alignment.py: texts are laid on the speech that says them, by their punctuation and by their length."""
+"""Tests of alignment.py: texts are aligned to speech intervals by punctuation and length."""
 
 import itertools
 
@@ -17,68 +17,73 @@ SENTENCES = [
 ]
 
 
-def said(*sentences):
-    """The text, and stretches that say it at about five syllables a second."""
+def text_and_intervals(*sentences):
+    """Return the text of (text, start, end) triples, and intervals with 5 syllables a second."""
     intervals = [
         SpeechInterval(start, end, round((end - start) * 5)) for _, start, end in sentences
     ]
     return " ".join(text for text, _, _ in sentences), intervals
 
 
-def told(segments):
+def as_tuples(segments):
     return [(segment.text, segment.start, segment.end) for segment in segments]
 
 
-def test_each_sentence_is_laid_on_the_stretch_that_says_it():
-    assert told(align(*said(*SENTENCES))) == SENTENCES
+def test_each_sentence_is_aligned_to_its_interval():
+    assert as_tuples(align(*text_and_intervals(*SENTENCES))) == SENTENCES
 
 
-def test_a_sentence_with_a_pause_inside_is_one_segment_over_both_stretches():
-    text, intervals = said(("We laugh less", 1.0, 1.8), ("heartily.", 2.1, 2.7), ("Yes.", 4.0, 4.5))
-    assert told(align(text, intervals)) == [
+def test_a_sentence_with_a_pause_is_one_segment_over_both_intervals():
+    text, intervals = text_and_intervals(
+        ("We laugh less", 1.0, 1.8), ("heartily.", 2.1, 2.7), ("Yes.", 4.0, 4.5)
+    )
+    assert as_tuples(align(text, intervals)) == [
         ("We laugh less heartily.", 1.0, 2.7),
         ("Yes.", 4.0, 4.5),
     ]
 
 
-def test_a_clause_begins_where_a_pause_follows_its_comma():
-    text, intervals = said(
+def test_a_clause_after_a_comma_and_a_pause_is_a_segment():
+    text, intervals = text_and_intervals(
         ("We had everything before us,", 0.5, 2.1), ("we had nothing before us.", 2.5, 4.0)
     )
     assert [segment.start for segment in align(text, intervals)] == [0.5, 2.5]
 
 
-def test_a_pause_is_laid_on_punctuation_rather_than_on_the_nearest_word():
-    """By length alone, `It was` would belong to the first stretch."""
+def test_a_pause_is_aligned_to_punctuation_rather_than_to_the_nearest_word():
+    """By length alone, "It was" would belong to the first interval."""
     text = "I never saw the city again. It was burnt."
     segments = align(text, [SpeechInterval(0, 2.4, 10), SpeechInterval(3.0, 3.8, 3)])
-    assert told(segments) == [("I never saw the city again.", 0, 2.4), ("It was burnt.", 3.0, 3.8)]
+    assert as_tuples(segments) == [
+        ("I never saw the city again.", 0, 2.4),
+        ("It was burnt.", 3.0, 3.8),
+    ]
 
 
-def test_a_cough_holds_no_words():
-    text, intervals = said(*SENTENCES)
+def test_a_cough_has_no_words():
+    text, intervals = text_and_intervals(*SENTENCES)
     coughs = [SpeechInterval(1.4, 1.55, 1), SpeechInterval(8.0, 8.1, 1)]
-    assert told(align(text, sorted([*intervals, *coughs]))) == SENTENCES
+    assert as_tuples(align(text, sorted([*intervals, *coughs]))) == SENTENCES
 
 
-def test_a_text_without_punctuation_is_cut_at_the_long_pauses():
-    text, intervals = said(
+def test_a_text_without_punctuation_is_split_at_long_pauses():
+    text, intervals = text_and_intervals(
         ("ever tried ever failed", 0.5, 2.2), ("no matter try again fail again", 3.5, 6.0)
     )
-    assert told(align(text, intervals)) == [
+    assert as_tuples(align(text, intervals)) == [
         ("ever tried ever failed", 0.5, 2.2),
         ("no matter try again fail again", 3.5, 6.0),
     ]
 
 
-def test_numbers_take_as_long_as_their_words():
-    text, intervals = said(
+def test_numbers_are_as_long_as_their_words():
+    text, intervals = text_and_intervals(
         ("It was 1859.", 0.5, 2.9), ("I was there.", 3.2, 4.0), ("You were not.", 4.3, 5.1)
     )
     assert [segment.start for segment in align(text, intervals)] == [0.5, 3.2, 4.3]
 
 
-def test_a_script_without_spaces_is_laid_by_its_characters():
+def test_a_script_without_spaces_is_aligned_by_characters():
     first, second, third = (
         "吾輩は猫である。",
         "名前はまだ無い。",
@@ -89,39 +94,41 @@ def test_a_script_without_spaces_is_laid_by_its_characters():
         SpeechInterval(2.6, 4.0, 8),
         SpeechInterval(4.5, 8.0, 18),
     ]
-    assert told(align(first + second + third, intervals)) == [
+    assert as_tuples(align(first + second + third, intervals)) == [
         (first, 0.5, 2.0),
         (second, 2.6, 4.0),
         (third, 4.5, 8.0),
     ]
 
 
-def test_what_is_said_on_one_long_stretch_is_told_by_its_sentences():
-    """As with music under the speech, over which no pause is heard."""
+def test_a_text_in_one_long_interval_is_split_at_its_sentences():
+    """With background music, for example, no pause is detected."""
     text = "We laugh less heartily, but we have still that resource. " * 4
     segments = align(text, [SpeechInterval(2.0, 22.0, 70)])
     assert [segment.start for segment in segments] == pytest.approx([2.0, 12.0], abs=0.1)
     assert segments[-1].end == 22.0
 
 
-def test_a_long_text_without_punctuation_is_told_pause_by_pause():
+def test_a_long_text_without_punctuation_is_split_at_pauses():
     sentences = [
         ("we laugh less heartily but we have still", 5.0 * part, 5.0 * part + 4.6)
         for part in range(8)
     ]
-    text, intervals = said(*sentences)
+    text, intervals = text_and_intervals(*sentences)
     segments = align(text, intervals)
     assert len(segments) >= 4
     assert all(segment.end - segment.start < 12 for segment in segments)
 
 
-def test_music_before_the_speech_holds_no_words():
-    text, intervals = said(*[(text, start + 20, end + 20) for text, start, end in SENTENCES])
+def test_music_before_the_speech_has_no_words():
+    text, intervals = text_and_intervals(
+        *[(text, start + 20, end + 20) for text, start, end in SENTENCES]
+    )
     assert align(text, [SpeechInterval(0.0, 15.0, 50), *intervals])[0].start == pytest.approx(20.4)
 
 
 @pytest.mark.parametrize(
-    ("text", "stretches"),
+    ("text", "intervals"),
     [("", [SpeechInterval(0, 1, 3)]), (" \n", [SpeechInterval(0, 1, 3)]), ("Yes.", [])],
 )
 def test_without_words_or_without_speech_there_are_no_segments(text, intervals):
@@ -136,9 +143,7 @@ def test_without_words_or_without_speech_there_are_no_segments(text, intervals):
         max_size=40,
     ),
 )
-def test_whatever_is_said_and_whenever_the_segments_are_the_text_in_its_order_and_inside_the_speech(
-    text, speech
-):
+def test_segments_contain_the_whole_text_in_order_within_the_speech(text, speech):
     intervals, at = [], 0.0
     for pause, length, syllables in speech:
         intervals.append(SpeechInterval(at + pause, at + pause + length, syllables))

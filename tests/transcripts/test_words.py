@@ -1,12 +1,12 @@
-"""words.py: what a text is made of, in scripts with spaces and without."""
+"""Tests of words.py: splitting a text into words, in scripts with and without spaces."""
 
 import pytest
 
-from handler.transcripts.words import Ending, joined_text, words
+from handler.transcripts.words import Ending, join_texts, split_words
 
 
 @pytest.mark.parametrize(
-    ("text", "said"),
+    ("text", "expected"),
     [
         (" Ever tried.\n Ever  failed. ", ["Ever", "tried.", "Ever", "failed."]),
         ("今日は。晴れ、OK です", ["今", "日", "は。", "晴", "れ、", "OK", "で", "す"]),
@@ -24,10 +24,10 @@ from handler.transcripts.words import Ending, joined_text, words
         (" \t\n", []),
     ],
 )
-def test_a_text_is_its_words_or_its_characters(text, said):
-    found = words(text)
-    assert [word.text for word in found] == said
-    assert all(text[word.first : word.last] == word.text for word in found)
+def test_a_text_is_split_into_words_or_characters(text, expected):
+    found = split_words(text)
+    assert [word.text for word in found] == expected
+    assert all(text[word.start : word.end] == word.text for word in found)
 
 
 @pytest.mark.parametrize(
@@ -50,8 +50,8 @@ def test_a_text_is_its_words_or_its_characters(text, said):
         ('""', Ending.NONE),
     ],
 )
-def test_a_word_tells_how_it_ends(word, ending):
-    assert words(word)[0].ending is ending
+def test_a_word_has_its_kind_of_ending(word, ending):
+    assert split_words(word)[0].ending is ending
 
 
 @pytest.mark.parametrize(
@@ -64,5 +64,5 @@ def test_a_word_tells_how_it_ends(word, ending):
         (["", " "], ""),
     ],
 )
-def test_texts_are_joined_as_their_script_joins_words(texts, whole):
-    assert joined_text(texts) == whole
+def test_texts_are_joined_with_or_without_a_space(texts, whole):
+    assert join_texts(texts) == whole

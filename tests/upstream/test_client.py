@@ -1,4 +1,4 @@
-"""client.py: one call to the upstream, everything it can answer, and what is sent again."""
+"""Tests of client.py: calls to the upstream, their possible responses, and retries."""
 
 import contextlib
 import socket
@@ -31,7 +31,7 @@ from handler.services import build_services
 from handler.transcripts.transcript import Segment
 from handler.upstream.client import UpstreamClient
 from tests.conftest import settings
-from tests.false_upstream import FalseUpstream, heard, refused
+from tests.fake_upstream import FakeUpstream, error_response, transcript_response
 
 pytestmark = pytest.mark.anyio
 
@@ -43,7 +43,7 @@ _opened = []
 
 
 def on_disk(content):
-    file = TemporaryFile()  # noqa: SIM115 - closed when the test has ended
+    file = TemporaryFile()  # noqa: SIM115 - closed by the fixture _close_files
     _opened.append(file)
     file.write(content)
     file.seek(0)
@@ -51,25 +51,25 @@ def on_disk(content):
 
 
 @pytest.fixture(autouse=True)
-def _closed():
+def _close_files():
     yield
     while _opened:
         _opened.pop().close()
 
 
-async def built(transport, **given):
-    return await build_services(settings(**given), transport=transport).client.ready()
+async def ready_client(transport, **overrides):
+    return await build_services(settings(**overrides), transport=transport).client.ready()
 
 
 async def send(
-    upstream, recording=b"sound", container=WEBM, parameters=JSON, seconds=20.0, **given
+    upstream, recording=b"sound", container=WEBM, parameters=JSON, seconds=20.0, **overrides
 ):
-    speech = await built(upstream, **given)
+    speech = await ready_client(upstream, **overrides)
     return await speech.transcribe(on_disk(recording), container, parameters, seconds)
 
 
-async def test_the_recording_goes_up_under_the_canonical_name_and_type_with_the_key():
-    upstream = FalseUpstream()
+async def test_the_request_has_the_canonical_file_name_and_type_and_the_key():
+    upstream = FakeUpstream()
     await send(upstream, b"the bytes", MP4)
     (call,) = upstream.calls
     assert (call.filename, call.content_type, call.recording) == (
@@ -81,16 +81,16 @@ async def test_the_recording_goes_up_under_the_canonical_name_and_type_with_the_
     assert call.authorization == "Bearer sk-test-key"
 
 
-async def test_lists_go_up_as_the_upstream_reads_them():
-    upstream = FalseUpstream()
+async def test_lists_are_sent_as_repeated_fields_with_brackets():
+    upstream = FakeUpstream()
     await send(upstream, parameters={**JSON, "keywords": ["Steno", "Ada"], "languages": ["en"]})
     assert upstream.calls[0].fields["keywords[]"] == ["Steno", "Ada"]
     assert upstream.calls[0].fields["languages[]"] == ["en"]
 
 
 @pytest.mark.parametrize("key", ["sk-test\u2026", "sk-te\nst"])
-async def test_a_key_that_no_header_can_carry_is_the_owners_to_mend(key):
-    upstream = FalseUpstream()
+async def test_a_key_that_is_not_a_valid_header_value_is_a_credentials_error(key):
+    upstream = FakeUpstream()
     with pytest.raises(UpstreamCredentials):
         await send(upstream, openai_api_key=key)
     assert not upstream.calls
@@ -128,9 +128,9 @@ async def test_a_key_that_no_header_can_carry_is_the_owners_to_mend(key):
         },
     ],
 )
-async def test_the_form_is_the_one_that_openais_own_sdk_sends(parameters):
-    answer = {"text": "Ever tried.", "segments": [{"start": 0, "end": 2, "text": "Ever tried."}]}
-    ours, theirs = (FalseUpstream(httpx2.Response(200, json=answer)) for _ in range(2))
+async def test_the_form_equals_that_of_the_openai_sdk(parameters):
+    response = {"text": "Ever tried.", "segments": [{"start": 0, "end": 2, "text": "Ever tried."}]}
+    ours, theirs = (FakeUpstream(httpx2.Response(200, json=response)) for _ in range(2))
     await send(ours, parameters=parameters)
     sdk = openai.OpenAI(
         api_key="sk-test-key", max_retries=0, http_client=httpx2.Client(transport=theirs)
@@ -141,8 +141,8 @@ async def test_the_form_is_the_one_that_openais_own_sdk_sends(parameters):
     assert ours.calls == theirs.calls
 
 
-async def test_the_answer_becomes_a_transcript():
-    upstream = FalseUpstream(heard(" Ever tried. ", languages=[{"code": "en"}]))
+async def test_the_response_is_converted_to_a_transcript():
+    upstream = FakeUpstream(transcript_response(" Ever tried. ", languages=[{"code": "en"}]))
     transcript = await send(upstream)
     assert (transcript.text, transcript.model, transcript.language) == (
         "Ever tried.",
@@ -152,10 +152,11 @@ async def test_the_answer_becomes_a_transcript():
     assert transcript.duration == 3
 
 
-async def test_times_become_segments():
+async def test_timestamps_are_converted_to_segments():
     segments = [{"id": 0, "start": 0.5, "end": 2, "text": " Ever tried.", "speaker": "A"}]
     transcript = await send(
-        FalseUpstream(heard("Ever tried.", segments=segments, duration=2.5)), parameters=TIMED
+        FakeUpstream(transcript_response("Ever tried.", segments=segments, duration=2.5)),
+        parameters=TIMED,
     )
     (segment,) = transcript.segments
     assert (segment.start, segment.end, segment.text, segment.speaker) == (
@@ -170,26 +171,26 @@ async def test_times_become_segments():
 @pytest.mark.parametrize(
     ("reply", "error"),
     [
-        (refused(400, "invalid_value", "file"), UnreadableRecording),
-        (refused(400), UnreadableRecording),
-        (refused(415), UnreadableRecording),
-        (refused(422), UnreadableRecording),
-        (refused(400, "audio_too_short", "file"), EmptyRecording),
-        (refused(400, "invalid_value", "languages"), InvalidOption),
-        (refused(400, None, "model"), UpstreamModel),
-        (refused(413), RecordingTooLarge),
-        (refused(401, "invalid_api_key"), UpstreamCredentials),
-        (refused(403), UpstreamCredentials),
-        (refused(403, "model_not_found"), UpstreamModel),
-        (refused(404, "model_not_found"), UpstreamModel),
-        (refused(429, "insufficient_quota"), UpstreamQuota),
-        (refused(429, "project_spend_limit_exceeded"), UpstreamQuota),
-        (refused(429, "organization_spend_limit_exceeded"), UpstreamQuota),
-        (refused(502), UpstreamFailed),
-        (refused(504), UpstreamTimeout),
-        (refused(520), UpstreamFailed),
-        (refused(418), UpstreamFailed),
-        (refused(429, x_should_retry="false"), UpstreamBusy),
+        (error_response(400, "invalid_value", "file"), UnreadableRecording),
+        (error_response(400), UnreadableRecording),
+        (error_response(415), UnreadableRecording),
+        (error_response(422), UnreadableRecording),
+        (error_response(400, "audio_too_short", "file"), EmptyRecording),
+        (error_response(400, "invalid_value", "languages"), InvalidOption),
+        (error_response(400, None, "model"), UpstreamModel),
+        (error_response(413), RecordingTooLarge),
+        (error_response(401, "invalid_api_key"), UpstreamCredentials),
+        (error_response(403), UpstreamCredentials),
+        (error_response(403, "model_not_found"), UpstreamModel),
+        (error_response(404, "model_not_found"), UpstreamModel),
+        (error_response(429, "insufficient_quota"), UpstreamQuota),
+        (error_response(429, "project_spend_limit_exceeded"), UpstreamQuota),
+        (error_response(429, "organization_spend_limit_exceeded"), UpstreamQuota),
+        (error_response(502), UpstreamFailed),
+        (error_response(504), UpstreamTimeout),
+        (error_response(520), UpstreamFailed),
+        (error_response(418), UpstreamFailed),
+        (error_response(429, x_should_retry="false"), UpstreamBusy),
         (httpx2.ReadError("reset"), UpstreamFailed),
         (httpx2.RemoteProtocolError("server disconnected"), UpstreamFailed),
         (httpx2.ReadTimeout("slow"), UpstreamTimeout),
@@ -212,10 +213,8 @@ async def test_times_become_segments():
         ),
     ],
 )
-async def test_a_failure_that_a_new_try_would_not_mend_or_could_bill_twice_is_sent_once(
-    reply, error
-):
-    upstream = FalseUpstream(reply)
+async def test_permanent_and_possibly_billed_failures_are_not_retried(reply, error):
+    upstream = FakeUpstream(reply)
     with pytest.raises(error) as failure:
         await send(upstream)
     assert type(failure.value) is error
@@ -223,11 +222,11 @@ async def test_a_failure_that_a_new_try_would_not_mend_or_could_bill_twice_is_se
 
 
 NOT_BILLED = [
-    (lambda: refused(429, retry_after="0"), UpstreamBusy),
-    (lambda: refused(503, retry_after="0"), UpstreamBusy),
-    (lambda: refused(500, retry_after="0"), UpstreamFailed),
-    (lambda: refused(408, retry_after="0"), UpstreamTimeout),
-    (lambda: refused(502, retry_after="0", x_should_retry="true"), UpstreamFailed),
+    (lambda: error_response(429, retry_after="0"), UpstreamBusy),
+    (lambda: error_response(503, retry_after="0"), UpstreamBusy),
+    (lambda: error_response(500, retry_after="0"), UpstreamFailed),
+    (lambda: error_response(408, retry_after="0"), UpstreamTimeout),
+    (lambda: error_response(502, retry_after="0", x_should_retry="true"), UpstreamFailed),
     (lambda: httpx2.ConnectError("refused"), UpstreamFailed),
 ]
 
@@ -238,26 +237,26 @@ NOT_BILLED = [
         *(reply for reply, _ in NOT_BILLED),
         lambda: httpx2.ConnectTimeout("no route"),
         lambda: httpx2.PoolTimeout("none free"),
-        lambda: refused(500),
+        lambda: error_response(500),
     ],
 )
-async def test_what_cannot_have_been_billed_is_sent_again_and_the_whole_recording_with_it(reply):
-    upstream = FalseUpstream(reply())
+async def test_a_failure_that_was_not_billed_is_retried_with_the_whole_recording(reply):
+    upstream = FakeUpstream(reply())
     assert (await send(upstream, b"the bytes")).text == "Ever tried."
     assert [call.recording for call in upstream.calls] == [b"the bytes"] * 2
 
 
 @pytest.mark.parametrize(("reply", "error"), NOT_BILLED)
-async def test_after_three_attempts_the_caller_may_try_again_later(reply, error):
-    upstream = FalseUpstream(*(reply() for _ in range(9)))
+async def test_after_three_attempts_the_error_is_safe_to_retry(reply, error):
+    upstream = FakeUpstream(*(reply() for _ in range(9)))
     with pytest.raises(error) as failure:
         await send(upstream)
     assert failure.value.safe_to_retry
     assert len(upstream.calls) == 3
 
 
-async def test_nothing_is_sent_again_after_the_deadline_and_the_caller_learns_the_wait():
-    upstream = FalseUpstream(refused(429, retry_after="30"))
+async def test_a_wait_beyond_the_deadline_is_returned_to_the_caller():
+    upstream = FakeUpstream(error_response(429, retry_after="30"))
     with pytest.raises(UpstreamBusy) as failure:
         await send(upstream, seconds=5)
     assert (len(upstream.calls), failure.value.retry_after) == (1, 30)
@@ -272,51 +271,49 @@ async def test_nothing_is_sent_again_after_the_deadline_and_the_caller_learns_th
         ({"retry_after_ms": "31500", "retry_after": "99"}, 31.5),
     ],
 )
-async def test_a_wait_may_be_a_fraction_milliseconds_or_a_date_and_is_a_day_at_most(
+async def test_retry_after_may_be_a_fraction_milliseconds_or_a_date_and_is_at_most_a_day(
     headers, seconds
 ):
     with pytest.raises(UpstreamBusy) as failure:
-        await send(FalseUpstream(refused(503, **headers)))
+        await send(FakeUpstream(error_response(503, **headers)))
     assert failure.value.retry_after == seconds
 
 
-async def test_a_wait_that_is_not_said_is_five_seconds():
-    with pytest.raises(UpstreamBusy) as unsaid:
-        await send(FalseUpstream(refused(503)), seconds=2)
-    assert unsaid.value.retry_after == 5
+async def test_the_default_wait_is_five_seconds():
+    with pytest.raises(UpstreamBusy) as failure:
+        await send(FakeUpstream(error_response(503)), seconds=2)
+    assert failure.value.retry_after == 5
 
 
-async def test_the_reason_and_the_request_id_are_passed_on_without_keys():
+async def test_the_upstream_message_and_request_id_are_passed_on_without_keys():
     body = {
         "error": {"message": "Incorrect API key provided: sk-proj-abc**xyz. Bearer sk-live_123"}
     }
     reply = httpx2.Response(401, json=body, headers={"x-request-id": "req_7"})
     with pytest.raises(UpstreamCredentials) as failure:
-        await send(FalseUpstream(reply))
+        await send(FakeUpstream(reply))
     assert "Incorrect API key provided: [key]" in failure.value.detail
     assert "req_7" in failure.value.detail
     assert "sk-" not in failure.value.detail
 
 
-async def test_a_key_of_another_make_is_kept_back_too():
+async def test_a_key_with_another_prefix_is_removed():
     body = {"error": {"message": "gsk_abcdefgh1234 is not a key"}}
     with pytest.raises(UpstreamCredentials) as failure:
-        await send(
-            FalseUpstream(httpx2.Response(401, json=body)), openai_api_key="gsk_abcdefgh1234"
-        )
+        await send(FakeUpstream(httpx2.Response(401, json=body)), openai_api_key="gsk_abcdefgh1234")
     assert "gsk" not in failure.value.detail
 
 
-async def test_a_page_of_html_is_not_passed_on():
+async def test_an_html_page_is_not_passed_on():
     with pytest.raises(UpstreamFailed) as failure:
-        await send(FalseUpstream(httpx2.Response(502, html="<html>nginx</html>")))
+        await send(FakeUpstream(httpx2.Response(502, html="<html>nginx</html>")))
     assert "HTTP 502" in failure.value.detail
     assert "nginx" not in failure.value.detail
 
 
-async def test_times_that_were_asked_for_and_did_not_come_are_a_failure():
+async def test_missing_timestamps_are_a_failure():
     with pytest.raises(UpstreamFailed):
-        await send(FalseUpstream(heard("Ever tried.")), parameters=TIMED)
+        await send(FakeUpstream(transcript_response("Ever tried.")), parameters=TIMED)
 
 
 @pytest.mark.parametrize(
@@ -330,36 +327,40 @@ async def test_times_that_were_asked_for_and_did_not_come_are_a_failure():
         '{"start": 0, "end": 1, "text": 5}',
     ],
 )
-async def test_times_and_texts_that_are_none_are_a_failure(segment):
+async def test_invalid_segments_are_a_failure(segment):
     body = f'{{"text": "Ever", "segments": [{segment}]}}'
-    with pytest.raises(UpstreamFailed, match="no verbose_json"):
-        await send(FalseUpstream(httpx2.Response(200, text=body)), parameters=TIMED)
+    with pytest.raises(UpstreamFailed, match="not valid verbose_json"):
+        await send(FakeUpstream(httpx2.Response(200, text=body)), parameters=TIMED)
 
 
-async def test_segments_are_in_the_order_of_their_times_and_end_after_they_begin():
+async def test_segments_are_sorted_by_time_and_end_after_they_start():
     segments = [{"start": 3, "end": 2, "text": "tried."}, {"start": -1, "end": 2, "text": "Ever"}]
     transcript = await send(
-        FalseUpstream(heard("Ever tried.", segments=segments)), parameters=TIMED
+        FakeUpstream(transcript_response("Ever tried.", segments=segments)), parameters=TIMED
     )
     assert transcript.segments == (Segment(0.0, 2.0, "Ever"), Segment(3.0, 3.0, "tried."))
 
 
-async def test_times_of_words_alone_are_times():
+async def test_word_timestamps_alone_are_accepted():
     words = [{"word": "Ever", "start": 0.1, "end": 0.4}]
-    transcript = await send(FalseUpstream(heard("Ever", words=words)), parameters=TIMED)
+    transcript = await send(
+        FakeUpstream(transcript_response("Ever", words=words)), parameters=TIMED
+    )
     assert transcript.answer["words"] == words
 
 
 async def test_silence_has_no_segments_and_is_no_failure():
-    assert (await send(FalseUpstream(heard("", segments=[])), parameters=TIMED)).text == ""
+    assert (
+        await send(FakeUpstream(transcript_response("", segments=[])), parameters=TIMED)
+    ).text == ""
 
 
-async def test_the_limiter_admits_as_many_calls_as_the_setting_says_and_not_the_default_40():
+async def test_the_limiter_admits_the_configured_number_of_calls_instead_of_40():
     together = threading.Barrier(60)
 
     def wait_for_all(_request):
-        together.wait(timeout=10)  # broken, and so 60 failures, if fewer than 60 ever run at once
-        return heard("Ever tried.")
+        together.wait(timeout=10)  # times out if fewer than 60 calls run concurrently
+        return transcript_response("Ever tried.")
 
     speech = await build_services(
         settings(max_concurrent_calls=60), transport=httpx2.MockTransport(wait_for_all)
@@ -369,7 +370,7 @@ async def test_the_limiter_admits_as_many_calls_as_the_setting_says_and_not_the_
             tasks.start_soon(speech.transcribe, on_disk(b"sound"), WEBM, JSON, 20.0)
 
 
-async def test_the_limiter_admits_no_more_calls_than_the_setting_says():
+async def test_the_limiter_admits_no_more_than_the_configured_number_of_calls():
     running, most, lock, gate, full = 0, 0, threading.Lock(), threading.Event(), threading.Event()
 
     def count(_request):
@@ -382,7 +383,7 @@ async def test_the_limiter_admits_no_more_calls_than_the_setting_says():
         gate.wait(10)
         with lock:
             running -= 1
-        return heard("Ever tried.")
+        return transcript_response("Ever tried.")
 
     speech = await build_services(
         settings(max_concurrent_calls=2), transport=httpx2.MockTransport(count)
@@ -396,14 +397,14 @@ async def test_the_limiter_admits_no_more_calls_than_the_setting_says():
     assert most == 2
 
 
-async def test_a_recording_that_only_waited_its_turn_was_not_sent_and_may_come_again():
+async def test_a_call_that_times_out_in_the_limiter_is_safe_to_retry():
     release = threading.Event()
 
     def hold(_request):
         release.wait(10)
-        return heard("Ever tried.")
+        return transcript_response("Ever tried.")
 
-    speech = await built(httpx2.MockTransport(hold), max_concurrent_calls=1)
+    speech = await ready_client(httpx2.MockTransport(hold), max_concurrent_calls=1)
     async with anyio.create_task_group() as tasks:
         tasks.start_soon(speech.transcribe, on_disk(b"sound"), WEBM, JSON, 20.0)
         await wait_all_tasks_blocked()
@@ -413,27 +414,27 @@ async def test_a_recording_that_only_waited_its_turn_was_not_sent_and_may_come_a
         release.set()
 
 
-async def test_a_call_that_hangs_is_given_up_at_the_deadline():
-    given_up, ended = threading.Event(), threading.Event()
+async def test_a_hanging_call_is_abandoned_at_the_deadline():
+    abandoned, ended = threading.Event(), threading.Event()
 
     def hang(_request):
-        given_up.wait(10)
+        abandoned.wait(10)
         ended.set()
-        return heard("too late")
+        return transcript_response("too late")
 
     with pytest.raises(UpstreamTimeout):
         await send(httpx2.MockTransport(hang), seconds=0.1)
     assert not ended.is_set()
-    given_up.set()
+    abandoned.set()
 
 
 class SlowKey:
-    """A key whose reading, or whose reading again, ends when the test says so."""
+    """A key whose first read or renewal blocks until the test sets `read`."""
 
     def __init__(self, slow):
         self._slow = slow
         self.read = threading.Event()
-        self.asked = threading.Event()
+        self.read_started = threading.Event()
 
     def get(self):
         if self._slow == "get":
@@ -445,30 +446,28 @@ class SlowKey:
         return True
 
     def _wait(self):
-        self.asked.set()
+        self.read_started.set()
         self.read.wait(10)
 
 
 @pytest.mark.parametrize(("slow", "calls"), [("get", 0), ("renew", 1)])
 @pytest.mark.parametrize("ended", ["at its deadline", "by its caller"])
-async def test_a_call_that_was_given_up_while_its_key_was_read_sends_nothing_afterwards(
-    slow, calls, ended
-):
-    upstream, key = FalseUpstream(refused(401, "invalid_api_key")), SlowKey(slow)
+async def test_a_call_that_is_abandoned_while_its_key_is_read_sends_nothing(slow, calls, ended):
+    upstream, key = FakeUpstream(error_response(401, "invalid_api_key")), SlowKey(slow)
     if slow == "get":
         upstream.replies.clear()
     speech = UpstreamClient(key, "http://upstream/v1", 1, transport=upstream)
-    waits = 0.05 if ended == "at its deadline" else 20
+    deadline_seconds = 0.05 if ended == "at its deadline" else 20
     with anyio.CancelScope() as scope:
         async with anyio.create_task_group() as tasks:
-            tasks.start_soon(expect_busy, speech, waits)
-            assert await anyio.to_thread.run_sync(key.asked.wait, 10)
+            tasks.start_soon(expect_busy, speech, deadline_seconds)
+            assert await anyio.to_thread.run_sync(key.read_started.wait, 10)
             if ended == "by its caller":
                 scope.cancel()
     key.read.set()
-    assert (
-        await speech.transcribe(on_disk(b"sound"), WEBM, JSON, 20.0)
-    ).text == "Ever tried."  # by the same thread
+    # The next call uses the same thread, so the abandoned one has ended.
+    transcript = await speech.transcribe(on_disk(b"sound"), WEBM, JSON, 20.0)
+    assert transcript.text == "Ever tried."
     assert len(upstream.calls) == calls + 1
 
 
@@ -478,14 +477,14 @@ async def expect_busy(speech, seconds):
     assert failure.value.safe_to_retry
 
 
-async def test_the_upstream_is_given_no_longer_than_the_deadline():
+async def test_the_timeouts_of_a_call_end_at_the_deadline():
     timeouts = []
 
-    def note(request):
+    def record_timeout(request):
         timeouts.append(request.extensions["timeout"])
-        return heard("Ever tried.")
+        return transcript_response("Ever tried.")
 
-    await send(httpx2.MockTransport(note), seconds=3)
+    await send(httpx2.MockTransport(record_timeout), seconds=3)
     assert 0 < timeouts[0]["read"] <= 3
     assert 0 < timeouts[0]["connect"] <= 3
 
@@ -498,8 +497,8 @@ class Bytes(httpx2.SyncByteStream):
         yield self._content
 
 
-class Drip(httpx2.SyncByteStream):
-    """An answer that comes byte by byte for ten seconds; no read of it ever times out."""
+class SlowBody(httpx2.SyncByteStream):
+    """A response body that arrives byte by byte for 10 s, so that no single read times out."""
 
     def __init__(self):
         self.closed = threading.Event()
@@ -514,20 +513,20 @@ class Drip(httpx2.SyncByteStream):
 
 
 @pytest.mark.parametrize("status", [200, 400])
-async def test_an_answer_that_drips_ends_at_the_deadline_and_so_does_its_thread(status):
-    drip = Drip()
+async def test_a_slow_response_body_is_closed_at_the_deadline(status):
+    body = SlowBody()
     with pytest.raises(UpstreamTimeout):
-        await send(FalseUpstream(httpx2.Response(status, stream=drip)), seconds=0.1)
-    assert await anyio.to_thread.run_sync(drip.closed.wait, 5)
+        await send(FakeUpstream(httpx2.Response(status, stream=body)), seconds=0.1)
+    assert await anyio.to_thread.run_sync(body.closed.wait, 5)
 
 
-async def test_an_answer_without_end_is_cut_off():
+async def test_a_response_over_the_size_limit_is_a_failure():
     endless = httpx2.Response(200, stream=Bytes(bytes(33_000_000)))
     with pytest.raises(UpstreamFailed, match="too long"):
-        await send(FalseUpstream(endless))
+        await send(FakeUpstream(endless))
 
 
-async def test_every_call_has_a_connection_of_its_own_that_cannot_have_died_unseen():
+async def test_every_call_opens_a_new_connection():
     connections = []
 
     def serve(listener):
@@ -537,12 +536,15 @@ async def test_every_call_has_a_connection_of_its_own_that_cannot_have_died_unse
             except OSError:
                 return
             connections.append(connection)
-            threading.Thread(target=answer, args=(connection,), daemon=True).start()
+            threading.Thread(target=respond, args=(connection,), daemon=True).start()
 
-    def answer(connection):
-        """Answers as long as it is asked, and would keep the connection."""
+    def respond(connection):
+        """Respond to every request and keep the connection open."""
         body = b'{"text": "Ever tried."}'
-        head = f"HTTP/1.1 200 OK\r\nContent-Type: application/json\r\nContent-Length: {len(body)}\r\n\r\n"
+        head = (
+            "HTTP/1.1 200 OK\r\nContent-Type: application/json\r\n"
+            f"Content-Length: {len(body)}\r\n\r\n"
+        )
         with connection, contextlib.suppress(OSError):
             while connection.recv(1_000_000):
                 connection.sendall(head.encode() + body)
@@ -558,17 +560,17 @@ async def test_every_call_has_a_connection_of_its_own_that_cannot_have_died_unse
     assert len(connections) == 3
 
 
-async def test_an_upstream_that_nobody_answers_at_is_said_to_be_out_of_reach():
+async def test_an_unreachable_upstream_is_reported():
     with socket.create_server(("127.0.0.1", 0)) as listener:
         port = listener.getsockname()[1]
     with pytest.raises(UpstreamFailed, match="cannot be reached"):
         await send(None, openai_base_url=f"http://127.0.0.1:{port}/v1")
 
 
-async def test_a_certificate_nobody_trusts_is_not_tried_again():
+async def test_an_untrusted_certificate_is_not_retried():
     context = ssl.create_default_context(ssl.Purpose.CLIENT_AUTH)
     trustme.CA().issue_cert("127.0.0.1").configure_cert(context)
-    knocks = []
+    connections = []
     with socket.create_server(("127.0.0.1", 0)) as listener:
 
         def serve():
@@ -577,7 +579,7 @@ async def test_a_certificate_nobody_trusts_is_not_tried_again():
                     connection, _ = listener.accept()
                 except OSError:
                     return
-                knocks.append(1)
+                connections.append(1)
                 try:
                     with context.wrap_socket(connection, server_side=True) as tls:
                         tls.recv(1)
@@ -588,10 +590,10 @@ async def test_a_certificate_nobody_trusts_is_not_tried_again():
         with pytest.raises(UpstreamFailed, match="certificate"):
             await send(None, openai_base_url=f"https://127.0.0.1:{listener.getsockname()[1]}/v1")
         listener.shutdown(socket.SHUT_RDWR)
-    assert len(knocks) == 1
+    assert len(connections) == 1
 
 
-async def test_a_connection_that_breaks_in_the_middle_of_the_answer_is_a_failure_sent_once(engine):
+async def test_a_connection_that_breaks_during_the_response_is_not_retried(engine):
     engine.script({"body": {"text": "x" * 100}, "broken": True, "times": 3})
     with pytest.raises(UpstreamFailed) as failure:
         await send(None, openai_base_url=engine.url)

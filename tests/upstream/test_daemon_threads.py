@@ -1,4 +1,4 @@
-"""daemon_threads.py: as many calls at once as asked for, and no wait for them when the process ends."""
+"""Tests of daemon_threads.py: a thread pool with a limit that does not delay the process exit."""
 
 import gc
 import socket
@@ -12,14 +12,14 @@ from handler.upstream.daemon_threads import DaemonThreads
 from tests.conftest import ROOT
 
 
-def test_results_and_errors_come_back():
+def test_results_and_errors_are_returned():
     threads = DaemonThreads(2, "test")
     assert threads.submit(int, "7").result(10) == 7
     with pytest.raises(ValueError, match="invalid literal"):
         threads.submit(int, "seven").result(10)
 
 
-def test_as_many_calls_run_at_once_as_there_may_be_threads_and_no_more():
+def test_calls_run_concurrently_up_to_the_thread_limit():
     threads, together = DaemonThreads(3, "test"), threading.Barrier(3)
     for _ in range(2):
         names = [
@@ -29,7 +29,7 @@ def test_as_many_calls_run_at_once_as_there_may_be_threads_and_no_more():
         assert {name.result(10)[1] for name in names} == {"test_1", "test_2", "test_3"}
 
 
-def test_a_call_does_not_wait_for_a_thread_that_is_busy():
+def test_a_call_does_not_wait_for_a_busy_thread():
     threads, gate, running = DaemonThreads(9, "test"), threading.Event(), threading.Event()
     first = threads.submit(lambda: (running.set(), gate.wait(10), threading.current_thread().name))
     assert running.wait(10)
@@ -49,29 +49,33 @@ def test_a_call_that_was_cancelled_before_it_ran_does_not_run():
     assert ran == [2]
 
 
-def test_the_threads_end_when_nobody_uses_them_any_more():
+def test_the_threads_end_when_the_pool_is_garbage_collected():
     threads, together = DaemonThreads(3, "test"), threading.Barrier(3)
-    used = {one.result(10) for one in [threads.submit(_joined, together) for _ in range(3)]}
+    workers = {
+        one.result(10)
+        for one in [threads.submit(_wait_and_return_thread, together) for _ in range(3)]
+    }
     del threads
     gc.collect()
-    for thread in used:
+    for thread in workers:
         thread.join(10)
-    assert not any(thread.is_alive() for thread in used)
+    assert not any(thread.is_alive() for thread in workers)
 
 
-def _joined(together):
+def _wait_and_return_thread(together):
     together.wait(10)
     return threading.current_thread()
 
 
-_GIVES_UP = """
+_ABANDON_CALL = """
 import anyio, sys, tempfile
 from handler.recordings.container import WEBM
 from handler.settings import Settings
 from handler.services import build_services
 
 async def main():
-    speech = await build_services(Settings(openai_api_key="sk", openai_base_url=sys.argv[1])).client.ready()
+    settings = Settings(openai_api_key="sk", openai_base_url=sys.argv[1])
+    speech = await build_services(settings).client.ready()
     parameters = {"model": "gpt-transcribe", "response_format": "json"}
     async with anyio.create_task_group() as tasks:
         tasks.start_soon(speech.transcribe, tempfile.TemporaryFile(), WEBM, parameters, 600.0)
@@ -82,10 +86,10 @@ anyio.run(main)
 """
 
 
-def test_a_process_ends_though_the_speech_service_has_not_answered_a_call_that_was_given_up():
+def test_a_process_ends_while_an_abandoned_upstream_call_hangs():
     with socket.create_server(("127.0.0.1", 0)) as listener:
         address = f"http://127.0.0.1:{listener.getsockname()[1]}/v1"
-        command = [sys.executable, "-c", _GIVES_UP, address]
+        command = [sys.executable, "-c", _ABANDON_CALL, address]
         with subprocess.Popen(command, cwd=ROOT, stdin=subprocess.PIPE, text=True) as process:
             try:
                 connection, _ = listener.accept()

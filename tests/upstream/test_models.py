@@ -1,4 +1,4 @@
-"""models.py, at hosts that are not OpenAI's: no model retires there, and any model may be asked for."""
+"""Tests of models.py at other hosts than OpenAI: models do not retire, and any model is allowed."""
 
 import logging
 from datetime import date
@@ -6,9 +6,9 @@ from datetime import date
 import pytest
 from pydantic import ValidationError
 
-from handler.upstream.models import is_openai, serving
+from handler.upstream.models import is_openai, resolve_model
 from tests.conftest import TODAY, settings
-from tests.false_upstream import FalseUpstream, heard
+from tests.fake_upstream import FakeUpstream, transcript_response
 from tests.samples import asset
 
 OTHER = "http://localai.example:8080/v1"
@@ -20,12 +20,12 @@ UNKNOWN = "openai/whisper-large-v3-turbo:q5_0"
 @pytest.mark.parametrize(
     "url", [OTHER, "https://api.groq.com/openai/v1", "https://my-api.openai.com.example/v1"]
 )
-def test_a_retired_model_at_another_host_is_sent_as_it_is_with_its_language(client, webm, url):
-    upstream = FalseUpstream()
+def test_a_retired_model_is_sent_unchanged_to_another_host(client, webm, url):
+    upstream = FakeUpstream()
     http = client(upstream, today=AFTER, openai_base_url=url)
     form = {"model": "whisper-1", "language": "en"}
-    answer = http.post(ROUTES[1], files={"file": webm}, data=form)
-    assert answer.headers["Steno-Model"] == "whisper-1"
+    response = http.post(ROUTES[1], files={"file": webm}, data=form)
+    assert response.headers["Steno-Model"] == "whisper-1"
     fields = {"model": ["whisper-1"], "language": ["en"], "response_format": ["json"]}
     assert upstream.calls[0].fields == fields
 
@@ -33,45 +33,43 @@ def test_a_retired_model_at_another_host_is_sent_as_it_is_with_its_language(clie
 @pytest.mark.parametrize(
     "host", ["api.openai.com", "eu.api.openai.com", "US.API.OpenAI.com", "api.openai.com."]
 )
-def test_a_retired_model_at_openais_own_host_is_served_by_the_default(client, webm, host):
-    upstream = FalseUpstream()
+def test_a_retired_model_is_replaced_by_the_default_at_openai(client, webm, host):
+    upstream = FakeUpstream()
     http = client(upstream, today=AFTER, openai_base_url=f"https://{host}/v1")
-    answer = http.post(
+    response = http.post(
         ROUTES[1], files={"file": webm}, data={"model": "whisper-1", "language": "en"}
     )
-    assert answer.headers["Steno-Model"] == "gpt-transcribe"
+    assert response.headers["Steno-Model"] == "gpt-transcribe"
     assert upstream.calls[0].fields["languages[]"] == ["en"]
     assert "language" not in upstream.calls[0].fields
 
 
-def test_another_host_announces_no_end_of_a_model(client, caplog):
+def test_at_another_host_there_is_no_shutdown_warning(client, caplog):
     with caplog.at_level(logging.WARNING):
         http = client(today=AFTER, openai_base_url=OTHER, whisper_model="whisper-1")
     assert http.get("/api/health").json() == {"status": "ok", "model": "whisper-1"}
     assert not caplog.records
 
 
-def test_an_option_of_a_model_that_openai_has_retired_is_still_offered_at_another_host(
-    client, webm
-):
+def test_a_retired_model_is_suggested_for_its_options_at_another_host(client, webm):
     http = client(today=AFTER, openai_base_url=OTHER)
-    answer = http.post(ROUTES[1], files={"file": webm}, data={"timestamp_granularities[]": "word"})
-    assert "whisper-1" in answer.json()["error"]["message"]
+    response = http.post(
+        ROUTES[1], files={"file": webm}, data={"timestamp_granularities[]": "word"}
+    )
+    assert "whisper-1" in response.json()["error"]["message"]
 
 
 @pytest.mark.parametrize("route", ROUTES)
-@pytest.mark.parametrize("asked", [{"model": UNKNOWN}, {}])
-def test_an_unknown_model_at_another_host_is_passed_on_with_what_every_server_takes(
-    client, webm, route, asked
-):
-    upstream = FalseUpstream()
+@pytest.mark.parametrize("fields", [{"model": UNKNOWN}, {}])
+def test_an_unknown_model_is_sent_to_another_host_with_common_options(client, webm, route, fields):
+    upstream = FakeUpstream()
     http = client(
-        upstream, openai_base_url=OTHER, whisper_model="gpt-transcribe" if asked else UNKNOWN
+        upstream, openai_base_url=OTHER, whisper_model="gpt-transcribe" if fields else UNKNOWN
     )
-    form = {**asked, "language": "en-US", "prompt": "Names: Ada", "response_format": "text"}
-    answer = http.post(route, files={"file": webm}, data=form)
-    assert (answer.status_code, answer.text) == (200, "Ever tried.\n")
-    assert answer.headers["Steno-Model"] == UNKNOWN
+    form = {**fields, "language": "en-US", "prompt": "Names: Ada", "response_format": "text"}
+    response = http.post(route, files={"file": webm}, data=form)
+    assert (response.status_code, response.text) == (200, "Ever tried.\n")
+    assert response.headers["Steno-Model"] == UNKNOWN
     (call,) = upstream.calls
     assert call.fields == {
         "model": [UNKNOWN],
@@ -82,7 +80,7 @@ def test_an_unknown_model_at_another_host_is_passed_on_with_what_every_server_ta
 
 
 @pytest.mark.parametrize(
-    "given",
+    "fields",
     [
         {"keywords[]": "Steno"},
         {"temperature": "0"},
@@ -95,67 +93,65 @@ def test_an_unknown_model_at_another_host_is_passed_on_with_what_every_server_ta
         {"response_format": "diarized_json"},
     ],
 )
-def test_any_other_option_of_an_unknown_model_is_refused_with_a_sentence(client, webm, given):
-    upstream = FalseUpstream()
+def test_other_options_of_an_unknown_model_are_rejected(client, webm, fields):
+    upstream = FakeUpstream()
     http = client(upstream, openai_base_url=OTHER)
-    answer = http.post(ROUTES[1], files={"file": webm}, data={"model": UNKNOWN, **given})
-    error = answer.json()["error"]
-    assert (answer.status_code, error["code"]) == (422, "invalid_option")
-    assert error["param"] == next(iter(given)).removesuffix("[]")
-    assert f"Steno does not know what {UNKNOWN} can do" in error["message"]
+    response = http.post(ROUTES[1], files={"file": webm}, data={"model": UNKNOWN, **fields})
+    error = response.json()["error"]
+    assert (response.status_code, error["code"]) == (422, "invalid_option")
+    assert error["param"] == next(iter(fields)).removesuffix("[]")
+    assert f"{UNKNOWN} is not in Steno's table of models" in error["message"]
     assert upstream.calls == []
 
 
-def test_a_long_text_of_an_unknown_model_is_not_taken_for_one_that_was_cut_off(client, webm):
+def test_a_long_text_of_an_unknown_model_is_not_taken_for_a_truncated_response(client, webm):
     text = "Ever tried. " * 3000
-    http = client(FalseUpstream(heard(text)), openai_base_url=OTHER)
-    answer = http.post(ROUTES[0], files={"file": webm}, data={"model": UNKNOWN})
-    assert answer.json() == {"transcript": text.strip()}
+    http = client(FakeUpstream(transcript_response(text)), openai_base_url=OTHER)
+    response = http.post(ROUTES[0], files={"file": webm}, data={"model": UNKNOWN})
+    assert response.json() == {"transcript": text.strip()}
 
 
 @pytest.mark.parametrize("route", ROUTES)
-def test_subtitles_of_an_unknown_model_have_the_times_that_steno_finds(server, route):
-    upstream = FalseUpstream()
-    place = server(upstream, openai_base_url=OTHER, today=AFTER)
-    answer = place.send(asset("beckett.wav"), route, model=UNKNOWN, response_format="srt")
-    assert answer.status_code == 200, answer.text
-    assert answer.text.startswith("1\n00:00:00,")
-    assert answer.headers["Steno-Model"] == UNKNOWN
+def test_subtitles_of_an_unknown_model_are_aligned_by_steno(server, route):
+    upstream = FakeUpstream()
+    harness = server(upstream, openai_base_url=OTHER, today=AFTER)
+    response = harness.send(asset("beckett.wav"), route, model=UNKNOWN, response_format="srt")
+    assert response.status_code == 200, response.text
+    assert response.text.startswith("1\n00:00:00,")
+    assert response.headers["Steno-Model"] == UNKNOWN
     assert {name: value for call in upstream.calls for name, value in call.fields.items()} == {
         "model": [UNKNOWN],
         "response_format": ["json"],
     }
 
 
-def test_without_a_bucket_the_refusal_of_times_names_no_model_that_the_host_may_not_have(
-    client, webm
-):
+def test_without_a_bucket_the_error_for_times_names_no_model(client, webm):
     http = client(openai_base_url=OTHER)
-    answer = http.post(
+    response = http.post(
         ROUTES[0], files={"file": webm}, data={"model": UNKNOWN, "response_format": "srt"}
     )
-    assert (answer.status_code, answer.json()["code"]) == (422, "invalid_option")
-    assert "has a bucket" in answer.json()["detail"]
-    assert "whisper-1" not in answer.json()["detail"]
+    assert (response.status_code, response.json()["code"]) == (422, "invalid_option")
+    assert "has a bucket" in response.json()["detail"]
+    assert "whisper-1" not in response.json()["detail"]
 
 
 @pytest.mark.parametrize("name", ["a model", "naïve", "m" * 201, "a\nb"])
-def test_a_name_that_no_header_can_carry_is_refused(client, webm, name):
+def test_a_model_name_that_is_not_a_valid_header_value_is_rejected(client, webm, name):
     http = client(openai_base_url=OTHER)
-    answer = http.post(ROUTES[0], files={"file": webm}, data={"model": name})
-    assert (answer.status_code, answer.json()["code"]) == (422, "invalid_option")
+    response = http.post(ROUTES[0], files={"file": webm}, data={"model": name})
+    assert (response.status_code, response.json()["code"]) == (422, "invalid_option")
     with pytest.raises(ValidationError, match="WHISPER_MODEL"):
         settings(openai_base_url=OTHER, whisper_model=name)
 
 
-def test_an_unknown_model_at_openais_own_host_is_refused():
-    assert serving("whisper-9", TODAY) is None
-    assert serving("whisper-9", TODAY, "https://eu.api.openai.com/v1") is None
+def test_an_unknown_model_is_rejected_at_openai():
+    assert resolve_model("whisper-9", TODAY) is None
+    assert resolve_model("whisper-9", TODAY, "https://eu.api.openai.com/v1") is None
     with pytest.raises(ValidationError, match="WHISPER_MODEL must be one of gpt-transcribe"):
         settings(openai_base_url="https://us.api.openai.com/v1", whisper_model="whisper-9")
 
 
-def test_of_another_host_only_the_servers_own_choice_is_listed(client):
+def test_at_another_host_only_the_configured_model_is_listed(client):
     http = client(openai_base_url=OTHER, whisper_model=UNKNOWN)
     (listed,) = http.get("/v1/models").json()["data"]
     assert (listed["id"], listed["owned_by"], listed["shutdown_date"]) == (
@@ -165,18 +161,16 @@ def test_of_another_host_only_the_servers_own_choice_is_listed(client):
     )
 
 
-@pytest.mark.parametrize(("given", "closed"), [({}, True), ({"openai_base_url": OTHER}, False)])
-def test_the_openapi_document_lists_the_models_only_where_there_are_no_others(
-    client, given, closed
-):
-    schemas = client(**given).get("/openapi.json").json()["components"]["schemas"]
+@pytest.mark.parametrize(("overrides", "closed"), [({}, True), ({"openai_base_url": OTHER}, False)])
+def test_the_openapi_document_lists_the_models_only_for_openai(client, overrides, closed):
+    schemas = client(**overrides).get("/openapi.json").json()["components"]["schemas"]
     for form in ("Form", "OpenAIForm", "Upload"):
         model = str(schemas[form]["properties"]["model"])
         assert ("'enum'" in model) == closed
-        assert ("any of the upstream's models" in model) != closed
+        assert ("Name of a model of the upstream" in model) != closed
 
 
-def test_openais_hosts_are_told_from_those_with_a_similar_name():
+def test_hosts_with_similar_names_are_not_taken_for_openai():
     assert is_openai("https://api.openai.com/v1")
     assert is_openai("https://ae.api.openai.com/v1")
     for host in (

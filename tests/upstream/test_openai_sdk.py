@@ -1,4 +1,4 @@
-"""openai_sdk.py: what the SDK adds to a request, and what it is kept from."""
+"""Tests of openai_sdk.py: the SDK ignores its environment variables and limits responses."""
 
 import gzip
 import io
@@ -10,19 +10,19 @@ import pytest
 
 from handler.errors import UnreadableRecording, UpstreamFailed
 from handler.upstream.openai_sdk import Client, HTTPClient
-from tests.false_upstream import FalseUpstream, heard
+from tests.fake_upstream import FakeUpstream, transcript_response
 
 PARAMETERS = {"model": "gpt-transcribe", "response_format": "json"}
 
 
-def send(answer=None, url="https://upstream.example/v1"):
-    """The body of an answer, and the request."""
+def send(response=None, url="https://upstream.example/v1"):
+    """Send a transcription. Return the response body and the request."""
     requests = []
 
     def handle(request):
         request.read()
         requests.append(request)
-        return answer or heard("Ever tried.")
+        return response or transcript_response("Ever tried.")
 
     client = Client("sk-test-key", url, HTTPClient(httpx2.MockTransport(handle)))
     file = "recording.webm", io.BufferedReader(io.BytesIO(b"the sound")), "audio/webm"
@@ -32,7 +32,7 @@ def send(answer=None, url="https://upstream.example/v1"):
         assert len(requests) == 1
 
 
-def test_a_request_carries_nothing_of_the_environment_that_the_settings_do_not_name(monkeypatch):
+def test_environment_variables_of_the_sdk_have_no_effect(monkeypatch):
     _, plain = send()
     for name, value in {
         "OPENAI_ORG_ID": "org-secret",
@@ -50,18 +50,18 @@ def test_a_request_carries_nothing_of_the_environment_that_the_settings_do_not_n
 
 
 @pytest.mark.parametrize("url", ["https://upstream.example/v1", "https://upstream.example/v1/"])
-def test_the_address_may_end_with_a_slash(url):
+def test_the_base_url_may_end_with_a_slash(url):
     _, request = send(url=url)
     assert str(request.url) == "https://upstream.example/v1/audio/transcriptions"
 
 
 @pytest.mark.parametrize("status", [200, 400, 500])
-def test_no_answer_is_read_beyond_the_limit_whatever_its_status(status):
+def test_every_response_has_a_size_limit(status):
     with pytest.raises(UpstreamFailed, match="too long"):
         send(httpx2.Response(status, content=bytes(33_000_000)))
 
 
-def test_a_compressed_answer_is_read_and_limited_by_its_own_size():
+def test_a_compressed_response_is_limited_by_its_decompressed_size():
     headers = {"content-encoding": "gzip", "content-type": "application/json"}
     body, _ = send(
         httpx2.Response(200, headers=headers, content=gzip.compress(b'{"text": "Ever"}'))
@@ -74,7 +74,7 @@ def test_a_compressed_answer_is_read_and_limited_by_its_own_size():
         send(httpx2.Response(400, headers=headers, content=gzip.compress(bytes(33_000_000))))
 
 
-def test_the_sdks_log_has_neither_the_key_nor_what_was_said(caplog):
+def test_the_log_of_the_sdk_contains_neither_the_key_nor_the_text(caplog):
     with caplog.at_level(logging.DEBUG):
         send()
         with pytest.raises(UnreadableRecording):
@@ -87,7 +87,7 @@ def test_the_sdks_log_has_neither_the_key_nor_what_was_said(caplog):
 
 
 def test_a_redirect_is_not_followed():
-    upstream = FalseUpstream(
+    upstream = FakeUpstream(
         httpx2.Response(307, headers={"location": "https://elsewhere.example/v1"})
     )
     client = Client("sk-test-key", "https://upstream.example/v1", HTTPClient(upstream))
@@ -97,27 +97,27 @@ def test_a_redirect_is_not_followed():
     assert len(upstream.calls) == 1
 
 
-class Pieces(httpx2.BaseTransport):
-    """Takes a request's body in the pieces in which it would be written to the connection."""
+class ChunkRecorder(httpx2.BaseTransport):
+    """A transport that keeps the chunks in which a request body would be written."""
 
     def handle_request(self, request):
         self.headers = request.headers
         self.pieces = list(request.stream)
-        return heard("Ever tried.")
+        return transcript_response("Ever tried.")
 
 
 @pytest.mark.parametrize(("size", "pieces"), [(50_000, 1), (200_000, 4)])
-def test_a_body_is_sent_whole_and_in_few_pieces(size, pieces):
-    """The SDK's encoder makes a piece of each boundary, header and field."""
-    sound = random.Random(size).randbytes(size)
-    transport = Pieces()
-    file = "recording.webm", io.BufferedReader(io.BytesIO(sound)), "audio/webm"
+def test_a_body_is_sent_completely_in_few_chunks(size, pieces):
+    """The SDK's encoder makes a separate chunk of each boundary, header and field."""
+    audio = random.Random(size).randbytes(size)
+    transport = ChunkRecorder()
+    file = "recording.webm", io.BufferedReader(io.BytesIO(audio)), "audio/webm"
     Client("sk-test-key", "https://upstream.example/v1", HTTPClient(transport)).transcription(
         file, PARAMETERS, 20.0
     )
     body = b"".join(transport.pieces)
     assert len(transport.pieces) == pieces
     assert len(body) == int(transport.headers["Content-Length"])
-    assert body.count(sound) == 1
+    assert body.count(audio) == 1
     for name, value in PARAMETERS.items():
         assert f'name="{name}"\r\n\r\n{value}\r\n'.encode() in body

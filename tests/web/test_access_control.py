@@ -1,4 +1,4 @@
-"""Who may call: without the token or the gateway's word nothing is told or spent."""
+"""Tests of authentication: without a token or JWT, no data is returned and nothing is billed."""
 
 import hashlib
 
@@ -7,7 +7,7 @@ from starlette.testclient import TestClient
 
 from handler.billing.ledger import answer_key
 from infra.stack import OPEN_ROUTES
-from tests.place import Gateway, Place
+from tests.harness import Harness, JwtGateway
 from tests.samples import recording
 
 TOKEN = "Open-Sesame_0123456789"
@@ -22,15 +22,15 @@ def routes_of(router):
 
 
 def closed_routes(app):
-    """Whatever the app has and the gateway does not open; an id is put where one belongs."""
+    """Return the (method, path) of each route that needs authentication, with an id filled in."""
     found = {(method, path) for method, path in routes_of(app) if path not in OPEN_ROUTES}
     assert len(found) >= 8
     return sorted((method, path.replace("{identity}", "0" * 32)) for method, path in found)
 
 
-def code_of(answer):
-    told = answer.json()
-    return (told.get("error") or told)["code"]
+def code_of(response):
+    body = response.json()
+    return (body.get("error") or body)["code"]
 
 
 BODIES = (
@@ -44,59 +44,63 @@ BODIES = (
 )
 
 
-def test_who_has_no_token_learns_nothing_of_what_was_sent(client):
-    """Not even that it is wrong: the token is asked for before a byte of the body is looked at."""
+def test_without_a_token_all_responses_are_the_same(client):
+    """The token is checked before the body is read, so validation errors are not revealed."""
     http = client(auth="token", access_token=TOKEN)
     for method, path in closed_routes(http.app):
-        told = set()
+        responses = set()
         for kind, body in BODIES:
-            answer = http.request(method, path, content=body, headers={"Content-Type": kind})
-            told.add(answer.text.replace(answer.headers["x-request-id"], "its id"))
-        assert len(told) == 1
-        assert "unauthorized" in told.pop()
+            response = http.request(method, path, content=body, headers={"Content-Type": kind})
+            responses.add(response.text.replace(response.headers["x-request-id"], "its id"))
+        assert len(responses) == 1
+        assert "unauthorized" in responses.pop()
 
 
 @pytest.mark.parametrize("sub", [None, "", 0, 7, True, ["root"], {"sub": "root"}])
-def test_a_subject_that_is_no_text_is_nobody(client, sub):
+def test_a_jwt_subject_that_is_not_text_is_unauthorized(client, sub):
     app = client(auth="jwt", aws_lambda_function_name="steno-api").app
-    http = TestClient(Gateway(app, sub))
+    http = TestClient(JwtGateway(app, sub))
     for method, path in closed_routes(app):
         assert code_of(http.request(method, path)) == "unauthorized"
-    assert TestClient(Gateway(app, "root")).get("/v1/models").status_code == 200
+    assert TestClient(JwtGateway(app, "root")).get("/v1/models").status_code == 200
 
 
-DOORS = (("GET", ""), ("GET", "/transcript"), ("POST", "/retry"), ("DELETE", ""))
+JOB_ROUTES = (("GET", ""), ("GET", "/transcript"), ("POST", "/retry"), ("DELETE", ""))
 
 
-def answered(http, identity):
-    return [http.request(method, f"/api/transcriptions/{identity}{end}") for method, end in DOORS]
+def request_all(http, job_id):
+    return [
+        http.request(method, f"/api/transcriptions/{job_id}{end}") for method, end in JOB_ROUTES
+    ]
 
 
 def callers(app, *subjects):
-    return [TestClient(Gateway(app, subject)) for subject in subjects]
+    return [TestClient(JwtGateway(app, subject)) for subject in subjects]
 
 
-def test_who_knows_a_recording_and_its_owner_can_name_its_job_and_gets_nothing(aws):
-    """A recording that came in one request has the hash of its owner, its bytes and its options for an id."""
-    place = Place(aws, auth="jwt", aws_lambda_function_name="steno-api", request_deadline_seconds=1)
-    content = recording("aac")  # which is always made a job of
-    mine, stranger = callers(place.app, "mine", "stranger")
-    where = mine.post("/api/transcribe", files={"file": content}).headers["Location"]
+def test_a_stranger_who_computes_the_id_of_a_job_cannot_read_it(aws):
+    """The id of a job from a request is a hash of its owner, recording and options."""
+    harness = Harness(
+        aws, auth="jwt", aws_lambda_function_name="steno-api", request_deadline_seconds=1
+    )
+    content = recording("aac")  # this format always becomes a job
+    mine, stranger = callers(harness.app, "mine", "stranger")
+    location = mine.post("/api/transcribe", files={"file": content}).headers["Location"]
     digest = hashlib.sha256(content).hexdigest()
-    guess = answer_key("mine", digest, {"model": "gpt-transcribe"}, place.services.models.base_url)[
-        :32
-    ]
-    assert where == f"/api/transcriptions/{guess}"
-    assert {answer.status_code for answer in answered(stranger, guess)} == {404}
-    assert mine.get(where).status_code == 200
+    guess = answer_key(
+        "mine", digest, {"model": "gpt-transcribe"}, harness.services.models.base_url
+    )[:32]
+    assert location == f"/api/transcriptions/{guess}"
+    assert {response.status_code for response in request_all(stranger, guess)} == {404}
+    assert mine.get(location).status_code == 200
 
 
-def test_behind_the_gateway_the_page_is_the_stacks_own_whatever_its_name(client, webm):
-    """API Gateway answers to no name but those of its own, so that none can be led there."""
+def test_behind_the_gateway_the_page_at_its_own_host_may_call_the_api(client, webm):
+    """API Gateway accepts its own host names only, so the Host header can be trusted."""
     http = client(auth="open", aws_lambda_function_name="steno-api")
     host = "a1b2c3.execute-api.eu-west-1.amazonaws.com"
     for origin, status in ((f"https://{host}", 200), ("https://evil.example", 401)):
-        answer = http.post(
+        response = http.post(
             "/api/transcribe", headers={"Origin": origin, "Host": host}, files={"file": webm}
         )
-        assert answer.status_code == status
+        assert response.status_code == status

@@ -1,4 +1,4 @@
-"""app.py: the routes, who may call them, and what every answer looks like."""
+"""Tests of app.py: routes, authentication, CORS and the format of every response."""
 
 import threading
 from datetime import date
@@ -8,7 +8,7 @@ import httpx2
 import pytest
 
 from tests.conftest import app, serving
-from tests.false_upstream import FalseUpstream, heard, refused
+from tests.fake_upstream import FakeUpstream, error_response, transcript_response
 from tests.samples import recording
 
 JSON_ROUTE, OPENAI_ROUTE = "/api/transcribe", "/v1/audio/transcriptions"
@@ -16,24 +16,24 @@ SEGMENTS = [{"id": 0, "start": 0.096, "end": 1.472, "text": " Ever tried.", "avg
 
 
 def timed(text="Ever tried."):
-    return heard(text, language="english", duration=3.0, segments=SEGMENTS)
+    return transcript_response(text, language="english", duration=3.0, segments=SEGMENTS)
 
 
-# Answers
+# Responses
 
 
-def test_json_is_the_transcript_and_nothing_else(client, webm):
-    answer = client().post(JSON_ROUTE, files={"file": webm})
-    assert answer.json() == {"transcript": "Ever tried."}
-    assert answer.headers["Steno-Model"] == "gpt-transcribe"
+def test_json_contains_only_the_transcript(client, webm):
+    response = client().post(JSON_ROUTE, files={"file": webm})
+    assert response.json() == {"transcript": "Ever tried."}
+    assert response.headers["Steno-Model"] == "gpt-transcribe"
 
 
 @pytest.mark.parametrize("route", [JSON_ROUTE, OPENAI_ROUTE])
-def test_text_is_the_words_and_a_newline(client, webm, route):
-    answer = client().post(route, files={"file": webm}, data={"response_format": "text"})
-    assert answer.text == "Ever tried.\n"
-    assert answer.headers["content-type"] == "text/plain; charset=utf-8"
-    assert answer.headers["Steno-Model"] == "gpt-transcribe"
+def test_text_ends_with_a_newline(client, webm, route):
+    response = client().post(route, files={"file": webm}, data={"response_format": "text"})
+    assert response.text == "Ever tried.\n"
+    assert response.headers["content-type"] == "text/plain; charset=utf-8"
+    assert response.headers["Steno-Model"] == "gpt-transcribe"
 
 
 @pytest.mark.parametrize("route", [JSON_ROUTE, OPENAI_ROUTE])
@@ -44,17 +44,17 @@ def test_text_is_the_words_and_a_newline(client, webm, route):
         ("vtt", "WEBVTT\n\n00:00:00.096 --> 00:00:01.472\nEver tried.\n"),
     ],
 )
-def test_subtitles_come_from_a_model_that_gives_times(client, webm, route, response_format, text):
+def test_subtitles_have_the_timestamps_of_the_model(client, webm, route, response_format, text):
     form = {"model": "whisper-1", "response_format": response_format}
-    answer = client(FalseUpstream(timed())).post(route, files={"file": webm}, data=form)
-    assert answer.text == text
-    assert answer.headers["Steno-Model"] == "whisper-1"
+    response = client(FakeUpstream(timed())).post(route, files={"file": webm}, data=form)
+    assert response.text == text
+    assert response.headers["Steno-Model"] == "whisper-1"
 
 
-def test_verbose_json_tells_all_that_is_known(client, webm):
+def test_verbose_json_has_all_fields(client, webm):
     form = {"model": "whisper-1", "response_format": "verbose_json"}
-    answer = client(FalseUpstream(timed())).post(JSON_ROUTE, files={"file": webm}, data=form)
-    assert answer.json() == {
+    response = client(FakeUpstream(timed())).post(JSON_ROUTE, files={"file": webm}, data=form)
+    assert response.json() == {
         "transcript": "Ever tried.",
         "language": "english",
         "duration": 3.0,
@@ -66,20 +66,22 @@ def test_verbose_json_tells_all_that_is_known(client, webm):
 
 def test_silence_is_an_empty_transcript(client, webm):
     form = {"model": "whisper-1", "response_format": "verbose_json"}
-    answer = (
-        client(FalseUpstream(heard("", segments=[])))
+    response = (
+        client(FakeUpstream(transcript_response("", segments=[])))
         .post(JSON_ROUTE, files={"file": webm}, data=form)
         .json()
     )
-    assert (answer["transcript"], answer["no_speech"], answer["segments"]) == ("", True, [])
+    assert (response["transcript"], response["no_speech"], response["segments"]) == ("", True, [])
 
 
-def test_the_openai_route_answers_with_the_upstreams_own_body(client, webm):
+def test_the_openai_route_returns_the_upstream_body(client, webm):
     usage = {"type": "duration", "seconds": 3}
-    http = client(FalseUpstream(heard("Ever tried.", logprobs=[{"token": "Ever"}]), timed()))
+    http = client(
+        FakeUpstream(transcript_response("Ever tried.", logprobs=[{"token": "Ever"}]), timed())
+    )
     form = {"model": "gpt-4o-transcribe", "include[]": "logprobs"}
-    json_answer = http.post(OPENAI_ROUTE, files={"file": webm}, data=form)
-    assert json_answer.json() == {
+    json_response = http.post(OPENAI_ROUTE, files={"file": webm}, data=form)
+    assert json_response.json() == {
         "text": "Ever tried.",
         "usage": usage,
         "logprobs": [{"token": "Ever"}],
@@ -90,13 +92,13 @@ def test_the_openai_route_answers_with_the_upstreams_own_body(client, webm):
     assert verbose["usage"] == usage
 
 
-def test_the_openai_route_makes_verbose_json_of_what_a_speaker_model_says(client, webm):
+def test_the_openai_route_converts_speaker_segments_to_verbose_json(client, webm):
     segments = [{"id": "seg_0", "start": 0.0, "end": 1.4, "text": "Ever tried.", "speaker": "A"}]
     form = {"model": "gpt-4o-transcribe-diarize", "response_format": "verbose_json"}
-    answer = client(FalseUpstream(heard("Ever tried.", segments=segments))).post(
+    response = client(FakeUpstream(transcript_response("Ever tried.", segments=segments))).post(
         OPENAI_ROUTE, files={"file": webm}, data=form
     )
-    assert answer.json() == {
+    assert response.json() == {
         "task": "transcribe",
         "language": "",
         "duration": 3.0,
@@ -105,8 +107,8 @@ def test_the_openai_route_makes_verbose_json_of_what_a_speaker_model_says(client
     }
 
 
-def test_the_options_reach_the_upstream(client, webm):
-    upstream = FalseUpstream()
+def test_options_are_sent_to_the_upstream(client, webm):
+    upstream = FakeUpstream()
     form = {
         "language": "en-US",
         "keywords": ["Steno", "Mangum"],
@@ -127,8 +129,8 @@ def test_the_options_reach_the_upstream(client, webm):
 # Models
 
 
-def test_the_setting_selects_the_model_and_a_request_may_choose_another(client, webm):
-    upstream = FalseUpstream()
+def test_a_request_may_select_another_model_than_the_setting(client, webm):
+    upstream = FakeUpstream()
     http = client(upstream, whisper_model="whisper-1")
     http.post(JSON_ROUTE, files={"file": webm})
     http.post(JSON_ROUTE, files={"file": webm}, data={"model": "gpt-4o-transcribe"})
@@ -138,33 +140,33 @@ def test_the_setting_selects_the_model_and_a_request_may_choose_another(client, 
     ]
 
 
-def test_in_2028_a_client_with_whisper_1_written_into_it_still_gets_its_words(client, webm):
-    upstream = FalseUpstream()
+def test_a_client_that_requests_the_retired_whisper_1_gets_a_transcript(client, webm):
+    upstream = FakeUpstream()
     http = client(upstream, today=date(2028, 5, 1), whisper_model="whisper-1")
-    answer = http.post(
+    response = http.post(
         OPENAI_ROUTE, files={"file": webm}, data={"model": "whisper-1", "language": "en"}
     )
-    assert answer.json()["text"] == "Ever tried."
-    assert answer.headers["Steno-Model"] == "gpt-transcribe"
+    assert response.json()["text"] == "Ever tried."
+    assert response.headers["Steno-Model"] == "gpt-transcribe"
     assert upstream.calls[0].fields["model"] == ["gpt-transcribe"]
     assert upstream.calls[0].fields["languages[]"] == ["en"]
     health = http.get("/api/health").json()
     assert health["model"] == "gpt-transcribe"
-    assert "answers for it" in health["warning"]
+    assert "instead" in health["warning"]
     assert [model["id"] for model in http.get("/v1/models").json()["data"]] == ["gpt-transcribe"]
 
 
-def test_a_model_near_its_end_warns_once_at_start_and_in_health(client, webm, caplog):
+def test_a_model_near_its_shutdown_has_a_warning_at_start_and_in_health(client, webm, caplog):
     http = client(whisper_model="whisper-1")
     http.post(JSON_ROUTE, files={"file": webm})
     http.post(JSON_ROUTE, files={"file": webm})
-    assert caplog.text.count("OpenAI shuts whisper-1 down on 2027-02-26") == 1
+    assert caplog.text.count("OpenAI will shut down whisper-1 on 2027-02-26") == 1
     health = http.get("/api/health").json()
     assert (health["model"], health["shutdown_date"]) == ("whisper-1", "2027-02-26")
     assert "WHISPER_MODEL=gpt-transcribe" in health["warning"]
 
 
-def test_health_and_config_tell_a_client_what_it_needs(client):
+def test_health_and_config_have_the_data_for_clients(client):
     http = client(max_audio_bytes=4_500_000)
     assert http.get("/api/health").json() == {"status": "ok", "model": "gpt-transcribe"}
     assert http.get("/api/config").json() == {
@@ -181,21 +183,22 @@ def test_the_models_are_listed_in_openais_shape(client):
     assert "whisper-1" in [model["id"] for model in listed["data"]]
 
 
-# Refusals
+# Errors
 
 
-def test_a_problem_is_as_rfc_9457_has_it(client):
-    answer = client().post(JSON_ROUTE, files={"file": b"<html>"})
-    assert answer.headers["content-type"] == "application/problem+json"
-    assert answer.json() == {
+def test_an_error_is_a_problem_of_rfc_9457(client):
+    response = client().post(JSON_ROUTE, files={"file": b"<html>"})
+    assert response.headers["content-type"] == "application/problem+json"
+    assert response.json() == {
         "type": "about:blank",
         "title": "Unsupported Media Type",
         "status": 415,
-        "detail": "The file is text (a web page, JSON, a playlist, or a name without curl's `@`), not a recording.",
+        "detail": "The file is text (for example a web page, JSON or a playlist), not a recording."
+        " Send an audio or video file. With curl, put `@` before the file name.",
         "code": "unsupported_media",
-        "request_id": answer.headers["x-request-id"],
+        "request_id": response.headers["x-request-id"],
     }
-    assert len(answer.headers["x-request-id"]) == 32
+    assert len(response.headers["x-request-id"]) == 32
 
 
 @pytest.mark.parametrize(
@@ -212,12 +215,12 @@ def test_a_problem_is_as_rfc_9457_has_it(client):
         (b"\0" * 200_001, {}, 413, "recording_too_large"),
     ],
 )
-def test_what_is_refused_never_reaches_the_upstream(client, content, form, status, code):
-    upstream = FalseUpstream()
+def test_an_invalid_request_is_not_sent_to_the_upstream(client, content, form, status, code):
+    upstream = FakeUpstream()
     http = client(upstream, max_audio_bytes=200_000)
     content = recording(content) if isinstance(content, str) else content
-    answer = http.post(JSON_ROUTE, files={"file": content}, data=form)
-    assert (answer.status_code, answer.json()["code"]) == (status, code)
+    response = http.post(JSON_ROUTE, files={"file": content}, data=form)
+    assert (response.status_code, response.json()["code"]) == (status, code)
     in_openai_shape = http.post(
         OPENAI_ROUTE, files={"file": content}, data={"model": "gpt-transcribe", **form}
     )
@@ -237,50 +240,48 @@ def test_what_is_refused_never_reaches_the_upstream(client, content, form, statu
         {"response_format": "diarized_json", "model": "gpt-4o-transcribe-diarize"},
     ],
 )
-def test_what_the_short_route_has_no_place_for_is_refused_there_before_it_is_paid(
-    client, webm, form
-):
-    upstream = FalseUpstream()
-    answer = client(upstream).post(JSON_ROUTE, files={"file": webm}, data=form)
-    assert (answer.status_code, answer.json()["code"]) == (422, "invalid_option")
+def test_options_that_the_json_route_cannot_return_are_rejected_before_billing(client, webm, form):
+    upstream = FakeUpstream()
+    response = client(upstream).post(JSON_ROUTE, files={"file": webm}, data=form)
+    assert (response.status_code, response.json()["code"]) == (422, "invalid_option")
     assert upstream.calls == []
 
 
-def test_options_in_the_address_are_refused_and_not_overlooked(client, webm):
-    answer = client().post(f"{JSON_ROUTE}?language=de", files={"file": webm})
-    assert (answer.status_code, answer.json()["code"]) == (422, "invalid_request")
+def test_options_in_the_query_string_are_rejected(client, webm):
+    response = client().post(f"{JSON_ROUTE}?language=de", files={"file": webm})
+    assert (response.status_code, response.json()["code"]) == (422, "invalid_request")
 
 
-def test_a_recording_that_needs_another_way_says_so(client):
+def test_an_unsupported_format_is_rejected_with_the_supported_formats(client):
     detail = client().post(JSON_ROUTE, files={"file": recording("amr")}).json()["detail"]
     assert "AMR" in detail
     assert "WebM" in detail
 
 
-def test_a_recording_too_large_is_told_the_limit(client):
-    answer = client(max_audio_bytes=10).post(JSON_ROUTE, files={"file": bytes(11)})
-    assert "10 bytes" in answer.json()["detail"]
+def test_the_error_for_a_large_recording_contains_the_limit(client):
+    response = client(max_audio_bytes=10).post(JSON_ROUTE, files={"file": bytes(11)})
+    assert "10 bytes" in response.json()["detail"]
 
 
 @pytest.mark.parametrize(
     ("reply", "status", "code"),
     [
-        (refused(400), 422, "unreadable_recording"),
-        (refused(401), 502, "upstream_credentials"),
-        (refused(403), 502, "upstream_credentials"),
-        (refused(404), 502, "upstream_model"),
-        (refused(413), 413, "recording_too_large"),
-        (refused(429, "insufficient_quota"), 502, "upstream_quota"),
-        (refused(502), 502, "upstream_failed"),
-        (refused(429, x_should_retry="false", retry_after="17"), 503, "upstream_busy"),
+        (error_response(400), 422, "unreadable_recording"),
+        (error_response(401), 502, "upstream_credentials"),
+        (error_response(403), 502, "upstream_credentials"),
+        (error_response(404), 502, "upstream_model"),
+        (error_response(413), 413, "recording_too_large"),
+        (error_response(429, "insufficient_quota"), 502, "upstream_quota"),
+        (error_response(502), 502, "upstream_failed"),
+        (error_response(429, x_should_retry="false", retry_after="17"), 503, "upstream_busy"),
         (httpx2.ReadTimeout("slow"), 504, "upstream_timeout"),
         (httpx2.Response(200, text="garbage"), 502, "upstream_failed"),
     ],
 )
-def test_every_failure_of_the_upstream_has_its_answer(client, webm, reply, status, code):
-    answer = client(FalseUpstream(reply)).post(JSON_ROUTE, files={"file": webm})
-    assert (answer.status_code, answer.json()["code"]) == (status, code)
-    assert answer.headers.get("Retry-After") == ("17" if code == "upstream_busy" else None)
+def test_every_upstream_failure_has_its_error(client, webm, reply, status, code):
+    response = client(FakeUpstream(reply)).post(JSON_ROUTE, files={"file": webm})
+    assert (response.status_code, response.json()["code"]) == (status, code)
+    assert response.headers.get("Retry-After") == ("17" if code == "upstream_busy" else None)
 
 
 def test_an_upstream_that_hangs_is_a_504_at_the_deadline(client, webm):
@@ -288,16 +289,18 @@ def test_an_upstream_that_hangs_is_a_504_at_the_deadline(client, webm):
 
     def hang(_request):
         release.wait(10)
-        return heard("too late")
+        return transcript_response("too late")
 
-    http = client(FalseUpstream(hang), request_deadline_seconds=0.2)
+    http = client(FakeUpstream(hang), request_deadline_seconds=0.2)
     assert http.post(JSON_ROUTE, files={"file": webm}).json()["code"] == "upstream_timeout"
     release.set()
 
 
-def test_openais_shape_names_the_option_and_tells_the_sdk_whether_to_try_again(client, webm):
+def test_openai_errors_name_the_option_and_whether_to_retry(client, webm):
     http = client(
-        FalseUpstream(refused(429, "insufficient_quota"), *[refused(503, retry_after="0")] * 3)
+        FakeUpstream(
+            error_response(429, "insufficient_quota"), *[error_response(503, retry_after="0")] * 3
+        )
     )
     bad_option = http.post(
         OPENAI_ROUTE, files={"file": webm}, data={"model": "whisper-1", "keywords": "x"}
@@ -318,7 +321,7 @@ def test_openais_shape_names_the_option_and_tells_the_sdk_whether_to_try_again(c
     )
 
 
-def test_a_wrong_address_or_method_is_a_problem_too(client):
+def test_a_wrong_path_or_method_is_a_problem(client):
     http = client()
     assert (http.get("/nowhere").status_code, http.get("/nowhere").json()["code"]) == (
         404,
@@ -331,29 +334,31 @@ def test_a_wrong_address_or_method_is_a_problem_too(client):
     assert http.get("/v1/nowhere").json()["error"]["code"] == "not_found"
 
 
-def test_a_bug_of_ours_is_a_problem_without_its_inside(client, webm):
-    def stumble(_request):
+def test_an_internal_error_does_not_reveal_its_cause(client, webm):
+    def fail(_request):
         raise RuntimeError("sk-secret inside")
 
-    http = client(FalseUpstream(stumble, stumble))
+    http = client(FakeUpstream(fail, fail))
     page = {"Origin": "http://localhost:3000"}
-    answer = http.post(JSON_ROUTE, files={"file": webm}, headers=page)
-    assert (answer.status_code, answer.json()["code"]) == (500, "internal_error")
-    assert "secret" not in answer.text
-    assert answer.headers["Access-Control-Allow-Origin"] == "http://localhost:3000"
+    response = http.post(JSON_ROUTE, files={"file": webm}, headers=page)
+    assert (response.status_code, response.json()["code"]) == (500, "internal_error")
+    assert "secret" not in response.text
+    assert response.headers["Access-Control-Allow-Origin"] == "http://localhost:3000"
     assert http.post(OPENAI_ROUTE, files={"file": webm}).headers["x-should-retry"] == "false"
 
 
-def test_the_key_is_in_no_log_and_no_error(client, webm, caplog):
+def test_logs_and_errors_do_not_contain_the_key(client, webm, caplog):
     caplog.set_level("DEBUG")
     http = client(
-        FalseUpstream(refused(401), httpx2.ConnectError("no"), refused(500, retry_after="0"))
+        FakeUpstream(
+            error_response(401), httpx2.ConnectError("no"), error_response(500, retry_after="0")
+        )
     )
     texts = [http.post(JSON_ROUTE, files={"file": webm}).text for _ in range(2)]
     assert "sk-test-key" not in caplog.text + "".join(texts)
 
 
-# Who may call
+# Authentication
 
 
 @pytest.mark.parametrize("route", [JSON_ROUTE, OPENAI_ROUTE])
@@ -362,30 +367,30 @@ def test_the_key_is_in_no_log_and_no_error(client, webm, caplog):
     [None, "Bearer wrong", "Bearer", "Basic dDp0", "Bearer open-sesame2", "Bearer \xfc"],
 )
 def test_without_the_token_nothing_is_transcribed(client, webm, route, authorization):
-    upstream = FalseUpstream()
+    upstream = FakeUpstream()
     http = client(upstream, auth="token", access_token="open-sesame")
     headers = {"Authorization": authorization.encode("latin-1")} if authorization else {}
-    answer = http.post(route, files={"file": webm}, headers=headers)
-    assert (answer.status_code, answer.headers["WWW-Authenticate"]) == (401, "Bearer")
-    assert "unauthorized" in answer.text
+    response = http.post(route, files={"file": webm}, headers=headers)
+    assert (response.status_code, response.headers["WWW-Authenticate"]) == (401, "Bearer")
+    assert "unauthorized" in response.text
     assert upstream.calls == []
 
 
 @pytest.mark.parametrize("route", [JSON_ROUTE, OPENAI_ROUTE])
-def test_with_the_token_it_is(client, webm, route):
+def test_with_the_token_a_recording_is_transcribed(client, webm, route):
     http = client(auth="token", access_token="open-sesame")
     headers = {"Authorization": "Bearer open-sesame"}
     assert http.post(route, files={"file": webm}, headers=headers).status_code == 200
     assert http.get("/v1/models").status_code == 401
 
 
-def test_health_config_and_the_documents_are_open(client):
+def test_health_config_and_api_docs_need_no_token(client):
     http = client(auth="token", access_token="open-sesame")
     for route in ("/api/health", "/api/config", "/docs", "/openapi.json"):
         assert http.get(route).status_code == 200
 
 
-def test_jwt_without_the_gateways_word_is_nobody(client, webm):
+def test_jwt_without_the_gateways_authorizer_is_unauthorized(client, webm):
     http = client(auth="jwt", aws_lambda_function_name="steno-api")
     assert http.post(JSON_ROUTE, files={"file": webm}).status_code == 401
 
@@ -393,7 +398,7 @@ def test_jwt_without_the_gateways_word_is_nobody(client, webm):
 # CORS
 
 
-def test_cors_is_for_exactly_the_origins_in_the_settings(client, webm):
+def test_only_configured_origins_are_allowed_by_cors(client, webm):
     http = client(allowed_origins="https://app.example,https://other.example")
     preflight = {
         "Access-Control-Request-Method": "POST",
@@ -407,22 +412,22 @@ def test_cors_is_for_exactly_the_origins_in_the_settings(client, webm):
         "http://app.example",
         "null",
     ):
-        refusal = http.options(JSON_ROUTE, headers={"Origin": stranger, **preflight})
-        assert "Access-Control-Allow-Origin" not in refusal.headers
-        answer = http.post(JSON_ROUTE, files={"file": webm}, headers={"Origin": stranger})
-        assert "Access-Control-Allow-Origin" not in answer.headers
+        response_422 = http.options(JSON_ROUTE, headers={"Origin": stranger, **preflight})
+        assert "Access-Control-Allow-Origin" not in response_422.headers
+        response = http.post(JSON_ROUTE, files={"file": webm}, headers={"Origin": stranger})
+        assert "Access-Control-Allow-Origin" not in response.headers
 
 
-def test_a_strangers_page_cannot_spend_the_owners_money_where_no_token_is_asked(client, webm):
-    """A form needs no preflight: CORS alone would only keep the page from reading what it made the owner pay."""
-    upstream = FalseUpstream()
+def test_without_a_token_pages_of_other_origins_cannot_cause_costs(client, webm):
+    """A form needs no preflight, so CORS alone cannot prevent a page from causing costs."""
+    upstream = FakeUpstream()
     http = client(upstream)
     http.headers["Host"] = "127.0.0.1:8000"
     for origin, status in (
         ("https://evil.example", 401),
         ("null", 401),
         ("http://localhost:3000", 200),
-        ("http://127.0.0.1:8000", 200),  # a page of the server's own
+        ("http://127.0.0.1:8000", 200),  # the server's own page
     ):
         assert (
             http.post(JSON_ROUTE, files={"file": webm}, headers={"Origin": origin}).status_code
@@ -433,26 +438,26 @@ def test_a_strangers_page_cannot_spend_the_owners_money_where_no_token_is_asked(
 
 def test_the_openai_sdk_in_a_browser_may_send_its_own_headers(client):
     headers = {"Origin": "http://localhost:3000", "Access-Control-Request-Method": "POST"}
-    wanted = "authorization,x-stainless-arch,x-stainless-lang,x-stainless-retry-count"
-    answer = client().options(
-        OPENAI_ROUTE, headers={**headers, "Access-Control-Request-Headers": wanted}
+    requested_headers = "authorization,x-stainless-arch,x-stainless-lang,x-stainless-retry-count"
+    response = client().options(
+        OPENAI_ROUTE, headers={**headers, "Access-Control-Request-Headers": requested_headers}
     )
-    assert answer.status_code == 200
-    assert answer.headers["Access-Control-Allow-Headers"] == wanted
+    assert response.status_code == 200
+    assert response.headers["Access-Control-Allow-Headers"] == requested_headers
 
 
-def test_a_browser_may_read_errors_and_the_headers_that_tell_it_what_to_do(client):
-    answer = client().post(
+def test_a_browser_may_read_errors_and_their_headers(client):
+    response = client().post(
         JSON_ROUTE, files={"file": b""}, headers={"Origin": "http://localhost:3000"}
     )
-    assert answer.status_code == 422
-    assert answer.headers["Access-Control-Allow-Origin"] == "http://localhost:3000"
-    assert answer.headers["Access-Control-Expose-Headers"] == (
+    assert response.status_code == 422
+    assert response.headers["Access-Control-Allow-Origin"] == "http://localhost:3000"
+    assert response.headers["Access-Control-Expose-Headers"] == (
         "Location, Retry-After, Steno-Model, x-request-id, x-should-retry"
     )
 
 
-# The documents
+# API documentation
 
 
 def test_the_openapi_document_describes_the_form_and_the_errors(client):
@@ -476,23 +481,23 @@ def test_the_openapi_document_describes_the_form_and_the_errors(client):
         ("/api/uploads", "post"),
         ("/api/transcriptions/{identity}/transcript", "get"),
     ):
-        refusal = document["paths"][path][method]["responses"]["422"]["content"]
-        assert list(refusal) == ["application/problem+json"]
+        response_422 = document["paths"][path][method]["responses"]["422"]["content"]
+        assert list(response_422) == ["application/problem+json"]
 
 
 # The event loop
 
 
 @pytest.mark.anyio
-async def test_health_answers_while_calls_are_waiting_for_the_upstream(webm):
+async def test_health_responds_while_upstream_calls_wait(webm):
     release, arrived = threading.Event(), threading.Event()
 
     def hold(_request):
         arrived.set()
         assert release.wait(20)
-        return heard("Ever tried.")
+        return transcript_response("Ever tried.")
 
-    with serving(app(FalseUpstream(hold))) as url:
+    with serving(app(FakeUpstream(hold))) as url:
         async with (
             httpx2.AsyncClient(base_url=url, timeout=20) as http,
             anyio.create_task_group() as tasks,

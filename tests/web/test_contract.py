@@ -1,4 +1,4 @@
-"""Answers and refusals as /openapi.json documents them, for a job from its beginning to its end and for odd input."""
+"""Tests that responses match /openapi.json, for the life of a job and for unusual input."""
 
 import json
 
@@ -7,71 +7,73 @@ import jsonschema_rs
 import pytest
 
 from handler.errors import StenoError
-from tests.false_upstream import heard
-from tests.place import Place
+from tests.fake_upstream import transcript_response
+from tests.harness import Harness
 from tests.samples import recording
 
-# As every model answers in every format.
-HEARD = httpx2.MockTransport(
-    lambda _request: heard(
+# A response that is valid for every model and format.
+UPSTREAM = httpx2.MockTransport(
+    lambda _request: transcript_response(
         "Ever tried.", duration=0.5, segments=[{"id": 0, "start": 0.1, "end": 0.4, "text": "Ever."}]
     )
 )
 
 
-def _kinds(error):
-    return [error, *(kind for child in error.__subclasses__() for kind in _kinds(child))]
+def _subclasses(error):
+    return [error, *(kind for child in error.__subclasses__() for kind in _subclasses(child))]
 
 
-CODES = {(int(kind.status), kind.code) for kind in _kinds(StenoError)}
+CODES = {(int(kind.status), kind.code) for kind in _subclasses(StenoError)}
 
 
-def test_a_job_is_as_documented_from_its_beginning_to_its_end(server):
-    place = server(HEARD, idle=True)
-    document = place.app.openapi()
+def test_all_responses_about_a_job_are_as_documented(server):
+    harness = server(UPSTREAM, idle=True)
+    document = harness.app.openapi()
 
-    def answered(status, method, path, **asked):
-        answer = place.http.request(method, path.replace("ID", identity), **asked)
-        promised = document["paths"][path.replace("ID", "{identity}")][method.lower()]["responses"][
-            str(status)
-        ]
-        media_type = answer.headers.get("Content-Type", "").partition(";")[0]
-        assert answer.status_code == status
-        headers = promised.get("headers", {})
-        assert {name.lower() for name in headers if headers[name]["required"]} <= {*answer.headers}
-        if "content" in promised:
+    def check(status, method, path, **request):
+        response = harness.http.request(method, path.replace("ID", identity), **request)
+        documented = document["paths"][path.replace("ID", "{identity}")][method.lower()][
+            "responses"
+        ][str(status)]
+        media_type = response.headers.get("Content-Type", "").partition(";")[0]
+        assert response.status_code == status
+        headers = documented.get("headers", {})
+        assert {name.lower() for name in headers if headers[name]["required"]} <= {
+            *response.headers
+        }
+        if "content" in documented:
             schema = {
-                **promised["content"][media_type]["schema"],
+                **documented["content"][media_type]["schema"],
                 "components": document["components"],
             }
             jsonschema_rs.validate(
-                schema, answer.json() if media_type.endswith("json") else answer.text
+                schema, response.json() if media_type.endswith("json") else response.text
             )
 
     job, transcript = "/api/transcriptions/ID", "/api/transcriptions/ID/transcript"
-    for recorded, ends in ((recording("webm"), "completed"), (b"no recording", "failed")):
-        identity = place.ask().json()["id"]
-        answered(200, "GET", job)
-        answered(409, "GET", transcript)
-        identity = place.upload(recorded)
-        answered(200, "GET", job)
-        place.work()
-        assert place.job(identity)["status"] == ends
-        answered(200, "GET", job)
+    for content, final_status in ((recording("webm"), "completed"), (b"no recording", "failed")):
+        identity = harness.request_upload().json()["id"]
+        check(200, "GET", job)
+        check(409, "GET", transcript)
+        identity = harness.upload(content)
+        check(200, "GET", job)
+        harness.run_worker()
+        assert harness.job(identity)["status"] == final_status
+        check(200, "GET", job)
         for response_format in ("json", "text", "srt", "vtt", "verbose_json"):
             params = {"response_format": response_format}
-            answered(200 if ends == "completed" else 409, "GET", transcript, params=params)
-        answered(202 if ends == "failed" else 409, "POST", f"{job}/retry")
-        answered(204, "DELETE", job)
-        answered(404, "GET", job)
+            check(200 if final_status == "completed" else 409, "GET", transcript, params=params)
+        check(202 if final_status == "failed" else 409, "POST", f"{job}/retry")
+        check(204, "DELETE", job)
+        check(404, "GET", job)
 
 
 @pytest.mark.parametrize(
     "body", [{"language": 5}, {"language": False}, {"keywords": [1]}, {"keywords": [None]}]
 )
-def test_an_option_of_another_type_is_refused(client, body):
-    answer = client().post("/api/uploads", json={"size": 1, **body})
-    assert (answer.status_code, answer.json()["code"]) == (422, "invalid_option")
+def test_an_option_of_the_wrong_type_is_rejected(client, body):
+    response = client().post("/api/uploads", json={"size": 1, **body})
+    assert (response.status_code, response.json()["code"]) == (422, "invalid_option")
 
 
 @pytest.mark.parametrize(
@@ -80,9 +82,9 @@ def test_an_option_of_another_type_is_refused(client, body):
 @pytest.mark.parametrize(
     ("method", "rest"), [("GET", ""), ("GET", "/transcript"), ("POST", "/retry"), ("DELETE", "")]
 )
-def test_no_text_in_the_place_of_a_jobs_id_is_more_than_unknown(aws, identity, method, rest):
-    answer = Place(aws).http.request(method, f"/api/transcriptions/{identity}{rest}")
-    assert (answer.status_code, answer.json()["code"]) == (404, "not_found")
+def test_an_invalid_job_id_is_not_found(aws, identity, method, rest):
+    response = Harness(aws).http.request(method, f"/api/transcriptions/{identity}{rest}")
+    assert (response.status_code, response.json()["code"]) == (404, "not_found")
 
 
 @pytest.mark.parametrize(
@@ -99,12 +101,12 @@ def test_no_text_in_the_place_of_a_jobs_id_is_more_than_unknown(aws, identity, m
         '{"size": %s}' % ("9" * 5000),
     ],
 )
-def test_no_json_is_worse_than_refused(client, body):
-    answer = client().post(
+def test_invalid_json_is_rejected(client, body):
+    response = client().post(
         "/api/uploads", content=body, headers={"Content-Type": "application/json"}
     )
-    assert answer.status_code == 422
-    assert (answer.status_code, answer.json()["code"]) in CODES
+    assert response.status_code == 422
+    assert (response.status_code, response.json()["code"]) in CODES
 
 
 @pytest.mark.parametrize(
@@ -115,11 +117,10 @@ def test_no_json_is_worse_than_refused(client, body):
 )
 def test_no_character_breaks_an_upload(aws, name, text):
     value = [text] if name == "keywords" else text
-    answer = Place(aws).http.post(
+    response = Harness(aws).http.post(
         "/api/uploads",
         content=json.dumps({"size": 1, name: value}),
         headers={"Content-Type": "application/json"},
     )
-    assert answer.status_code in (
-        (415, 422) if "\ud800" in text else (201, 415, 422)
-    )  # no UTF-8 can say it
+    expected = (415, 422) if "\ud800" in text else (201, 415, 422)  # a surrogate is not valid UTF-8
+    assert response.status_code in expected

@@ -1,4 +1,4 @@
-"""deadline.py, clients.py: a request is answered before Lambda cuts its function off."""
+"""Tests of deadline.py and clients.py: a request gets its response before Lambda's timeout."""
 
 import contextlib
 import socket
@@ -16,12 +16,12 @@ from handler.services import build_services
 from handler.settings import Settings
 from handler.transcription.direct import _DIRECT_SHARE
 from tests.conftest import app, serving, settings
-from tests.false_upstream import FalseUpstream, heard
-from tests.place import Place
+from tests.fake_upstream import FakeUpstream, transcript_response
+from tests.harness import Harness
 
 
 class OnLambda:
-    """The app with Lambda's context in its scope, as Mangum has it; `events` are in order."""
+    """The app with Lambda's context in its scope, as with Mangum. `events` records the order."""
 
     def __init__(self, application, seconds):
         self.app = application
@@ -29,7 +29,7 @@ class OnLambda:
         self.events = []
 
     def get_remaining_time_in_millis(self):
-        self.events.append("time asked for")
+        self.events.append("time read")
         return self.seconds * 1000
 
     async def __call__(self, scope, receive, send):
@@ -41,16 +41,16 @@ class OnLambda:
         await self.app({**scope, "aws.context": self}, received, send)
 
 
-class Timed(FalseUpstream):
-    """Answers, and keeps the seconds that it was given for each answer."""
+class TimeoutRecorder(FakeUpstream):
+    """A fake upstream that records the read timeout of each call, in seconds."""
 
     def __init__(self):
         self.seconds = []
-        super().__init__(self._answer, self._answer)
+        super().__init__(self._respond, self._respond)
 
-    def _answer(self, request):
+    def _respond(self, request):
         self.seconds.append(request.extensions["timeout"]["read"])
-        return heard("Ever tried.")
+        return transcript_response("Ever tried.")
 
 
 def post(application, content, **headers):
@@ -58,26 +58,26 @@ def post(application, content, **headers):
         return http.post("/api/transcribe", files={"file": content}, headers=headers)
 
 
-def test_on_lambda_the_upstream_has_what_is_left_of_the_functions_time(webm):
-    upstream = Timed()
+def test_on_lambda_the_upstream_timeout_is_the_remaining_time(webm):
+    upstream = TimeoutRecorder()
     assert post(OnLambda(app(upstream), 27), webm).status_code == 200
     assert post(OnLambda(app(upstream, request_deadline_seconds=10), 27), webm).status_code == 200
     assert 20 < upstream.seconds[0] <= 25
-    assert 5 < upstream.seconds[1] <= 10  # a deadline of the owner's own that is sooner
+    assert 5 < upstream.seconds[1] <= 10  # the configured deadline is earlier
 
 
-def test_without_lambda_the_deadline_is_the_settings_own(webm):
-    upstream = Timed()
+def test_without_lambda_the_deadline_is_the_setting(webm):
+    upstream = TimeoutRecorder()
     assert post(app(upstream), webm).status_code == 200
     assert 590 < upstream.seconds[0] <= 600
 
 
 def test_the_deadline_counts_from_the_arrival_of_the_request(webm, monkeypatch):
-    """Before the token is read, and before the form is received."""
+    """The deadline starts before the token is read and before the form is received."""
     secrets = Starlette(routes=[Route("/", lambda _: secret_read(), methods=["POST"])])
 
     def secret_read():
-        place.events.append("token read")
+        harness.events.append("token read")
         return JSONResponse({"SecretString": "open-sesame"})
 
     with serving(secrets) as url:
@@ -88,24 +88,24 @@ def test_the_deadline_counts_from_the_arrival_of_the_request(webm, monkeypatch):
         }.items():
             monkeypatch.setenv(f"AWS_{name}", value)
         monkeypatch.setenv("AWS_ENDPOINT_URL_SECRETS_MANAGER", url)
-        place = OnLambda(app(auth="token", token_secret_arn="arn"), 27)
-        assert post(place, webm, Authorization="Bearer open-sesame").status_code == 200
-    assert place.events[:3] == ["time asked for", "token read", "body read"]
-    assert place.events.count("time asked for") == 1
+        harness = OnLambda(app(auth="token", token_secret_arn="arn"), 27)
+        assert post(harness, webm, Authorization="Bearer open-sesame").status_code == 200
+    assert harness.events[:3] == ["time read", "token read", "body read"]
+    assert harness.events.count("time read") == 1
 
 
-def test_a_request_that_arrives_too_late_is_told_and_pays_nothing(webm):
-    upstream = FalseUpstream()
-    answer = post(OnLambda(app(upstream), 1), webm)
-    assert (answer.status_code, answer.json()["code"]) == (504, "upstream_timeout")
-    assert "Nothing was billed" in answer.json()["detail"]
+def test_a_request_that_arrives_too_late_is_rejected_and_not_billed(webm):
+    upstream = FakeUpstream()
+    response = post(OnLambda(app(upstream), 1), webm)
+    assert (response.status_code, response.json()["code"]) == (504, "upstream_timeout")
+    assert "Nothing was billed" in response.json()["detail"]
     assert upstream.calls == []
 
 
-def test_a_request_that_arrives_too_late_is_a_job_where_there_are_jobs(server, webm):
-    upstream = FalseUpstream()
-    place = server(upstream, idle=True)
-    assert post(OnLambda(place.app, 1), webm).status_code == 202
+def test_a_request_that_arrives_too_late_becomes_a_job(server, webm):
+    upstream = FakeUpstream()
+    harness = server(upstream, idle=True)
+    assert post(OnLambda(harness.app, 1), webm).status_code == 202
     assert upstream.calls == []
 
 
@@ -114,7 +114,7 @@ def test_a_request_that_arrives_too_late_is_a_job_where_there_are_jobs(server, w
 
 @contextlib.contextmanager
 def silent_server():
-    """A server that takes connections and never answers; its address, and the connections."""
+    """Run a server that accepts connections and never responds. Yield its address and them."""
     connections = []
     with socket.create_server(("127.0.0.1", 0)) as listener:
 
@@ -132,23 +132,23 @@ def silent_server():
             connection.close()
 
 
-def test_an_s3_that_never_answers_is_503_after_the_tries_of_the_api(aws, monkeypatch):
-    identity = Place(aws).ask().json()["id"]
+def test_an_unresponsive_s3_is_a_503_after_two_attempts(aws, monkeypatch):
+    job_id = Harness(aws).request_upload().json()["id"]
     with silent_server() as (url, connections):
         monkeypatch.setenv("AWS_ENDPOINT_URL_S3", url)
-        limits = Limits(read_seconds=0.1, tries=2)
-        answer = Place(aws, jobs=Jobs(settings(**aws), limits=limits)).http.get(
-            f"/api/transcriptions/{identity}"
+        limits = Limits(read_seconds=0.1, max_attempts=2)
+        response = Harness(aws, jobs=Jobs(settings(**aws), limits=limits)).http.get(
+            f"/api/transcriptions/{job_id}"
         )
         assert len(connections) == 2
-    assert (answer.status_code, answer.json()["code"]) == (503, "storage_unavailable")
+    assert (response.status_code, response.json()["code"]) == (503, "storage_unavailable")
 
 
-def worst_seconds(client):
-    """How long one call lasts at most; botocore pauses for at most 1, 2, 4 ... seconds."""
+def max_seconds(client):
+    """Return the maximum seconds of one call. botocore pauses at most 1, 2, 4 ... seconds."""
     config = client.meta.config
-    tries = config.retries["total_max_attempts"]
-    return tries * max(config.connect_timeout, config.read_timeout) + 2 ** (tries - 1) - 1
+    attempts = config.retries["total_max_attempts"]
+    return attempts * max(config.connect_timeout, config.read_timeout) + 2 ** (attempts - 1) - 1
 
 
 @pytest.fixture
@@ -157,22 +157,22 @@ def region(monkeypatch):
 
 
 @pytest.mark.usefixtures("region")
-def test_a_request_that_becomes_a_job_at_the_last_moment_meets_a_dead_s3_in_time():
+def test_the_longest_s3_call_fits_in_the_time_after_a_direct_attempt():
     queues = dict.fromkeys(
         ("recordings_queue_url", "parts_queue_url", "express_queue_url"), "https://sqs.example/q"
     )
-    chosen = settings(bucket_name="b", table_name="t", **queues)
-    api = build_services(chosen).jobs.objects.client
-    worker = Jobs(chosen, limits=WORKER_LIMITS).objects.client
-    function_seconds = 27  # test_stack.py holds it against the stack
+    config = settings(bucket_name="b", table_name="t", **queues)
+    api = build_services(config).jobs.objects.client
+    worker = Jobs(config, limits=WORKER_LIMITS).objects.client
+    function_seconds = 27  # test_stack.py compares the deadline with the timeout of the stack
     deadline = Settings(
         aws_lambda_function_name="steno", openai_api_key="k", access_token="t"
     ).request_deadline_seconds
-    assert worst_seconds(api) <= 5 < function_seconds - deadline * _DIRECT_SHARE
-    assert worst_seconds(worker) > 60
+    assert max_seconds(api) <= 5 < function_seconds - deadline * _DIRECT_SHARE
+    assert max_seconds(worker) > 60
 
 
 @pytest.mark.usefixtures("region")
 @pytest.mark.parametrize("service", ["dynamodb", "secretsmanager"])
-def test_the_other_services_of_aws_are_given_up_before_the_deadline(service):
-    assert worst_seconds(AWS().client(service)) <= 23
+def test_calls_of_other_aws_services_end_before_the_deadline(service):
+    assert max_seconds(AWS().client(service)) <= 23

@@ -1,4 +1,4 @@
-"""form.py and drain.py: forms as they arrive, from every kind of client."""
+"""Tests of form.py and drain.py: multipart forms from various clients."""
 
 import socket
 
@@ -8,7 +8,7 @@ from starlette.responses import JSONResponse
 
 from handler.web.drain import DrainRejectedBody
 from tests.conftest import app, serving
-from tests.false_upstream import FalseUpstream
+from tests.fake_upstream import FakeUpstream
 
 pytestmark = pytest.mark.anyio
 
@@ -43,12 +43,10 @@ def post(http, body, content_type=MULTIPART):
         "; name=file; filename=voice.webm",
     ],
 )
-def test_whatever_the_file_is_named_its_bytes_arrive_under_the_canonical_name(
-    client, webm, disposition
-):
-    upstream = FalseUpstream()
-    answer = post(client(upstream), form(part(disposition, webm)))
-    assert answer.json() == {"transcript": "Ever tried."}
+def test_the_upstream_gets_the_canonical_name_for_every_file_name(client, webm, disposition):
+    upstream = FakeUpstream()
+    response = post(client(upstream), form(part(disposition, webm)))
+    assert response.json() == {"transcript": "Ever tried."}
     assert (upstream.calls[0].filename, upstream.calls[0].recording) == ("recording.webm", webm)
 
 
@@ -86,16 +84,16 @@ def test_whatever_the_file_is_named_its_bytes_arrive_under_the_canonical_name(
         (form(part('; name="file"', b"x", *["X-Many: x"] * 1000)), MULTIPART, "form"),
     ],
 )
-def test_a_form_that_cannot_be_read_is_refused_with_the_reason(client, body, content_type, word):
-    upstream = FalseUpstream()
-    answer = post(client(upstream), body, content_type)
-    assert (answer.status_code, answer.json()["code"]) == (422, "invalid_request")
-    assert word in answer.json()["detail"]
+def test_an_invalid_form_is_rejected_with_the_reason(client, body, content_type, word):
+    upstream = FakeUpstream()
+    response = post(client(upstream), body, content_type)
+    assert (response.status_code, response.json()["code"]) == (422, "invalid_request")
+    assert word in response.json()["detail"]
     assert upstream.calls == []
 
 
-def test_samples_of_known_speakers_fit_beside_the_recording(client, webm):
-    """Two to ten seconds each, as data URLs; a greatest recording still has its own room."""
+def test_samples_of_known_speakers_do_not_count_as_recording(client, webm):
+    """The samples are data URLs of 2 to 10 s. They do not reduce the limit of the recording."""
     sample = "data:audio/wav;base64," + "A" * 1_300_000
     fields = {"model": "gpt-4o-transcribe-diarize", "known_speaker_references[]": [sample] * 4}
     http = client(max_audio_bytes=len(webm))
@@ -104,14 +102,14 @@ def test_samples_of_known_speakers_fit_beside_the_recording(client, webm):
     )
 
 
-def test_a_recording_of_the_greatest_size_is_taken_and_one_byte_more_is_not(client, webm):
+def test_a_recording_of_the_maximum_size_is_accepted_and_one_byte_more_is_rejected(client, webm):
     http = client(max_audio_bytes=len(webm))
     assert http.post("/api/transcribe", files={"file": webm}).status_code == 200
     assert http.post("/api/transcribe", files={"file": webm + b"\0"}).status_code == 413
 
 
 class Caller:
-    """An ASGI client that sends one chunk of a recording after another, and leaves after `chunks` of them."""
+    """An ASGI client that sends a recording in chunks of 64 KiB and disconnects after `chunks`."""
 
     def __init__(self, *, content_length=None, chunks=2_000):
         headers = [(b"content-type", MULTIPART.encode())]
@@ -129,85 +127,89 @@ class Caller:
             "client": ("127.0.0.1", 1),
             "server": ("test", 80),
         }
-        self.taken = 0
+        self.chunks_sent = 0
         self.status = None
-        self.taken_before_the_answer = None
+        self.chunks_before_response = None
         self._chunks = chunks
 
     async def receive(self):
-        if self.taken >= self._chunks:
+        if self.chunks_sent >= self._chunks:
             return {"type": "http.disconnect"}
-        start = part('; name="file"', b"")[:-2] if self.taken == 0 else b""
-        self.taken += 1
+        start = part('; name="file"', b"")[:-2] if self.chunks_sent == 0 else b""
+        self.chunks_sent += 1
         return {"type": "http.request", "body": start + bytes(64 * 1024), "more_body": True}
 
     async def send(self, message):
         if message["type"] == "http.response.start":
             self.status = message["status"]
-            self.taken_before_the_answer = self.taken
+            self.chunks_before_response = self.chunks_sent
 
 
-async def test_the_size_is_refused_while_the_body_still_arrives_and_the_rest_is_read_for_a_bounded_while():
-    caller = Caller()  # it would go on for 130 MB
+async def test_a_large_body_is_rejected_while_it_arrives_and_a_limited_rest_is_discarded():
+    caller = Caller()  # would send 130 MB
     await app(max_audio_bytes=1_000_000)(caller.scope, caller.receive, caller.send)
     assert caller.status == 413
-    assert (
-        500 < caller.taken_before_the_answer < 600
-    )  # 1 MB taken in, 32 MB thrown away, in chunks of 64 KB
+    # 1 MB is received and 32 MB are discarded, in chunks of 64 KiB.
+    assert 500 < caller.chunks_before_response < 600
 
 
-async def test_a_content_length_that_lies_saves_nothing():
+async def test_the_size_limit_does_not_depend_on_the_content_length():
     caller = Caller(content_length=10)
     await app(max_audio_bytes=1_000_000)(caller.scope, caller.receive, caller.send)
     assert caller.status == 413
 
 
-async def test_a_content_length_too_large_is_refused_before_anything_is_kept(monkeypatch, tmp_path):
+async def test_a_content_length_over_the_limit_is_rejected_before_a_file_is_created(
+    monkeypatch, tmp_path
+):
     monkeypatch.setattr("tempfile.tempdir", str(tmp_path / "there-is-no-such-folder"))
     caller = Caller(content_length=9_000_000, chunks=3)
     await app(max_audio_bytes=1_000_000)(caller.scope, caller.receive, caller.send)
     assert caller.status == 413
 
 
-async def test_a_client_that_leaves_while_it_sends_is_no_error_of_ours(caplog):
+async def test_a_client_that_disconnects_is_not_logged_as_an_error(caplog):
     caller = Caller(chunks=3)
-    upstream = FalseUpstream()
+    upstream = FakeUpstream()
     await app(upstream)(caller.scope, caller.receive, caller.send)
     assert upstream.calls == []
     assert caplog.text == ""
 
 
-def test_a_client_over_real_http_reads_the_413_after_it_has_sent_everything():
+def test_a_client_that_sends_the_whole_body_first_can_read_the_413():
     body = form(part('; name="file"', bytes(8_000_000)))
     with serving(app(max_audio_bytes=1_000)) as url:
-        answer = _raw_post(url, body)
-    assert b" 413 " in answer
-    assert b"recording_too_large" in answer
+        response = _raw_post(url, body)
+    assert b" 413 " in response
+    assert b"recording_too_large" in response
 
 
-def test_a_client_that_asks_first_is_refused_before_it_sends_a_byte():
+def test_a_client_with_expect_100_continue_is_rejected_before_it_sends_the_body():
     with serving(app(max_audio_bytes=1_000)) as url:
-        answer = _raw_post(url, b"", "Expect: 100-continue\r\nContent-Length: 9000000000\r\n")
-    assert answer.startswith(b"HTTP/1.1 413 ")
+        response = _raw_post(url, b"", "Expect: 100-continue\r\nContent-Length: 9000000000\r\n")
+    assert response.startswith(b"HTTP/1.1 413 ")
 
 
 def _raw_post(url, body, headers=None):
-    """Sends the whole body before it looks at the answer, as browsers do."""
+    """Send the whole body before reading the response, as browsers do."""
     host, _, port = url.removeprefix("http://").partition(":")
     headers = headers or f"Content-Length: {len(body)}\r\n"
     with socket.create_connection((host, int(port)), timeout=20) as connection:
-        head = f"POST /api/transcribe HTTP/1.1\r\nHost: test\r\nContent-Type: {MULTIPART}\r\n{headers}\r\n"
+        head = (
+            "POST /api/transcribe HTTP/1.1\r\nHost: test\r\n"
+            f"Content-Type: {MULTIPART}\r\n{headers}\r\n"
+        )
         connection.sendall(head.encode() + body)
-        answer = b""
-        while b"}" not in answer:
+        response = b""
+        while b"}" not in response:
             received = connection.recv(65536)
             if not received:
                 break
-            answer += received
-        return answer
+            response += received
+        return response
 
 
-async def test_a_refusal_waits_no_longer_than_the_bound_for_a_body_that_trickles():
+async def test_a_rejection_waits_for_a_slow_body_for_a_limited_time():
     caller = Caller(content_length=9_000_000)
     never = anyio.Event()
 

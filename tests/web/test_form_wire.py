@@ -1,4 +1,4 @@
-"""Forms made by hand to break the parser, the connection or the server; and good ones with a few bytes changed."""
+"""Tests of malformed and unusual forms, sent over a real connection or in process."""
 
 import contextlib
 import http.client
@@ -13,7 +13,7 @@ import httpx2
 import pytest
 
 from tests.conftest import app, serving
-from tests.false_upstream import FalseUpstream, heard
+from tests.fake_upstream import FakeUpstream, transcript_response
 from tests.samples import recording
 from tests.test_temp_file import open_temp_files
 from tests.web.test_contract import CODES
@@ -27,12 +27,12 @@ GOOD = form(FILE)
 MEGABYTE = 1_000_000
 
 
-class Upstream(FalseUpstream):
-    """Keeps no recordings, only how many there were."""
+class Upstream(FakeUpstream):
+    """A fake upstream that counts its calls but does not keep the recordings."""
 
     def _handle(self, _request):
         self.calls.append(None)
-        return heard("Ever tried.")
+        return transcript_response("Ever tried.")
 
 
 @pytest.fixture(scope="module")
@@ -41,7 +41,7 @@ def url():
         yield address
 
 
-def connected(url):
+def connect(url):
     host, _, port = url.removeprefix("http://").partition(":")
     return socket.create_connection((host, int(port)), timeout=30)
 
@@ -58,36 +58,33 @@ def head(*headers, content_type=MULTIPART):
     return "\r\n".join(lines).encode("latin-1")
 
 
-def answered(connection):
-    """The answer's status and, where there is one, its code; None where the connection was closed without."""
-    answer = http.client.HTTPResponse(connection)
+def read_response(connection):
+    """Return the status and error code (or None) of the response, or None if there is none."""
+    response = http.client.HTTPResponse(connection)
     try:
-        answer.begin()
-        body = answer.read()
+        response.begin()
+        body = response.read()
     except (http.client.BadStatusLine, ConnectionResetError):
         return None
-    is_problem = answer.headers["Content-Type"] == "application/problem+json"
-    return answer.status, json.loads(body)["code"] if is_problem else None
+    is_problem = response.headers["Content-Type"] == "application/problem+json"
+    return response.status, json.loads(body)["code"] if is_problem else None
 
 
-def sent(url, body, *headers, content_type=MULTIPART):
-    with connected(url) as connection:
-        with contextlib.suppress(
-            BrokenPipeError, ConnectionResetError
-        ):  # refused before all of it was sent
-            connection.sendall(
-                head(*(headers or [f"Content-Length: {len(body)}"]), content_type=content_type)
-                + body
-            )
-        return answered(connection)
+def send_form(url, body, *headers, content_type=MULTIPART):
+    with connect(url) as connection:
+        headers = headers or [f"Content-Length: {len(body)}"]
+        # The server may reject the request and close the connection before the end of the body.
+        with contextlib.suppress(BrokenPipeError, ConnectionResetError):
+            connection.sendall(head(*headers, content_type=content_type) + body)
+        return read_response(connection)
 
 
 def is_up(url):
-    return sent(url, GOOD) == (200, None)
+    return send_form(url, GOOD) == (200, None)
 
 
-def bounded(boundary, content_type=None):
-    """A good form with another boundary."""
+def with_boundary(boundary, content_type=None):
+    """Return a valid form with another boundary, and its content type."""
     return GOOD.replace(
         BOUNDARY.encode(), boundary.encode()
     ), content_type or f"multipart/form-data; boundary={boundary}"
@@ -99,15 +96,17 @@ NESTED = b"--in\r\nContent-Disposition: file; filename=a.webm\r\n\r\n" + SHORT +
 @pytest.mark.parametrize(
     ("body", "content_type", "outcome"),
     [
-        (*bounded("b" * 70), (200, None)),
-        (*bounded("b" * 71), (200, None)),
-        (*bounded("steno test", 'multipart/form-data; boundary="steno test"'), (200, None)),
+        (*with_boundary("b" * 70), (200, None)),
+        (*with_boundary("b" * 71), (200, None)),
+        (*with_boundary("steno test", 'multipart/form-data; boundary="steno test"'), (200, None)),
         (
-            *bounded("st'en(o)+_,-./:=?", 'multipart/form-data; boundary="st\'en(o)+_,-./:=?"'),
+            *with_boundary(
+                "st'en(o)+_,-./:=?", 'multipart/form-data; boundary="st\'en(o)+_,-./:=?"'
+            ),
             (200, None),
         ),
-        (*bounded("-"), (200, None)),
-        (*bounded("--"), (200, None)),
+        (*with_boundary("-"), (200, None)),
+        (*with_boundary("--"), (200, None)),
         (GOOD, f"Multipart/Form-Data; BOUNDARY={BOUNDARY}; charset=utf-8", (200, None)),
         (
             GOOD,
@@ -180,8 +179,8 @@ NESTED = b"--in\r\nContent-Disposition: file; filename=a.webm\r\n\r\n" + SHORT +
         (form(FILE, part('; name="prompt"', b"\0")), MULTIPART, (200, None)),
     ],
 )
-def test_a_form_made_by_hand_is_taken_or_refused_with_a_code(url, body, content_type, outcome):
-    assert sent(url, body, content_type=content_type) == outcome
+def test_a_handmade_form_is_accepted_or_rejected_with_a_code(url, body, content_type, outcome):
+    assert send_form(url, body, content_type=content_type) == outcome
 
 
 # The connection
@@ -203,7 +202,7 @@ def in_chunks(*pieces):
         ([f"Content-Length: {len(GOOD) - 30}"], GOOD, {(422, "invalid_request")}),
         (["Content-Length: 0"], GOOD, {(422, "invalid_request")}),
         ([f"Content-Length: {len(GOOD)}"] * 2, GOOD, {(200, None)}),
-        # From here on the server in front refuses what is no HTTP, in its own words.
+        # From here on, uvicorn itself rejects the request, because it is not valid HTTP.
         ([CHUNKED], b"zz\r\n" + GOOD, {(400, None), None}),
         ([CHUNKED], b"-1\r\n" + GOOD, {(400, None), None}),
         ([CHUNKED], b"f" * 40 + b"\r\n" + GOOD, {(400, None), None}),
@@ -218,73 +217,73 @@ def in_chunks(*pieces):
         (["X: x"] * 100_000, GOOD, {(400, None), (431, None), None}),
     ],
 )
-def test_a_body_that_lies_of_its_length_harms_nobody(url, headers, body, outcomes):
-    assert sent(url, body, *headers) in outcomes
+def test_a_wrong_length_does_not_affect_other_requests(url, headers, body, outcomes):
+    assert send_form(url, body, *headers) in outcomes
     assert is_up(url)
-    assert until_gone()
+    assert wait_until_closed()
 
 
-def test_a_length_and_chunks_at_once_are_one_request(url):
-    """What one of two servers takes for the body's end, the other may take for another request."""
+def test_a_request_with_content_length_and_chunks_is_one_request(url):
+    """Otherwise, a proxy and the server could disagree where the request ends (smuggling)."""
     smuggled = b"GET /api/config HTTP/1.1\r\nHost: test\r\n\r\n"
-    with connected(url) as connection:
+    with connect(url) as connection:
         connection.sendall(head(CHUNKED, "Content-Length: 5") + in_chunks(GOOD) + smuggled)
-        assert answered(connection) in {(200, None), (400, None)}
+        assert read_response(connection) in {(200, None), (400, None)}
         connection.sendall(b"x" * 10)
         assert is_up(url)
 
 
-def until_gone():
-    """Whether the temp files go: a thread closes them, once it is told."""
+def wait_until_closed():
+    """Wait until the temporary files are closed, which another thread does."""
     deadline = time.monotonic() + 20
-    while open_temp_files() - KNOWN:
+    while open_temp_files() - OPEN_FILES:
         assert time.monotonic() < deadline
         time.sleep(0.01)
     return True
 
 
-KNOWN = set()
+OPEN_FILES = set()
 
 
 @pytest.fixture(autouse=True)
-def _known_files():
-    KNOWN.clear()
-    KNOWN.update(open_temp_files())
+def _note_open_files():
+    OPEN_FILES.clear()
+    OPEN_FILES.update(open_temp_files())
 
 
-@pytest.mark.parametrize("leave", ["close", "half-close", "reset"])
+@pytest.mark.parametrize("ending", ["close", "half-close", "reset"])
 @pytest.mark.parametrize("headers", [[f"Content-Length: {len(GOOD)}"], [CHUNKED]])
-def test_a_client_that_leaves_half_way_leaves_nothing_behind(leave, headers):
+def test_no_file_stays_open_after_a_client_disconnects(ending, headers):
     upstream = Upstream()
     with serving(app(upstream)) as url:
         for share in (0.1, 0.5, 0.99):
-            half = GOOD[: int(len(GOOD) * share)]
-            with connected(url) as connection:
+            partial = GOOD[: int(len(GOOD) * share)]
+            with connect(url) as connection:
                 connection.sendall(
-                    head(*headers) + (in_chunks(half)[:-5] if headers == [CHUNKED] else half)
+                    head(*headers) + (in_chunks(partial)[:-5] if headers == [CHUNKED] else partial)
                 )
-                if leave == "half-close":
+                if ending == "half-close":
                     connection.shutdown(socket.SHUT_WR)
-                    assert answered(connection) in {None, (400, None)}
-                elif leave == "reset":
+                    assert read_response(connection) in {None, (400, None)}
+                elif ending == "reset":
                     connection.setsockopt(
                         socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0)
                     )
         assert is_up(url)
-        assert until_gone()
-    assert len(upstream.calls) == 1  # what asked whether it is up
+        assert wait_until_closed()
+    assert len(upstream.calls) == 1  # the request of `is_up`
 
 
-def test_a_body_that_trickles_byte_by_byte_arrives(url):
-    with connected(url) as connection:
+def test_a_body_that_arrives_byte_by_byte_is_accepted(url):
+    with connect(url) as connection:
         connection.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
         connection.sendall(head(f"Content-Length: {len(GOOD)}"))
         for at in range(len(GOOD)):
             connection.sendall(GOOD[at : at + 1])
-        assert answered(connection) == (200, None)
+        assert read_response(connection) == (200, None)
 
 
-# What never ends, and what is large
+# Endless and large bodies
 
 
 async def stream(start, piece, end, times):
@@ -294,29 +293,30 @@ async def stream(start, piece, end, times):
     yield end
 
 
-def in_process(upstream=None, **given):
+def in_process(upstream=None, **overrides):
     return httpx2.AsyncClient(
-        transport=httpx2.ASGITransport(app(upstream or Upstream(), **given)), base_url="http://test"
+        transport=httpx2.ASGITransport(app(upstream or Upstream(), **overrides)),
+        base_url="http://test",
     )
 
 
-SIXTEEN = 16 * 1024
+SIXTEEN_KB = 16 * 1024
 OPEN = part('; name="prompt"', b"")[:-2]
 
 
 @pytest.mark.parametrize(
     ("start", "piece", "end"),
     [
-        (b"", b"\r\n" * SIXTEEN, GOOD),
-        (GOOD, b"x" * 2 * SIXTEEN, b""),
-        (GOOD[:-10], b"\r\n--" + BOUNDARY.encode() + b"-" * SIXTEEN, b""),
-        (FILE[:-2], b"\r\n--steno-tes" * SIXTEEN, GOOD),
-        (OPEN, b"x" * 2 * SIXTEEN, GOOD),
+        (b"", b"\r\n" * SIXTEEN_KB, GOOD),
+        (GOOD, b"x" * 2 * SIXTEEN_KB, b""),
+        (GOOD[:-10], b"\r\n--" + BOUNDARY.encode() + b"-" * SIXTEEN_KB, b""),
+        (FILE[:-2], b"\r\n--steno-tes" * SIXTEEN_KB, GOOD),
+        (OPEN, b"x" * 2 * SIXTEEN_KB, GOOD),
         (b"", part('; name="keywords"', b"x") * 1000, GOOD),
         (b"", part('; name="file"; filename="x"', b"x") * 1000, GOOD),
-        (b"--steno-test\r\n", b"X" * 2 * SIXTEEN, GOOD),
-        (b"--steno-test\r\nX: ", b"x" * 2 * SIXTEEN, GOOD),
-        (b"--steno-test\r\n", b"X: x\r\n" * SIXTEEN, GOOD),
+        (b"--steno-test\r\n", b"X" * 2 * SIXTEEN_KB, GOOD),
+        (b"--steno-test\r\nX: ", b"x" * 2 * SIXTEEN_KB, GOOD),
+        (b"--steno-test\r\n", b"X: x\r\n" * SIXTEEN_KB, GOOD),
     ],
     ids=[
         "preamble",
@@ -331,34 +331,34 @@ OPEN = part('; name="prompt"', b"")[:-2]
         "headers",
     ],
 )
-async def test_what_never_ends_is_refused_and_takes_no_memory(start, piece, end):
-    """In chunks, so that no length says beforehand how large it is."""
+async def test_an_endless_body_is_rejected_with_limited_memory(start, piece, end):
+    """The body is chunked, so that there is no Content-Length."""
     times = 64 * MEGABYTE // len(piece)
     async with in_process(max_audio_bytes=MEGABYTE) as http:
         await http.get("/api/health")
         tracemalloc.start()
         try:
             body = stream(start, piece, end, times)
-            answer = await http.post(
+            response = await http.post(
                 "/api/transcribe", content=body, headers={"Content-Type": MULTIPART}
             )
             _, peak = tracemalloc.get_traced_memory()
         finally:
             tracemalloc.stop()
-    assert answer.status_code in (413, 422)
-    assert (answer.status_code, answer.json()["code"]) in CODES
-    assert peak < 24 * MEGABYTE  # the fields' six, as bytes and as text
-    assert until_gone()
+    assert response.status_code in (413, 422)
+    assert (response.status_code, response.json()["code"]) in CODES
+    assert peak < 24 * MEGABYTE  # the limit of 6 MB for fields, as bytes and as text
+    assert wait_until_closed()
 
 
-async def test_a_length_of_any_digits_is_too_large():
-    """A gateway in front may pass on what no server would."""
+async def test_a_content_length_of_5000_digits_is_too_large():
+    """A gateway may pass on a Content-Length that uvicorn would reject."""
     headers = {"Content-Type": MULTIPART, "Content-Length": "9" * 5000}
     async with in_process() as http:
-        answer = await http.post(
+        response = await http.post(
             "/api/transcribe", content=stream(GOOD, b"", b"", 0), headers=headers
         )
-    assert (answer.status_code, answer.json()["code"]) == (413, "recording_too_large")
+    assert (response.status_code, response.json()["code"]) == (413, "recording_too_large")
 
 
-# A good form with something changed
+# Valid forms with small changes

@@ -1,4 +1,4 @@
-"""The recorder page as it is served."""
+"""Tests of the recorder page: its files, headers and size."""
 
 import re
 
@@ -9,7 +9,7 @@ from tests.conftest import ROOT
 FOLDER = ROOT / "handler" / "web" / "page"
 
 
-def test_every_file_of_the_page_is_served_and_open_at_the_gateway(client):
+def test_every_file_of_the_page_is_served_without_authentication(client):
     http = client(auth="token", access_token="t")
     files = {f"/{path.name}" for path in FOLDER.iterdir()} - {"/index.html", "/docs.html"} | {
         "/",
@@ -17,19 +17,19 @@ def test_every_file_of_the_page_is_served_and_open_at_the_gateway(client):
     }
     assert {route.path for route in router.routes} == files <= set(OPEN_ROUTES)
     for path in files:
-        answer = http.get(path)
-        assert answer.status_code == 200
-        assert answer.headers["content-type"].partition(";")[0] in (
+        response = http.get(path)
+        assert response.status_code == 200
+        assert response.headers["content-type"].partition(";")[0] in (
             "text/html",
             "text/javascript",
             "text/css",
         )
-        assert answer.headers["x-content-type-options"] == "nosniff"
-        again = http.get(path, headers={"If-None-Match": answer.headers["etag"]})
-        assert (again.status_code, again.content) == (304, b"")
+        assert response.headers["x-content-type-options"] == "nosniff"
+        cached = http.get(path, headers={"If-None-Match": response.headers["etag"]})
+        assert (cached.status_code, cached.content) == (304, b"")
 
 
-def test_the_page_may_run_its_own_files_and_call_its_own_server(client):
+def test_the_page_may_run_only_its_own_scripts_and_call_only_its_server(client):
     policy = client().get("/").headers["content-security-policy"]
     assert "default-src 'none'" in policy
     assert "script-src 'self';" in policy
@@ -37,21 +37,21 @@ def test_the_page_may_run_its_own_files_and_call_its_own_server(client):
 
 
 def test_the_page_may_upload_to_the_bucket(server):
-    place = server(idle=True)
-    form = place.ask().json()["upload"]["url"]
+    harness = server(idle=True)
+    form = harness.request_upload().json()["upload"]["url"]
     (bucket,) = re.findall(
-        r"connect-src 'self' (\S+);", place.http.get("/").headers["content-security-policy"]
+        r"connect-src 'self' (\S+);", harness.http.get("/").headers["content-security-policy"]
     )
     assert form.startswith(f"{bucket}/")
 
 
-def test_the_module_is_under_10_kb_and_the_whole_page_under_34():
+def test_the_module_is_under_10_kb_and_the_page_under_34_kb():
     sizes = {path.name: path.stat().st_size for path in FOLDER.iterdir() if path.stem != "docs"}
     assert sizes["recorder.js"] < 10 * 1024
     assert sum(sizes.values()) < 34 * 1024
 
 
-def test_nothing_of_the_page_comes_from_elsewhere_or_is_inline():
+def test_the_page_has_no_external_or_inline_resources():
     for path in set(FOLDER.iterdir()) - {FOLDER / "docs.html"}:
         assert not re.search(
             r"(src|href|from|url\(|import)[=( ]*[\"']?(https?:)?//", path.read_text()

@@ -1,5 +1,5 @@
 // @ts-check
-// The page at /docs: Swagger UI over this server's own document.
+// The page at /docs: Swagger UI for the OpenAPI document of this server.
 
 /** @type {any} */
 const { SwaggerUIBundle } = window;

@@ -1,11 +1,11 @@
-// What this browser keeps, so that no crash, reload or dead connection loses a recording: IndexedDB.
-// An entry is {id, name, created, language, format, job, transcript}; the bytes of its recording are in `chunks`.
+// Stores recordings in IndexedDB, so that no crash, reload or lost connection loses them.
+// An entry is {id, name, created, language, format, job, transcript}. The bytes of its recording are in `chunks`.
 
-let opened;
+let database;
 
-/** Anew where it could not be opened, or was closed behind the page's back. */
+/** Opens the database, or opens it again after an error or if the browser has closed it. */
 function open() {
-	opened ??= new Promise((resolve, reject) => {
+	database ??= new Promise((resolve, reject) => {
 		const request = indexedDB.open("steno", 1);
 		request.onupgradeneeded = () => {
 			request.result.createObjectStore("entries", { keyPath: "id" });
@@ -13,47 +13,47 @@ function open() {
 		};
 		request.onsuccess = () => resolve(request.result);
 		request.onerror = () => {
-			opened = null;
+			database = null;
 			reject(request.error);
 		};
-	}).then((database) => Object.assign(database, { onclose: () => (opened = null) }));
-	return opened;
+	}).then((opened) => Object.assign(opened, { onclose: () => (database = null) }));
+	return database;
 }
 
-async function within(mode, work) {
+async function transact(mode, action) {
 	const transaction = (await open()).transaction(["entries", "chunks"], mode);
-	const request = work(transaction.objectStore("entries"), transaction.objectStore("chunks"));
+	const request = action(transaction.objectStore("entries"), transaction.objectStore("chunks"));
 	return new Promise((resolve, reject) => {
 		transaction.oncomplete = () => resolve(request?.result);
 		transaction.onabort = () => reject(transaction.error);
 	});
 }
 
-/** The newest first. */
+/** Newest first. */
 export const entries = async () =>
-	(await within("readonly", (kept) => kept.getAll())).sort((a, b) => b.created - a.created);
+	(await transact("readonly", (entries) => entries.getAll())).sort((a, b) => b.created - a.created);
 
-export const save = (entry) => within("readwrite", (kept) => kept.put(entry));
+export const save = (entry) => transact("readwrite", (entries) => entries.put(entry));
 
-/** Bytes and not a Blob, which Safari has lost more than once. */
-export const addChunk = (entry, bytes) => within("readwrite", (_, chunks) => chunks.add({ entry: entry.id, bytes }));
+/** Stores bytes instead of a Blob, because Safari can lose Blobs. */
+export const addChunk = (entry, bytes) => transact("readwrite", (_, chunks) => chunks.add({ entry: entry.id, bytes }));
 
-/** The recording, or null where there is none (any more). */
-export async function recording(entry) {
-	const found = await within("readonly", (_, chunks) => chunks.index("entry").getAll(entry.id));
-	return found.length ? new Blob(found.map(({ bytes }) => bytes), { type: entry.type }) : null;
+/** Returns the recording, or null if it is not stored. */
+export async function loadRecording(entry) {
+	const chunks = await transact("readonly", (_, chunks) => chunks.index("entry").getAll(entry.id));
+	return chunks.length ? new Blob(chunks.map(({ bytes }) => bytes), { type: entry.type }) : null;
 }
 
-/** Its transcript for its recording; both or neither. */
+/** Saves the transcript and deletes the recording, in one transaction. */
 export const finish = (entry) =>
-	within("readwrite", (kept, chunks) => {
-		kept.put(entry);
+	transact("readwrite", (entries, chunks) => {
+		entries.put(entry);
 		drop(chunks, entry);
 	});
 
 export const remove = (entry) =>
-	within("readwrite", (kept, chunks) => {
-		kept.delete(entry.id);
+	transact("readwrite", (entries, chunks) => {
+		entries.delete(entry.id);
 		drop(chunks, entry);
 	});
 

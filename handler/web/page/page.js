@@ -1,45 +1,44 @@
-// The recorder page: what is on it, and what its buttons do. It sends and records by recorder.js, and keeps by kept.js.
+// The recorder page. recorder.js records and transcribes, kept.js stores recordings in the browser.
 
-import * as kept from "./kept.js";
+import * as storage from "./kept.js";
 import { deleteJob, followJob, record, retryJob, transcribe } from "./recorder.js";
 
 const LANGUAGES = "ar bg ca cs da de el en es et fi fr he hi hr hu id it ja ko lt lv ms nl no pl pt ro ru sk sl sr sv th tr uk ur vi zh";
 const CLOCK_MILLISECONDS = 200;
-const SAVING_MILLISECONDS = 5000; // beyond which the browser has given up
-// Instead of details that are written for programmers, by the error's code.
-const IN_WORDS = {
+const SAVING_MILLISECONDS = 5000; // maximum wait for IndexedDB
+// By error code. Shown instead of details that are written for developers.
+const USER_MESSAGES = {
 	unsupported_media:
-		"This file is not a recording that this server can read. Perhaps it is a document," +
-		" a picture or a web page, with no audio or video in it." +
+		"This file is not a recording in a supported format." +
+		" It may be a document, a picture or a web page, with no audio or video in it." +
 		" Choose an MP3, M4A, WAV, WebM, Ogg or FLAC file.",
 };
 
-/** By its id in the document. */
-const at = (id) => document.getElementById(id);
+const $ = (id) => document.getElementById(id);
 /**
  * @type {{entry: object, blob: Blob | null, row: HTMLElement, progress?: object, offline?: boolean,
- *   error?: Error, ends?: AbortController}[]}
+ *   error?: Error, controller?: AbortController}[]}
  */
 let items = [];
-let shown = null;
+let selected = null;
 let recording = null;
 
 // Sending and waiting
 
-/** Runs an action with the item's progress, Cancel button and error; whether it succeeded. */
+/** Runs an action, and shows its progress and its error. Returns whether it succeeded. */
 async function run(item, action) {
-	const ends = (item.ends = new AbortController());
+	const controller = (item.controller = new AbortController());
 	item.error = null;
 	const options = {
 		...access(),
 		language: item.entry.language || undefined,
 		responseFormat: item.entry.format,
 		asJob: item.entry.format !== "json",
-		signal: ends.signal,
+		signal: controller.signal,
 		onProgress(progress) {
 			item.offline = progress.phase === "offline";
 			if (!item.offline) item.progress = progress;
-			if (!item.offline && progress.phase !== "sending") keepJob(item, progress.job);
+			if (!item.offline && progress.phase !== "sending") saveJob(item, progress.job);
 			draw(item);
 		},
 	};
@@ -49,122 +48,122 @@ async function run(item, action) {
 		return true;
 	} catch (error) {
 		if (error.status === 401 && (await askForToken())) return await run(item, action);
-		if (!ends.signal.aborted) fail(item, error);
+		if (!controller.signal.aborted) setError(item, error);
 		return false;
 	} finally {
-		item.progress = item.offline = item.ends = null;
+		item.progress = item.offline = item.controller = null;
 		draw(item);
 	}
 }
 
-async function work(item, retrying = false) {
+async function transcribeItem(item, retrying = false) {
 	const { entry } = item;
 	if (entry.failed) {
 		entry.failed = "";
-		keep(entry);
+		saveEntry(entry);
 	}
 	await run(item, async (options) => {
-		const { transcript, model, job, segments } = await transcription(item, options, retrying);
+		const { transcript, model, job, segments } = await getTranscription(item, options, retrying);
 		Object.assign(entry, { transcript, model }, job ? { job } : { segments });
-		// Where no words were heard, somebody may want to try again.
-		await (transcript ? kept.finish : kept.save)(entry).catch(unkept);
+		// Without speech, keep the recording for another try.
+		await (transcript ? storage.finish : storage.save)(entry).catch(onSaveError);
 	});
 }
 
-/** By the entry's job, or by a new one. */
-async function transcription({ entry, blob }, options, retrying) {
+/** Follows the job of the entry, or sends the recording. */
+async function getTranscription({ entry, blob }, options, retrying) {
 	if (retrying && entry.job)
 		await retryJob(entry.job, options).catch((error) => {
-			if (error.code === "not_failed") return; // only its answers were lost
+			if (error.code === "not_failed") return; // it is still running
 			if (error.status !== 404 || !blob) throw error;
 			entry.job = "";
 		});
 	return entry.job ? followJob(entry.job, options) : transcribe(blob, options);
 }
 
-function fail(item, error) {
+function setError(item, error) {
 	const { entry } = item;
 	item.error = error;
 	entry.job = error.job || entry.job;
-	const isFinal = error.job || error.status === 404; // the next visit would get it again
-	if (isFinal && entry.transcript === undefined) entry.failed = inWords(error);
-	keep(entry);
+	const isFinal = error.job || error.status === 404; // a reload would give the same error
+	if (isFinal && entry.transcript === undefined) entry.failed = errorText(error);
+	saveEntry(entry);
 }
 
-const inWords = (error) => IN_WORDS[error.code] ?? error.message;
+const errorText = (error) => USER_MESSAGES[error.code] ?? error.message;
 
-function keepJob({ entry }, job) {
+function saveJob({ entry }, job) {
 	if (!job || entry.job === job) return;
 	entry.job = job;
-	keep(entry);
+	saveEntry(entry);
 }
 
 async function cancel(item) {
-	const { entry, blob, progress, ends } = item;
-	const isDone = Boolean(entry.transcript); // only its subtitles are being made
+	const { entry, blob, progress, controller } = item;
+	const isDone = Boolean(entry.transcript); // then only subtitles are in progress
 	const job = progress?.job || (isDone ? "" : entry.job);
 	if (job) entry.job = "";
-	ends.abort();
-	if (job) deleteJob(job, access()).catch((error) => error.status === 404 || tell(error));
-	if (isDone || (blob && entry.recorded)) await keep(entry);
-	else await (blob ? kept.remove(entry).catch(() => {}) : remove(item));
+	controller.abort();
+	if (job) deleteJob(job, access()).catch((error) => error.status === 404 || showAlert(error));
+	if (isDone || (blob && entry.recorded)) await saveEntry(entry);
+	else await (blob ? storage.remove(entry).catch(() => {}) : remove(item));
 }
 
 async function remove(item) {
-	item.ends?.abort();
+	item.controller?.abort();
 	try {
 		if (item.entry.job) await deleteJob(item.entry.job, access());
 	} catch (error) {
-		if (error.status !== 404) return tell(error);
+		if (error.status !== 404) return showAlert(error);
 	}
-	await kept.remove(item.entry).catch(() => {});
+	await storage.remove(item.entry).catch(() => {});
 	items = items.filter((other) => other !== item);
 	item.row.remove();
-	show(null);
-	at("record").focus();
+	select(null);
+	$("record").focus();
 }
 
-function add(blob, about) {
+function addItem(blob, about) {
 	const entry = {
 		id: crypto.randomUUID?.() ?? String(Math.random()),
 		created: Date.now(),
-		language: at("language").value,
-		format: at("subtitles").checked ? "verbose_json" : "json",
+		language: $("language").value,
+		format: $("subtitles").checked ? "verbose_json" : "json",
 		job: "",
 		...about,
 	};
-	const item = list(entry, blob);
-	at("recent").querySelector("ul").prepend(item.row);
-	show(item);
+	const item = createItem(entry, blob);
+	$("recent").querySelector("ul").prepend(item.row);
+	select(item);
 	return item;
 }
 
-/** Files stay where they are, and are kept by their jobs alone; what was recorded here is nowhere else. */
-async function keep(entry) {
+/** A file without a job is not saved, because the user still has it. */
+async function saveEntry(entry) {
 	if (!entry.recorded && !entry.job && !entry.transcript) return;
-	await kept.save(entry).catch(unkept);
+	await storage.save(entry).catch(onSaveError);
 }
 
-let losing = false;
+let saveFailed = false;
 
-function unkept(error) {
-	losing = true;
-	tell(new Error(`This browser keeps nothing, so do not leave: ${error.message}`));
+function onSaveError(error) {
+	saveFailed = true;
+	showAlert(new Error(`This browser cannot store the recording. Do not close this page: ${error.message}`));
 }
 
 // Recording
 
-at("record").onclick = async () => {
-	tell();
+$("record").onclick = async () => {
+	showAlert();
 	if (recording) return void recording.stop();
-	at("record").disabled = true;
+	$("record").disabled = true;
 	try {
 		await start();
 	} catch (error) {
-		tell(error);
+		showAlert(error);
 	}
-	at("record").disabled = false;
-	at("record").focus();
+	$("record").disabled = false;
+	$("record").focus();
 };
 
 async function start() {
@@ -172,42 +171,42 @@ async function start() {
 	let saving = Promise.resolve();
 	let item = null;
 	recording = await record({
-		onLevel: (level) => (at("level").value = level),
+		onLevel: (level) => ($("level").value = level),
 		onChunk(chunk) {
 			if (!item) {
-				item = add(null, { ...entry, type: chunk.type });
+				item = addItem(null, { ...entry, type: chunk.type });
 				navigator.locks?.request(item.entry.id, () => recording?.finished.catch(() => {}));
 			}
 			saving = saving
-				.then(async () => kept.addChunk(item.entry, await chunk.arrayBuffer()))
-				.catch(unkept)
-				.then(() => keep(item.entry));
+				.then(async () => storage.addChunk(item.entry, await chunk.arrayBuffer()))
+				.catch(onSaveError)
+				.then(() => saveEntry(item.entry));
 		},
 	});
-	// A phone that falls asleep stops recording.
-	const awake = await navigator.wakeLock?.request("screen").catch(() => null);
+	// A phone that goes to sleep stops recording.
+	const wakeLock = await navigator.wakeLock?.request("screen").catch(() => null);
 	const stopClock = runClock();
 	drawRecorder();
 	recording.finished
 		.catch((error) => {
 			if (item) item.error = error;
-			else tell(error);
+			else showAlert(error);
 			return error.recording;
 		})
 		.then(async (blob) => {
 			recording = null;
 			stopClock();
-			awake?.release();
+			wakeLock?.release();
 			drawRecorder();
-			await Promise.race([saving, new Promise((goOn) => setTimeout(goOn, SAVING_MILLISECONDS))]);
+			await Promise.race([saving, new Promise((resolve) => setTimeout(resolve, SAVING_MILLISECONDS))]);
 			if (!item) return;
 			item.blob = blob;
-			if (item.error) draw(item); // a muted one waits for its owner's word
-			else work(item);
+			if (item.error) draw(item); // the user decides whether to send a muted one
+			else transcribeItem(item);
 		});
 }
 
-at("pause").onclick = () => {
+$("pause").onclick = () => {
 	recording.paused = !recording.paused;
 	if (recording.paused) recording.pause();
 	else recording.resume();
@@ -222,165 +221,164 @@ function runClock() {
 		const now = performance.now();
 		if (!recording?.paused) seconds += (now - last) / 1000;
 		last = now;
-		at("clock").textContent = `${Math.floor(seconds / 60)}:${String(Math.floor(seconds % 60)).padStart(2, "0")}`;
+		$("clock").textContent = `${Math.floor(seconds / 60)}:${String(Math.floor(seconds % 60)).padStart(2, "0")}`;
 	}, CLOCK_MILLISECONDS);
 	return () => clearInterval(timer);
 }
 
 function drawRecorder() {
-	at("record").textContent = recording ? "Stop" : "Record";
-	at("record").setAttribute("aria-pressed", String(Boolean(recording)));
-	at("pause").textContent = recording?.paused ? "Go on" : "Pause";
-	for (const id of ["pause", "clock", "level"]) at(id).hidden = !recording;
+	$("record").textContent = recording ? "Stop" : "Record";
+	$("record").setAttribute("aria-pressed", String(Boolean(recording)));
+	$("pause").textContent = recording?.paused ? "Resume" : "Pause";
+	for (const id of ["pause", "clock", "level"]) $(id).hidden = !recording;
 	if (recording) return;
-	at("clock").textContent = "0:00";
-	at("level").value = 0;
+	$("clock").textContent = "0:00";
+	$("level").value = 0;
 }
 
 // Files
 
-function take(files) {
-	tell();
-	for (const file of files) work(add(file, { name: file.name, type: file.type }));
+function addFiles(files) {
+	showAlert();
+	for (const file of files) transcribeItem(addItem(file, { name: file.name, type: file.type }));
 }
 
-at("file").onchange = ({ target }) => {
-	take(target.files);
+$("file").onchange = ({ target }) => {
+	addFiles(target.files);
 	target.value = "";
 };
 document.ondragover = (event) => {
 	event.preventDefault();
-	at("drop").classList.add("over");
+	$("drop").classList.add("over");
 };
-document.ondragleave = () => at("drop").classList.remove("over");
+document.ondragleave = () => $("drop").classList.remove("over");
 document.ondrop = (event) => {
 	event.preventDefault();
-	at("drop").classList.remove("over");
-	take(event.dataTransfer.files);
+	$("drop").classList.remove("over");
+	addFiles(event.dataTransfer.files);
 };
 
-// What is shown
+// Rendering
 
-/** A new item, with its row in the list. */
-function list(entry, blob) {
+/** Creates an item and its row in the list. */
+function createItem(entry, blob) {
 	const row = document.createElement("li");
 	const button = row.appendChild(document.createElement("button"));
 	button.append(document.createElement("span"), document.createElement("small"));
 	const item = { entry, blob, row };
-	button.onclick = () => show(item);
+	button.onclick = () => select(item);
 	items.push(item);
 	return item;
 }
 
-function show(item) {
-	const before = shown;
-	shown = item;
-	URL.revokeObjectURL(at("sound").src);
-	at("sound").pause();
-	at("sound").removeAttribute("src");
-	at("current").hidden = !item;
-	at("recent").hidden = !items.length;
-	if (before) draw(before);
+function select(item) {
+	const previous = selected;
+	selected = item;
+	URL.revokeObjectURL($("sound").src);
+	$("sound").pause();
+	$("sound").removeAttribute("src");
+	$("current").hidden = !item;
+	$("recent").hidden = !items.length;
+	if (previous) draw(previous);
 	if (item) draw(item);
 }
 
 function draw(item) {
-	const { entry, blob, row, progress, offline, error, ends } = item;
+	const { entry, blob, row, progress, offline, error, controller } = item;
 	const button = row.firstChild;
 	button.firstChild.textContent = entry.name;
-	button.lastChild.textContent = state(item);
+	button.lastChild.textContent = statusText(item);
 	button.lastChild.classList.toggle("bad", Boolean(error));
-	button.setAttribute("aria-current", String(item === shown));
-	if (item !== shown) return;
-	at("name").textContent = entry.name;
-	at("status").textContent = state(item);
-	at("status").classList.toggle("bad", Boolean(error));
-	at("transcript").textContent = entry.transcript ?? progress?.transcript ?? "";
-	at("transcript").hidden = !at("transcript").textContent;
+	button.setAttribute("aria-current", String(item === selected));
+	if (item !== selected) return;
+	$("name").textContent = entry.name;
+	$("status").textContent = statusText(item);
+	$("status").classList.toggle("bad", Boolean(error));
+	$("transcript").textContent = entry.transcript ?? progress?.transcript ?? "";
+	$("transcript").hidden = !$("transcript").textContent;
 	const sending = isSending(progress);
 	drawBar("sent", sending && !offline, progress);
-	drawBar("heard", ends && !sending && !offline, progress);
-	if (blob && !at("sound").src) at("sound").src = URL.createObjectURL(blob);
-	at("sound").hidden = !blob;
+	drawBar("transcribed", controller && !sending && !offline, progress);
+	if (blob && !$("sound").src) $("sound").src = URL.createObjectURL(blob);
+	$("sound").hidden = !blob;
 	const done = Boolean(entry.transcript);
-	for (const id of ["copy", "txt"]) at(id).hidden = !done;
-	const canHaveTimes = done && !ends && (entry.job || entry.segments || blob);
-	for (const id of ["srt", "vtt"]) at(id).hidden = !canHaveTimes;
-	at("again").hidden = done || Boolean(ends) || !(blob || entry.job);
-	at("again").textContent = error ? "Try again" : "Send";
-	at("cancel").hidden = !ends;
-	at("delete").hidden = Boolean(ends) || (recording && !done && !blob && !error);
-	if (document.activeElement.hidden) at("name").focus(); // where a button went that was just pressed
+	for (const id of ["copy", "txt"]) $(id).hidden = !done;
+	const canHaveTimes = done && !controller && (entry.job || entry.segments || blob);
+	for (const id of ["srt", "vtt"]) $(id).hidden = !canHaveTimes;
+	$("again").hidden = done || Boolean(controller) || !(blob || entry.job);
+	$("again").textContent = error ? "Try again" : "Send";
+	$("cancel").hidden = !controller;
+	$("delete").hidden = Boolean(controller) || (recording && !done && !blob && !error);
+	if (document.activeElement.hidden) $("name").focus(); // the pressed button is gone
 }
 
 function drawBar(id, isOn, progress) {
-	at(id).hidden = !isOn;
+	$(id).hidden = !isOn;
 	if (!isOn) return;
-	const { done, total } = progress?.phase === "sending" && id === "heard" ? {} : (progress ?? {});
-	const bar = at(id).querySelector("progress");
+	const { done, total } = progress?.phase === "sending" && id === "transcribed" ? {} : (progress ?? {});
+	const bar = $(id).querySelector("progress");
 	if (total) Object.assign(bar, { max: total, value: done });
 	else bar.removeAttribute("value");
-	at(id).querySelector("span").textContent = total ? `${Math.floor((100 * done) / total)} %` : "";
+	$(id).querySelector("span").textContent = total ? `${Math.floor((100 * done) / total)} %` : "";
 }
 
 const isSending = (progress) => progress?.phase === "sending" && progress.done < progress.total;
 
-/** One sentence. */
-function state({ entry, blob, progress, offline, error, ends }) {
-	if (error) return inWords(error);
-	const isKept = entry.recorded && !entry.transcript && !losing;
-	if (offline && isKept) return "No connection. Retrying; the recording is kept in this browser.";
+function statusText({ entry, blob, progress, offline, error, controller }) {
+	if (error) return errorText(error);
+	const isStored = entry.recorded && !entry.transcript && !saveFailed;
+	if (offline && isStored) return "No connection. Retrying; the recording is kept in this browser.";
 	if (offline) return "No connection. Retrying …";
-	if (ends && !progress) return "Starting …";
+	if (controller && !progress) return "Starting …";
 	if (isSending(progress)) return "Sending …";
-	if (progress?.phase === "sending") return "Sent; the words are on their way …";
-	if (progress?.phase === "queued") return "Waiting for its turn …";
-	if (progress) return progress.total ? `${progress.done} of ${progress.total} parts are heard` : "Listening …";
-	if (entry.transcript === "") return "Nobody speaks in it.";
+	if (progress?.phase === "sending") return "Sent. Transcribing …";
+	if (progress?.phase === "queued") return "Queued …";
+	if (progress) return progress.total ? `${progress.done} of ${progress.total} parts transcribed` : "Transcribing …";
+	if (entry.transcript === "") return "No speech found.";
 	if (entry.transcript) return `Transcribed by ${entry.model}`;
 	if (blob || !recording) return blob ? "Not sent yet" : "Not sent";
 	return recording.paused ? "Paused" : "Recording …";
 }
 
-function tell(error = null) {
-	at("alert").textContent = error?.message ?? "";
+function showAlert(error = null) {
+	$("alert").textContent = error?.message ?? "";
 }
 
-// What can be done with a transcript
+// Actions
 
-at("copy").onclick = async () => {
+$("copy").onclick = async () => {
 	try {
-		await navigator.clipboard.writeText(shown.entry.transcript);
-		at("status").textContent = "Copied.";
+		await navigator.clipboard.writeText(selected.entry.transcript);
+		$("status").textContent = "Copied.";
 	} catch {
-		tell(new Error("This browser copies on pages that come by https only: select the text."));
+		showAlert(new Error("Copying needs an HTTPS page. Select the text instead."));
 	}
 };
-at("txt").onclick = () => download(shown, "txt", shown.entry.transcript);
-for (const format of ["srt", "vtt"]) at(format).onclick = () => subtitles(shown, format);
-at("again").onclick = () => {
-	tell();
-	work(shown, true);
+$("txt").onclick = () => download(selected, "txt", selected.entry.transcript);
+for (const format of ["srt", "vtt"]) $(format).onclick = () => subtitles(selected, format);
+$("again").onclick = () => {
+	showAlert();
+	transcribeItem(selected, true);
 };
-at("cancel").onclick = () => cancel(shown);
-at("delete").onclick = () => remove(shown);
+$("cancel").onclick = () => cancel(selected);
+$("delete").onclick = () => remove(selected);
 
-/** Saves subtitles. Without times, asks first, as the recording is transcribed once more. */
+/** Saves subtitles. Without times, asks before transcribing again. */
 async function subtitles(item, format) {
 	const { entry, blob } = item;
-	if (item.ends) return;
-	tell();
+	if (item.controller) return;
+	showAlert();
 	let text = null;
 	const fromJob = async (options) => {
-		const made = await followJob(entry.job, { ...options, responseFormat: format });
-		text = made.transcript;
+		const result = await followJob(entry.job, { ...options, responseFormat: format });
+		text = result.transcript;
 	};
-	const again = async (options) => {
-		const { job, segments } = await transcription(item, options, true);
+	const transcribeAgain = async (options) => {
+		const { job, segments } = await getTranscription(item, options, true);
 		Object.assign(entry, job ? { job } : { segments });
-		await keep(entry);
+		await saveEntry(entry);
 		if (job) await fromJob(options);
-		else text = written(segments, format);
+		else text = toSubtitles(segments, format);
 	};
 	if (entry.job && !(await run(item, fromJob))) {
 		const isGone = item.error?.status === 404;
@@ -388,16 +386,16 @@ async function subtitles(item, format) {
 		draw(item);
 		if (!item.error?.job && !(isGone && (blob || entry.segments))) return;
 	}
-	if (text === null && entry.segments) text = written(entry.segments, format);
-	if (text === null && (await ask(at("billing")))) {
+	if (text === null && entry.segments) text = toSubtitles(entry.segments, format);
+	if (text === null && (await openDialog($("billing")))) {
 		entry.format = "verbose_json";
-		await run(item, again);
+		await run(item, transcribeAgain);
 	}
 	if (text !== null) download(item, format, text);
 }
 
-/** The segments as SRT or WebVTT, for servers that keep no jobs. */
-function written(segments, format) {
+/** Renders SRT or WebVTT, for servers without jobs. */
+function toSubtitles(segments, format) {
 	const clock = (seconds) => new Date(seconds * 1000).toISOString().slice(11, 23);
 	const escape = (text) => text.replace(/&/g, "&amp;").replace(/</g, "&lt;").replace(/>/g, "&gt;");
 	const cues = segments.map(({ start, end, text }, number) => {
@@ -417,10 +415,10 @@ function download({ entry }, extension, text) {
 	setTimeout(() => URL.revokeObjectURL(link.href), 60_000);
 }
 
-// What a person is asked
+// Dialogs
 
-/** Whether the dialog was answered, and not left. */
-function ask(dialog) {
+/** Returns false if the user cancels the dialog. */
+function openDialog(dialog) {
 	dialog.returnValue = "";
 	dialog.showModal();
 	return new Promise((resolve) => {
@@ -428,46 +426,48 @@ function ask(dialog) {
 	});
 }
 
-at("pay").onclick = () => at("billing").close("yes");
-at("refuse").onclick = () => at("billing").close();
+$("pay").onclick = () => $("billing").close("yes");
+$("refuse").onclick = () => $("billing").close();
 
 const access = () => ({ token: localStorage.getItem("token") ?? undefined });
 
-let asking = null;
+let tokenDialog = null;
 
-/** Whether one was given; all who need it wait for the same answer. */
+/** Returns whether the user entered a token. All callers share one dialog. */
 function askForToken() {
-	asking ??= ask(at("access")).finally(() => (asking = null));
-	return asking;
+	tokenDialog ??= openDialog($("access")).finally(() => (tokenDialog = null));
+	return tokenDialog;
 }
 
-at("access").querySelector("form").onsubmit = (event) => {
+$("access").querySelector("form").onsubmit = (event) => {
 	event.preventDefault();
-	localStorage.setItem("token", at("token").value.replace(/[^ -~]/g, "").trim());
-	at("token").value = "";
-	at("access").close("given");
+	localStorage.setItem("token", $("token").value.replace(/[^ -~]/g, "").trim());
+	$("token").value = "";
+	$("access").close("yes");
 };
 
-// The beginning
+// Start
 
 for (const code of LANGUAGES.split(" ")) {
 	const name = new Intl.DisplayNames(undefined, { type: "language" }).of(code);
-	at("language").append(new Option(name, code));
+	$("language").append(new Option(name, code));
 }
 addEventListener("beforeunload", (event) => {
-	const only = items.some(({ entry, ends }) => entry.recorded ? losing && entry.transcript === undefined : ends && !entry.job);
-	if (recording || only) event.preventDefault();
+	const hasUnsaved = items.some(({ entry, controller }) =>
+		entry.recorded ? saveFailed && entry.transcript === undefined : controller && !entry.job,
+	);
+	if (recording || hasUnsaved) event.preventDefault();
 });
 
 const isUnfinished = ({ entry }) => entry.transcript === undefined && !entry.failed;
-const elsewhere = (await navigator.locks?.query())?.held.map(({ name }) => name);
-for (const entry of await kept.entries().catch(() => [])) {
-	if (elsewhere?.includes(entry.id)) continue; // another tab records it
-	const item = list(entry, entry.transcript ? null : await kept.recording(entry).catch(() => null));
+const locked = (await navigator.locks?.query())?.held.map(({ name }) => name);
+for (const entry of await storage.entries().catch(() => [])) {
+	if (locked?.includes(entry.id)) continue; // another tab is recording it
+	const item = createItem(entry, entry.transcript ? null : await storage.loadRecording(entry).catch(() => null));
 	if (entry.failed) item.error = new Error(entry.failed);
-	at("recent").querySelector("ul").append(item.row);
+	$("recent").querySelector("ul").append(item.row);
 	draw(item);
-	if (isUnfinished(item) && entry.job) work(item);
+	if (isUnfinished(item) && entry.job) transcribeItem(item);
 }
-show(items.find(isUnfinished) ?? null);
+select(items.find(isUnfinished) ?? null);
 document.body.dataset.ready = "";

@@ -1,4 +1,4 @@
-"""A false upstream under the real client: it answers what it is told and keeps what it was sent."""
+"""A fake upstream for the real client. It returns scripted replies and records the calls."""
 
 import re
 from collections import deque
@@ -19,7 +19,7 @@ _PART = re.compile(
 
 @dataclass(frozen=True)
 class Call:
-    """What one call to the upstream carried."""
+    """The content of one request to the upstream."""
 
     filename: str
     content_type: str
@@ -28,8 +28,8 @@ class Call:
     authorization: str
 
 
-class FalseUpstream(httpx2.MockTransport):
-    """Gives the replies in turn, then `words` for ever."""
+class FakeUpstream(httpx2.MockTransport):
+    """An upstream that returns the replies in turn, and then a transcript with the text `words`."""
 
     def __init__(self, *replies: Reply, words: str = "Ever tried.") -> None:
         super().__init__(self._handle)
@@ -39,19 +39,19 @@ class FalseUpstream(httpx2.MockTransport):
 
     def _handle(self, request: httpx2.Request) -> httpx2.Response:
         self.calls.append(_call(request))
-        reply = self.replies.popleft() if self.replies else heard(self._words)
+        reply = self.replies.popleft() if self.replies else transcript_response(self._words)
         if isinstance(reply, Exception):
             raise reply
         return reply if isinstance(reply, httpx2.Response) else reply(request)
 
 
-def heard(text: str, **more: Any) -> httpx2.Response:
+def transcript_response(text: str, **fields: Any) -> httpx2.Response:
     return httpx2.Response(
-        200, json={"text": text, "usage": {"type": "duration", "seconds": 3}, **more}
+        200, json={"text": text, "usage": {"type": "duration", "seconds": 3}, **fields}
     )
 
 
-def refused(
+def error_response(
     status: int, code: str | None = None, param: str | None = None, **headers: str
 ) -> httpx2.Response:
     error = {
