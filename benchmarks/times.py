@@ -2,9 +2,10 @@
 
     python -m benchmarks.times [part seconds ...]        default: 20 30 60 120 300
 
-The offline engine provides the reference: the times of its lines, and its transcripts of uncut
-samples. Steno aligns the engine's plain text with the audio. The recordings are the engine's
-samples and a mix of them, at three speeds. The default part lengths take ten minutes.
+The offline engine provides the reference: the timestamps of its lines, and its transcripts of uncut
+samples. Steno aligns the plain text from the engine with the audio. The recordings are the engine's
+speech samples, and one longer recording that combines them. Each recording is measured
+at three speeds. With the default part lengths, the benchmark takes ten minutes.
 """
 
 import json
@@ -30,7 +31,7 @@ from handler.recordings.speech_activity import SpeechInterval
 from handler.transcripts.alignment import align
 from handler.transcripts.subtitles import Cue, cues
 from handler.transcripts.transcript import Segment
-from infra.local.engine import Line, Recognizer, Transcription
+from infra.local.recognizer import Line, Recognizer, Transcription
 
 RATE = 16_000
 MIX = "mix"
@@ -42,8 +43,8 @@ SPEEDS = (0.8, 1.0, 1.25)
 class Figures:
     """The results for one recording at one speed and one part length. Times are in seconds."""
 
-    line_starts: list[float]  # start errors of cues that begin with a line of the engine
-    all_starts: list[float]  # start errors of all cues
+    line_starts: list[float]  # errors of the start times of cues that begin with a line
+    all_starts: list[float]  # errors of the start times of all cues
     uncut_errors: int
     cut_errors: int
     words: int
@@ -52,15 +53,17 @@ class Figures:
 def cue_start_errors(
     subtitles: Sequence[Cue], lines: Sequence[Line]
 ) -> tuple[list[float], list[float]]:
-    """Return the absolute start errors in seconds of the cues at line starts, and of all cues.
+    """Return the absolute errors of the start times of cues, in seconds.
 
-    `lines` are the engine's lines. The words inside a line are assumed to be evenly spread.
+    The first list contains the errors of cues that begin with one of the engine's `lines`. The
+    second list contains the errors of all cues. All letters of a line are assumed to take the
+    same time.
     """
     line_words = [word for line in lines for word in normalize(line.text)]
     word_times = [time for line in lines for time in _word_times(line)]
     line_times = {time for line in lines for time in list(_word_times(line))[:1]}
     cue_words: list[str] = []
-    cue_times: dict[int, float] = {}  # by the number of the first word
+    cue_times: dict[int, float] = {}  # the key is the number of the cue's first word
     for cue in subtitles:
         cue_times[len(cue_words)] = cue.start / 1000
         cue_words += normalize(" ".join(cue.lines))
@@ -79,7 +82,7 @@ def cue_start_errors(
 
 
 def _word_times(line: Line) -> Iterator[float]:
-    """Yield the start of each word, if the words are evenly spread by their letters."""
+    """Yield the start time of each word, assuming that all letters take the same time."""
     words = normalize(line.text)
     letters = max(sum(map(len, words)), 1)
     position = 0
@@ -89,7 +92,7 @@ def _word_times(line: Line) -> Iterator[float]:
 
 
 def samples(name: str, speed: float) -> bytes:
-    """Return a sample as 16 bit mono PCM at 16 kHz, at another speed with the same pitch."""
+    """Change the speed of a sample but not its pitch, and return it as 16 kHz 16-bit mono PCM."""
     resampler = av.AudioResampler("s16", "mono", RATE)
     graph = av.filter.Graph()
     source = graph.add_abuffer(sample_rate=RATE, format="s16", layout="mono")
@@ -117,7 +120,7 @@ def _pull_all(graph: Any) -> Iterator[bytes]:
 
 
 def recording(name: str, speed: float) -> bytes:
-    """Return a sample, or a mix of all samples with gaps of different lengths, as a WAV file."""
+    """Return a sample, or a mix of all samples with gaps of varying length, as a WAV file."""
     names = speech_sequence(MIX_SECONDS) if name == MIX else [(name, 0.0)]
     pcm = b"".join(samples(source, speed) + bytes(2 * round(gap * RATE)) for source, gap in names)
     target = BytesIO()
@@ -130,7 +133,7 @@ def recording(name: str, speed: float) -> bytes:
 
 
 def subtitle(content: bytes, part_seconds: float, engine: Recognizer) -> tuple[list[Cue], str]:
-    """Return the cues and the text of a recording that is transcribed in parts."""
+    """Transcribe a recording in parts, and return its cues and its text."""
     segments: list[Segment] = []
     texts = []
     with tempfile.TemporaryDirectory() as folder:
@@ -181,7 +184,7 @@ def main() -> None:
     engine = Recognizer()
     for seconds in [float(number) for number in sys.argv[1:]] or [20.0, 30.0, 60.0, 120.0, 300.0]:
         print(
-            f"Parts of {seconds:g} s: start errors of cues at line starts,"
+            f"Parts of {seconds:g} s: errors of the start times of cues that begin with a line,"
             " median / 90th percentile in seconds"
         )
         results: list[Figures] = []
@@ -199,7 +202,7 @@ def main() -> None:
         uncut = sum(result.uncut_errors for result in results) / words
         cut = sum(result.cut_errors for result in results) / words
         print(f"  {'all recordings':>22}   {percentiles(line_starts)}")
-        print(f"  {'cues inside lines too':>22}   {percentiles(all_starts)}")
+        print(f"  {'all cues':>22}   {percentiles(all_starts)}")
         print(
             f"  {'word error rate':>22}   uncut {uncut:.2%}, in parts {cut:.2%},"
             f" difference {cut - uncut:+.2%}",

@@ -1,9 +1,9 @@
-"""Compare the word error rate of speech in parts with that of the same speech uncut.
+"""Compare the word error rates of the same speech, cut into parts and uncut.
 
-    python -m benchmarks.words [minutes]        default: 20 minutes, which takes 4 minutes
+    python -m benchmarks.words [minutes]        default: 20 minutes of speech, takes 4 minutes
 
-The offline engine transcribes both. The reference text is its transcript of each sample on its own.
-Uncut speech of 60 minutes takes half an hour.
+The offline engine transcribes both. It also transcribes each speech sample separately. These
+transcripts are the reference. For 60 minutes of speech, the benchmark takes half an hour.
 """
 
 import json
@@ -16,9 +16,9 @@ import jiwer
 from moonshine_voice.utils import get_assets_path
 
 from benchmarks.speech import encode_speech, speech_sequence
-from infra.local.engine import Recognizer
+from infra.local.recognizer import Recognizer
 
-NEAR = 12  # the number of words before and after a cut that count as near
+NEAR = 12  # a word counts as near a cut if it is at most this many words away
 
 
 def normalize(text: str) -> list[str]:

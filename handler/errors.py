@@ -37,8 +37,8 @@ _RETRY_AFTER_SECONDS = 5.0
 class StenoError(Exception):
     """An error that is sent to the caller.
 
-    `status` and `code` are part of the HTTP API. `detail` describes the problem and its remedy.
-    `job` is the id of the job that failed with this error, if there is one.
+    `status` and `code` are part of the HTTP API. `detail` describes the problem and how to solve
+    it. `job` is the id of the job that failed with this error, if there is one.
     """
 
     status = HTTPStatus.INTERNAL_SERVER_ERROR
@@ -70,7 +70,7 @@ class JobFailed(StenoError):
 
 
 class ClientError(StenoError):
-    """An error in the request. The caller must change the request or send it later."""
+    """The request was rejected. The caller must change the request or send it again later."""
 
     status = HTTPStatus.UNPROCESSABLE_ENTITY
 
@@ -86,7 +86,7 @@ class NotFound(ClientError):
 
 
 class MethodNotAllowed(ClientError):
-    """The URL does not support the method of the request. `allowed` lists those that it does."""
+    """The URL does not support the request method. `allowed` lists the methods that it supports."""
 
     status = HTTPStatus.METHOD_NOT_ALLOWED
     code = "method_not_allowed"
@@ -97,7 +97,7 @@ class MethodNotAllowed(ClientError):
 
 
 class NotReady(ClientError):
-    """The job has no transcript yet. Ask again after `retry_after` seconds, if it is set."""
+    """The job has no transcript yet. If `retry_after` is set, try again after this many seconds."""
 
     status = HTTPStatus.CONFLICT
     code = "not_ready"
@@ -115,7 +115,7 @@ class NotFailed(ClientError):
 
 
 class BudgetExhausted(ClientError):
-    """Too little of the daily budget is left. It resets in `retry_after` seconds, at 00:00 UTC."""
+    """Not enough of the daily budget is left. It resets in `retry_after` seconds, at 00:00 UTC."""
 
     status = HTTPStatus.TOO_MANY_REQUESTS
     code = "budget_exhausted"
@@ -148,7 +148,7 @@ class UnreadableRecording(ClientError):
 
 
 class InvalidOption(ClientError):
-    """The value of an option is invalid. `option` is the name of its form field."""
+    """The value of an option is invalid. `option` is the name of the form field."""
 
     code = "invalid_option"
 
@@ -165,16 +165,20 @@ class UpstreamError(StenoError):
     """The upstream did not transcribe the recording.
 
     `safe_to_retry` is True if the request cannot have been billed and may be sent again.
-    `retry_after` is the number of seconds to wait before that, or None if it is unknown.
+    `retry_after` is the number of seconds to wait before sending it again, or None if unknown.
+    `allows_fallback` is True if another upstream may be tried, because the request cannot have been
+    billed. `never_billed` is True for error classes that occur only if nothing was billed.
     """
 
     status = HTTPStatus.BAD_GATEWAY
+    never_billed = False
 
     def __init__(
         self, detail: str, *, safe_to_retry: bool = False, retry_after: float | None = None
     ) -> None:
         super().__init__(detail)
         self.safe_to_retry = safe_to_retry
+        self.allows_fallback = safe_to_retry or self.never_billed
         self.retry_after = retry_after
 
 
@@ -184,14 +188,17 @@ class UpstreamFailed(UpstreamError):
 
 class UpstreamCredentials(UpstreamError):
     code = "upstream_credentials"
+    never_billed = True
 
 
 class UpstreamModel(UpstreamError):
     code = "upstream_model"
+    never_billed = True
 
 
 class UpstreamQuota(UpstreamError):
     code = "upstream_quota"
+    never_billed = True
 
 
 class UpstreamBusy(UpstreamError):
@@ -200,12 +207,20 @@ class UpstreamBusy(UpstreamError):
 
 
 class UpstreamTimeout(UpstreamError):
+    """The upstream did not respond in time. It may still be processing the request."""
+
     status = HTTPStatus.GATEWAY_TIMEOUT
     code = "upstream_timeout"
 
+    def __init__(
+        self, detail: str, *, safe_to_retry: bool = False, retry_after: float | None = None
+    ) -> None:
+        super().__init__(detail, safe_to_retry=safe_to_retry, retry_after=retry_after)
+        self.allows_fallback = False
+
 
 def error_from_code(code: str, detail: str) -> StenoError:
-    """Create the error with this `code`, for example to raise the stored error of a failed job.
+    """Return an error with this `code`, for example to raise the stored error of a failed job.
 
     Returns a plain StenoError if no class has the code.
     """

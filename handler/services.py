@@ -1,6 +1,6 @@
-"""Builds the objects that the routes and the steps share, once in each process.
+"""Builds the objects that the routes and the steps share. Each process builds them once.
 
-Building them opens no connection and reads no secret. That happens on first use.
+Connections are opened and secrets are read on first use, not when the objects are built.
 """
 
 import sys
@@ -19,6 +19,7 @@ from handler.transcription.direct import Direct
 from handler.transcription.purchase import Purchases
 from handler.upstream.lazy_client import LazyClient
 from handler.upstream.models import Models
+from handler.upstream.throttle import Throttle
 
 if TYPE_CHECKING:
     import httpx2
@@ -26,14 +27,17 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class Services:
-    """The objects that a process shares. `stored_jobs` is None on a server without a bucket."""
+    """The objects that a process shares.
+
+    `clients` maps the name of each upstream to its client. `stored_jobs` is None on a server
+    without a bucket.
+    """
 
     settings: Settings
     metrics: Metrics
     models: Models
-    openai_key: Secret
     access_token: Secret
-    client: LazyClient
+    clients: dict[str, LazyClient]
     direct: Direct
     stored_jobs: Jobs | None
 
@@ -66,16 +70,37 @@ def build_services(
         metrics = Metrics(output, settings.metrics_namespace)
     if jobs is None and settings.bucket_name:
         jobs = Jobs(settings, aws=aws)
-    models = Models(settings.whisper_model, settings.openai_base_url, today)
-    key = Secret("OpenAI key", settings.openai_api_key, settings.openai_secret_arn, aws)
-    client = LazyClient(key, settings.openai_base_url, settings.max_concurrent_calls, transport)
+    models = settings.build_models(today)
+    clients = _build_clients(settings, aws, transport)
+    throttles = build_throttles(models, jobs) if jobs else {}
     return Services(
         settings,
         metrics,
         models,
-        key,
         Secret("access token", settings.access_token, settings.token_secret_arn, aws),
-        client,
-        Direct(Purchases(client, metrics, models, jobs), models, jobs),
+        clients,
+        Direct(Purchases(clients, throttles, metrics, jobs), models, jobs),
         jobs,
     )
+
+
+def _build_clients(
+    settings: Settings, aws: AWS, transport: "httpx2.BaseTransport | None"
+) -> dict[str, LazyClient]:
+    calls = settings.max_concurrent_calls
+    if not settings.upstreams:
+        key = Secret("OpenAI key", settings.openai_api_key, settings.openai_secret_arn, aws)
+        return {"": LazyClient(key, settings.openai_base_url, calls, transport)}
+    clients = {}
+    for upstream in settings.upstreams:
+        key = Secret(f"key of {upstream.name}", upstream.api_key, upstream.secret_arn, aws)
+        clients[upstream.name] = LazyClient(key, upstream.base_url, calls, transport)
+    return clients
+
+
+def build_throttles(models: Models, jobs: Jobs) -> dict[str, Throttle]:
+    """Return a dict that maps the name of each upstream to its throttle."""
+    return {
+        upstream.name: Throttle(jobs.client, jobs.table, upstream.base_url, jobs.clock)
+        for upstream in models.upstreams
+    }

@@ -1,15 +1,19 @@
 """Reads the settings from environment variables, or from `.env` in the working directory."""
 
+import json
 import os
 import re
-from typing import Annotated, Literal, Self
+from collections.abc import Callable
+from datetime import date
+from typing import Annotated, Any, Literal, Self
 from urllib.parse import urlsplit
 
 from pydantic import (
+    BaseModel,
+    ConfigDict,
     Field,
     SecretStr,
     ValidationError,
-    ValidationInfo,
     field_validator,
     model_validator,
 )
@@ -17,7 +21,15 @@ from pydantic_core import ErrorDetails, Url
 from pydantic_settings import BaseSettings, NoDecode, SettingsConfigDict
 
 from handler.durations import TRANSCRIPT_DAYS
-from handler.upstream.models import DEFAULT_MODEL, MODEL_NAME, MODELS, OPENAI_URL, is_openai
+from handler.upstream.models import (
+    DEFAULT_MODEL,
+    MODEL_NAME,
+    OPENAI_URL,
+    Models,
+    Upstream,
+    server_at,
+)
+from handler.upstream.profiles import Model, parse_profiles, servers
 
 Auth = Literal["token", "jwt", "open"]
 
@@ -32,10 +44,36 @@ _ORIGIN = re.compile(r"\*|[a-z][a-z0-9+.-]*://[^/\s]+")
 _BASE_URL = re.compile(r"https?://[^ /?#\\]+(/[^ ?#]*)?")
 
 
-class Settings(BaseSettings):
-    """The settings of one process. Their environment variables have the same names in uppercase."""
+class UpstreamSettings(BaseModel):
+    """One entry of the `UPSTREAMS` setting. If `models` is empty, all model names are accepted."""
 
-    # Validation errors must not show values, which may be keys. Empty variables count as unset.
+    model_config = ConfigDict(extra="forbid", frozen=True, hide_input_in_errors=True)
+
+    name: str = Field(pattern=r"^[a-z0-9][a-z0-9-]{0,31}$")
+    base_url: str
+    api_key: SecretStr | None = None
+    secret_arn: str | None = None
+    models: tuple[str, ...] = ()
+
+    @field_validator("base_url")
+    @classmethod
+    def _validate_base_url(cls, url: str) -> str:
+        if not _is_valid_base_url(url):
+            raise ValueError("base_url must be a URL such as https://api.groq.com/openai/v1.")
+        return url
+
+    @model_validator(mode="after")
+    def _need_key(self) -> Self:
+        if not (self.api_key or self.secret_arn):
+            raise ValueError(f"the upstream {self.name} requires `api_key` or `secret_arn`.")
+        return self
+
+
+class Settings(BaseSettings):
+    """The settings of a process. Each is read from the environment variable of the same name."""
+
+    # Validation errors must not show values, because a value may be a key. An empty variable is
+    # treated as unset.
     model_config = SettingsConfigDict(
         extra="ignore", env_ignore_empty=True, hide_input_in_errors=True, frozen=True
     )
@@ -44,6 +82,9 @@ class Settings(BaseSettings):
     openai_secret_arn: str | None = None
     openai_base_url: str = OPENAI_URL
     whisper_model: str = DEFAULT_MODEL
+    models: Annotated[dict[str, Model], NoDecode] = Field(default_factory=dict)
+    upstreams: Annotated[tuple[UpstreamSettings, ...], NoDecode] = ()
+    fallback_models: Annotated[tuple[str, ...], NoDecode] = ()
     allowed_origins: Annotated[tuple[str, ...], NoDecode] = ("http://localhost:3000",)
     auth: Auth = "open"
     access_token: SecretStr | None = None
@@ -58,7 +99,7 @@ class Settings(BaseSettings):
     recordings_queue_url: str | None = None
     parts_queue_url: str | None = None
     express_queue_url: str | None = None
-    # S3 accepts at most 5 GB in one form upload.
+    # S3 accepts form uploads of at most 5 GB.
     max_upload_bytes: int = Field(default=2_000_000_000, ge=1, le=5_000_000_000)
     max_audio_seconds: float = Field(default=12 * 3600, gt=0)
     transcript_days: int = Field(default=TRANSCRIPT_DAYS, ge=1)
@@ -68,7 +109,7 @@ class Settings(BaseSettings):
     # The CloudWatch namespace of the metrics.
     metrics_namespace: str = Field(default="Steno", pattern=r"^[A-Za-z0-9.\-_/#:]{1,255}$")
 
-    # Set by Lambda. Changes the defaults of `auth` and `request_deadline_seconds`.
+    # Set by Lambda. On Lambda, `auth` and `request_deadline_seconds` have other defaults.
     aws_lambda_function_name: str | None = None
 
     @model_validator(mode="before")
@@ -84,7 +125,7 @@ class Settings(BaseSettings):
     @field_validator("openai_api_key", "access_token")
     @classmethod
     def _strip(cls, secret: SecretStr | None) -> SecretStr | None:
-        """Strip whitespace: a line break after a key would make an invalid HTTP header."""
+        """Strip whitespace, because a line break after a key would make the HTTP header invalid."""
         stripped = secret.get_secret_value().strip() if secret else ""
         return SecretStr(stripped) if stripped else None
 
@@ -98,12 +139,38 @@ class Settings(BaseSettings):
             )
         return url
 
+    @field_validator("models", mode="before")
+    @classmethod
+    def _parse_models(cls, value: object) -> object:
+        """Parse model profiles from JSON, such as `{"my-model": {"like": "whisper-1"}}`."""
+        try:
+            given: Any = json.loads(value) if isinstance(value, str) else value
+            built_in: dict[str, Model] = {}
+            for server in servers().values():
+                built_in |= server.models
+            profiles = parse_profiles(given, built_in)
+        except (ValueError, TypeError, AttributeError) as error:
+            raise ValueError(f"MODELS is not a JSON object of model profiles: {error}") from None
+        return {name: vars(model) for name, model in profiles.items()}
+
+    @field_validator("upstreams", mode="before")
+    @classmethod
+    def _parse_upstreams(cls, value: object) -> object:
+        try:
+            return json.loads(value) if isinstance(value, str) else value
+        except ValueError as error:
+            raise ValueError(f"UPSTREAMS is not a JSON list of upstreams: {error}") from None
+
+    @field_validator("fallback_models", mode="before")
+    @classmethod
+    def _split_fallbacks(cls, value: object) -> object:
+        if not isinstance(value, str):
+            return value
+        return tuple(name.strip() for name in value.split(",") if name.strip())
+
     @field_validator("whisper_model")
     @classmethod
-    def _validate_model(cls, name: str, info: ValidationInfo) -> str:
-        """Check the model's name. Upstreams other than OpenAI may have any model."""
-        if name not in MODELS and is_openai(info.data.get("openai_base_url", OPENAI_URL)):
-            raise ValueError(f"WHISPER_MODEL must be one of {', '.join(MODELS)}.")
+    def _validate_model_name(cls, name: str) -> str:
         if not MODEL_NAME.fullmatch(name):
             raise ValueError(
                 "WHISPER_MODEL must be a model name of at most 200 printable ASCII characters,"
@@ -129,22 +196,58 @@ class Settings(BaseSettings):
         return origins
 
     @model_validator(mode="after")
+    def _validate_models(self) -> Self:
+        """Check that each configured model is accepted by an upstream."""
+        models = self.build_models(lambda: date.min)
+        names = ", ".join(
+            model.full_name for upstream in models.upstreams for model in upstream.listed
+        )
+        upstream_names = [upstream.name for upstream in models.upstreams]
+        if len(set(upstream_names)) != len(upstream_names):
+            raise ValueError(
+                "UPSTREAMS contains a name twice. Use a unique name for each upstream."
+            )
+        if models.configured() is None:
+            raise ValueError(f"WHISPER_MODEL must be one of {names}.")
+        model = models.get()
+        server = server_at(model.base_url)
+        if self.whisper_model == DEFAULT_MODEL and server and not model.is_documented:
+            raise ValueError(
+                f"WHISPER_MODEL is required, because {model.base_url} does not offer the default"
+                f" model {DEFAULT_MODEL}. Set it to a model of this server, for example one of"
+                f" {names}."
+            )
+        for name in self.fallback_models:
+            if models.find(name) is None:
+                raise ValueError(f"FALLBACK_MODELS contains {name}, which is not one of {names}.")
+        return self
+
+    def build_models(self, today: Callable[[], date]) -> Models:
+        """Return the models of the configured upstreams. `today` returns the current date."""
+        upstreams = tuple(
+            Upstream(entry.base_url, self.models, entry.name, entry.models)
+            for entry in self.upstreams
+        )
+        upstreams = upstreams or (Upstream(self.openai_base_url, self.models),)
+        return Models(self.whisper_model, upstreams, today, self.fallback_models)
+
+    @model_validator(mode="after")
     def _validate_combinations(self) -> Self:
-        if not (self.openai_api_key or self.openai_secret_arn):
+        if not (self.openai_api_key or self.openai_secret_arn or self.upstreams):
             raise ValueError(
                 "No OpenAI key. Set OPENAI_API_KEY to the key,"
-                " or OPENAI_SECRET_ARN to the ARN of the Secrets Manager secret with the key."
+                " or OPENAI_SECRET_ARN to the ARN of the Secrets Manager secret that contains it."
             )
         job_settings = ", ".join(_JOB_SETTINGS)
         missing = [name for name in _JOB_SETTINGS if not getattr(self, name.lower())]
         if 0 < len(missing) < len(_JOB_SETTINGS):
             raise ValueError(
-                f"Uploads need all of {job_settings}."
-                f" Set {' and '.join(missing)} too, or none of them."
+                f"Uploads require these settings: {job_settings}."
+                f" Also set {' and '.join(missing)}, or set none of these settings."
             )
         if (self.daily_seconds or self.daily_seconds_per_caller) and not self.table_name:
             raise ValueError(
-                "DAILY_SECONDS and DAILY_SECONDS_PER_CALLER need a DynamoDB table."
+                "DAILY_SECONDS and DAILY_SECONDS_PER_CALLER require a DynamoDB table."
                 f" Set {job_settings}."
             )
         if self.auth == "jwt" and not self.aws_lambda_function_name:
@@ -154,8 +257,8 @@ class Settings(BaseSettings):
             )
         if self.auth == "token" and not (self.access_token or self.token_secret_arn):
             raise ValueError(
-                "AUTH=token needs a token. Set ACCESS_TOKEN to the token,"
-                " or TOKEN_SECRET_ARN to the ARN of the Secrets Manager secret with the token."
+                "AUTH=token requires a token. Set ACCESS_TOKEN to the token,"
+                " or TOKEN_SECRET_ARN to the ARN of the Secrets Manager secret that contains it."
             )
         return self
 
@@ -167,14 +270,14 @@ def read_settings() -> Settings:
     """
     try:
         env_file = None if os.environ.get("AWS_LAMBDA_FUNCTION_NAME") else ".env"
-        # mypy does not see the `_env_file` parameter of BaseSettings.
+        # mypy does not recognize the `_env_file` parameter of BaseSettings.
         return Settings(_env_file=env_file)  # type: ignore[call-arg]
     except ValidationError as error:
         raise SystemExit("\n".join(map(_format_error, error.errors()))) from None
 
 
 def _is_valid_base_url(url: str) -> bool:
-    """Return whether the URL is `http` or `https`, with a host and without a query or fragment."""
+    """Return whether this is an HTTP or HTTPS URL with a host, but no query or fragment."""
     if not (url.isascii() and url.isprintable() and _BASE_URL.fullmatch(url)):
         return False
     try:

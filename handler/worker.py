@@ -1,7 +1,8 @@
-"""The entry points of the Lambda functions that process messages of the queues.
+"""The entry points of the Lambda functions that process queue messages.
 
-One function cuts recordings, one transcribes parts and one handles dead letters. Each gets a batch
-of messages as an SQS event, and returns the ids of those that SQS should deliver again.
+One function cuts recordings, one transcribes parts and one handles dead letters. Each function
+receives a batch of messages as an SQS event, and returns the ids of the messages that SQS should
+deliver again.
 """
 
 import json
@@ -21,26 +22,26 @@ from handler.jobs.job import job_id_of
 from handler.jobs.messages import InvalidMessage, Message, RetryLater, SplitRequest, parse_body
 from handler.jobs.parts import PartMessage
 from handler.jobs.store import Jobs
-from handler.services import Services, build_services
+from handler.services import Services, build_services, build_throttles
 from handler.settings import read_settings
 from handler.steps.cut import Cut
 from handler.steps.dead_letters import DeadLetters
 from handler.steps.finish import Finish
 from handler.steps.pacing import DEFAULT_PACING, Pacing
 from handler.steps.transcribe_part import TranscribePart
-from handler.upstream.throttle import Throttle
 
 log = logging.getLogger("steno")
 
 SHUTDOWN_SECONDS = 30.0  # steps stop this long before Lambda's timeout, so that they end cleanly
-# The queue moves a message to the dead-letter queue after 200 deliveries. With this pause, that
-# takes about half an hour. Each delivery of an invalid message takes only a few milliseconds.
+# The queue moves a message to the dead-letter queue after 200 deliveries. With this pause between
+# them, 200 deliveries take about half an hour. Processing an invalid message takes only a few
+# milliseconds.
 _INVALID_MESSAGE_RETRY_SECONDS = 10.0
 
 
 @dataclass(frozen=True)
 class Worker:
-    """Processes the messages of the queues with the steps of a job."""
+    """Runs the steps of jobs when queue messages arrive."""
 
     cut: Cut
     transcribe_part: TranscribePart
@@ -55,22 +56,22 @@ class Worker:
         pacing: Pacing = DEFAULT_PACING,
         sleep: Callable[[float], None] = time.sleep,
     ) -> "Worker":
-        """Build the worker with the shared services of the process."""
+        """Build a worker that uses the shared services of the process."""
         jobs, metrics, models = services.jobs, services.metrics, services.models
         finish = Finish(jobs, metrics, models)
-        throttle = Throttle(jobs.client, jobs.table, models.base_url, jobs.clock)
+        throttles = build_throttles(models, jobs)
         transcribe_part = TranscribePart(
-            jobs, finish, throttle, services.client, metrics, pacing, models, sleep
+            jobs, finish, throttles, services.clients, metrics, pacing, models, sleep
         )
         cut = Cut(jobs, finish, pacing, models)
         dead_letters = DeadLetters(jobs, finish, metrics)
         return cls(cut, transcribe_part, dead_letters, lambda: jobs.queues.sqs, pacing)
 
     def handle(self, event: dict[str, Any], context: Any) -> dict[str, Any]:
-        """Process the messages of a batch from any queue except the dead-letter queue.
+        """Process a batch of messages from any queue except the dead-letter queue.
 
-        `context` is Lambda's context. Returns Lambda's partial batch response, with the messages
-        to deliver again.
+        `context` is Lambda's context object. Returns Lambda's partial batch response, which lists
+        the messages to deliver again.
         """
         until = time.monotonic() + context.get_remaining_time_in_millis() / 1000 - SHUTDOWN_SECONDS
         return self._process_batch(event, lambda message: self._process(message, until))
@@ -109,12 +110,12 @@ class Worker:
     def _process_or_postpone(self, message: Message, process: Callable[[Message], None]) -> bool:
         """Process a message, and return whether it succeeded.
 
-        If it failed, set how soon the queue delivers the message again.
+        After a failure, set the time at which the queue will deliver the message again.
         """
         try:
             process(message)
         except Exception as error:
-            # If this fails, the visibility timeout of the queue applies.
+            # If this call fails, the default visibility timeout of the queue applies.
             with suppress(Exception):
                 self._postpone(message, error)
             return False
@@ -124,24 +125,26 @@ class Worker:
         if isinstance(error, RetryLater):
             message.set_visibility(error.seconds)
         elif is_outage(error):
-            log.warning("AWS is unavailable. The queue message is retried later: %s", error)
+            log.warning("AWS is unavailable. The queue message will be retried: %s", error)
             message.set_visibility(message.backoff(self.pacing.outage_seconds))
         elif isinstance(error, InvalidMessage):
             log.error("The queue message is invalid: %s", error)
             message.set_visibility(_INVALID_MESSAGE_RETRY_SECONDS)
         else:
             log.error(
-                "Processing the queue message failed: %s", message.body[:1000], exc_info=error
+                "Processing the queue message failed. It will be delivered again: %s",
+                message.body[:1000],
+                exc_info=error,
             )
 
 
 def _process_concurrently(
     process: Callable[[Message], bool], messages: list[Message]
 ) -> list[bool]:
-    """Process all messages at the same time, and return the results in the same order.
+    """Process all messages concurrently, and return the results in the order of the messages.
 
-    In a batch of several messages, each is deleted as soon as it is processed. Otherwise, the queue
-    could deliver it again before the whole batch is done.
+    If there are several messages, each of them is deleted as soon as it is processed. Otherwise,
+    the queue could deliver it again before the whole batch is processed.
     """
     if len(messages) == 1:
         return [process(messages[0])]
@@ -165,15 +168,15 @@ def _worker() -> Worker:
 
 
 def lambda_handler(event: dict[str, Any], context: Any) -> dict[str, Any]:
-    """Handle an event of the functions that cut recordings and transcribe parts."""
+    """Handle an invocation of a function that cuts recordings or transcribes parts."""
     sqs_event = _to_sqs_event(event)
     return _worker().handle(sqs_event, context)
 
 
 def _to_sqs_event(event: dict[str, Any]) -> dict[str, Any]:
-    """Return an SQS event unchanged, and wrap an S3 event, such as SAM generates, in an SQS event.
+    """Return an SQS event unchanged. Wrap an S3 event, such as one from SAM, in an SQS event.
 
-    Raises ValueError for events of other services.
+    Raises ValueError for events from other services.
     """
     records = event.get("Records") or [{}]
     if all("body" in record for record in records):
@@ -193,5 +196,5 @@ def _to_sqs_event(event: dict[str, Any]) -> dict[str, Any]:
 
 
 def dead_letters_handler(event: dict[str, Any], _context: Any) -> dict[str, Any]:
-    """Handle an event of the function that processes dead letters."""
+    """Handle an invocation of the function that processes dead letters."""
     return _worker().handle_dead_letters(event)

@@ -1,9 +1,9 @@
-"""Build the code bundles of the Lambda functions, two folders with code and wheels, without Docker.
+"""Build the two bundles of the Lambda functions: folders with code and packages, without Docker.
 
     python -m infra.bundle FOLDER    build both bundles and print the size of each package
 
-The bundles contain byte code if the Python version of the functions is installed on this machine.
-Lambda's code folder is read-only. Without byte code, every cold start compiles all modules.
+The bundles contain bytecode if the Python version of the functions is installed on this machine.
+Lambda's code folder is read-only, so without bytecode every cold start compiles all modules.
 """
 
 import ast
@@ -34,14 +34,14 @@ HANDLER = ROOT / "handler"
 LOCK = HANDLER / "requirements.lock"
 MAX_GLIBC_MINOR = 34  # Amazon Linux 2023 has glibc 2.34
 
-# The services that Steno or the SDK itself uses, out of the 400 that botocore has models of.
+# The AWS services that Steno or boto3 itself uses. botocore includes models of 400 services.
 _SERVICES = {"dynamodb", "s3", "secretsmanager", "sqs", "sts"}
 _UNUSED = (
     "bin",
     "**/tests",
     "**/*.pyi",
-    # importlib.metadata reads every .dist-info folder when it searches for entry points. Keep those
-    # of httpx2 and httpcore2, which read their own version from them.
+    # importlib.metadata reads every .dist-info folder when it searches for entry points. Keep the
+    # folders of httpx2 and httpcore2: each package reads its own version from its folder.
     "[!h]*.dist-info",
     "h[!t]*.dist-info",
     "ht*.dist-info/RECORD",
@@ -54,7 +54,7 @@ _UNUSED = (
 
 @dataclass(frozen=True)
 class Target:
-    """The Python version (such as `3.13`) and machine (such as `aarch64`) that a bundle is for."""
+    """The Python version (such as `3.13`) and machine (such as `aarch64`) to build a bundle for."""
 
     python: str = "3.13"
     machine: str = "aarch64"
@@ -78,9 +78,9 @@ class Target:
 class Bundle:
     """The code of a Lambda function.
 
-    `entries` are the handler modules that the bundle starts from. Modules that they import are
-    included. `requirements` is the requirements file with the packages, and `folders` are data
-    folders. Paths are relative to `handler/`.
+    `entries` are the entry points, which are modules in `handler/`. The modules that they import
+    are also included. `requirements` is the file that lists the packages, and `folders` are data
+    folders to include. Paths are relative to `handler/`.
     """
 
     name: str
@@ -100,7 +100,7 @@ class Bundle:
         return sorted(found)
 
     def fingerprint(self, target: Target) -> str:
-        """Return a hash of all inputs of the build, which is the same on every machine."""
+        """Return a hash of all build inputs. It is the same on every machine."""
         digest = hashlib.sha256(repr((target, bool(_interpreter(target)))).encode())
         data = [path for name in self.folders for path in sorted((HANDLER / name).iterdir())]
         files = [*self.modules(), *data, HANDLER / self.requirements, LOCK, Path(__file__)]
@@ -111,7 +111,7 @@ class Bundle:
     def build(self, folder: Path, target: Target) -> Path:
         """Build the bundle in a subfolder of `folder` and return the subfolder.
 
-        A subfolder with the same fingerprint is reused.
+        If a subfolder with the same fingerprint exists, it is reused.
         """
         bundle = folder / f"{self.name}-{self.fingerprint(target)[:16]}"
         folder.mkdir(parents=True, exist_ok=True)
@@ -147,13 +147,14 @@ class Bundle:
         return list(dict.fromkeys(Requirement(line).name for line in lines if line))
 
 
-# The cutter has its own bundle because FFmpeg makes it three times as large.
-API = Bundle("api", ("main", "worker"), "requirements.txt", ("web/page",))
-CUTTER = Bundle("cutter", ("worker", "recordings.decoder"), "requirements-worker.txt")
+# The cutter has its own bundle, because FFmpeg makes it three times as large as the API bundle.
+_PROFILES = "upstream/servers"
+API = Bundle("api", ("main", "worker"), "requirements.txt", ("web/page", _PROFILES))
+CUTTER = Bundle("cutter", ("worker", "recordings.decoder"), "requirements-worker.txt", (_PROFILES,))
 
 
 def _files_of(name: str) -> Iterator[Path]:
-    """Yield the files that are read to import `name`: a module, or a name in a module."""
+    """Yield the files that Python reads to import `name`, a module or a member of a module."""
     path = ROOT
     for part in name.split("."):
         path /= part
@@ -178,7 +179,7 @@ def _imports(path: Path) -> Iterator[str]:
 def _install(lines: list[str], folder: Path, target: Target) -> None:
     """Install the wheels for the requirements `lines` into `folder`.
 
-    Exits with pip's message if a wheel does not have one of the hashes.
+    Exits with pip's error message if pip fails, for example because a hash does not match.
     """
     platforms = [f"manylinux_2_28_{target.machine}", f"manylinux2014_{target.machine}"]
     command = [
@@ -209,7 +210,8 @@ def _drop_unused(folder: Path) -> None:
     for path in data.iterdir():
         if path.is_dir() and path.name not in _SERVICES:
             shutil.rmtree(path)
-    # The zip file compresses them as well. Plain JSON saves a second decompression.
+    # The bundle is zipped, so these files do not have to be compressed separately. Decompressing
+    # them now saves time during a cold start.
     for path in data.rglob("*.json.gz"):
         path.with_suffix("").write_bytes(gzip.decompress(path.read_bytes()))
         path.unlink()
@@ -219,7 +221,7 @@ def _drop_unused(folder: Path) -> None:
 def _trim_endpoints(path: Path) -> None:
     """Remove the services that Steno does not use from botocore's list of endpoints.
 
-    A boto3 client reads the whole list, which takes a tenth of a cold start.
+    Each boto3 client reads the whole list. For the full list, this takes 10 % of a cold start.
     """
     endpoints = json.loads(path.read_text())
     for partition in endpoints["partitions"]:
@@ -233,7 +235,7 @@ def _compile(folder: Path, target: Target) -> None:
     interpreter = _interpreter(target)
     if interpreter is None:
         print(
-            f"\n*** WARNING: python{target.python} was not found, so the bundle has no byte code."
+            f"\n*** WARNING: python{target.python} was not found, so the bundle has no bytecode."
             "\n*** Every cold start takes about twice as long."
             f" Install Python {target.python}: uv python install {target.python}\n",
             file=sys.stderr,
@@ -249,14 +251,14 @@ def _compile(folder: Path, target: Target) -> None:
         "--invalidation-mode",
         "unchecked-hash",
     ]
-    # The byte code contains the paths that the files have in Lambda. The fixed hash seed makes the
-    # order of sets in the byte code the same on every machine.
+    # The bytecode contains the paths that the files have in Lambda. The fixed hash seed makes the
+    # order of sets in the bytecode the same on every machine.
     paths = ["-s", str(folder), "-p", "/var/task", str(folder)]
     subprocess.run([*command, *paths], check=True, env={**_environment(), "PYTHONHASHSEED": "0"})
 
 
 def _environment() -> dict[str, str]:
-    """Return the environment without PYTHON* variables, which could change the byte code.
+    """Return the environment variables, except PYTHON*, which could change the bytecode.
 
     The shims of pyenv and asdf need the other variables.
     """
@@ -266,7 +268,7 @@ def _environment() -> dict[str, str]:
 def _interpreter(target: Target) -> str | None:
     """Return the path of an interpreter with the target's Python version, or None.
 
-    Looks at the running interpreter, PATH, pyenv and uv, in this order.
+    Checks the running interpreter, PATH, pyenv and uv, in this order.
     """
     if target.python == Target.here().python:
         return sys.executable
@@ -274,7 +276,7 @@ def _interpreter(target: Target) -> str | None:
         trial = subprocess.run(
             [found, "-c", ""], capture_output=True, env=_environment(), check=False
         )
-        # pyenv also has shims for versions that are not active. They fail when they are run.
+        # pyenv also has shims for versions that are not active. These shims fail when they are run.
         if trial.returncode == 0:
             return found
     home = Path.home()
@@ -290,7 +292,7 @@ def _interpreter(target: Target) -> str | None:
 
 
 def sources_without_byte_code(folder: Path) -> list[Path]:
-    """Return the source files in `folder` that have no valid, unchecked hash-based byte code."""
+    """Return the source files in `folder` that have no valid, unchecked hash-based .pyc file."""
     return [path for path in folder.rglob("*.py") if not _is_compiled(path)]
 
 
@@ -302,7 +304,7 @@ def _is_compiled(path: Path) -> bool:
 
 
 def required_glibc_minor(folder: Path) -> int:
-    """Return the highest x for which a binary in `folder` requires glibc 2.x."""
+    """Return the highest minor version of glibc 2 that a binary in `folder` requires."""
     versions_by_file = (
         re.findall(rb"GLIBC_2\.(\d+)", path.read_bytes())
         for path in folder.rglob("*.so*")
@@ -312,7 +314,10 @@ def required_glibc_minor(folder: Path) -> int:
 
 
 def zipped_sizes(folder: Path) -> Counter[str]:
-    """Return the compressed size of each package in bytes. `.dist-info` folders count as one."""
+    """Return the compressed sizes in bytes.
+
+    There is one size for each package, and one size for all .dist-info folders together.
+    """
     sizes: Counter[str] = Counter()
     for path in filter(Path.is_file, folder.rglob("*")):
         top = path.relative_to(folder).parts[0]

@@ -1,4 +1,4 @@
-"""The CDK stack with all AWS resources of Steno."""
+"""The CDK stack that contains all AWS resources of Steno."""
 
 from dataclasses import dataclass
 from math import ceil
@@ -26,17 +26,19 @@ from infra.choices import Choices
 from infra.monitoring import MonitoredResources, Monitoring
 from infra.nag_suppressions import acknowledge_findings
 
-# The upstream request ends first (after the handler's deadline, 25 s on Lambda), then the function,
-# then the gateway. So each of them can report a timeout of the previous one.
+# The handler's deadline for the upstream is 25 s on Lambda. The function's timeout is longer, so
+# that the handler can report a missed deadline. The gateway's timeout is longer than that of the
+# function, so that the gateway can report that the function timed out.
 API_TIMEOUT, GATEWAY_TIMEOUT = Duration.seconds(27), Duration.seconds(29)
 CUTTER_TIMEOUT = Duration.minutes(15)
 # A part may wait 60 s for the upstream's rate limit and 300 s for the response (pacing.py). The
-# worker stops 30 s before the timeout (worker.py). The other 30 s are for AWS API calls.
+# worker stops 30 s before the timeout (worker.py). The remaining 30 s are for AWS API calls.
 TRANSCRIBER_TIMEOUT = Duration.minutes(7)
 DEAD_LETTERS_TIMEOUT = Duration.minutes(1)
-# With the backoff in worker.py, 200 deliveries bridge an AWS outage of two days.
+# With the backoff in worker.py, 200 deliveries are enough for an AWS outage of two days.
 MAX_DELIVERIES = 200
-DIRECT_BYTES = 4_500_000  # the body that fits into a Lambda event of 6 MB in base64
+# The maximum size of a request body. Encoded in base64, it must fit in a Lambda event of 6 MB.
+DIRECT_BYTES = 4_500_000
 _PAGE_ROUTES = ("/", "/page.js", "/recorder.js", "/kept.js", "/style.css")
 _DOCS_ROUTES = ("/docs", "/docs.js", "/openapi.json")
 OPEN_ROUTES = (*_PAGE_ROUTES, *_DOCS_ROUTES, "/api/health", "/api/config")
@@ -69,7 +71,7 @@ _LOG_RETENTION = logs.RetentionDays.ONE_MONTH
 
 @dataclass(frozen=True)
 class Bundles:
-    """The folders of the bundles. `cutter` includes FFmpeg, `api` is for the other functions."""
+    """The folders of the bundles. `cutter` includes FFmpeg. All other functions use `api`."""
 
     api: Path
     cutter: Path
@@ -85,7 +87,7 @@ class Steno(Stack):
             scope, name, description="Steno, a self-hosted speech-to-text API", **props
         )
         self._choices = choices
-        # Do not rename the constructs that hold data: test_stack.py pins their logical ids.
+        # Do not rename the constructs that hold data: test_stack.py checks their logical ids.
         self.openai_key, self.access_token = self._secrets()
         self.dead_letters = self._dead_letters()
         self.recordings = self._queue("Recordings", CUTTER_TIMEOUT)
@@ -123,7 +125,7 @@ class Steno(Stack):
         key = secretsmanager.Secret(
             self, "OpenAIKey", description="The OpenAI API key of Steno, as a plain string"
         )
-        # The owner puts the key after the deployment. Do not generate a random value.
+        # The owner sets the key after the deployment, so do not generate a random value.
         child: Any = key.node.default_child
         child.add_property_deletion_override("GenerateSecretString")
         token = secretsmanager.Secret(
@@ -144,8 +146,8 @@ class Steno(Stack):
         )
 
     def _queue(self, name: str, timeout: Duration) -> sqs.Queue:
-        # Lambda requires that the visibility timeout is not below the function's timeout. Each step
-        # shortens it for its message when it starts (`claim_seconds` in pacing.py).
+        # Lambda requires a visibility timeout of at least the function's timeout. When a step
+        # starts, it shortens the visibility timeout of its message (`claim_seconds` in pacing.py).
         redrive = sqs.DeadLetterQueue(max_receive_count=MAX_DELIVERIES, queue=self.dead_letters)
         return self._secured_queue(name, timeout, dead_letter_queue=redrive)
 
@@ -153,7 +155,7 @@ class Steno(Stack):
         return sqs.Queue(
             self,
             name,
-            # Longer than the bucket keeps the recordings and parts that the messages refer to.
+            # Messages must not expire before the recordings and parts that they refer to.
             retention_period=Duration.days(14),
             visibility_timeout=visibility,
             encryption=sqs.QueueEncryption.SQS_MANAGED,
@@ -162,8 +164,9 @@ class Steno(Stack):
         )
 
     def _bucket(self) -> s3.Bucket:
-        # The condition names the account, not the bucket: S3 requires this permission before the
-        # bucket with its notification can be created.
+        # The condition contains the account and not the bucket, because this permission must exist
+        # before the bucket does: S3 checks the permission when the bucket is created, because the
+        # bucket has an event notification.
         from_this_account = {"StringEquals": {"aws:SourceAccount": self.account}}
         notifications = iam.ServicePrincipal("s3.amazonaws.com", conditions=from_this_account)
         self.recordings.add_to_resource_policy(
@@ -189,7 +192,7 @@ class Steno(Stack):
                 )
             ],
             lifecycle_rules=[
-                # Release 0.1 used multipart uploads. Abort those that are unfinished.
+                # Release 0.1 used multipart uploads. Abort the unfinished ones.
                 s3.LifecycleRule(
                     prefix="uploads/",
                     expiration=Duration.days(UNFINISHED_DAYS),
@@ -233,7 +236,7 @@ class Steno(Stack):
             time_to_live_attribute="expires",
             point_in_time_recovery_specification=dynamodb.PointInTimeRecoverySpecification(
                 point_in_time_recovery_enabled=True,
-                recovery_period_in_days=1,  # short, because backups keep deleted and expired texts
+                recovery_period_in_days=1,  # minimum, because backups contain deleted transcripts
             ),
             removal_policy=RemovalPolicy.RETAIN_ON_UPDATE_OR_DELETE,
         )
@@ -259,10 +262,10 @@ class Steno(Stack):
             snap_start=snap_start,
             environment=environment,
         )
-        self._allow(function, self.openai_key.secret_arn, "secretsmanager:GetSecretValue")
+        self._allow_upstream_keys(function)
         if choices.auth == "token":
             self._allow(function, self.access_token.secret_arn, "secretsmanager:GetSecretValue")
-        # "Get" is for HeadObject, which checks whether a recording was uploaded.
+        # "Get" is also required for HeadObject, which checks whether a recording was uploaded.
         for prefix in ("uploads", "requests"):
             self._allow_objects(function, prefix, "Get", "Put", "Delete")
         self._allow_objects(function, "parts", "Delete")
@@ -301,7 +304,7 @@ class Steno(Stack):
             memory_size=512,
             environment={"AUTH": "open"},  # it has no HTTP callers
         )
-        self._allow(function, self.openai_key.secret_arn, "secretsmanager:GetSecretValue")
+        self._allow_upstream_keys(function)
         for prefix in ("uploads", "requests"):
             self._allow_objects(function, prefix, "Delete")
         self._allow_objects(function, "parts", "Get", "Delete")
@@ -315,7 +318,7 @@ class Steno(Stack):
         return function
 
     def _dead_letter_consumer(self, code: Path) -> None:
-        """Add the function that fails the jobs of messages in the dead-letter queue.
+        """Add the function that reads the dead-letter queue and marks the affected jobs as failed.
 
         It is a separate function because the other functions may be overloaded.
         """
@@ -341,9 +344,9 @@ class Steno(Stack):
     def _event_source(
         self, function: lambda_.Function, queue: sqs.Queue, max_concurrency: int, batch: int = 1
     ) -> SqsEventSource:
-        """Invoke the function for the messages of the queue, with up to `batch` at a time.
+        """Invoke the function for messages in the queue, up to `batch` at a time.
 
-        At most `max_concurrency` invocations run at the same time. Lambda's minimum is 2.
+        At most `max_concurrency` invocations run at the same time. Lambda requires at least 2.
         https://docs.aws.amazon.com/lambda/latest/dg/services-sqs-scaling.html
         """
         source = SqsEventSource(
@@ -358,7 +361,7 @@ class Steno(Stack):
     def _function(
         self, name: str, code: Path, entry: str, environment: dict[str, str], **props: Any
     ) -> lambda_.Function:
-        """Return a function with its own role. It may write logs and traces, and use the table."""
+        """Return a Lambda function that may write logs and traces, and may use the table."""
         log = logs.LogGroup(
             self, f"{name}Log", retention=_LOG_RETENTION, removal_policy=RemovalPolicy.DESTROY
         )
@@ -395,13 +398,16 @@ class Steno(Stack):
         self._allow(function, log.log_group_arn, "logs:CreateLogStream", "logs:PutLogEvents")
         actions = ("GetItem", "UpdateItem", "DeleteItem", "Query")
         self._allow(function, self.table.table_arn, *(f"dynamodb:{action}" for action in actions))
-        # Without ListBucket, S3 responds 403 instead of 404 for a missing object.
+        # Without ListBucket, S3 returns 403 instead of 404 if an object does not exist.
         self._allow(function, self.bucket.bucket_arn, "s3:ListBucket")
         return function
 
     def _optional_environment(self) -> dict[str, str]:
         choices = self._choices
         values = {
+            "MODELS": choices.models,
+            "UPSTREAMS": choices.upstreams,
+            "FALLBACK_MODELS": choices.fallback_models,
             "DAILY_SECONDS": choices.daily_seconds,
             "DAILY_SECONDS_PER_CALLER": choices.daily_seconds_per_caller,
             "AWS_ENDPOINT_URL": choices.aws_endpoint_url,
@@ -412,6 +418,11 @@ class Steno(Stack):
         function.add_to_role_policy(
             iam.PolicyStatement(actions=list(actions), resources=[resource])
         )
+
+    def _allow_upstream_keys(self, function: lambda_.Function) -> None:
+        arns = [upstream["secret_arn"] for upstream in self._choices.upstream_list]
+        for arn in arns or [self.openai_key.secret_arn]:
+            self._allow(function, arn, "secretsmanager:GetSecretValue")
 
     def _allow_new_items(self, function: lambda_.Function) -> None:
         self._allow(function, self.table.table_arn, "dynamodb:PutItem")
@@ -451,7 +462,7 @@ class Steno(Stack):
 
     def _routes(self) -> None:
         choices = self._choices
-        # SnapStart works for published versions only.
+        # SnapStart supports only published versions.
         function = self.api if choices.snapstart == "off" else self.api.add_alias("live")
         integration = HttpLambdaIntegration("Api", function, timeout=GATEWAY_TIMEOUT)
         methods = [http.HttpMethod.GET, http.HttpMethod.POST, http.HttpMethod.DELETE]
@@ -472,8 +483,8 @@ class Steno(Stack):
         log = logs.LogGroup(
             self,
             "AccessLog",
-            # With another prefix, each log group adds an entry to the resource policy of CloudWatch
-            # Logs, and deployments fail when the policy has more than 5,120 characters.
+            # With another prefix, each log group would add an entry to the resource policy of
+            # CloudWatch Logs. Deployments fail if the policy has more than 5,120 characters.
             # https://docs.aws.amazon.com/AmazonCloudWatch/latest/logs/AWS-logs-infrastructure-CWL.html
             log_group_name=f"/aws/vendedlogs/steno/{self.stack_name}",
             retention=_LOG_RETENTION,
@@ -505,7 +516,7 @@ class Steno(Stack):
 
     def _outputs(self) -> None:
         key, token = self.openai_key.secret_arn, self.access_token.secret_arn
-        # The AWS CLI's configuration may have another region or none.
+        # The AWS CLI may be configured with another region, or with none.
         aws = f"aws --region {self.region}"
         for name, value in {
             "Url": f"https://{self._choices.domain}/" if self.domain else self.stage.url,

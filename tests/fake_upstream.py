@@ -1,4 +1,4 @@
-"""A fake upstream for the real client. It returns scripted replies and records the calls."""
+"""A fake upstream for the real upstream client. It returns scripted replies and records calls."""
 
 import re
 from collections import deque
@@ -26,10 +26,11 @@ class Call:
     recording: bytes
     fields: dict[str, list[str]]
     authorization: str
+    host: str = ""
 
 
 class FakeUpstream(httpx2.MockTransport):
-    """An upstream that returns the replies in turn, and then a transcript with the text `words`."""
+    """An upstream that returns the given replies, and then transcripts with the text `words`."""
 
     def __init__(self, *replies: Reply, words: str = "Ever tried.") -> None:
         super().__init__(self._handle)
@@ -78,4 +79,5 @@ def _call(request: httpx2.Request) -> Call:
                 part["type"].decode(),
                 part["value"],
             )
-    return Call(filename, content_type, content, fields, request.headers["authorization"])
+    authorization = request.headers["authorization"]
+    return Call(filename, content_type, content, fields, authorization, request.url.host)

@@ -1,4 +1,4 @@
-"""Tests of settings.py: environment variables are validated at start, and errors name them."""
+"""Tests of settings.py: variables are validated at startup, and errors contain their names."""
 
 import os
 import subprocess
@@ -84,7 +84,7 @@ UPLOAD_SETTINGS = (
 def test_a_missing_upload_setting_is_rejected_by_name(missing):
     uploads = dict.fromkeys(UPLOAD_SETTINGS, "a-name")
     assert settings(**uploads).bucket_name == "a-name"
-    with pytest.raises(ValidationError, match=f"Set {missing.upper()} too"):
+    with pytest.raises(ValidationError, match=f"Also set {missing.upper()}"):
         settings(**uploads | {missing: None})
 
 

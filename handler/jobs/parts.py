@@ -1,6 +1,6 @@
 """The parts of jobs: their messages, their items in DynamoDB, and the S3 keys of their audio.
 
-job#ID  parts#GENERATION#0007    item: the failed attempts to transcribe a part, then its transcript
+job#ID  parts#GENERATION#0007    item: the failed attempts to transcribe a part, or its transcript
 job#ID  part#0007                item: the same, written by release 0.1
 parts/ID/GENERATION/0007.flac    object: the audio of a part, until the job ends
 """
@@ -19,12 +19,12 @@ from handler.recordings.speech_activity import SpeechInterval
 from handler.transcripts.alignment import align
 from handler.transcripts.transcript import Segment, Transcript, segments_from_json
 
-_FIRST_PIECE_NUMBER = 10_000  # more than the longest recording has parts
+_FIRST_PIECE_NUMBER = 10_000  # greater than any part number
 
 
 @dataclass(frozen=True, kw_only=True)
 class PartMessage(Section):
-    """The message about a part or piece. `entry` is the key of its answer in the ledger."""
+    """The queue message for a part or piece. `entry` is the ledger key of its result."""
 
     job: str
     generation: str
@@ -48,7 +48,7 @@ class PartMessage(Section):
 
     @property
     def split_depth(self) -> int:
-        """Return how many times a part was split to get this piece; 0 for a whole part."""
+        """Return how many times a part was split to get this piece, or 0 for a whole part."""
         return (self.number // _FIRST_PIECE_NUMBER + 1).bit_length() - 1
 
     def piece_number(self, index: int) -> int:
@@ -57,18 +57,19 @@ class PartMessage(Section):
 
 
 def parts_prefix(job: str) -> str:
-    """Return the prefix of the S3 keys of the audio of a job's parts."""
+    """Return the S3 key prefix under which the audio of a job's parts is stored."""
     return f"parts/{job}/"
 
 
 @dataclass(frozen=True)
 class PartTranscript:
-    """The transcript of a part. Its segments have the times of the whole recording.
+    """The transcript of a part. Timestamps are relative to the start of the whole recording.
 
-    `start` is the index of the part's first sample in the recording. `samples` is the number of its
-    samples, or 0 if the part was split. `seconds_paid` were billed for the part, or may have been.
-    `entries` are the ledger keys of its answers. `reused` is true if the transcript was paid for in
-    an earlier generation.
+    `start` is the index of the part's first sample in the recording. `samples` is the number of
+    samples in the part, or 0 if the part was split. `seconds_paid` is the number of seconds that
+    were or may have been billed for the part. `entries` are the ledger keys of its results.
+    `reused` is True if the transcript was paid for in an earlier generation. `model` is the name of
+    the model that transcribed the part, or an empty string if no model was used.
     """
 
     number: int
@@ -80,6 +81,7 @@ class PartTranscript:
     entries: tuple[str, ...] = ()
     samples: int = 0
     reused: bool = False
+    model: str = ""
 
     def to_bytes(self) -> bytes:
         return zlib.compress(json.dumps(asdict(self)).encode())
@@ -98,11 +100,11 @@ class PartTranscript:
 class PartAttempts:
     """The failed attempts to transcribe a part.
 
-    - `crashes`: the deliveries that started a request and have not stored its result, including a
-      running one.
-    - `unanswered`: the failed requests that may have been billed.
-    - `refused`: the failed requests that were not billed.
-    - `seconds`: the length of the part.
+    - `crashes`: the number of deliveries that started a request but have not stored its result.
+      This includes a delivery that is still running.
+    - `unanswered`: the number of requests that failed but may have been billed.
+    - `refused`: the number of requests that failed and were not billed.
+    - `seconds`: the duration of the part.
     """
 
     crashes: int = 0
@@ -112,12 +114,12 @@ class PartAttempts:
 
     @property
     def seconds_paid(self) -> float:
-        """Return the seconds that may have been billed for these attempts."""
+        """Return the number of seconds that may have been billed for these attempts."""
         return (self.crashes + self.unanswered) * self.seconds
 
 
 class Parts:
-    """Reads and writes the items of parts in the DynamoDB table `table`."""
+    """Reads and writes the DynamoDB items for parts. `table` is the name of the table."""
 
     def __init__(self, client: Any, table: str) -> None:
         self._client = client
@@ -148,13 +150,13 @@ class Parts:
         packed = transcript.to_bytes()
         if len(packed) > MAX_ITEM_BYTES:
             raise StenoError(
-                "The transcript of a part is too large to be stored: it has more text than a"
-                " recording of speech can have."
+                "The transcript of a part is too large to be stored: it contains more text"
+                " than a recording of speech can contain."
             )
         self._put({**_key(job, generation, transcript.number), "expires": expires, "heard": packed})
 
     def saved(self, job: str, generation: str, *, consistent: bool = True) -> list[PartTranscript]:
-        """Return the saved transcripts of one generation, in the order of the recording."""
+        """Return the saved transcripts of one generation, in chronological order."""
         items = self._items(job, f"parts#{generation}#", consistent=consistent)
         transcripts = filter(None, map(_read_transcript, items))
         return sorted(transcripts, key=lambda part: part.start)
@@ -162,11 +164,12 @@ class Parts:
     def saved_in_any_generation(
         self, job: str, generation: str
     ) -> dict[tuple[str, int], PartTranscript]:
-        """Return the saved transcripts of all generations, by ledger key and first sample.
+        """Return the saved part transcripts of all generations.
 
-        They can be reused: the same audio at the same position has the same transcript. Parts for
-        which no request was sent and parts that were split are left out. Transcripts that are not
-        in `generation` are marked as `reused`.
+        Each key consists of the ledger key and the first sample of a part. The transcripts can be
+        reused for parts with the same audio at the same position. Parts that needed no request and
+        parts that were split are not included. Transcripts of generations other than `generation`
+        are marked as `reused`.
         """
         transcripts: dict[tuple[str, int], PartTranscript] = {}
         for item in self._items(job, "part"):
@@ -181,7 +184,7 @@ class Parts:
         return transcripts
 
     def seconds_spent(self, job: str, generation: str) -> float:
-        """Return the seconds that were paid for one generation, or may have been."""
+        """Return how many seconds were or may have been billed for one generation."""
         spent = 0.0
         for item in self._items(job, f"parts#{generation}#"):
             part = _read_transcript(item)
@@ -192,11 +195,11 @@ class Parts:
         return spent
 
     def delete_all(self, job: str) -> Iterator[str]:
-        """Delete the items of a job's parts. Yield the ledger keys of each before it is deleted."""
+        """Delete the items of a job's parts. Before deleting an item, yield its ledger keys."""
         for item in self._items(job, "part"):
             if part := _read_transcript(item):
                 yield from part.entries
-            elif "entry" in item:  # the ledger may have a claim, or an answer that was cut off
+            elif "entry" in item:  # the ledger may contain a claim or an incomplete result
                 yield item["entry"]
             self._client.delete_item(
                 TableName=self._table, Key={"pk": item["pk"], "sk": item["sk"]}
@@ -222,7 +225,7 @@ class Parts:
 
 
 def seconds_paid_for(saved: Iterable[PartTranscript]) -> float:
-    """Return the seconds that were paid for these parts. Reused transcripts do not count."""
+    """Return the seconds billed for these parts. Reused transcripts are not counted."""
     return sum(part.seconds_paid for part in saved if not part.reused)
 
 
@@ -245,9 +248,10 @@ def part_transcript(
     seconds_paid: float = 0.0,
     entries: tuple[str, ...] = (),
 ) -> PartTranscript:
-    """Convert the transcript of a section to a part transcript with the times of the recording.
+    """Convert the transcript of a section to the transcript of a part of the recording.
 
-    If the transcript has no times, its text is aligned with the speech in the section.
+    The new timestamps are relative to the start of the recording. If the transcript has no
+    timestamps, its text is aligned with the speech in the section.
     """
     speech = section.speech or (SpeechInterval(0.0, section.seconds, 1),)
     segments = [
@@ -263,4 +267,5 @@ def part_transcript(
         seconds_paid,
         entries,
         section.samples,
+        model=transcript.model,
     )

@@ -22,7 +22,7 @@ log = logging.getLogger("steno")
 
 @dataclass(frozen=True)
 class Finish:
-    """Ends jobs, with a transcript or with an error."""
+    """Stores the transcripts or errors of jobs, and ends the jobs."""
 
     jobs: Jobs
     metrics: Metrics
@@ -36,17 +36,17 @@ class Finish:
         if len(saved) != len(job.saved):
             current = self.jobs.progress.job(job.id)
             if current and current.status == "processing" and current.generation == job.generation:
-                raise RuntimeError(f"Saved parts of job {job.id} are missing in the table.")
+                raise RuntimeError(f"Saved parts of job {job.id} are missing from the table.")
             self._clean_up_superseded(job)
             return
-        model = UpstreamRequest.for_job(job, self.models).model
+        model = UpstreamRequest.for_job(job, self.models).model.full_name
         transcript = join_parts(saved, model, job.duration)
         for ledger_key in job.entries if transcript.text else ():
             self.jobs.ledger.store(ledger_key, PaidAnswer(transcript, job.id, 0.0))
         self.complete(job, transcript, saved)
 
     def complete(self, job: Job, transcript: Transcript, saved: Sequence[PartTranscript]) -> None:
-        """Store the transcript, set the job to `completed`, and delete the rest of its data.
+        """Store the transcript, set the job to `completed`, and delete its temporary data.
 
         `saved` are the transcripts of the parts.
         """
@@ -69,7 +69,7 @@ class Finish:
         self.clean_up(job)
 
     def _clean_up_superseded(self, job: Job) -> None:
-        """Delete the remaining data of a job that was deleted, or was ended by another delivery."""
+        """Delete the remaining data of a job that was deleted or that another delivery ended."""
         current = self.jobs.progress.job(job.id)
         if current is None:
             self.jobs.delete_leftovers(job.key, job.id, job.entries)
@@ -77,7 +77,7 @@ class Finish:
             self.clean_up(current)
 
     def clean_up_after(self, key: str) -> None:
-        """Delete the remaining data of a job, if the job was deleted or has ended.
+        """If a job was deleted or has ended, delete its remaining data.
 
         `key` is the S3 key of its recording.
         """
@@ -90,7 +90,7 @@ class Finish:
             self.clean_up(job)
 
     def clean_up_after_part(self, part: PartMessage) -> None:
-        """Delete the remaining data of a part's job, if the job was deleted or has ended."""
+        """Delete the remaining data of a part's job if the job was deleted or has ended."""
         job = self.jobs.progress.job(part.job)
         if job is None:
             self.jobs.delete_leftovers(part.key, part.job)
@@ -99,25 +99,26 @@ class Finish:
             self.clean_up(job)
 
     def clean_up(self, job: Job) -> None:
-        """Delete data that a job does not need after its end, and settle its budget reservation.
+        """Delete the data that an ended job no longer needs, and settle its reservation.
 
-        This can be repeated.
+        This can be repeated safely.
         """
         self.jobs.settle(job, job.spent_seconds)
         if job.status == "failed":
-            # Keep everything else for a retry. If a retry is running, it uses another generation.
+            # Keep all other data for a retry. A retry that has already started has a new
+            # generation.
             self.jobs.objects.delete_prefix(f"{parts_prefix(job.id)}{job.generation}/")
             return
         self.jobs.objects.delete(job.key)
         self.jobs.objects.delete_prefix(parts_prefix(job.id))
         for ledger_key in self.jobs.parts.delete_all(job.id):
-            # Answers of older generations are not in `entries`. A later deletion of the job would
-            # not find them.
+            # `entries` does not contain the results of older generations, so they would remain if
+            # the job were deleted later.
             if ledger_key not in job.entries:
                 self.jobs.ledger.delete(ledger_key)
 
     def fail(self, job: Job, error: StenoError) -> None:
-        """Set the job to `failed`, unless it was deleted, has ended or has another generation.
+        """Set the job to `failed`, unless it was deleted, has ended or has a new generation.
 
         The recording and the saved parts are kept for a retry.
         """
@@ -156,11 +157,12 @@ def _cost_fields(job: Job, saved: Sequence[PartTranscript], spent: float) -> dic
 
 
 def join_parts(saved: Sequence[PartTranscript], model: str, duration: float | None) -> Transcript:
-    """Return the transcript of a recording from the transcripts of its parts, which are in order.
+    """Join the transcripts of a recording's parts, which are in chronological order.
 
-    `duration` is the duration of the recording in seconds. The same speaker label in two parts may
-    mean two speakers. So if several parts have segments, the number of the part is put before the
-    label.
+    The result names the models of all parts, or `model` if no part has a model. `duration` is the
+    duration of the recording in seconds. The same speaker label can refer to different speakers in
+    different parts. If several parts have segments, each label is therefore prefixed with the
+    number of its part.
     """
     has_several = sum(bool(part.segments) for part in saved) > 1
     segments = []
@@ -170,9 +172,10 @@ def join_parts(saved: Sequence[PartTranscript], model: str, duration: float | No
                 segments.append(replace(segment, speaker=f"{number}-{segment.speaker}"))
             else:
                 segments.append(segment)
+    models = dict.fromkeys(part.model for part in saved if part.model)
     return Transcript(
         text=join_texts(part.text for part in saved),
-        model=model,
+        model=", ".join(models) or model,
         segments=tuple(segments),
         language=next((part.language for part in saved if part.language), None),
         duration=None if duration is None else round(duration, 3),

@@ -1,5 +1,5 @@
-"""Transcription of a request's recording: options, the direct attempt, and the handover to a job.
+"""Reads the options of a request, and transcribes its recording directly or in a job.
 
-Before a recording is sent to the upstream, the ledger is checked for a paid result and the seconds
-are reserved in the budget.
+Before a recording is sent to the upstream, the ledger is checked for a paid result, and the
+duration is reserved in the budget.
 """

@@ -5,8 +5,8 @@ over to a job.
 """
 
 import time
-from dataclasses import dataclass
-from datetime import date
+from contextlib import suppress
+from dataclasses import dataclass, replace
 from typing import BinaryIO
 
 import anyio
@@ -16,6 +16,7 @@ from handler.billing.ledger import answer_key, sha256_of
 from handler.errors import (
     BudgetExhausted,
     InvalidOption,
+    RecordingTooLarge,
     UnreadableRecording,
     UnsupportedMedia,
     UpstreamBusy,
@@ -28,16 +29,19 @@ from handler.transcription.handover import Handover
 from handler.transcription.options import Options
 from handler.transcription.purchase import PossiblyBilled, PurchaseRequest, Purchases
 from handler.transcripts.transcript import Transcript
-from handler.upstream.models import Model, Models, suggest_models
+from handler.upstream.models import Models
+from handler.upstream.profiles import Model
 
 _MAX_ATTEMPTS = 3
-# The share of the remaining time that the direct attempt may use. The rest is for creating a job.
+# The share of the remaining time that the direct attempt may use. The rest of the time is needed to
+# create a job.
 _DIRECT_SHARE = 0.85
-# A slow upstream: the seconds of audio that it transcribes per second, and its latency in seconds.
+# The assumed speed of a slow upstream (in seconds of audio per second), and its assumed latency (in
+# seconds).
 _SLOW_UPSTREAM_SPEED = 20.0
 _SLOW_UPSTREAM_LATENCY = 2.0
-# The maximum duration, in seconds and as a multiple of the duration that is typical for the size of
-# the file. The exact duration is unknown before the upstream responds.
+# The exact duration is unknown before the upstream responds. The estimate of the maximum duration
+# is a multiple of the typical duration of a file of this size. It never exceeds _MAX_SECONDS.
 _MAX_SECONDS = 1400.0
 _MAX_TYPICAL_RATIO = 8.0
 
@@ -62,7 +66,7 @@ class _Recording:
 class Direct:
     """Transcribes the recording of a request.
 
-    `jobs` is None on a server without a bucket. Recordings cannot be handed over there.
+    `jobs` is None on a server without a bucket. Such a server cannot create jobs.
     """
 
     purchases: Purchases
@@ -72,38 +76,64 @@ class Direct:
     async def transcribe(
         self, file: BinaryIO, options: Options, caller: Caller, deadline: float
     ) -> Transcript | Job:
-        """Return the transcript, or the job if it is not finished at `deadline`.
+        """Return the transcript, or the job if it has not finished by `deadline`.
 
-        `deadline` is a time of `time.monotonic`. Raises a StenoError if the transcription fails.
+        `deadline` is a value of `time.monotonic()`. Raises a StenoError if the transcription fails.
         """
-        today = self.models.today()
         model = self.models.get(options.model)
-        parameters = options.upstream_parameters(model, today)
+        parameters = options.upstream_parameters(model, self.models)
         container = identify(file)
         digest = await anyio.to_thread.run_sync(sha256_of, file) if self.jobs else ""
         recording = _Recording(file, container, file.seek(0, 2), digest)
-        # Alignment needs the speech intervals, which only a job detects.
+        # Alignment requires the speech intervals, which are detected only in a job.
         needs_alignment = options.needs_alignment(model)
         handover = None
         if self.jobs and not options.unsupported_in_jobs:
             job_options = options.job_options(model)
-            job_id = answer_key(caller.owner, digest, job_options, self.models.base_url)[:32]
+            job_id = answer_key(caller.owner, digest, job_options, model.base_url)[:32]
             handover = Handover(self.jobs, job_id, file, container, job_options, caller, deadline)
+        too_large = model.max_bytes is not None and recording.size > model.max_bytes
         if handover and (
-            needs_alignment or not container.direct or _takes_too_long(recording, deadline)
+            needs_alignment
+            or not container.direct
+            or too_large
+            or _takes_too_long(recording, deadline)
         ):
             return await handover.wait_for_result()
         if needs_alignment:
-            raise _timestamps_unavailable(options, model, today, self.jobs is not None)
+            raise _timestamps_unavailable(options, model, self.models, self.jobs is not None)
         if not container.direct:
             raise UnsupportedMedia(
                 f"The speech service does not accept {container.name} recordings."
                 " Send WebM, MP4, Ogg, WAV, MP3 or FLAC."
             )
+        if too_large:
+            raise RecordingTooLarge(
+                f"{model.full_name} accepts at most {model.max_bytes:,} bytes. Send a shorter"
+                " recording, or one in a compressed format."
+            )
         request = PurchaseRequest(
-            file, container, parameters, digest, recording.typical_seconds, recording.max_seconds
+            file,
+            container,
+            model,
+            parameters,
+            digest,
+            recording.typical_seconds,
+            recording.max_seconds,
         )
+        request = replace(request, fallbacks=self._fallbacks(request, options))
         return await self._purchase(request, caller, handover, deadline)
+
+    def _fallbacks(self, request: PurchaseRequest, options: Options) -> tuple[PurchaseRequest, ...]:
+        """Return a request for each fallback model that supports the options."""
+        fallbacks = []
+        for model in self.models.fallbacks_for(request.model):
+            if options.needs_alignment(model):
+                continue
+            with suppress(InvalidOption):
+                parameters = options.upstream_parameters(model, self.models)
+                fallbacks.append(replace(request, model=model, parameters=parameters))
+        return tuple(fallbacks)
 
     async def _purchase(
         self,
@@ -112,7 +142,7 @@ class Direct:
         handover: Handover | None,
         deadline: float,
     ) -> Transcript | Job:
-        """Send the recording. Hand it over if the upstream fails or cannot finish in time."""
+        """Send the recording. Hand it over to a job if the upstream fails or takes too long."""
         timeout_seconds = (deadline - time.monotonic()) * (_DIRECT_SHARE if handover else 1)
         if timeout_seconds <= 0:
             raise UpstreamTimeout(
@@ -134,11 +164,13 @@ class Direct:
             UpstreamBusy,
             BudgetExhausted,
             PossiblyBilled,
-        ):
-            # A job can still succeed: it decodes more formats, has more time, and reserves only the
-            # measured duration in the budget.
+        ) as error:
+            # A job can still succeed: it supports more formats, has more time, and reserves less of
+            # the budget, because it measures the duration.
             if handover is None:
                 raise
+            if isinstance(error, PossiblyBilled):
+                handover = handover.with_model_only(error.model)
             return await handover.wait_for_result()
         if handover and looks_truncated(request.recording, transcript.seconds_billed):
             return await handover.wait_for_result()
@@ -146,9 +178,9 @@ class Direct:
 
 
 def _timestamps_unavailable(
-    options: Options, model: Model, today: date, has_bucket: bool
+    options: Options, model: Model, models: Models, has_bucket: bool
 ) -> InvalidOption:
-    """Return the error for a timed format that neither the model nor a job can provide."""
+    """Return the error for timestamps that neither the model nor a job can provide."""
     sentences = [
         f"response_format={options.response_format} requires timestamps, which {model.name} does"
         " not return."
@@ -157,10 +189,10 @@ def _timestamps_unavailable(
         sentences.append(f"Steno can add timestamps only to requests without {unsupported}.")
     if not has_bucket:
         sentences.append(
-            "Steno can add timestamps only on a server that has a bucket. This server has none."
+            "Steno can add timestamps only on a server that has a bucket. This one has none."
         )
-    if model.documented:
-        sentences.append(suggest_models("timed_format", today, at_other_host=model.at_other_host))
+    if model.is_documented:
+        sentences.append(models.suggest("timestamps"))
     return InvalidOption("response_format", " ".join(sentences))
 
 

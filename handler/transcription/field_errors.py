@@ -1,11 +1,11 @@
-"""Error messages for invalid fields. Pydantic's own messages mention Python types."""
+"""Error messages for invalid fields. They replace Pydantic's, which mention Python types."""
 
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
     from pydantic_core import ErrorDetails
 
-# By pydantic's error type: https://docs.pydantic.dev/latest/errors/validation_errors/
+# The keys are Pydantic's error types: https://docs.pydantic.dev/latest/errors/validation_errors/
 _NUMBER, _INTEGER, _BOOLEAN = "must be a number", "must be an integer", "must be `true` or `false`"
 _PREDICATES = {
     "bool_parsing": _BOOLEAN,
@@ -25,7 +25,7 @@ _PREDICATES = {
     "missing": "is required",
     "string_too_long": "must have at most {max_length:,} characters",
     "string_type": "must be a string",
-    "string_unicode": "must be text in UTF-8",
+    "string_unicode": "must be UTF-8 text",
     "too_long": "must have at most {max_length:,} entries",
 }
 

@@ -1,7 +1,7 @@
-"""The handover of a request's recording to a job, and the wait for the job until the deadline."""
+"""Hands the recording of a request over to a job, and waits for the job until the deadline."""
 
 import time
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, BinaryIO
 
 import anyio
@@ -12,16 +12,17 @@ from handler.jobs.job import Caller, Job
 from handler.jobs.store import Jobs
 from handler.recordings.container import Container
 from handler.transcripts.transcript import Transcript
+from handler.upstream.profiles import Model
 
 _POLL_SECONDS = 0.25
 
 
 @dataclass(frozen=True)
 class Handover:
-    """Hands a recording over to the job `job_id`, and waits for it until `deadline`.
+    """Hands a recording over to the job `job_id`, and waits for the job until `deadline`.
 
     The job id is derived from the caller, the recording and the options, so a repeated request
-    joins the same job. `deadline` is a time of `time.monotonic`.
+    waits for the same job. `deadline` is a value of `time.monotonic()`.
     """
 
     jobs: Jobs
@@ -32,8 +33,16 @@ class Handover:
     caller: Caller
     deadline: float
 
+    def with_model_only(self, model: Model) -> "Handover":
+        """Return a handover to a job that uses only `model`.
+
+        Use it if a request to this model may have been billed already.
+        """
+        options = {**self.options, "model": model.full_name, "fallback": False}
+        return replace(self, options=options)
+
     async def wait_for_result(self) -> Transcript | Job:
-        """Return the job's transcript, or the job itself if it is not finished at the deadline.
+        """Return the job's transcript, or the job itself if it has not finished by the deadline.
 
         Raises the job's error if the job failed.
         """
@@ -50,7 +59,7 @@ class Handover:
     def _create_job(self) -> Job:
         try:
             self.jobs.get(self.job_id)
-        except NotFound:  # only a new job needs budget
+        except NotFound:  # check the budget only for a new job
             self.jobs.budget.check(self.caller.account)
         return self.jobs.create_from_request(
             self.job_id, self.file, self.container, self.options, self.caller

@@ -1,13 +1,11 @@
-"""Transcription options: their validation, and the upstream parameters that a model supports."""
+"""Validates transcription options, and converts them to the upstream parameters for a model."""
 
 import json
 import re
 from collections.abc import Mapping, Sequence
-from datetime import date
 from typing import TYPE_CHECKING, Annotated, Any, Literal, Self
 
 from pydantic import (
-    AfterValidator,
     BaseModel,
     ConfigDict,
     Field,
@@ -19,8 +17,20 @@ from pydantic import (
 
 from handler.errors import InvalidOption
 from handler.transcription.field_errors import field_error
+from handler.transcription.option_types import (
+    CHUNKING_SCHEMA,
+    MAX_KEYWORDS,
+    MAX_KEYWORDS_LENGTH,
+    MAX_LANGUAGES,
+    MAX_PROMPT_LENGTH,
+    Keyword,
+    Language,
+    ModelName,
+    ServerVad,
+)
 from handler.transcripts.formats import FORMATS, TIMED_FORMATS
-from handler.upstream.models import MODEL_NAME, MODELS, Model, suggest_models
+from handler.upstream.models import Models
+from handler.upstream.profiles import Model
 
 if TYPE_CHECKING:
     FormatName = str
@@ -29,78 +39,11 @@ else:
     FormatName = Literal[tuple(FORMATS)]
     OpenAIFormatName = Literal[(*FORMATS, "diarized_json")]
 
-_MAX_KEYWORD_LENGTH = 100
-_LANGUAGE = re.compile(r"([A-Za-z]{2,3})([-_][A-Za-z0-9]+)*")
 _BRACKETS = re.compile(r"(\w+)\[(\w*)\]")
 
 
-def _primary_language(tag: str) -> str:
-    """Return the primary language of a BCP 47 tag, such as `en` for `en-US`.
-
-    The upstream accepts only primary languages.
-    """
-    match = _LANGUAGE.fullmatch(tag.strip())
-    if not match:
-        raise ValueError("must be a language code such as en, de or pt-BR")
-    return match[1].lower()
-
-
-def _validate_keyword(text: str) -> str:
-    if re.search(r"[<>\r\n]", text):
-        raise ValueError(
-            "must not contain <, > or line breaks, because OpenAI rejects requests with such"
-            " keywords"
-        )
-    return text
-
-
-def _validate_model_name(text: str) -> str:
-    if text and not MODEL_NAME.fullmatch(text):
-        raise ValueError(
-            "must have at most 200 characters, all of them printable ASCII without spaces"
-        )
-    return text
-
-
-# With larger options, the item of a job could exceed the size that DynamoDB stores.
-_MAX_PROMPT_LENGTH = 20_000
-_MAX_KEYWORDS_LENGTH = 20_000  # the total of all keywords
-_MAX_KEYWORDS = 1_000
-_MAX_LANGUAGES = 100
-ModelName = Annotated[
-    str, AfterValidator(_validate_model_name), Field(json_schema_extra={"enum": [*MODELS]})
-]
-Language = Annotated[
-    str,
-    AfterValidator(_primary_language),
-    Field(json_schema_extra={"pattern": rf"^\s*{_LANGUAGE.pattern}\s*$"}),
-]
-Keyword = Annotated[
-    str,
-    Field(max_length=_MAX_KEYWORD_LENGTH, json_schema_extra={"pattern": r"^[^<>\r\n]*$"}),
-    AfterValidator(_validate_keyword),
-]
-
-
-class ServerVad(BaseModel):
-    """OpenAI's `server_vad` chunking strategy: voice activity detection with these thresholds."""
-
-    model_config = ConfigDict(extra="forbid", frozen=True)
-
-    type: Literal["server_vad"]
-    prefix_padding_ms: int | None = None
-    silence_duration_ms: int | None = None
-    threshold: float | None = None
-
-
-_CHUNKING_SCHEMA = {
-    "type": "string",
-    "description": "`auto` or OpenAI's `server_vad` object as JSON.",
-}
-
-
 class Options(BaseModel):
-    """The options of all transcription routes. In a form, a list is a repeated field."""
+    """The options of all transcription routes. In a form, a list is sent as a repeated field."""
 
     model_config = ConfigDict(extra="forbid", frozen=True)
 
@@ -113,12 +56,12 @@ class Options(BaseModel):
     )
     prompt: str | None = Field(
         None,
-        max_length=_MAX_PROMPT_LENGTH,
+        max_length=MAX_PROMPT_LENGTH,
         description="Context for the model, such as names, spelling and style.",
     )
     keywords: list[Keyword] = Field(
         [],
-        max_length=_MAX_KEYWORDS,
+        max_length=MAX_KEYWORDS,
         description="Words that may occur in the recording. Repeat the field for each keyword.",
     )
     response_format: str = "json"
@@ -133,17 +76,15 @@ class Options(BaseModel):
     @field_validator("keywords")
     @classmethod
     def _check_total_length(cls, keywords: list[str]) -> list[str]:
-        if sum(map(len, keywords)) > _MAX_KEYWORDS_LENGTH:
-            raise ValueError(
-                f"must have at most {_MAX_KEYWORDS_LENGTH:,} characters in all keywords together"
-            )
+        if sum(map(len, keywords)) > MAX_KEYWORDS_LENGTH:
+            raise ValueError(f"must have at most {MAX_KEYWORDS_LENGTH:,} characters in total")
         return keywords
 
     @classmethod
     def from_form(cls, fields: Mapping[str, Sequence[str]]) -> Self:
-        """Return the options in the fields of a form.
+        """Create the options from the fields of a form.
 
-        `keywords[]` is read as `keywords`. An empty field counts as omitted.
+        `keywords[]` is read as `keywords`. An empty field is treated as omitted.
         Raises InvalidOption if a field is unknown or invalid.
         """
         options: dict[str, Any] = {}
@@ -165,7 +106,7 @@ class Options(BaseModel):
 
     @property
     def unsupported_in_jobs(self) -> list[str]:
-        """Return the names of the options in use that jobs do not support.
+        """Return the names of the options in this request that jobs do not support.
 
         The results of these options cannot be joined across the parts of a job.
         """
@@ -174,37 +115,42 @@ class Options(BaseModel):
     def job_options(self, model: Model) -> dict[str, Any]:
         """Return the options to store with a job.
 
-        They contain a response format only if the text needs alignment, because all formats are
-        rendered from the stored transcript.
+        The requested response format is not stored, because all formats are rendered from the
+        stored transcript. If the text must be aligned, `verbose_json` is stored instead.
         """
         options = self.model_dump(
             exclude_defaults=True, exclude={"response_format", "timestamp_granularities"}
         )
-        options["model"] = model.name
+        options["model"] = model.full_name
         if self.needs_alignment(model):
             options["response_format"] = "verbose_json"
         return options
 
     def needs_alignment(self, model: Model) -> bool:
-        """Return whether the format needs timestamps that the model does not return.
+        """Return whether the format requires timestamps that the model does not return.
 
         Steno then computes them by aligning the text with the audio.
         """
-        return self.response_format in TIMED_FORMATS and model.timed_format is None
+        excluded = model.timestamps_exclude_language and bool(self._languages())
+        return self.response_format in TIMED_FORMATS and (model.timestamps is None or excluded)
 
-    def upstream_parameters(self, model: Model, today: date) -> dict[str, Any]:
+    def upstream_parameters(self, model: Model, models: Models) -> dict[str, Any]:
         """Return the parameters of the upstream request for `model`.
 
-        Raises InvalidOption if the model would reject or ignore one of the options.
+        Raises InvalidOption if the model would reject or ignore one of the options. The error
+        message suggests models from `models` that support the option.
         """
-        self._reject_ignored_options(model, today)
+        self._reject_ignored_options(model, models)
         parameters = self.model_dump(include=self._forwarded_options(), exclude_defaults=True)
-        if model.diarization:  # the upstream requires a strategy for recordings longer than 30 s
+        if keywords := parameters.pop("keywords", None):
+            spaced = [keyword.replace(" ", model.keyword_space) for keyword in keywords]
+            parameters[str(model.keyword_field)] = spaced
+        if model.diarization and model.chunking:  # required for recordings longer than 30 s
             parameters.setdefault("chunking_strategy", "auto")
         return {
             "model": model.name,
-            "response_format": self._upstream_format(model, today),
-            **_language_parameter(self._languages(), model, today),
+            **self._format_parameters(model, models),
+            **_language_parameter(self._languages(), model, models),
             **parameters,
         }
 
@@ -214,26 +160,27 @@ class Options(BaseModel):
     def _languages(self) -> list[str]:
         return [self.language] if self.language else []
 
-    def _reject_ignored_options(self, model: Model, today: date) -> None:
+    def _reject_ignored_options(self, model: Model, models: Models) -> None:
         for option, ability in _ABILITIES.items():
             in_use = getattr(self, option, None) not in (None, "", [])
             if in_use and not getattr(model, ability):
                 problem = f"`{option}` is not supported by {model.name}."
-                raise _unsupported(option, problem, model, ability, today)
+                raise _unsupported(option, problem, model, ability, models)
 
-    def _upstream_format(self, model: Model, today: date) -> str:
-        """Return the format to request from the upstream.
+    def _format_parameters(self, model: Model, models: Models) -> dict[str, Any]:
+        """Return the parameters that select the content of the upstream's response.
 
-        It is always a JSON format, because Steno renders text and subtitles itself.
+        Steno always requests a JSON format, because it renders text and subtitles itself.
         """
         if self.response_format == "diarized_json" and not model.diarization:
             problem = f"response_format=diarized_json is not supported by {model.name}."
-            raise _unsupported("response_format", problem, model, "diarization", today)
+            raise _unsupported("response_format", problem, model, "diarization", models)
+        parameters = {"response_format": "json"} if model.response_format else {}
         if self.response_format == "diarized_json":
-            return "diarized_json"
-        if self.response_format not in TIMED_FORMATS:
-            return "json"
-        return model.timed_format or "json"
+            return parameters | dict(model.diarization or {})
+        if self.response_format in TIMED_FORMATS and not self.needs_alignment(model):
+            return parameters | dict(model.timestamps or {})
+        return parameters
 
 
 class TranscribeOptions(Options):
@@ -256,23 +203,27 @@ class OpenAIOptions(Options):
     """The options of `/v1/audio/transcriptions`: all transcription parameters of OpenAI's API."""
 
     languages: list[Language] = Field(
-        [], max_length=_MAX_LANGUAGES, description="Languages that may be spoken."
+        [], max_length=MAX_LANGUAGES, description="Languages that may be spoken in the recording."
     )
     response_format: OpenAIFormatName = Field("json", description="Format of the transcript.")
     include: list[Literal["logprobs"]] = Field(
-        [], description="More data to return. Needs `response_format=json`."
+        [], description="Additional data to return. Requires `response_format=json`."
     )
     timestamp_granularities: list[Literal["word", "segment"]] = Field(
-        [], description="Which times to return. Needs `response_format=verbose_json`."
+        [], description="Timestamps to return. Requires `response_format=verbose_json`."
     )
     chunking_strategy: Annotated[
-        Literal["auto"] | ServerVad | None, WithJsonSchema(_CHUNKING_SCHEMA)
+        Literal["auto"] | ServerVad | None, WithJsonSchema(CHUNKING_SCHEMA)
     ] = None
     known_speaker_names: list[str] = Field(
-        [], max_length=4, description="Names of known speakers, in the order of their samples."
+        [],
+        max_length=4,
+        description="Names of known speakers, in the same order as their audio samples.",
     )
     known_speaker_references: list[str] = Field(
-        [], max_length=4, description="Samples of known speakers, as data URLs of 2 to 10 seconds."
+        [],
+        max_length=4,
+        description="Audio samples of known speakers, as data URLs. Each lasts 2 to 10 seconds.",
     )
     stream: bool = Field(
         False,
@@ -315,19 +266,19 @@ class OpenAIOptions(Options):
         options = super()._forwarded_options()
         options |= {"include", "chunking_strategy"}
         options |= {"known_speaker_names", "known_speaker_references"}
-        if self._wants_word_timestamps:  # timestamps of segments do not need the parameter
+        if self._wants_word_timestamps:  # segment timestamps do not require this parameter
             options.add("timestamp_granularities")
         return options
 
     def _languages(self) -> list[str]:
         return list(dict.fromkeys([*super()._languages(), *self.languages]))
 
-    def _reject_ignored_options(self, model: Model, today: date) -> None:
-        super()._reject_ignored_options(model, today)
+    def _reject_ignored_options(self, model: Model, models: Models) -> None:
+        super()._reject_ignored_options(model, models)
         if self._wants_word_timestamps and not model.word_timestamps:
             option = "timestamp_granularities"
             problem = f"{option}=word is not supported by {model.name}."
-            raise _unsupported(option, problem, model, "word_timestamps", today)
+            raise _unsupported(option, problem, model, "word_timestamps", models)
         for option, response_format in (
             ("timestamp_granularities", "verbose_json"),
             ("include", "json"),
@@ -341,49 +292,51 @@ class OpenAIOptions(Options):
 # The attribute of Model that each option requires.
 _ABILITIES = {
     "prompt": "prompt",
-    "keywords": "keywords",
+    "keywords": "keyword_field",
     "temperature": "temperature",
     "include": "logprobs",
     "chunking_strategy": "chunking",
-    "known_speaker_names": "diarization",
-    "known_speaker_references": "diarization",
+    "known_speaker_names": "known_speakers",
+    "known_speaker_references": "known_speakers",
 }
 
 
-def _language_parameter(languages: list[str], model: Model, today: date) -> dict[str, Any]:
+def _language_parameter(languages: list[str], model: Model, models: Models) -> dict[str, Any]:
     if not languages:
         return {}
+    if model.language_field is None:
+        problem = f"`language` is not supported by {model.name}."
+        raise _unsupported("language", problem, model, "language_field", models)
     if model.several_languages:
-        return {"languages": languages}
+        return {model.language_field: languages}
     if len(languages) > 1:
         problem = f"{model.name} supports only one language."
-        raise _unsupported("languages", problem, model, "several_languages", today)
-    return {"language": languages[0]}
+        raise _unsupported("languages", problem, model, "several_languages", models)
+    return {model.language_field: languages[0]}
 
 
 _REPEATABLE = {name for name, field in OpenAIOptions.model_fields.items() if field.default == []}
 
 
 def _unsupported(
-    option: str, problem: str, model: Model, ability: str, today: date
+    option: str, problem: str, model: Model, ability: str, models: Models
 ) -> InvalidOption:
-    """Return the error for an option that the model does not support. It suggests other models."""
-    if not model.documented:
+    """Return the error for an option that the model does not support, and suggest other models."""
+    if not model.is_documented:
         return InvalidOption(
             option,
-            f"This value of `{option}` is not supported: {model.name} is not in Steno's table of"
-            " models. Steno sends only `language`, `prompt` and response_format=json to such"
-            f" models. Change or remove `{option}`.",
+            f"This value of `{option}` is not supported: Steno has no profile for {model.name}, so"
+            " it sends only `language`, `prompt` and response_format=json to this model. Change or"
+            f" remove `{option}`. The server's owner can add a profile with the setting MODELS.",
         )
-    models = suggest_models(ability, today, at_other_host=model.at_other_host)
-    return InvalidOption(option, f"{problem} {models}")
+    return InvalidOption(option, f"{problem} {models.suggest(ability)}")
 
 
 def _add_field(options: dict[str, Any], field: str, values: list[str]) -> None:
     """Add the values of a form field to `options`. `name[key]` sets one key of a nested object."""
     match = _BRACKETS.fullmatch(field)
     name, key = match.groups() if match else (field, "")
-    if name in _REPEATABLE:  # `keywords`, `keywords[]` and `keywords[0]` are the same
+    if name in _REPEATABLE:  # `keywords`, `keywords[]` and `keywords[0]` are equivalent
         options.setdefault(name, []).extend(values)
         return
     nested = key and isinstance(options.get(name, {}), dict)

@@ -1,6 +1,7 @@
-"""The client for the upstream's transcription endpoint: attempts, deadlines, and possible billing.
+"""The client for the upstream's transcription endpoint.
 
-The HTTP request itself is made by OpenAI's SDK.
+It retries requests, enforces deadlines, and tracks whether a request may have been billed. OpenAI's
+SDK sends the HTTP requests.
 """
 
 import asyncio
@@ -28,20 +29,23 @@ from handler.transcripts.transcript import Segment, Transcript
 from handler.upstream.daemon_threads import DaemonThreads
 from handler.upstream.errors import DEFAULT_RETRY_AFTER_SECONDS, timed_out
 from handler.upstream.file_view import FileView
-from handler.upstream.models import MODELS
 from handler.upstream.openai_sdk import Client, HTTPClient
+from handler.upstream.profiles import Model
 
 if TYPE_CHECKING:
     import httpx2
 
 _MAX_ATTEMPTS = 3
-# Event loop cycles that each attempt yields to other tasks, so that hundreds of simultaneous
-# recordings do not delay them.
+# Before each attempt, other tasks run for this many cycles of the event loop. Without these pauses,
+# hundreds of simultaneous recordings would delay other tasks.
 _YIELDS_BEFORE_SENDING = 2
 _FIRST_BACKOFF_SECONDS = 0.5
-_CUT_OFF_RATIO = 0.95  # a transcript with more of the model's maximum tokens counts as cut off
+# A transcript that uses more than this share of the model's maximum output tokens is treated as cut
+# off.
+_CUT_OFF_RATIO = 0.95
 _TOKENS_PER_SECOND = 10  # of audio
-# Estimated tokens per character, up to these code points: Latin, most scripts, Chinese characters.
+# The estimated number of tokens per character, for code points below each limit: Latin letters,
+# most other scripts, and Chinese characters.
 _TOKENS_PER_CHARACTER = (
     (0x80, 0.25),
     (0x2E80, 0.4),
@@ -72,16 +76,17 @@ class UpstreamClient:
         transport: "httpx2.BaseTransport | None" = None,
     ) -> None:
         self._key = key
-        # The threads of anyio end with each Lambda event. These stay for the next one.
+        # anyio's threads are stopped at the end of each Lambda invocation. These threads stay.
         self._threads = DaemonThreads(max_concurrent_calls, "speech")
         self._base_url = base_url
         self._http = HTTPClient(transport)
         self._client: Client | None = None
 
-    async def transcribe(
+    async def transcribe(  # noqa: PLR0913 - the parts of one request, and its limits
         self,
         recording: BinaryIO,
         container: Container,
+        model: Model,
         parameters: dict[str, Any],
         seconds: float,
         *,
@@ -89,10 +94,10 @@ class UpstreamClient:
     ) -> Transcript:
         """Return the transcript within `seconds`.
 
-        Makes at most `attempts` requests, and retries only if the failed request cannot have been
+        Sends at most `attempts` requests, and retries only if the failed request cannot have been
         billed. Raises the StenoError of the last attempt.
         """
-        call = _Call(recording, container, parameters, time.monotonic() + seconds)
+        call = _Call(recording, container, model, parameters, time.monotonic() + seconds)
         try:
             with anyio.fail_after(seconds):
                 return await self._send_with_retries(call, attempts)
@@ -112,8 +117,8 @@ class UpstreamClient:
             try:
                 for _ in range(_YIELDS_BEFORE_SENDING):
                     await anyio.lowlevel.checkpoint()
-                # After the deadline, nothing waits for the thread. It uses the same deadline and
-                # closes its own view of the file.
+                # After the deadline, nothing waits for the thread. The thread stops at the same
+                # deadline, and closes its own FileView.
                 return await asyncio.get_running_loop().run_in_executor(
                     self._threads, self._send, call
                 )
@@ -131,7 +136,7 @@ class UpstreamClient:
                 ):
                     raise
                 await anyio.sleep(wait_seconds)
-        raise AssertionError("The last attempt neither returned nor raised.")
+        raise AssertionError("The last attempt neither returned a result nor raised an error.")
 
     def _send(self, call: "_Call") -> Transcript:
         with logs.context(**call.ids):
@@ -157,31 +162,37 @@ class UpstreamClient:
         with BufferedReader(FileView(call.recording)) as recording:
             file = call.container.filename, recording, call.container.media_type
             body = client.transcription(file, call.parameters, seconds_left)
-        return _parse_response(body, call.parameters["model"], call.parameters["response_format"])
+        return _parse_response(body, call.model, call.parameters)
 
 
 class _Call:
-    """A call of `transcribe`, shared by its task and its thread.
+    """The state of one call of `transcribe`, shared by its task and its thread.
 
-    The thread calls `begin` before each request, so that nothing is sent after `give_up`.
+    The thread calls `begin` before each request, so that nothing is sent after a call of `give_up`.
     """
 
     def __init__(
-        self, recording: BinaryIO, container: Container, parameters: dict[str, Any], deadline: float
+        self,
+        recording: BinaryIO,
+        container: Container,
+        model: Model,
+        parameters: dict[str, Any],
+        deadline: float,
     ) -> None:
         self.recording = recording
         self.container = container
+        self.model = model
         self.parameters = parameters
         self.deadline = deadline
-        self.ids = logs.ids()  # the thread does not inherit the context
+        self.ids = logs.ids()  # the thread does not inherit the logging context
         self._given_up = False
         self._may_be_billed = False
         self._lock = Lock()
 
     def begin(self) -> float:
-        """Return the seconds that are left for a request, and mark it as possibly billed.
+        """Return the seconds left for the next request, and mark the call as possibly billed.
 
-        Raises TimeoutError after the deadline or after `give_up`.
+        Raises TimeoutError after the deadline or after a call to `give_up`.
         """
         with self._lock:
             seconds_left = self.deadline - time.monotonic()
@@ -195,18 +206,20 @@ class _Call:
         self._may_be_billed = False
 
     def give_up(self) -> bool:
-        """Prevent further requests. Return whether a sent request may be billed."""
+        """Prevent further requests. Return whether a sent request may have been billed."""
         with self._lock:
             self._given_up = True
             return self._may_be_billed
 
 
-def _parse_response(body: bytes, model: str, response_format: str) -> Transcript:
+def _parse_response(body: bytes, model: Model, parameters: dict[str, Any]) -> Transcript:
+    response_format = parameters.get("response_format", "json")
+    timestamps = response_format != "json" or "timestamp_granularities" in parameters
     try:
         response = json.loads(
             body, parse_constant=_reject_constant, parse_float=_parse_finite_float
         )
-        return _read_response(response, model, response_format)
+        return _read_response(response, model, response_format, timestamps=timestamps)
     except (ValueError, TypeError, KeyError, AttributeError, RecursionError):
         raise UpstreamFailed(
             f"The speech service returned HTTP 200, but the body is not valid {response_format}."
@@ -214,26 +227,27 @@ def _parse_response(body: bytes, model: str, response_format: str) -> Transcript
         ) from None
 
 
-def _read_response(response: dict[str, Any], model: str, response_format: str) -> Transcript:
+def _read_response(
+    response: dict[str, Any], model: Model, response_format: str, *, timestamps: bool
+) -> Transcript:
     text = response["text"].strip()
     segments = tuple(
         sorted(map(_segment, response.get("segments") or ()), key=lambda segment: segment.start)
     )
-    if response_format != "json" and text and not segments and not response.get("words"):
+    if timestamps and text and not segments and not response.get("words"):
         raise ValueError("timestamps are missing")
     usage = response.get("usage") or {}
     languages = [language["code"] for language in response.get("languages") or ()]
-    max_tokens = MODELS[model].max_output_tokens if model in MODELS else None
     tokens = usage.get("output_tokens") or _estimate_tokens(text)
     seconds_billed = _billed_seconds(usage)
     return Transcript(
         text=text,
-        model=model,
+        model=model.full_name,
         segments=segments,
         language=response.get("language") or next(iter(languages), None),
         duration=response.get("duration") or seconds_billed,
         seconds_billed=seconds_billed,
-        cut_off=tokens > _CUT_OFF_RATIO * (max_tokens or math.inf),
+        cut_off=tokens > _CUT_OFF_RATIO * (model.max_output_tokens or math.inf),
         answer=response,
         answer_format=response_format,
     )
@@ -245,7 +259,8 @@ def _segment(fields: dict[str, Any]) -> Segment:
         raise ValueError("the start of a segment is out of range")
     end = max(float(fields["end"]), start)
     text = "" + fields["text"]  # raises TypeError if the text is not a string
-    return Segment(start, end, text, fields.get("speaker"))
+    # Mistral names the field `speaker_id`.
+    return Segment(start, end, text, fields.get("speaker") or fields.get("speaker_id"))
 
 
 def _parse_finite_float(text: str) -> float:
@@ -258,8 +273,8 @@ def _reject_constant(text: str) -> float:
 
 
 def _billed_seconds(usage: dict[str, Any]) -> float | None:
-    """Return the billed seconds, which `usage` contains as seconds or as audio tokens, if any."""
-    seconds = usage.get("seconds")
+    """Return the billed seconds, or None if `usage` contains neither seconds nor audio tokens."""
+    seconds = usage.get("seconds", usage.get("prompt_audio_seconds"))  # the latter at Mistral
     if tokens := (usage.get("input_token_details") or {}).get("audio_tokens"):
         seconds = tokens / _TOKENS_PER_SECOND
     is_valid = isinstance(seconds, int | float) and math.isfinite(seconds) and seconds >= 0

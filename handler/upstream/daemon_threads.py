@@ -1,6 +1,6 @@
 """A thread pool whose threads do not delay the exit of the process.
 
-At exit, Python waits for the threads of a ThreadPoolExecutor.
+With a ThreadPoolExecutor, Python waits for the threads before it exits.
 """
 
 import weakref
@@ -59,6 +59,6 @@ def _run_tasks(tasks: "SimpleQueue[_Task | None]", idle: Semaphore) -> None:
             else:
                 future.set_result(result)
                 del result
-        del task, future, call  # frees their objects before the next task arrives
+        del task, future, call  # so that their objects are freed before the next task
         idle.release()
-    tasks.put(None)  # ends the other threads too
+    tasks.put(None)  # so that the other threads end too

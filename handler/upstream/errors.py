@@ -1,4 +1,4 @@
-"""Conversion of the upstream's error responses and of connection errors into Steno's errors."""
+"""Converts error responses from the upstream, and connection errors, into Steno's errors."""
 
 import re
 import ssl
@@ -38,26 +38,28 @@ _QUOTA_CODES = {
     "billing_hard_limit_reached",
     "billing_not_active",
 }
-# OpenAI's error guide recommends a retry after these. Other 5xx responses come from gateways, which
-# may have forwarded the request, so it may have been billed.
+# OpenAI's error guide recommends a retry after these statuses. Other 5xx responses come from
+# gateways, which may have forwarded the request, so it may have been billed.
 _RETRYABLE_STATUSES = {408, 429, 500, 503}
 
 
 @dataclass(frozen=True)
 class _ErrorResponse:
-    """An error response of the upstream to a request with the API key `key`."""
+    """The upstream's error response to a request that was sent with the API key `key`."""
 
     error: "openai.APIStatusError"
     key: str
 
     @property
     def reason(self) -> str:
-        """Return a sentence with the status, the upstream's message and its request id.
+        """Return a sentence with the status, the message and the request id of the response.
 
-        API keys are removed from it.
+        API keys are removed from the sentence.
         """
         body, request_id = self.error.body, self.error.request_id
-        message = body.get("message") if isinstance(body, dict) else None
+        message = None
+        if isinstance(body, dict):  # servers that are built with FastAPI send `detail`
+            message = body.get("message") or body.get("detail")
         text = f"Response of the speech service: HTTP {self.error.status_code}"
         if isinstance(message, str) and message:
             text += f', "{self.without_keys(message)}"'
@@ -65,20 +67,31 @@ class _ErrorResponse:
             text += f" (request id {self.without_keys(request_id)})"
         return f"{text}."
 
+    @property
+    def is_missing_route(self) -> bool:
+        """Return whether a 404 response means that the route, not the model, does not exist."""
+        body = self.error.body
+        return not isinstance(body, dict) or body in ({}, {"detail": "Not Found"})
+
     def without_keys(self, text: str) -> str:
         """Return the text without API keys, shortened to 500 characters."""
-        # The key is replaced first: a key that was cut off at 500 characters would not be found.
+        # Replace the key before shortening the text, because a truncated key would not be found.
         return _remove_keys(text.replace(self.key, "[key]"))
 
 
 def error_from_response(error: "openai.APIStatusError", key: str) -> StenoError:
-    """Return the StenoError for an error response. Its text does not contain the API key `key`."""
+    """Return the StenoError for an error response. Its message does not contain the API key."""
     response = _ErrorResponse(error, key)
     status, code, reason = error.status_code, error.code, response.reason
     if code in _QUOTA_CODES:
         return UpstreamQuota(
             "The server's account at the speech service has no credit or has reached its limit."
             f" The server's owner must add credit or raise the limit. {reason}"
+        )
+    if status == 404 and response.is_missing_route:
+        return UpstreamModel(
+            "The speech service has no transcription route at this URL. The server's owner must"
+            f" check OPENAI_BASE_URL: it usually ends in /v1. {reason}"
         )
     if status == 404 or code == "model_not_found" or (status == 400 and error.param == "model"):
         return UpstreamModel(
@@ -154,7 +167,7 @@ def _remove_keys(text: str) -> str:
 
 
 def _retry_after(headers: httpx2.Headers) -> float | None:
-    """Return the seconds to wait before a retry, at most one day. None if no header specifies them.
+    """Return the seconds to wait before a retry (at most one day), or None if no header is valid.
 
     `Retry-After` contains seconds or a date. `retry-after-ms` contains milliseconds.
     """
@@ -178,7 +191,7 @@ def _parse_seconds(text: str) -> float | None:
 
 
 def connection_error(cause: BaseException) -> UpstreamError:
-    """Return the error for a request without a complete response."""
+    """Return the error for a request that did not receive a complete response."""
     if _is_tls_error(cause):
         return UpstreamFailed(
             "The TLS certificate of the speech service could not be verified."

@@ -1,4 +1,4 @@
-"""A view of an open file that has its own position and file descriptor.
+"""A view of an open file, with its own position and file descriptor.
 
 The thread of an abandoned call may still read the recording while a job reads it too, or after the
 request has closed the file.

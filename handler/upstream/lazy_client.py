@@ -1,6 +1,7 @@
 """The upstream client, created on first use.
 
-Importing it and loading the CA certificates takes 0.1 seconds, which would slow each cold start.
+Importing the client and loading the CA certificates take 0.1 seconds in total. This would slow down
+each cold start.
 """
 
 from threading import Lock
@@ -27,7 +28,7 @@ class LazyClient:
         max_concurrent_calls: int,
         transport: "httpx2.BaseTransport | None" = None,
     ) -> None:
-        self._key = key
+        self.key = key
         self._base_url = base_url
         self._max_concurrent_calls = max_concurrent_calls
         self._transport = transport
@@ -41,7 +42,7 @@ class LazyClient:
                 from handler.upstream.client import UpstreamClient
 
                 self._client = UpstreamClient(
-                    self._key, self._base_url, self._max_concurrent_calls, transport=self._transport
+                    self.key, self._base_url, self._max_concurrent_calls, transport=self._transport
                 )
             return self._client
 

@@ -1,12 +1,13 @@
 """Lazy imports for the type packages of OpenAI's SDK.
 
-`import openai` imports the types of all endpoints, about 500 modules with 650 classes, which takes
+`import openai` imports the types of all endpoints: about 500 modules with 650 classes. This takes
 longer than the rest of a cold start. A type package contains only imports such as
 `from .batch import Batch as Batch`. This module replaces them with a `__getattr__` (PEP 562) that
 imports a name on first use. A package with other statements is executed normally, so a new release
-of the SDK can become slower, but does not break.
+of the SDK may be slower to import, but still works.
 
-This module is obsolete once Python (PEP 810, Python 3.15) or the SDK supports lazy imports.
+This module can be removed when the SDK supports lazy imports, or when Steno requires Python 3.15,
+which has lazy imports (PEP 810).
 """
 
 import ast
@@ -44,7 +45,7 @@ class LazyPackages(MetaPathFinder):
 
 
 class _LazyPackage(SourceFileLoader):
-    """Loads a package without its imports, unless it contains other statements."""
+    """Loads a package without executing its imports, unless it also has other statements."""
 
     def exec_module(self, module: ModuleType) -> None:
         imports = _parse_imports(self.get_source(module.__name__) or "")
@@ -68,7 +69,7 @@ class _LazyPackage(SourceFileLoader):
 
 
 def _submodule(package: str, name: str) -> ModuleType:
-    """Return a submodule, which would be an attribute if the package had executed its imports."""
+    """Import a submodule. It is not an attribute yet, because the imports were not executed."""
     missing = AttributeError(f"module {package!r} has no attribute {name!r}")
     if name.startswith("__"):
         raise missing
@@ -86,7 +87,7 @@ def install(root: str = _ROOT) -> None:
 
 
 def _parse_imports(source: str) -> dict[str, tuple[str, str]]:
-    """Return the names that a package imports, each with its module and its name in that module.
+    """Return a dict that maps each imported name to its module and its name in that module.
 
     Returns an empty dictionary if the source contains other statements, or if a name is also the
     name of a submodule.

@@ -1,12 +1,13 @@
-"""OpenAI's SDK without retries, with a new connection for each request and limited response sizes.
+"""OpenAI's SDK without retries and without connection reuse. The response size is limited.
 
-Only this module imports the SDK. It is imported on the first transcription.
+This is the only module that imports the SDK. It is imported at the first transcription.
 
 The SDK reads environment variables. OPENAI_ORG_ID, OPENAI_PROJECT_ID and OPENAI_CUSTOM_HEADERS are
-ignored, because the SDK would send them to any upstream, not only to OpenAI. OPENAI_LOG works: the
-SDK logs methods and statuses, but no headers, bodies or files.
+ignored, because the SDK would send them to any upstream, not only to OpenAI. With OPENAI_LOG, the
+SDK logs methods and statuses, but not headers, bodies or files.
 """
 
+import inspect
 import logging
 import time
 from collections.abc import Iterator, Mapping
@@ -21,19 +22,21 @@ from handler.upstream.errors import connection_error, error_from_response, timed
 lazy_types.install()
 
 import openai
-import openai.resources.audio  # otherwise the first request imports it
+from openai.resources.audio.transcriptions import Transcriptions
 
 log = logging.getLogger("steno")
 
 _CONNECT_SECONDS = 5.0
 _MAX_RESPONSE_BYTES = 32_000_000  # ten hours of speech as verbose_json
 _MIN_CHUNK_BYTES = 65_536
-# These headers describe the transferred body. HTTPClient returns it decoded and complete.
+# These headers describe the transferred body, which can be compressed or chunked. HTTPClient
+# removes them, because it returns the complete, decoded body.
 _TRANSFER_HEADERS = {"content-encoding", "content-length", "transfer-encoding"}
+_SDK_PARAMETERS = {*inspect.signature(Transcriptions.create).parameters}
 
 
 class Client(openai.OpenAI):
-    """The SDK's client without its own retries, some of which could be billed twice."""
+    """The SDK's client, without its automatic retries: a retried request can be billed twice."""
 
     def __init__(self, key: str, base_url: str, http: httpx2.Client) -> None:
         super().__init__(api_key=key, base_url=base_url, http_client=http, max_retries=0)
@@ -43,19 +46,22 @@ class Client(openai.OpenAI):
     ) -> bytes:
         """Return the body of the response to one request.
 
-        `seconds` is the timeout for each of connecting, sending and reading.
+        `seconds` is the timeout for sending and for reading. The connect timeout is at most 5
+        seconds.
         Raises a StenoError if the request fails.
         """
         create: Any = self.audio.transcriptions.with_raw_response.create
+        known = {name: value for name, value in parameters.items() if name in _SDK_PARAMETERS}
+        extra = {name: value for name, value in parameters.items() if name not in _SDK_PARAMETERS}
         timeout = httpx2.Timeout(seconds, connect=min(seconds, _CONNECT_SECONDS))
         try:
-            response = create(file=file, timeout=timeout, **parameters)
+            response = create(file=file, timeout=timeout, extra_body=extra, **known)
         except openai.APIStatusError as error:
             raise error_from_response(error, self.api_key) from None
         except openai.APIConnectionError as error:
             raise connection_error(error.__cause__ or error) from None
         log.info(
-            "Received the transcription from the upstream. Its request id: %s",
+            "Received the transcription from the upstream (request id %s).",
             response.headers.get("x-request-id", "none"),
         )
         body: bytes = response.content
@@ -63,7 +69,7 @@ class Client(openai.OpenAI):
 
     @property
     def default_headers(self) -> dict[str, str | openai.Omit]:
-        """Return the default headers without those from environment variables."""
+        """Return the default headers, except those that the SDK reads from the environment."""
         return {
             "Accept": "application/json",
             "User-Agent": self.user_agent,
@@ -74,9 +80,9 @@ class Client(openai.OpenAI):
 class HTTPClient(httpx2.Client):
     """Sends each request over a new connection, and limits the size and duration of responses.
 
-    The server may have closed a reused connection, and it is then unknown whether a request was
-    billed. The SDK reads the body of an error response without a limit. A read timeout alone does
-    not end a response that arrives byte by byte.
+    If a server closes a reused connection, it is unknown whether the request was billed. The SDK
+    itself reads the body of an error response without a size limit. A read timeout alone does not
+    stop a response that arrives byte by byte.
     """
 
     def __init__(self, transport: httpx2.BaseTransport | None) -> None:
@@ -106,10 +112,10 @@ class HTTPClient(httpx2.Client):
 
 
 class _BufferedStream(httpx2.SyncByteStream):
-    """A request body in chunks of at least 64 KiB.
+    """A request body that is sent in chunks of at least 64 KiB.
 
-    The multipart encoder yields each boundary, header and field separately, and each chunk costs a
-    system call and a packet.
+    The multipart encoder yields each boundary, header and field separately. Without the buffer,
+    each of them would require a system call and a network packet.
     """
 
     def __init__(self, stream: Any) -> None:
@@ -135,7 +141,7 @@ def _read_body(response: httpx2.Response, deadline: float) -> bytes:
             raise timed_out()
         if len(body) > _MAX_RESPONSE_BYTES:
             raise UpstreamFailed(
-                "The speech service's response is too long: it exceeds 32 MB."
+                "The speech service's response is too long (more than 32 MB)."
                 " If this error persists, the server's owner should check OPENAI_BASE_URL."
             )
     return bytes(body)

@@ -1,4 +1,4 @@
-"""Routes of jobs: create an upload, then poll, read, retry or delete its job."""
+"""Routes for jobs: create a job with an upload, poll it, get its transcript, retry or delete it."""
 
 import logging
 from dataclasses import replace
@@ -43,7 +43,7 @@ class Upload(TranscribeOptions):
     """The recording to upload, and the options for its transcription."""
 
     filename: str = Field(
-        "", max_length=1000, description="File name of the recording, which the job shows."
+        "", max_length=1000, description="File name of the recording. The job includes it."
     )
     content_type: str = Field(
         "",
@@ -51,7 +51,7 @@ class Upload(TranscribeOptions):
         description="Media type of the recording, such as `audio/webm`. Empty if it is not known.",
     )
     size: int = Field(
-        description="Size of the recording in bytes. The form does not accept a larger file.",
+        description="Size of the recording in bytes. The upload form rejects larger files.",
         json_schema_extra={"minimum": 1},
     )
 
@@ -63,10 +63,11 @@ class Upload(TranscribeOptions):
     responses=openapi.UPLOADS,
 )
 async def create_upload(upload: Upload, services: ServicesDep, caller: CallerDep) -> Response:
-    """Create a job, and return a presigned form to upload its recording.
+    """Create a job, and return a presigned form for uploading its recording.
 
-    To upload the recording, POST all `upload.fields` and then `file` to `upload.url`.
-    Transcription starts after the upload, without another request.
+    To upload the recording, POST a form to `upload.url`. The form must contain all `upload.fields`,
+    followed by the recording in the field `file`. Transcription starts automatically after the
+    upload.
     """
     jobs = services.jobs
     _check(upload, services)
@@ -95,24 +96,24 @@ def _check(upload: Upload, services: Services) -> None:
         raise EmptyRecording("The recording is empty. `size` must be at least 1.")
     if upload.size > limit:
         raise RecordingTooLarge(
-            f"The recording is larger than {limit:,} bytes, the limit of this server."
+            f"The recording is larger than {limit:,} bytes, the limit for uploads to this server."
             " Send a shorter one."
         )
     media_type = upload.content_type.partition(";")[0].strip().lower()
     is_media = media_type.startswith(("audio/", "video/"))
-    # The bucket stores the type, and sends it as a header.
+    # S3 stores the type, and returns it in a response header.
     is_header_value = upload.content_type.isascii() and upload.content_type.isprintable()
     if media_type not in ("", _UNKNOWN_TYPE) and not (is_media and is_header_value):
         raise UnsupportedMedia(
             f"`content_type` {media_type[:100]} is not an audio or video type."
             " Leave it empty if the type is not known."
         )
-    upload.upstream_parameters(services.models.get(upload.model), services.models.today())
+    upload.upstream_parameters(services.models.get(upload.model), services.models)
 
 
 @router.get("/transcriptions/{identity}", summary="Get a job", responses=openapi.JOB)
 async def transcription(identity: JobId, services: ServicesDep, caller: CallerDep) -> Response:
-    """Return the status of a job and its text so far."""
+    """Return the status of a job, and the text transcribed so far."""
     job, text = await anyio.to_thread.run_sync(_get_job_and_text, services, identity, caller.owner)
     return responses.job(job, text)
 
@@ -130,7 +131,7 @@ async def transcript(
 ) -> Response:
     """Return the transcript of a completed job.
 
-    The formats `srt`, `vtt` and `verbose_json` need a transcript with times.
+    The formats `srt`, `vtt` and `verbose_json` require a transcript with timestamps.
     """
     job = await anyio.to_thread.run_sync(services.jobs.get, identity, caller.owner)
     if job.status == "failed":
@@ -141,7 +142,8 @@ async def transcript(
     if response_format in TIMED_FORMATS and result.text and not result.segments:
         raise InvalidOption(
             "response_format",
-            f"{response_format} needs times, but {result.model} returned none. Use json or text.",
+            f"{response_format} requires timestamps, but {result.model} returned none."
+            " Use json or text.",
         )
     return await anyio.to_thread.run_sync(responses.transcription, result, response_format)
 
@@ -169,13 +171,13 @@ async def retry(identity: JobId, services: ServicesDep, caller: CallerDep) -> Re
     responses=openapi.DELETE,
 )
 async def delete(identity: JobId, services: ServicesDep, caller: CallerDep) -> Response:
-    """Delete a job with its recording, parts and transcript, even if it is not finished."""
+    """Delete a job, along with its recording, parts and transcript, even if it is not finished."""
     await anyio.to_thread.run_sync(services.jobs.delete, identity, caller.owner)
     return Response(status_code=204)
 
 
 def _get_job_and_text(services: Services, identity: str, owner: str) -> tuple[Job, str]:
-    """Return the job and its text so far.
+    """Return the job, and the text transcribed so far.
 
     Until the job is completed, `done` and `seconds_paid` are computed from its saved parts.
     """

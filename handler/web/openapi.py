@@ -1,7 +1,7 @@
-"""Complete `/openapi.json` with what FastAPI cannot derive from the routes.
+"""Add response bodies, forms, headers and errors to `/openapi.json`.
 
-These are the response bodies, forms, headers and errors. Routes refer to schemas by name. The
-schemas are built when the document is requested, so that they do not slow down a cold start.
+FastAPI cannot derive them from the routes. Routes refer to schemas by name. The schemas are built
+when the document is requested, so that they do not slow down a cold start.
 """
 
 from functools import cache
@@ -29,7 +29,7 @@ class DocumentedApp(FastAPI):
             "OpenAIForm": _form_schema(OpenAIOptions),
             "Upload": upload,
         }
-        if not is_openai(settings.openai_base_url):
+        if settings.models or settings.upstreams or not is_openai(settings.openai_base_url):
             for form in forms.values():
                 _allow_any_model(form["properties"]["model"])
         document["components"]["schemas"] = _schemas() | forms
@@ -37,8 +37,8 @@ class DocumentedApp(FastAPI):
             document["components"].pop("securitySchemes", None)
         paths = document["paths"].values()
         for operation in (operation for path in paths for operation in path.values()):
-            # FastAPI adds this response to each route with a parameter. But a path parameter can be
-            # any text, and the responses of a route list its other errors.
+            # FastAPI adds a 422 response to each route that has a parameter. It is wrong here: any
+            # string is a valid path parameter, and each route documents its other errors itself.
             if "HTTPValidationError" in str(operation["responses"].get("422")):
                 del operation["responses"]["422"]
             if settings.auth == "open":
@@ -68,7 +68,7 @@ def _schemas() -> dict[str, Any]:
 def _allow_any_model(option: dict[str, Any]) -> None:
     """Allow any model name, because the models of an upstream other than OpenAI are not known."""
     option["description"] = (
-        "Name of a model of the upstream. The default is the model of the server."
+        "Name of a model that the upstream offers. The default is the model of the server."
     )
     for schema in (option, *option.get("anyOf", ())):
         if schema.pop("enum", None):
@@ -85,12 +85,12 @@ def _error_classes(error: type[StenoError]) -> list[type[StenoError]]:
 def _form_schema(options: type[Options]) -> dict[str, Any]:
     """Return the schema of the multipart form with a recording and these options.
 
-    Form fields cannot be null, so the schema of each option has no null type.
+    Form fields cannot be null, so the null type is removed from the schema of each option.
     """
     recording = {
         "type": "string",
         "format": "binary",
-        "description": "The recording, an audio or video file.",
+        "description": "The recording: an audio or video file.",
     }
     schema = options.model_json_schema()
     for option in schema["properties"].values():
@@ -98,7 +98,7 @@ def _form_schema(options: type[Options]) -> dict[str, Any]:
         if option.get("default", "") is None:
             del option["default"]
         for text in (option, option.get("items", {})):
-            if "pattern" in text:  # an empty field counts as omitted
+            if "pattern" in text:  # an empty field is treated as omitted
                 text["pattern"] = f"^$|{text['pattern']}"
     return {
         "type": "object",
@@ -124,7 +124,7 @@ _RETRY_AFTER = {
 }
 _OPTIONAL_RETRY_AFTER = {
     "Retry-After": _header(
-        "Number of seconds to wait before the next request. Missing if another request does not"
+        "Number of seconds to wait before the next request. Omitted if another request would not"
         " help, or if the time is not known.",
         "integer",
         required=False,
@@ -140,7 +140,7 @@ _ERROR_HEADERS = {
 }
 _COMMON_ERRORS = (
     errors.Unauthorized,
-    errors.UpstreamCredentials,  # also if the secret with the access token cannot be read
+    errors.UpstreamCredentials,  # also used if the access token's secret cannot be read
     errors.StorageUnavailable,
     StenoError,
 )
@@ -173,7 +173,10 @@ def _error_responses(
     content: dict[str, Any],
     server_error_headers: dict[str, Any] | None = None,
 ) -> dict[int | str, dict[str, Any]]:
-    """Return the documentation of errors, by status. `server_error_headers` are those of 5xx."""
+    """Return the documentation of the error responses, by status.
+
+    `server_error_headers` are added to 5xx responses.
+    """
     codes: dict[int, list[str]] = {}
     for error in error_classes:
         codes.setdefault(int(error.status), []).append(f"`{error.code}`")
@@ -197,7 +200,7 @@ def _problems(*error_classes: type[StenoError]) -> dict[int | str, dict[str, Any
 
 def _openai_errors(*error_classes: type[StenoError]) -> dict[int | str, dict[str, Any]]:
     should_retry = _header(
-        "`true` if the same request can be sent again, otherwise `false`. OpenAI's SDKs obey it."
+        "`true` if the same request can be sent again, otherwise `false`. OpenAI's SDKs use it."
     )
     return _error_responses(error_classes, _OPENAI_ERROR, {"x-should-retry": should_retry})
 
@@ -243,7 +246,8 @@ TRANSCRIBE: dict[str, Any] = {
     "responses": {
         200: _TRANSCRIPT_RESPONSE,
         202: _job_response(
-            "The transcription takes longer than a request may take. It continues as this job.",
+            "The transcription takes longer than the time limit for a request. It continues as this"
+            " job.",
             {**_LOCATION, **_RETRY_AFTER},
         ),
         **_problems(*_TRANSCRIPTION_ERRORS),
@@ -261,7 +265,7 @@ OPENAI_MODELS = {
     **_openai_errors(*_COMMON_ERRORS),
 }
 UPLOADS = {
-    201: _job_response("The job, and the form to upload its recording.", _LOCATION, "Awaited"),
+    201: _job_response("The job, and the form for uploading its recording.", _LOCATION, "Awaited"),
     **_problems(
         errors.RecordingTooLarge,
         errors.UnsupportedMedia,
@@ -281,10 +285,10 @@ TRANSCRIPT = {
     **_problems(errors.NotReady, errors.InvalidOption, *_JOB_ERRORS),
 }
 TRANSCRIPT[409]["description"] = (
-    "Error code: `not_ready` if the job is not finished. If the job failed, the code of its error."
+    "Error code: `not_ready` if the job is not finished, or the error code of a failed job."
 )
 RETRY = {
-    202: _job_response("The job, which is queued again.", {**_LOCATION, **_OPTIONAL_RETRY_AFTER}),
+    202: _job_response("The job, now queued again.", {**_LOCATION, **_OPTIONAL_RETRY_AFTER}),
     **_problems(errors.NotFailed, *_JOB_ERRORS),
 }
-DELETE = {204: {"description": "The job is deleted."}, **_problems(*_JOB_ERRORS)}
+DELETE = {204: {"description": "The job has been deleted."}, **_problems(*_JOB_ERRORS)}

@@ -1,4 +1,4 @@
-"""Routes that transcribe in one request, and routes about the server: health, limits, models."""
+"""Routes for transcription in one request, and for the server's health, limits and models."""
 
 from collections.abc import Callable
 from typing import TYPE_CHECKING
@@ -13,6 +13,7 @@ from handler.services import Services
 from handler.transcription.options import OpenAIOptions, Options, TranscribeOptions
 from handler.transcripts.formats import TIMED_FORMATS
 from handler.transcripts.transcript import Transcript
+from handler.upstream.models import server_at
 from handler.web import openapi, responses
 from handler.web.auth import AuthenticatedRoute, CallerDep, ServicesDep, bearer
 from handler.web.form import receive_form
@@ -26,9 +27,9 @@ authenticated_router = APIRouter(route_class=AuthenticatedRoute, dependencies=[D
 
 @public_router.get("/health", summary="Get the health of the server", responses=openapi.HEALTH)
 async def health(services: ServicesDep) -> Response:
-    """Return whether the server is running, and until when its model is available."""
+    """Return the health of the server, and the shutdown date of its model if there is one."""
     models = services.models
-    body: schemas.Health = {"status": "ok", "model": models.get().name}
+    body: schemas.Health = {"status": "ok", "model": models.get().full_name}
     configured = models.configured()
     if configured and configured.shutdown:
         body["shutdown_date"] = str(configured.shutdown)
@@ -47,7 +48,7 @@ async def config(services: ServicesDep) -> Response:
     body: schemas.Config = {
         "direct_max_bytes": settings.max_audio_bytes,
         "upload_max_bytes": settings.max_upload_bytes if settings.bucket_name else None,
-        "model": services.models.get().name,
+        "model": services.models.get().full_name,
         "auth": settings.auth,
     }
     return JSONResponse(body)
@@ -59,8 +60,8 @@ async def config(services: ServicesDep) -> Response:
 async def transcribe(request: Request, services: ServicesDep, caller: CallerDep) -> Response:
     """Transcribe a recording in one request.
 
-    If the transcription takes longer than a request may take, it continues as a job. The response
-    is then 202, and its `Location` header has the path of the job.
+    If the transcription takes longer than the time limit for a request, it continues as a job. The
+    response then has the status 202, and its `Location` header contains the path of the job.
     """
     options, result = await _transcribe(request, services, caller, TranscribeOptions)
     if isinstance(result, Job):
@@ -74,13 +75,14 @@ async def transcribe(request: Request, services: ServicesDep, caller: CallerDep)
     **openapi.OPENAI_TRANSCRIBE,
 )
 async def openai_transcribe(request: Request, services: ServicesDep, caller: CallerDep) -> Response:
-    """Transcribe a recording with the API of OpenAI.
+    """Transcribe a recording with an API that is compatible with OpenAI's.
 
-    To use an SDK of OpenAI, change its `base_url` and `api_key`.
+    To use an OpenAI SDK, change its `base_url` and `api_key`.
     """
     options, result = await _transcribe(request, services, caller, OpenAIOptions)
     if isinstance(result, Job):
-        # OpenAI's clients do not support 202. If they send the recording again, it joins its job.
+        # OpenAI's clients do not support 202. If a client sends the request again, the new request
+        # waits for the same job.
         raise UpstreamBusy(
             "Transcription is still running. Send the same request again to get the result;"
             " it is not billed twice.",
@@ -94,17 +96,17 @@ async def openai_transcribe(request: Request, services: ServicesDep, caller: Cal
     "/v1/models", summary="List the models (OpenAI-compatible)", responses=openapi.OPENAI_MODELS
 )
 async def models(services: ServicesDep) -> Response:
-    """List the models that a request can choose, in the format of OpenAI.
+    """List the models that a request can choose, in OpenAI's format.
 
-    If the upstream is not OpenAI, only the default model of the server is listed.
+    An upstream may have models that are not in this list. A request can choose them too, unless the
+    upstream is OpenAI.
     """
-    at_openai = services.models.at_openai
     data: list[schemas.Model] = [
         {
-            "id": model.name,
+            "id": model.full_name,
             "object": "model",
             "created": 0,
-            "owned_by": "openai" if at_openai else "upstream",
+            "owned_by": server_at(model.base_url) or "upstream",
             "shutdown_date": str(model.shutdown) if model.shutdown else None,
         }
         for model in services.models.available()
@@ -118,7 +120,7 @@ async def _transcribe(
 ) -> tuple[Options, Transcript | Job]:
     if request.query_params:
         raise InvalidRequest(
-            "Query parameters are not supported. Send options as form fields next to `file`."
+            "Query parameters are not supported. Send options as form fields, along with `file`."
         )
     async with receive_form(request, services.settings.max_audio_bytes) as form:
         options = options_type.from_form(form.fields)
@@ -129,9 +131,9 @@ async def _transcribe(
 async def _render(
     render: Callable[[Transcript, str], Response], transcript: Transcript, response_format: str
 ) -> Response:
-    """Render subtitles in a thread, because breaking their lines is slow.
+    """Render a transcript. Subtitles are rendered in a thread, because line breaking is slow.
 
-    Other formats are so fast that a thread switch would take longer.
+    Rendering any other format takes less time than a thread switch.
     """
     if response_format in TIMED_FORMATS:
         return await anyio.to_thread.run_sync(render, transcript, response_format)

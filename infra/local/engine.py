@@ -1,14 +1,14 @@
-"""An offline speech engine with the HTTP API of OpenAI's transcriptions, for trials and tests.
+"""An offline speech engine, compatible with OpenAI's transcription API, for trials and tests.
 
     python -m infra.local.engine --port 9000
     OPENAI_BASE_URL=http://127.0.0.1:9000/v1 OPENAI_API_KEY=offline \\
         python -m uvicorn handler.main:app
 
-It transcribes English with the model in the moonshine-voice wheel. It validates requests as OpenAI
-does: the extension of the file name, then the options, then the content.
+It transcribes English with the model in the moonshine-voice wheel. It validates requests in the
+same order as OpenAI: first the file extension, then the options, then the content.
 
 For tests and benchmarks, responses can be scripted. `POST /script` takes a list of `Reply` objects
-for the next transcriptions. `GET /calls` returns the requests since the last `DELETE /calls`.
+for the next requests. `GET /calls` returns the requests since the last `DELETE /calls`.
 """
 
 import argparse
@@ -16,23 +16,16 @@ import hashlib
 import json
 import math
 import socket
-import threading
 from collections import deque
 from collections.abc import AsyncIterator
 from dataclasses import asdict, dataclass, field
-from functools import lru_cache
-from io import BytesIO
 from typing import Any
 
 import anyio
 import anyio.to_thread
 import av
-import numpy as np
 import pysubs2
 import uvicorn
-from moonshine_voice import ModelArch
-from moonshine_voice.transcriber import Transcriber
-from moonshine_voice.utils import get_model_path
 from starlette.applications import Starlette
 from starlette.datastructures import FormData, UploadFile
 from starlette.requests import Request
@@ -40,12 +33,13 @@ from starlette.responses import JSONResponse, PlainTextResponse, Response, Strea
 from starlette.routing import Route
 
 from infra.local.child import exit_with_parent
+from infra.local.recognizer import Line, Recognizer, Transcription
+from infra.local.servers import SERVERS, RequestError, ServerRules
 
-SAMPLE_RATE = 16_000
 MAX_BYTES = 25 * 1024 * 1024
 
-# The demuxer for each extension that OpenAI accepts. As at OpenAI, a file whose content does not
-# match its extension cannot be decoded.
+# The demuxer for each file extension that OpenAI accepts. As with OpenAI, a file whose content does
+# not match its extension cannot be decoded.
 _DEMUXERS = {
     "flac": "flac",
     "m4a": "mov",
@@ -69,34 +63,13 @@ _ALL_FORMATS = {"json", "text", "srt", "vtt", "verbose_json"}
 
 
 @dataclass(frozen=True)
-class Line:
-    """One line of speech. `start` and `end` are in seconds."""
-
-    start: float
-    end: float
-    text: str
-
-
-@dataclass(frozen=True)
-class Transcription:
-    """The lines of a recording, and its duration in seconds."""
-
-    lines: tuple[Line, ...]
-    duration: float
-
-    @property
-    def text(self) -> str:
-        return " ".join(line.text for line in self.lines)
-
-
-@dataclass(frozen=True)
 class Reply:
     """A scripted response for the next `times` transcription requests.
 
-    It is sent after `delay` seconds. A `body` that is not a string is sent as JSON. With `drip`,
-    the characters are sent one by one with a pause of `drip` seconds before each. With `broken`,
-    the connection is closed after half of the body. Without a body and an error status, the
-    recording is transcribed.
+    The response is sent after `delay` seconds. A `body` that is not a string is sent as JSON. If
+    `drip` is set, the body is sent one character at a time, each after a pause of `drip` seconds.
+    If `broken` is set, the connection is closed after half of the body. If there is no body and
+    `status` is not an error, the recording is transcribed.
     """
 
     status: int = 200
@@ -106,71 +79,6 @@ class Reply:
     drip: float = 0
     broken: bool = False
     times: int = 1
-
-
-class Recognizer:
-    """The speech model.
-
-    It transcribes one recording at a time, because the model may not be thread-safe.
-    """
-
-    def __init__(self) -> None:
-        self._model = Transcriber(str(get_model_path("tiny-en")), ModelArch.TINY)
-        self._lock = threading.Lock()
-        # Tests send the same recordings with many names and options.
-        self.transcribe = lru_cache(maxsize=256)(self._transcribe)
-
-    def _transcribe(self, recording: bytes, demuxer: str) -> Transcription:
-        samples = decode(recording, demuxer)
-        duration = len(samples) / SAMPLE_RATE
-        # Append a second of silence. If a recording ended in the middle of a word, the model would
-        # add the word to the next transcript.
-        padded = np.concatenate([samples, np.zeros(SAMPLE_RATE, np.float32)])
-        with self._lock:
-            lines = self._model.transcribe_without_streaming(padded.tolist(), SAMPLE_RATE).lines
-        return Transcription(
-            tuple(
-                Line(
-                    round(line.start_time, 3),
-                    round(min(line.start_time + line.duration, duration), 3),
-                    line.text,
-                )
-                for line in lines
-            ),
-            duration,
-        )
-
-
-def decode(recording: bytes, demuxer: str) -> "np.ndarray[Any, np.dtype[np.float32]]":
-    """Return the first audio track as mono samples between -1 and 1, at SAMPLE_RATE.
-
-    Raises av.FFmpegError if there is no audio track or it cannot be decoded.
-    """
-    chunks: list[Any] = []
-    with av.open(BytesIO(recording), "r", format=demuxer) as container:
-        if not container.streams.audio:
-            raise av.InvalidDataError(0, "no audio track")
-        resampler = av.AudioResampler(format="flt", layout="mono", rate=SAMPLE_RATE)
-        for frame in container.decode(audio=0):
-            chunks += [chunk.to_ndarray()[0] for chunk in resampler.resample(frame)]
-        chunks += [chunk.to_ndarray()[0] for chunk in resampler.resample(None)]
-    return np.concatenate(chunks) if chunks else np.zeros(0, np.float32)
-
-
-class RequestError(Exception):
-    """A client error. `error` describes it in OpenAI's format."""
-
-    def __init__(
-        self, status: int, message: str, param: str | None = None, code: str | None = None
-    ) -> None:
-        super().__init__(message)
-        self.status = status
-        self.error = {
-            "message": message,
-            "type": "invalid_request_error",
-            "param": param,
-            "code": code,
-        }
 
 
 class Engine:
@@ -186,6 +94,7 @@ class Engine:
         return Starlette(
             routes=[
                 Route("/v1/audio/transcriptions", self.transcribe, methods=["POST"]),
+                Route("/{server}/v1/audio/transcriptions", self.transcribe, methods=["POST"]),
                 Route("/health", self.health),
                 Route("/script", self.script, methods=["POST"]),
                 Route("/calls", self.calls, methods=["GET", "DELETE"]),
@@ -203,7 +112,7 @@ class Engine:
         return Response(status_code=204)
 
     async def calls(self, request: Request) -> Response:
-        """Return the requests since the last DELETE. `seconds` is the billed duration."""
+        """Return the requests received since the last DELETE. `seconds` is the billed duration."""
         calls = list(self._calls)
         if request.method == "DELETE":
             self._calls.clear()
@@ -220,11 +129,12 @@ class Engine:
         return _scripted(reply)
 
     async def _transcribe(self, request: Request) -> Response:
-        call: dict[str, Any] = {"seconds": 0, "status": 200}
+        server = SERVERS.get(request.path_params.get("server", ""))
+        call: dict[str, Any] = {"seconds": 0, "status": 200, "path": request.url.path}
         self._calls.append(call)
         try:
             async with request.form(max_part_size=1024 * 1024) as form:
-                recording, demuxer, response_format = await _validate(form, call)
+                recording, demuxer, response_format = await _validate(form, call, server)
                 result = await anyio.to_thread.run_sync(
                     self._recognizer.transcribe, recording, demuxer
                 )
@@ -237,7 +147,7 @@ class Engine:
         else:
             if result.duration >= 0.1:
                 call["seconds"] = math.ceil(result.duration)
-                return _response(result, response_format, call["fields"])
+                return _response(result, response_format, call["fields"], server)
             failure = RequestError(
                 400,
                 "Audio file is too short. Minimum audio length is 0.1 seconds.",
@@ -245,10 +155,13 @@ class Engine:
                 "audio_too_short",
             )
         call["status"] = failure.status
-        return JSONResponse({"error": failure.error}, failure.status)
+        body = server.format_error(failure.error) if server else {"error": failure.error}
+        return JSONResponse(body, failure.status)
 
 
-async def _validate(form: FormData, call: dict[str, Any]) -> tuple[bytes, str, str]:
+async def _validate(
+    form: FormData, call: dict[str, Any], server: ServerRules | None
+) -> tuple[bytes, str, str]:
     upload = form.get("file")
     if not isinstance(upload, UploadFile):
         raise RequestError(400, "you must provide a file", "file")
@@ -275,6 +188,9 @@ async def _validate(form: FormData, call: dict[str, Any]) -> tuple[bytes, str, s
             "file",
             "unsupported_value",
         )
+    if server:
+        server.check(fields)
+        return recording, demuxer, str(fields.get("response_format", "json"))
     return recording, demuxer, _response_format(fields)
 
 
@@ -293,7 +209,12 @@ def _response_format(fields: dict[str, Any]) -> str:
     return str(response_format)
 
 
-def _response(result: Transcription, response_format: str, fields: dict[str, Any]) -> Response:
+def _response(
+    result: Transcription,
+    response_format: str,
+    fields: dict[str, Any],
+    server: ServerRules | None,
+) -> Response:
     if response_format in ("text", "srt", "vtt"):
         return PlainTextResponse(
             result.text + "\n" if response_format == "text" else _subtitles(result, response_format)
@@ -306,7 +227,8 @@ def _response(result: Transcription, response_format: str, fields: dict[str, Any
         body["languages"] = [{"code": "en"}]
     if "logprobs" in fields.get("include[]", []):
         body["logprobs"] = [{"token": word, "logprob": -0.1} for word in result.text.split()]
-    if response_format != "json":
+    # Mistral has only one format, which includes segments if the request asks for them.
+    if response_format != "json" or (server and "response_format" not in server.fields):
         body |= {"task": "transcribe", "language": "english", "duration": result.duration}
         granularities = fields.get("timestamp_granularities[]") or ["segment"]
         if "segment" in granularities:
@@ -315,11 +237,11 @@ def _response(result: Transcription, response_format: str, fields: dict[str, Any
             ]
         if "word" in granularities:
             body["words"] = [word for line in result.lines for word in _words(line)]
-    return JSONResponse(body)
+    return JSONResponse(server.reshape(body, fields) if server else body)
 
 
 def _words(line: Line) -> list[dict[str, Any]]:
-    """Return the words of a line, evenly spread over its time. The model returns no word times."""
+    """Return the words of a line. Their timestamps are estimated from those of the line."""
     words = line.text.split()
     step = (line.end - line.start) / max(len(words), 1)
     return [

@@ -1,4 +1,4 @@
-"""A proxy in front of the offline engine that injects the faults known from speech services."""
+"""A proxy in front of the offline engine that injects typical faults of speech-to-text services."""
 
 import contextlib
 import hashlib
@@ -10,7 +10,7 @@ from dataclasses import dataclass
 
 from tests.intercept import proxy_before
 
-# name: status, OpenAI's error code, headers. After a 502 the request may have been billed.
+# The values: status, OpenAI's error code, headers. A request that gets a 502 may have been billed.
 _ERROR_RESPONSES = {
     "rate limit": (429, "rate_limit_exceeded", {"retry_after": "0.1"}),
     "rate limit in milliseconds": (429, "rate_limit_exceeded", {"retry_after_ms": "50"}),
@@ -42,8 +42,8 @@ _PARTS = re.compile(rb'name="(prompt|file)".*?\r\n\r\n(.*?)\r\n--', re.DOTALL)
 class ProcessedRequest:
     """A request that reached the engine.
 
-    `seconds` were billed: 0 if the engine rejected it. `delivered` is whether the client got the
-    response.
+    `seconds` is the billed duration, or 0 if the engine rejected the request. `delivered` is true
+    if the client received the response.
     """
 
     request_hash: str
@@ -52,10 +52,10 @@ class ProcessedRequest:
 
 
 class FaultyUpstream:
-    """Fails a `share` (0 to 1) of the requests.
+    """Injects faults into a `share` (0 to 1) of the requests.
 
-    `processed`: the requests that reached the engine. `faults`: the fault of each request, in
-    order; empty for none.
+    `processed` lists the requests that reached the engine. `faults` lists the fault for each
+    request, in order. An empty string means that there was no fault.
     """
 
     def __init__(self, share, seed=1):
@@ -70,6 +70,10 @@ class FaultyUpstream:
         """Run the proxy in front of `engine` and yield its base URL."""
         with proxy_before(engine.url.removesuffix("/v1"), self._handle) as url:
             yield f"{url}/v1"
+
+    def billed_requests(self):
+        """Return the hashes of the requests that were billed."""
+        return {request.request_hash for request in self.processed if request.seconds}
 
     def _handle(self, call):
         with self._lock:
@@ -116,10 +120,10 @@ class FaultyUpstream:
 
 
 def request_hash_of(*values):
-    """Return a hash of a recording, and of the prompt if there is one."""
+    """Return one hash of all values: the recording and the optional prompt."""
     return hashlib.sha256(b"".join(values)).hexdigest()
 
 
 def _form_values(body):
-    """Return the recording and the prompt of a multipart form with any boundary."""
+    """Extract the recording and the prompt from a multipart form with any boundary."""
     return (value for _, value in sorted(_PARTS.findall(body)))

@@ -1,4 +1,4 @@
-"""Tests of AWS outages: callers get an error within seconds, nothing is lost or billed twice."""
+"""Tests of AWS outages: callers get errors quickly, and nothing is lost or billed twice."""
 
 import os
 import time
@@ -42,15 +42,15 @@ def test_the_cached_secret_is_used_if_it_cannot_be_read_again(faulty_aws_server,
     server = faulty_aws_server(faulty, upstream, openai_api_key=None, openai_secret_arn="steno")
     assert server.send(webm).is_success
     faulty.out = "secretsmanager"
-    assert not server.services.openai_key.renew("offline")  # reads the secret and gets an error
+    assert not server.services.clients[""].key.renew("offline")  # Secrets Manager returns an error
     assert server.send(webm, prompt="again").is_success
     assert [call.authorization for call in upstream.calls] == ["Bearer offline"] * 2
 
 
 class _FullTable(FaultyAWS):
-    """Reject PutItem requests while `full`, until `times` requests have failed.
+    """Rejects the first `times` PutItem requests that it receives while `full` is true.
 
-    `times` must be more than the attempts of one call.
+    `times` must be greater than the number of attempts that an AWS client makes for one call.
     """
 
     def __init__(self, times):
@@ -107,7 +107,7 @@ def test_a_key_rotation_during_a_job_is_not_billed(faulty_aws_server):
         job_id = server.upload(long_recording("ogg", 50))
         with server.running_worker():
             assert Caller(server).wait_for_transcript(job_id).startswith("First. Later.")
-        rejected = 1  # by the rotated key, and not billed
+        rejected = 1  # the request with the old key, which is not billed
         assert len(upstream.calls) == server.job(job_id)["progress"]["total"] + rejected
     finally:
         secrets.put_secret_value(SecretId="steno", SecretString="offline")
@@ -116,12 +116,15 @@ def test_a_key_rotation_during_a_job_is_not_billed(faulty_aws_server):
 def test_a_worker_whose_clock_is_ahead_repeats_only_the_request_in_flight(
     aws,
 ):
-    """By its clock, the claim has expired. The late result of the first worker is then ignored."""
+    """If the clock is ahead, the claim on a request in flight seems to have expired.
+
+    The request is then repeated, and the result that arrives later is ignored.
+    """
     upstream, parts = FakeUpstream(), []
     ahead = Harness(aws, upstream, jobs=Jobs(settings(**aws), clock=lambda: time.time() + 3600))
 
     def overtaken(_request):
-        """Let the other worker complete the job while the first waits for the upstream."""
+        """Complete the job in the other worker while the first one waits for the upstream."""
         assert ahead.handle(*parts) == []
         return transcript_response("Too late.")
 
@@ -161,7 +164,7 @@ def test_options_that_are_too_large_for_the_table_are_rejected(faulty_aws_server
 
 
 def test_a_part_whose_text_is_too_large_fails_its_job_and_is_billed_once(aws):
-    # Compressed to about 210 kB and stored twice, this exceeds the 400 kB of a DynamoDB item.
+    # The text is compressed to about 210 kB and stored twice. DynamoDB items are limited to 400 kB.
     text = os.urandom(210_000).hex()
     upstream = FakeUpstream(transcript_response(text))
     harness = Harness(aws, upstream)

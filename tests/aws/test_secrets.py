@@ -21,7 +21,7 @@ pytestmark = pytest.mark.anyio
 
 @pytest.fixture
 def vault(monkeypatch):
-    """Run Secrets Manager in this process, with one key in it."""
+    """Emulate Secrets Manager in this process, with one key stored in it."""
     for name, value in {
         "AWS_ACCESS_KEY_ID": "test",
         "AWS_SECRET_ACCESS_KEY": "test",
@@ -54,7 +54,7 @@ def test_renew_returns_whether_the_secret_has_changed(vault):
     assert not secret.renew("sk-first")
     vault.rotate("sk-second")
     assert secret.renew("sk-first")
-    assert secret.renew("sk-first")  # another call has read the new key already
+    assert secret.renew("sk-first")  # another call has already read the new key
     assert secret.get() == "sk-second"
 
 
@@ -92,7 +92,7 @@ async def test_a_rotated_key_is_read_again_and_the_recording_is_transcribed(vaul
     upstream = FakeUpstream(error_response(401, "invalid_api_key"))
     http = client(upstream, openai_api_key=None, openai_secret_arn=vault.arn)
     first = http.post("/api/transcribe", files={"file": webm})
-    assert first.status_code == 502  # the key in Secrets Manager is the same, so no retry
+    assert first.status_code == 502  # no retry, because the key in Secrets Manager is the same
     vault.rotate("sk-second")
     upstream.replies.append(error_response(401, "invalid_api_key"))
     assert http.post("/api/transcribe", files={"file": webm}).json() == {
@@ -118,7 +118,7 @@ async def test_concurrent_first_requests_build_one_client():
     services, built = build_services(settings()), []
 
     async def read_secret():
-        built.append(await services.client.ready())
+        built.append(await services.clients[""].ready())
 
     async with anyio.create_task_group() as tasks:
         for _ in range(20):
@@ -126,11 +126,11 @@ async def test_concurrent_first_requests_build_one_client():
     assert len(set(map(id, built))) == 1
 
 
-# Secrets Manager does not respond
+# Outages of Secrets Manager
 
 
 class SecretsOutage(AWS):
-    """AWS in this process. While `out`, Secrets Manager responds with 503 after `gate` is set."""
+    """An emulated AWS. If `out` is true, Secrets Manager waits for `gate` and then returns 503."""
 
     def __init__(self):
         super().__init__()
@@ -222,7 +222,7 @@ def test_concurrent_callers_share_the_failure_of_the_first_read(vault):
         assert aws.requests.acquire(timeout=10)
         aws.gate.set()
     assert {type(future.exception()) for future in futures} == {StorageUnavailable}
-    assert aws.reads < 5  # without sharing, there would be 5
+    assert aws.reads < 5  # there are 5 reads if callers do not share them
     aws.out = False
     assert secret.get() == "sk-first"
 

@@ -1,4 +1,4 @@
-"""Tests of infra/bundle.py: the modules in each bundle and the checks of a bundle."""
+"""Tests of infra/bundle.py: the modules in each bundle, and the checks of a bundle's files."""
 
 import os
 import py_compile
@@ -63,7 +63,7 @@ def test_missing_stale_and_checked_byte_code_is_detected(tmp_path):
 
 
 def test_byte_code_is_compiled_by_an_interpreter_behind_a_shim(tmp_path, monkeypatch):
-    """Shims of pyenv and asdf need environment variables. PYTHON* variables have no effect."""
+    """The shims of pyenv and asdf need environment variables. PYTHON* variables are ignored."""
     code, shims, elsewhere = (tmp_path / name for name in ("code", "shims", "elsewhere"))
     for folder in (code, shims):
         folder.mkdir()

@@ -1,4 +1,4 @@
-"""Tests of infra/local/engine.py: it transcribes real speech and validates requests like OpenAI."""
+"""Tests of infra/local/engine.py: it transcribes speech, and validates requests as OpenAI does."""
 
 import httpx2
 import jiwer
@@ -21,7 +21,7 @@ def test_a_transcript_does_not_depend_on_earlier_recordings(engine):
     for seconds in (0.7, 0.9, 2.3):
         cut_in_a_word = recording("wav", seconds=seconds)
         engine.transcribe(cut_in_a_word, "a.wav", model="gpt-transcribe")
-        # The engine caches transcripts by content, so each recording must differ.
+        # The engine caches transcripts by content, so each recording must be different.
         again = recording("flac", seconds=9 + seconds / 10)
         transcription = engine.transcribe(again, "a.flac", model="gpt-transcribe").json()["text"]
         assert transcription.startswith("Ever tried. Ever failed. No matter.")

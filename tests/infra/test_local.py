@@ -1,4 +1,4 @@
-"""Tests of infra/local: the start-up output of `make run` and its start-up errors."""
+"""Tests of infra/local: what `make run` prints at startup, and its error messages."""
 
 import fcntl
 import signal

@@ -1,4 +1,4 @@
-"""Tests of handler/requirements.lock: deployed packages have the tested versions and pip hashes."""
+"""Tests of handler/requirements.lock: deployed packages have hashes and the tested versions."""
 
 import re
 

@@ -1,6 +1,6 @@
-"""Tests of infra/stack.py: the synthesized template and the settings that it gives the handler.
+"""Tests of infra/stack.py: the synthesized template, and the settings in its environment variables.
 
-They need neither an AWS account nor Docker.
+The tests need neither an AWS account nor Docker.
 """
 
 import json
@@ -31,7 +31,7 @@ from tests.harness import Harness
 from tests.samples import wav
 
 FUNCTIONS = ("Api", "Cutter", "Transcriber", "DeadLetterConsumer")
-CONSUMERS = {  # queue: the function that consumes it
+CONSUMERS = {  # maps each queue to the function that consumes it
     "Recordings": "Cutter",
     "Parts": "Transcriber",
     "Express": "Transcriber",
@@ -67,7 +67,7 @@ class Template:
         return self.one("AWS::Lambda::Function", name)
 
     def allowed(self, function):
-        """Return the (action, resource) pairs that the role of a function allows."""
+        """Return the (action, resource) pairs that a function's role allows."""
         policy = self.one("AWS::IAM::Policy", f"{function}Role")["PolicyDocument"]["Statement"]
         return {
             (action, plain(resource))
@@ -82,7 +82,7 @@ def as_list(value):
 
 
 def plain(value):
-    """Return a template value as text, with the logical id in place of each reference."""
+    """Return a template value as text, with each reference replaced by its logical id."""
     if isinstance(value, str):
         return value
     ((function, argument),) = value.items()
@@ -93,7 +93,7 @@ def plain(value):
 
 @pytest.fixture(scope="session")
 def bundles(tmp_path_factory):
-    """Return a stand-in for the code. The template depends on the hash of the code only."""
+    """Return bundles with placeholder code. Only the hash of the code is in the template."""
     folder = tmp_path_factory.mktemp("code")
     (folder / "code.py").touch()
     return Bundles(folder, folder)
@@ -130,7 +130,7 @@ def test_each_timeout_is_longer_than_the_one_it_contains(template):
             template.one("AWS::SQS::Queue", queue)["VisibilityTimeout"]
             >= template.function(consumer)["Timeout"]
         )
-    aws_seconds = 30  # for the calls of AWS
+    aws_seconds = 30  # for calls to AWS
     longest_part = DEFAULT_PACING.turn_seconds + DEFAULT_PACING.call_seconds + aws_seconds
     assert longest_part <= template.function("Transcriber")["Timeout"] - SHUTDOWN_SECONDS
 
@@ -218,7 +218,7 @@ def test_each_function_has_only_the_permissions_that_its_code_needs(template, na
 
 
 def short(resource):
-    """Return `Table` for `TableCD117FA1`, and `/uploads/*` for objects of the bucket."""
+    """Return a short name: `Table` for `TableCD117FA1`, or `/uploads/*` for bucket objects."""
     head, slash, rest = resource.partition("/")
     return slash + rest if slash else next((name for name in _NAMES if head.startswith(name)), head)
 
@@ -269,7 +269,7 @@ def test_stored_data_is_private_requires_tls_and_expires(template):
     assert to_queue["Filter"]["S3Key"]["Rules"] == [{"Name": "prefix", "Value": "uploads/"}]
     assert table["TimeToLiveSpecification"] == {"AttributeName": "expires", "Enabled": True}
     recovery = {"PointInTimeRecoveryEnabled": True, "RecoveryPeriodInDays": 1}
-    assert table["PointInTimeRecoverySpecification"] == recovery  # 35 days by default
+    assert table["PointInTimeRecoverySpecification"] == recovery  # the default is 35 days
     denials = [
         statement
         for kind in ("AWS::S3::BucketPolicy", "AWS::SQS::QueuePolicy")
@@ -284,7 +284,7 @@ def test_stored_data_is_private_requires_tls_and_expires(template):
 
 
 def event_sources(template):
-    """Return the consumer, the maximum concurrency and the batch size of each queue."""
+    """Return each queue's consumer, maximum concurrency and batch size."""
     sources = {}
     for mapping in template.all("AWS::Lambda::EventSourceMapping").values():
         assert mapping["FunctionResponseTypes"] == ["ReportBatchItemFailures"]
@@ -367,7 +367,7 @@ def test_each_alarm_notifies_its_end_and_links_to_its_docs(template):
 
 
 def test_metrics_are_not_filtered_out_of_the_log(template):
-    """CloudWatch reads metrics from log lines without a level, which count as INFO."""
+    """CloudWatch reads metrics from log lines without a level, which Lambda treats as INFO."""
     for name in FUNCTIONS:
         logging = template.function(name)["LoggingConfig"]
         assert logging["LogFormat"] == "JSON"
@@ -377,7 +377,7 @@ def test_metrics_are_not_filtered_out_of_the_log(template):
 def test_dead_letters_are_consumed_and_raise_an_alarm(template):
     queue = template.one("AWS::SQS::Queue", "DeadLetters")
     consumer = template.function("DeadLetterConsumer")
-    # At most 2 at once, to leave the other concurrent executions of a small account to the API.
+    # At most 2 run at a time, so that the API can use an account's other concurrent executions.
     assert event_sources(template)["DeadLetters"] == ("DeadLetterConsumer", 2, 1)
     assert queue["VisibilityTimeout"] >= 6 * consumer["Timeout"]
     assert consumer["Handler"] == "handler.worker.dead_letters_handler"
@@ -388,7 +388,7 @@ def test_dead_letters_are_consumed_and_raise_an_alarm(template):
 
 
 def test_no_chain_of_messages_is_long_enough_for_lambdas_loop_detection(template, aws):
-    """Lambda stops a chain of about 16 calls of one function. Here a chain has at most 6 calls.
+    """Lambda stops chains of about 16 calls to one function. Steno's longest chain has 6 calls.
 
     https://docs.aws.amazon.com/lambda/latest/dg/invocation-recursion.html
     """
@@ -400,7 +400,7 @@ def test_no_chain_of_messages_is_long_enough_for_lambdas_loop_detection(template
     assert 1 + _MAX_SPLITS <= 6
     harness = Harness(aws, pacing=DEFAULT_PACING)
     loud, pause = random.Random(1).randbytes(60 * 2 * SAMPLE_RATE), bytes(SAMPLE_RATE)
-    # A pause near the end of the search range makes the longest possible piece.
+    # A pause near the end of the search range results in the longest possible piece.
     pause_start = 33 * 2 * SAMPLE_RATE
     harness.upload(wav(loud[:pause_start] + pause + loud[pause_start + len(pause) :]))
     harness.handle(*harness.messages())
@@ -410,8 +410,8 @@ def test_no_chain_of_messages_is_long_enough_for_lambdas_loop_detection(template
     )
     pieces = [piece["samples"] / whole["samples"] for piece in sent_parts(harness)]
     assert len(pieces) == 2
-    longest = PART_SECONDS + 3 * SEARCH_SECONDS  # the longest part of a recording without pauses
-    assert longest * max(pieces) ** _MAX_SPLITS < 30  # seconds, too short for 2,000 tokens
+    longest = PART_SECONDS + 3 * SEARCH_SECONDS  # if the recording has no pauses
+    assert longest * max(pieces) ** _MAX_SPLITS < 30  # 30 s of speech have fewer than 2,000 tokens
 
 
 def sent_parts(harness):
@@ -529,6 +529,14 @@ def test_with_snapstart_the_gateway_calls_a_published_version(tmp_path, bundles)
         ({"machine": "arm64"}, "aarch64 and x86_64"),
         ({"name": "steno_dev"}, "letters, digits and hyphens"),
         ({"throttle": "0"}, "1 to 10000"),
+        ({"models": "{"}, "models=... is not valid JSON"),
+        ({"models": "[]"}, "whose values are objects"),
+        ({"upstreams": "{}"}, "array of objects"),
+        (
+            {"upstreams": '[{"name": "groq", "api_key": "gsk"}]'},
+            "Do not put API keys in a template",
+        ),
+        ({"upstreams": '[{"name": "groq"}]'}, "requires `secret_arn`"),
         ({"throttle": "10001"}, "1 to 10000"),
         ({"domain": "speech.example.com"}, "set together"),
         ({"certificate": "arn:aws:acm:eu-west-1:1:certificate/1"}, "set together"),
@@ -542,8 +550,8 @@ def test_invalid_context_options_are_rejected(context, reason):
     Choices.of(App(context={"auth": "open", "daily_seconds": "3600"}).node)
 
 
-# CloudFormation replaces a resource whose logical id changes. The next deployment would have an
-# empty bucket, table and queue, a secret without the key and a secret with another token.
+# CloudFormation replaces a resource whose logical id changes. The next deployment would
+# create an empty bucket, table and queues, a secret without the API key, and a new access token.
 LOGICAL_IDS = {
     "Bucket83908E77": "AWS::S3::Bucket",
     "TableCD117FA1": "AWS::DynamoDB::Table",
@@ -559,9 +567,16 @@ def test_the_resources_that_hold_data_keep_their_logical_ids(template):
     assert {name: resources.get(name, {}).get("Type") for name in LOGICAL_IDS} == LOGICAL_IDS
 
 
+UPSTREAM = {
+    "name": "groq",
+    "base_url": "https://api.groq.com/openai/v1",
+    "secret_arn": "arn:aws:secretsmanager:eu-west-1:1:secret:groq",
+}
+
+
 @pytest.fixture(scope="session")
 def second_template(tmp_path_factory, bundles):
-    """Return the template of a second environment in the same account, with every option set."""
+    """Return the template for a second environment in the same account, with every option set."""
     return Template(
         tmp_path_factory.mktemp("another"),
         bundles=bundles,
@@ -571,6 +586,10 @@ def second_template(tmp_path_factory, bundles):
         certificate="arn:aws:acm:eu-west-1:1:certificate/1",
         tags="team=speech,env=dev",
         protect="on",
+        model="groq/whisper-large-v3",
+        models='{"ours": {"like": "whisper-1"}}',
+        upstreams=json.dumps([UPSTREAM]),
+        fallback_models="groq/whisper-large-v3-turbo",
     )
 
 
@@ -602,6 +621,16 @@ def test_a_domain_leads_to_the_api_and_its_page_may_upload(second_template):
     assert plain(second_template.json["Outputs"]["DomainTarget"]["Value"]).startswith("Domain")
     (rule,) = second_template.one("AWS::S3::Bucket")["CorsConfiguration"]["CorsRules"]
     assert "https://speech.example.com" in rule["AllowedOrigins"]
+
+
+@pytest.mark.parametrize("name", ["Api", "Transcriber"])
+def test_functions_that_transcribe_get_the_upstreams_and_may_read_their_keys(second_template, name):
+    variables = second_template.function(name)["Environment"]["Variables"]
+    assert json.loads(variables["UPSTREAMS"]) == [UPSTREAM]
+    assert variables["FALLBACK_MODELS"] == "groq/whisper-large-v3-turbo"
+    assert json.loads(variables["MODELS"]) == {"ours": {"like": "whisper-1"}}
+    secret = ("secretsmanager:GetSecretValue", UPSTREAM["secret_arn"])
+    assert secret in second_template.allowed(name)
 
 
 def test_throttle_tags_and_protection_are_configurable(second_template):

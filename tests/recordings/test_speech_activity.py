@@ -1,4 +1,4 @@
-"""Tests of speech_activity.py: pauses and silence are detected, and speech is never silence."""
+"""Tests of speech_activity.py: pauses are detected, and speech is never classified as silence."""
 
 import random
 import struct
@@ -8,14 +8,14 @@ import numpy as np
 import pytest
 
 from handler.recordings.speech_activity import SpeechDetector, find_quietest_sample
-from infra.local.engine import decode
+from infra.local.recognizer import decode
 from tests.samples import asset
 
 RATE = 16_000
 
 
 def tone(*levels):
-    """Return 16-bit samples with 0.1 s at each amplitude."""
+    """Return 16-bit samples, with 0.1 s at each of the given amplitudes."""
     return b"".join(struct.pack("<1600h", *([level, -level] * 800)) for level in levels)
 
 
@@ -32,7 +32,7 @@ def test_without_a_pause_the_cut_is_at_the_quietest_moment():
 
 
 def intervals(pcm, piece=None):
-    """Return the speech intervals of 16-bit samples, fed at once or in pieces of `piece` bytes."""
+    """Pass 16-bit samples to the detector, all at once or in pieces of `piece` bytes."""
     loudness = SpeechDetector()
     for at in range(0, len(pcm), piece or len(pcm) or 1):
         loudness.add(pcm[at : at + (piece or len(pcm))])
@@ -44,7 +44,10 @@ def samples(wave):
 
 
 def noise(slope=0.0, loudness=0.01, seconds=10, seed=1):
-    """Return noise with the peak `loudness`. Slope 0 is white noise, 0.5 pink and 1 brown."""
+    """Return noise with the peak amplitude `loudness`.
+
+    A `slope` of 0 produces white noise, 0.5 produces pink noise, and 1 produces brown noise.
+    """
     white = np.random.default_rng(seed).standard_normal(RATE * seconds)
     spectrum = np.fft.rfft(white)
     spectrum /= np.maximum(np.arange(len(spectrum)), 1) ** slope
@@ -61,7 +64,7 @@ def clicks(number):
 
 
 def babble(*parts):
-    """Return speech-like noise in a faint hiss. `parts` are (seconds, loudness) pairs."""
+    """Return speech-like noise with a faint hiss. `parts` are (seconds, loudness) pairs."""
     rng = np.random.default_rng(3)
     wave = [
         rng.standard_normal(round(RATE * seconds)) * (0.01 * loudness + 0.00003)
@@ -97,7 +100,7 @@ def test_every_kind_of_silence_has_no_speech(name):
 @pytest.mark.parametrize("source", ["two_cities.wav", "beckett.wav", "endgame_nagg_nell.wav"])
 @pytest.mark.parametrize("room", [0, 0.0005])
 def test_speech_is_detected_down_to_40_db_below_full_scale(source, peak, room):
-    """Test each window of 10 s, with and without room noise."""
+    """The test uses windows of 10 s, with and without room noise."""
     whole = decode(asset(source), "wav")
     whole = whole / np.abs(whole).max() * peak
     for start in range(0, len(whole) - 10 * RATE + 1, 5 * RATE):
@@ -107,7 +110,7 @@ def test_speech_is_detected_down_to_40_db_below_full_scale(source, peak, room):
 
 @pytest.mark.parametrize("word", [(0.0, 0.9), (1.6, 0.9), (8.0, 1.5)])
 def test_a_single_word_is_speech(word):
-    """The word is cut so tightly that there is almost no pause to compare it with."""
+    """The recording contains one word and almost no pause."""
     at, seconds = word
     whole = decode(asset("beckett.wav"), "wav")
     assert intervals(samples(whole[round(at * RATE) : round((at + seconds) * RATE)]))

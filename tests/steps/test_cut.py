@@ -1,4 +1,4 @@
-"""Tests of cut.py: messages of the recordings queue, and cutting a recording into parts."""
+"""Tests of cut.py: messages in the recordings queue, and cutting a recording into parts."""
 
 import itertools
 import json
@@ -13,7 +13,7 @@ from starlette.testclient import TestClient
 
 from handler.jobs.job import ANONYMOUS
 from handler.recordings.container import identify
-from infra.local.engine import decode
+from infra.local.recognizer import decode
 from tests.fake_upstream import FakeUpstream, error_response, transcript_response
 from tests.harness import (
     PACING,
@@ -41,7 +41,7 @@ def notification(job_id, key=None):
 
 
 def by_size(request):
-    """Return a response with the size of the request, so that each part has a different text."""
+    """Return a response that contains the request's size, so each part has a different text."""
     return transcript_response(f"Part of {len(request.read())} bytes.")
 
 
@@ -58,7 +58,7 @@ def numbers(records):
     return [part_of(record)["number"] for record in records]
 
 
-# Messages of the queue
+# Messages in the queue
 
 
 def test_a_message_about_an_unknown_object_changes_nothing(harness):
@@ -93,7 +93,7 @@ def test_an_invalid_message_is_reported_and_does_not_affect_others(harness, body
 
 
 def test_an_invalid_message_is_delivered_again_within_seconds(harness):
-    """Its 200 deliveries then take less than an hour instead of two days."""
+    """Without this short timeout, the 200 deliveries of an invalid message would take two days."""
     message = harness.message("hello")
     with visibility_timeouts(harness) as timeouts:
         assert harness.handle(message) == [message["messageId"]]
@@ -122,7 +122,7 @@ def test_two_concurrent_deliveries_are_billed_once(aws):
 
 
 def test_a_message_is_delivered_again_soon_after_a_crash(harness):
-    """The worker first shortens the visibility timeout, which is longer by default."""
+    """The worker first shortens the visibility timeout, because the queue's default is longer."""
     harness.upload(recording("webm"))
     with visibility_timeouts(harness) as timeouts:
         harness.run_worker()
@@ -286,7 +286,7 @@ def test_a_recording_without_speech_is_completed_without_a_request(aws):
 
 
 def test_silence_of_any_kind_is_not_billed(aws):
-    """This test takes seconds, because each recording is cut by a process of its own."""
+    """This test takes several seconds, because each recording is cut in a separate process."""
     upstream = FakeUpstream()
     harness = Harness(aws, upstream)
     assert len(SILENCES) >= 10
@@ -310,7 +310,7 @@ def test_a_part_without_speech_is_not_sent(aws):
 
 
 def test_parts_of_short_and_direct_recordings_go_to_the_express_queue(harness):
-    """These are the parts of short recordings and of recordings sent to /api/transcribe."""
+    """Short recordings, and recordings sent to /api/transcribe, do not wait behind long jobs."""
     short_job, long_job = (
         harness.upload(recording("webm")),
         harness.upload(long_recording("ogg", 40)),
@@ -357,7 +357,7 @@ def test_a_part_with_a_truncated_response_is_split_in_two(aws):
     job = harness.job(job_id)
     assert job["transcript"] == "Ever tried. Ever failed."
     assert len(upstream.calls) == 3
-    # 30 s for the truncated response and 3 s for each half
+    # 30 s are billed for the truncated response, and 3 s for each half.
     assert job["seconds_paid"] == pytest.approx(36, abs=0.1)
 
 
@@ -368,10 +368,10 @@ def test_a_split_part_counts_as_done_and_adds_two_parts(aws):
     assert harness.handle(whole) == []
     assert harness.job(job_id)["progress"] == {"done": 0, "total": 1}
     (split,) = harness.messages()
-    for _ in range(2):  # SQS may deliver it twice
+    for _ in range(2):  # SQS may deliver a message twice
         assert harness.handle(split) == []
         assert harness.job(job_id)["progress"] == {"done": 1, "total": 3}
-    assert harness.handle(whole) == []  # delivering the part's own message again changes nothing
+    assert harness.handle(whole) == []  # SQS may also redeliver the original message
     assert harness.messages(wait=0) == []
     while harness.handle_part_records():
         pass
@@ -424,7 +424,7 @@ def test_the_times_of_two_halves_are_those_of_the_recording(aws):
 
 @pytest.mark.parametrize("model", ["gpt-transcribe", "whisper-1"])
 def test_a_long_cyrillic_text_is_not_taken_for_a_truncated_response(aws, model):
-    text = "и снова " * 525  # as long as five minutes of Russian
+    text = "и снова " * 525  # as long as a transcript of five minutes of Russian speech
     segment = {"id": 0, "start": 0, "end": 1, "text": text}
     upstream = FakeUpstream(transcript_response(text, segments=[segment]))
     harness = Harness(aws, upstream)
@@ -453,7 +453,7 @@ def test_a_split_request_of_an_ended_or_deleted_job_changes_nothing(aws):
 
 
 def test_a_form_used_again_before_all_parts_are_cut_replaces_the_recording(aws):
-    """While the first recording is cut, a second one is uploaded and cut by another worker."""
+    """While the first recording is being cut, another worker cuts a second one."""
     upstream = httpx2.MockTransport(by_size)
     harness, other = Harness(aws, upstream), Harness(aws, upstream)
     created = harness.request_upload().json()
@@ -487,7 +487,7 @@ def test_a_form_used_again_after_all_parts_are_cut_is_ignored(aws):
 
 
 def test_saved_parts_are_not_used_for_another_recording_of_the_same_length(aws):
-    """The worker crashes after sending the only part. Then the form is used again."""
+    """The worker crashes after sending the only part. Then the form is used for a new upload."""
     harness = Harness(
         aws, FakeUpstream(transcript_response("The first."), transcript_response("The second."))
     )

@@ -1,4 +1,4 @@
-"""Tests of direct.py and purchase.py: a request is billed once, and becomes a job if necessary."""
+"""Tests of direct.py and purchase.py: requests are billed only once and can become jobs."""
 
 import threading
 from concurrent.futures import ThreadPoolExecutor
@@ -19,7 +19,7 @@ from tests.samples import asset, long_recording, recording, silent_video, wav
 WORDS = "Ever tried."
 
 
-# Billed once
+# Billing once
 
 
 def test_the_same_recording_in_ten_requests_is_billed_once(server):
@@ -51,7 +51,7 @@ def test_another_model_language_recording_or_upstream_is_billed_again(server):
     for fields in ({}, {"model": "whisper-1"}, {"language": "en"}, {"response_format": "text"}):
         assert harness.send(content, **fields).status_code == 200
     harness.send(recording("ogg"))
-    assert len(upstream.calls) == 4  # all formats share one upstream request
+    assert len(upstream.calls) == 4  # `json` and `text` share one upstream request
     server(upstream, idle=True, openai_base_url="http://another.example/v1").send(content)
     assert len(upstream.calls) == 5
 
@@ -114,7 +114,7 @@ def test_an_amr_without_speech_is_not_billed(server):
 
 
 def test_a_recording_that_the_upstream_cannot_read_is_converted(server):
-    """OpenAI rejects some recordings of Safari."""
+    """OpenAI rejects some recordings made with Safari."""
     upstream = FakeUpstream(error_response(400))
     response = server(upstream).send(recording("fragmented mp4"), response_format="text")
     assert (response.status_code, response.text) == (200, f"{WORDS}\n")
@@ -122,7 +122,7 @@ def test_a_recording_that_the_upstream_cannot_read_is_converted(server):
 
 
 def test_a_response_for_a_fraction_of_the_recording_is_not_accepted(server):
-    """For some recordings of Safari, OpenAI transcribes the first second only and returns 200."""
+    """OpenAI transcribes only the first second of some Safari recordings, and still returns 200."""
     first_second = httpx2.Response(
         200, json={"text": "Ever", "usage": {"type": "duration", "seconds": 1}}
     )
@@ -175,7 +175,7 @@ def test_a_recording_is_transcribed_although_the_upstream_hangs_once(server):
 
 
 def test_a_repeated_request_after_a_possibly_billed_one_joins_its_job(server):
-    """The first request hangs and becomes a job. Later requests with the same recording join it."""
+    """The first request hangs and becomes a job. Later requests for its recording get that job."""
     release = threading.Event()
 
     def hang(_):
@@ -195,7 +195,7 @@ def test_a_repeated_request_after_a_possibly_billed_one_joins_its_job(server):
 
 
 def test_the_recording_in_the_bucket_is_complete_while_an_abandoned_call_reads_it(server):
-    """Both read the same file, so they must not share its file position."""
+    """The abandoned call and the upload read the same file, so each needs its own file position."""
     abandoned, all_sent, sent = threading.Event(), threading.Event(), []
 
     class SlowReader(httpx2.BaseTransport):
@@ -258,7 +258,7 @@ def test_the_budget_counts_the_billed_seconds_of_every_kind_of_usage(server, usa
     upstream = FakeUpstream(httpx2.Response(200, json={"text": WORDS, "usage": usage}))
     harness, content = server(upstream, idle=True, daily_seconds=900), recording("webm")
     harness.send(content)
-    estimate = len(content) / 4000  # at a typical bit rate, if the response has no usage
+    estimate = len(content) / 4000  # at a typical bit rate, used if the response reports no usage
     assert spent(harness)["all"] == pytest.approx(seconds or estimate, abs=0.01)
 
 
@@ -290,7 +290,7 @@ def test_a_job_that_fails_before_the_deadline_is_the_error_of_the_request(
 ):
     response = server(upstream()).send(content)
     assert (response.status_code, response.json()["code"]) == (status, code)
-    # The caller can retry or delete the job.
+    # With this URL, the caller can retry or delete the job.
     assert response.headers["Location"].startswith("/api/transcriptions/")
 
 
@@ -310,7 +310,7 @@ def test_without_a_bucket_the_upstream_error_is_returned(client):
 
 
 def test_the_openai_sdk_gets_the_text_of_a_job_by_its_retries(server):
-    """The first request becomes a job. The SDK's retries send the same bytes, so they join it."""
+    """The first request creates a job. The SDK's retries send the same file and get its text."""
     harness = server(FakeUpstream(), idle=True, request_deadline_seconds=1)
     with (
         serving(harness.app) as url,

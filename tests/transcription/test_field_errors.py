@@ -1,4 +1,4 @@
-"""Tests of field_errors.py: field errors are Steno's own messages and list a route's options."""
+"""Tests of field_errors.py: errors have Steno's own messages, which list the accepted values."""
 
 import re
 

@@ -1,4 +1,4 @@
-"""Tests of options.py and models.py: the options of a request and what each model supports."""
+"""Tests of options.py and models.py: request options, and which models support them."""
 
 from datetime import date
 
@@ -6,14 +6,19 @@ import pytest
 
 from handler.errors import InvalidOption
 from handler.transcription.options import OpenAIOptions
-from handler.upstream.models import MODELS, resolve_model
+from handler.upstream.models import OPENAI_URL, Models, Upstream
 from tests.conftest import TODAY
 
 
+def models(today=TODAY):
+    """Return OpenAI's models as of a given day."""
+    return Models("gpt-transcribe", (Upstream(OPENAI_URL),), lambda: today)
+
+
 def upstream_parameters(model, /, **fields):
-    """Return the upstream parameters for the fields of a form."""
+    """Return the upstream parameters for form fields."""
     form = {name: value if isinstance(value, list) else [value] for name, value in fields.items()}
-    return OpenAIOptions.from_form(form).upstream_parameters(MODELS[model], TODAY)
+    return OpenAIOptions.from_form(form).upstream_parameters(models().get(model), models())
 
 
 @pytest.mark.parametrize(
@@ -62,7 +67,7 @@ def test_an_unsupported_option_is_rejected_with_the_models_that_support_it(
 def test_an_option_that_no_current_model_supports_is_rejected():
     options = OpenAIOptions.from_form({"include": ["logprobs"]})
     with pytest.raises(InvalidOption, match="No available model supports it"):
-        options.upstream_parameters(MODELS["gpt-transcribe"], date(2028, 1, 1))
+        options.upstream_parameters(models().get(), models(date(2028, 1, 1)))
 
 
 @pytest.mark.parametrize(
@@ -102,23 +107,21 @@ def test_job_options_contain_a_format_only_if_times_must_be_aligned(
         "language": "en",
         **({"response_format": "verbose_json"} if needs_alignment else {}),
     }
-    assert options.job_options(MODELS[model]) == expected
+    assert options.job_options(models().get(model)) == expected
 
 
 def test_word_timestamps_need_a_model_that_supports_them():
     segments = OpenAIOptions.from_form(
         {"response_format": ["verbose_json"], "timestamp_granularities[]": ["segment"]}
     )
-    assert "timestamp_granularities" not in segments.upstream_parameters(
-        MODELS["gpt-transcribe"], date(2026, 11, 20)
-    )
+    assert "timestamp_granularities" not in segments.upstream_parameters(models().get(), models())
     assert segments.unsupported_in_jobs == []
     words = OpenAIOptions.from_form(
         {"response_format": ["verbose_json"], "timestamp_granularities[]": ["word", "segment"]}
     )
     assert words.unsupported_in_jobs == ["timestamp_granularities"]
     with pytest.raises(InvalidOption, match="whisper-1"):
-        words.upstream_parameters(MODELS["gpt-transcribe"], date(2026, 11, 20))
+        words.upstream_parameters(models().get(), models())
 
 
 def test_other_options_are_passed_on():
@@ -238,15 +241,20 @@ def test_stream_false_is_accepted():
 
 
 def test_a_model_is_replaced_by_the_default_after_its_shutdown():
-    assert resolve_model("whisper-1", date(2027, 2, 25)).name == "whisper-1"
-    assert resolve_model("whisper-1", date(2027, 2, 26)).name == "gpt-transcribe"
-    assert resolve_model("gpt-transcribe", date(2040, 1, 1)).name == "gpt-transcribe"
-    assert resolve_model("whisper-9", TODAY) is None
+    assert models(date(2027, 2, 25)).get("whisper-1").name == "whisper-1"
+    assert models(date(2027, 2, 26)).get("whisper-1").name == "gpt-transcribe"
+    assert models(date(2040, 1, 1)).get("gpt-transcribe").name == "gpt-transcribe"
+    with pytest.raises(InvalidOption, match="Supported models: gpt-transcribe"):
+        models().get("whisper-9")
 
 
 def test_a_model_has_a_warning_from_180_days_before_its_shutdown():
-    model = MODELS["whisper-1"]
-    assert model.warning(date(2026, 8, 29)) is None
-    assert "2027-02-26" in model.warning(date(2026, 8, 30))
-    assert "Steno uses gpt-transcribe instead" in model.warning(date(2027, 2, 26))
-    assert MODELS["gpt-transcribe"].warning(date(2040, 1, 1)) is None
+    upstream = (Upstream(OPENAI_URL),)
+
+    def warning(model, day):
+        return Models(model, upstream, lambda: day).warning()
+
+    assert warning("whisper-1", date(2026, 8, 29)) is None
+    assert "2027-02-26" in warning("whisper-1", date(2026, 8, 30))
+    assert "Steno uses gpt-transcribe instead" in warning("whisper-1", date(2027, 2, 26))
+    assert warning("gpt-transcribe", date(2040, 1, 1)) is None

@@ -1,4 +1,4 @@
-"""Tests of times and subtitles for models without timestamps, with real speech on every route."""
+"""Tests of timestamps and subtitles, with real speech, for models that return no timestamps."""
 
 import statistics
 from datetime import date, timedelta
@@ -13,7 +13,7 @@ from benchmarks.times import cue_start_errors
 from handler.steps.pacing import Pacing
 from handler.transcripts.subtitles import Cue
 from handler.worker import Worker
-from infra.local.engine import Line, decode
+from infra.local.recognizer import Line, decode
 from tests.fake_upstream import FakeUpstream, error_response, transcript_response
 from tests.harness import Harness, is_part_request
 from tests.samples import asset, long_recording, recording, wav
@@ -31,12 +31,12 @@ ROUTES = ["/api/transcribe", "/v1/audio/transcriptions"]
 
 @pytest.fixture
 def engine_server(server, engine):
-    """Return a server and its worker that use the offline engine."""
+    """Return a server that uses the offline engine as its upstream."""
     return server(openai_base_url=engine.url)
 
 
 def lines(engine, name):
-    """Return the lines and times of the engine itself."""
+    """Transcribe a recording with the engine, and return the lines with their timestamps."""
     response = engine.transcribe(
         asset(name), name, model="whisper-1", response_format="verbose_json"
     ).json()
@@ -61,7 +61,7 @@ def test_every_route_supports_every_format(engine_server, engine, route):
     assert [segment["text"] for segment in verbose["segments"]] == BECKETT
     assert [segment["start"] for segment in verbose["segments"]] == pytest.approx(starts, abs=0.4)
     assert verbose["duration"] == pytest.approx(9.96, abs=0.01)
-    # One call for the engine's own times, and one for the three formats, which share a job.
+    # `lines` makes one call. The three formats share a job, which makes the other call.
     assert len(engine.calls()) == 2
 
 
@@ -90,7 +90,7 @@ def test_a_completed_upload_has_every_format(aws, engine, fields):
 
 
 def test_cues_begin_at_the_times_of_the_engine(engine_server, engine):
-    """The difference is at most 0.4 s for half of the cues, and 1.5 s for 90% of them."""
+    """Half of the cues begin within 0.4 s of the engine's timestamps, and 90% within 1.5 s."""
     errors = []
     for name in SOURCES:
         parsed = srt.parse(engine_server.send(asset(name), response_format="srt").text)
@@ -105,7 +105,7 @@ def test_cues_begin_at_the_times_of_the_engine(engine_server, engine):
 
 
 def test_times_in_every_part_refer_to_the_whole_recording(aws, engine):
-    """Parts are shorter for alignment, because an error can only affect its own part."""
+    """Parts are shorter if their text is aligned, so that an error affects less text."""
     speech = (decode(asset("two_cities.wav"), "wav")[: 15 * 16_000] * 32767).astype("<i2").tobytes()
     content = wav(bytes(32_000 * 30) + speech + bytes(32_000 * 40) + speech)
     upstream = FakeUpstream(words=AGE_OF_WISDOM)
@@ -134,7 +134,7 @@ def test_subtitles_of_a_transcribed_recording_up_to_a_minute_are_not_billed(serv
 
 
 def test_a_paid_text_is_kept_if_no_speech_is_detected(server):
-    """The upstream's text is kept although Steno detects no speech."""
+    """The upstream returns a text, although Steno detects no speech in the recording."""
     upstream, content = FakeUpstream(words="Paid words."), wav(bytes(320_000))
     upstream.replies.append(
         httpx2.Response(200, json={"text": "Paid words.", "usage": {**DURATION, "seconds": 10}})
@@ -147,7 +147,7 @@ def test_a_paid_text_is_kept_if_no_speech_is_detected(server):
 
 
 def test_a_recording_that_is_cut_differently_in_a_retry_is_transcribed_once(aws):
-    """The part length may change between a job and its retry."""
+    """The maximum length of a part may change before a job is retried."""
     upstream = FakeUpstream(
         transcript_response("First."), error_response(400), error_response(400), error_response(400)
     )
@@ -174,7 +174,7 @@ def test_subtitles_of_a_longer_recording_are_billed_again_in_shorter_parts(serve
 
 
 class RedirectToLocalServer(httpx2.HTTPTransport):
-    """A transport that sends requests for OpenAI to a local server."""
+    """A transport that redirects OpenAI requests to a local server."""
 
     def __init__(self, url):
         super().__init__(limits=httpx2.Limits(max_keepalive_connections=0))

@@ -1,4 +1,4 @@
-"""Tests of client.py: calls to the upstream, their possible responses, and retries."""
+"""Tests of client.py: upstream calls, their responses and errors, and retries."""
 
 import contextlib
 import socket
@@ -30,11 +30,14 @@ from handler.recordings.container import MP4, WEBM
 from handler.services import build_services
 from handler.transcripts.transcript import Segment
 from handler.upstream.client import UpstreamClient
-from tests.conftest import settings
+from handler.upstream.models import OPENAI_URL, Models, Upstream
+from tests.conftest import TODAY, settings
 from tests.fake_upstream import FakeUpstream, error_response, transcript_response
 
 pytestmark = pytest.mark.anyio
 
+MODELS = Models("gpt-transcribe", (Upstream(OPENAI_URL),), lambda: TODAY)
+MODEL = MODELS.get()
 JSON = {"model": "gpt-transcribe", "response_format": "json"}
 TIMED = {"model": "whisper-1", "response_format": "verbose_json"}
 
@@ -58,14 +61,16 @@ def _close_files():
 
 
 async def ready_client(transport, **overrides):
-    return await build_services(settings(**overrides), transport=transport).client.ready()
+    return await build_services(settings(**overrides), transport=transport).clients[""].ready()
 
 
 async def send(
     upstream, recording=b"sound", container=WEBM, parameters=JSON, seconds=20.0, **overrides
 ):
     speech = await ready_client(upstream, **overrides)
-    return await speech.transcribe(on_disk(recording), container, parameters, seconds)
+    return await speech.transcribe(
+        on_disk(recording), container, MODELS.get(parameters["model"]), parameters, seconds
+    )
 
 
 async def test_the_request_has_the_canonical_file_name_and_type_and_the_key():
@@ -362,12 +367,16 @@ async def test_the_limiter_admits_the_configured_number_of_calls_instead_of_40()
         together.wait(timeout=10)  # times out if fewer than 60 calls run concurrently
         return transcript_response("Ever tried.")
 
-    speech = await build_services(
-        settings(max_concurrent_calls=60), transport=httpx2.MockTransport(wait_for_all)
-    ).client.ready()
+    speech = (
+        await build_services(
+            settings(max_concurrent_calls=60), transport=httpx2.MockTransport(wait_for_all)
+        )
+        .clients[""]
+        .ready()
+    )
     async with anyio.create_task_group() as tasks:
         for _ in range(60):
-            tasks.start_soon(speech.transcribe, on_disk(b"sound"), WEBM, JSON, 20.0)
+            tasks.start_soon(speech.transcribe, on_disk(b"sound"), WEBM, MODEL, JSON, 20.0)
 
 
 async def test_the_limiter_admits_no_more_than_the_configured_number_of_calls():
@@ -385,12 +394,16 @@ async def test_the_limiter_admits_no_more_than_the_configured_number_of_calls():
             running -= 1
         return transcript_response("Ever tried.")
 
-    speech = await build_services(
-        settings(max_concurrent_calls=2), transport=httpx2.MockTransport(count)
-    ).client.ready()
+    speech = (
+        await build_services(
+            settings(max_concurrent_calls=2), transport=httpx2.MockTransport(count)
+        )
+        .clients[""]
+        .ready()
+    )
     async with anyio.create_task_group() as tasks:
         for _ in range(30):
-            tasks.start_soon(speech.transcribe, on_disk(b"sound"), WEBM, JSON, 20.0)
+            tasks.start_soon(speech.transcribe, on_disk(b"sound"), WEBM, MODEL, JSON, 20.0)
         await wait_all_tasks_blocked()
         assert await anyio.to_thread.run_sync(full.wait, 10)
         gate.set()
@@ -406,10 +419,10 @@ async def test_a_call_that_times_out_in_the_limiter_is_safe_to_retry():
 
     speech = await ready_client(httpx2.MockTransport(hold), max_concurrent_calls=1)
     async with anyio.create_task_group() as tasks:
-        tasks.start_soon(speech.transcribe, on_disk(b"sound"), WEBM, JSON, 20.0)
+        tasks.start_soon(speech.transcribe, on_disk(b"sound"), WEBM, MODEL, JSON, 20.0)
         await wait_all_tasks_blocked()
         with pytest.raises(UpstreamBusy) as failure:
-            await speech.transcribe(on_disk(b"sound"), WEBM, JSON, 0.1)
+            await speech.transcribe(on_disk(b"sound"), WEBM, MODEL, JSON, 0.1)
         assert failure.value.safe_to_retry
         release.set()
 
@@ -429,7 +442,10 @@ async def test_a_hanging_call_is_abandoned_at_the_deadline():
 
 
 class SlowKey:
-    """A key whose first read or renewal blocks until the test sets `read`."""
+    """A key source whose method `renew` waits until the test sets `read`.
+
+    If `slow` is "get", the method `get` waits too.
+    """
 
     def __init__(self, slow):
         self._slow = slow
@@ -465,15 +481,15 @@ async def test_a_call_that_is_abandoned_while_its_key_is_read_sends_nothing(slow
             if ended == "by its caller":
                 scope.cancel()
     key.read.set()
-    # The next call uses the same thread, so the abandoned one has ended.
-    transcript = await speech.transcribe(on_disk(b"sound"), WEBM, JSON, 20.0)
+    # There is only one thread, so the abandoned call ends before the next one runs.
+    transcript = await speech.transcribe(on_disk(b"sound"), WEBM, MODEL, JSON, 20.0)
     assert transcript.text == "Ever tried."
     assert len(upstream.calls) == calls + 1
 
 
 async def expect_busy(speech, seconds):
     with pytest.raises(UpstreamBusy, match="no time left") as failure:
-        await speech.transcribe(on_disk(b"sound"), WEBM, JSON, seconds)
+        await speech.transcribe(on_disk(b"sound"), WEBM, MODEL, JSON, seconds)
     assert failure.value.safe_to_retry
 
 
@@ -551,11 +567,15 @@ async def test_every_call_opens_a_new_connection():
 
     with socket.create_server(("127.0.0.1", 0)) as listener:
         threading.Thread(target=serve, args=(listener,), daemon=True).start()
-        speech = await build_services(
-            settings(openai_base_url=f"http://127.0.0.1:{listener.getsockname()[1]}/v1")
-        ).client.ready()
+        speech = (
+            await build_services(
+                settings(openai_base_url=f"http://127.0.0.1:{listener.getsockname()[1]}/v1")
+            )
+            .clients[""]
+            .ready()
+        )
         for _ in range(3):
-            await speech.transcribe(on_disk(b"sound"), WEBM, JSON, 20.0)
+            await speech.transcribe(on_disk(b"sound"), WEBM, MODEL, JSON, 20.0)
         listener.shutdown(socket.SHUT_RDWR)
     assert len(connections) == 3
 

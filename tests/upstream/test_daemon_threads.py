@@ -1,4 +1,4 @@
-"""Tests of daemon_threads.py: a thread pool with a limit that does not delay the process exit."""
+"""Tests of daemon_threads.py: the threads are limited in number and do not delay the exit."""
 
 import gc
 import socket
@@ -75,10 +75,12 @@ from handler.services import build_services
 
 async def main():
     settings = Settings(openai_api_key="sk", openai_base_url=sys.argv[1])
-    speech = await build_services(settings).client.ready()
+    services = build_services(settings)
+    client, model = await services.clients[""].ready(), services.models.get()
     parameters = {"model": "gpt-transcribe", "response_format": "json"}
+    recording = tempfile.TemporaryFile()
     async with anyio.create_task_group() as tasks:
-        tasks.start_soon(speech.transcribe, tempfile.TemporaryFile(), WEBM, parameters, 600.0)
+        tasks.start_soon(client.transcribe, recording, WEBM, model, parameters, 600.0)
         await anyio.to_thread.run_sync(sys.stdin.readline)
         tasks.cancel_scope.cancel()
 
@@ -92,6 +94,7 @@ def test_a_process_ends_while_an_abandoned_upstream_call_hangs():
         command = [sys.executable, "-c", _ABANDON_CALL, address]
         with subprocess.Popen(command, cwd=ROOT, stdin=subprocess.PIPE, text=True) as process:
             try:
+                listener.settimeout(60)  # the process may fail to start
                 connection, _ = listener.accept()
                 with connection:
                     assert connection.recv(1)

@@ -1,4 +1,4 @@
-"""Tests of lazy_types.py: the SDK's type packages are imported on first use, with all names."""
+"""Tests of lazy_types.py: all names in the SDK's type packages are imported on first use."""
 
 import importlib
 import json
@@ -11,7 +11,8 @@ import pytest
 from handler.upstream.lazy_types import LazyPackages
 from tests.conftest import ROOT
 
-# Prints each name of the SDK's type packages with its type. The names are found in "eager" mode.
+# Prints each name in the SDK's type packages with its type. In "eager" mode, the program finds the
+# names itself. In the other modes, it reads them from stdin.
 _ATTRIBUTES = """
 import importlib, json, pkgutil, sys, types, typing
 mode, package_names = sys.argv[1], json.loads(sys.stdin.read())
@@ -77,7 +78,7 @@ def test_the_client_imports_few_of_the_sdks_types():
 
 @pytest.fixture
 def package(tmp_path, monkeypatch):
-    """Return a function that makes a package of the given modules with a lazy finder."""
+    """Return a function that creates a package with the given modules and imports it lazily."""
     finder = LazyPackages("example")
     monkeypatch.syspath_prepend(tmp_path)
     monkeypatch.setattr(sys, "meta_path", [finder, *sys.meta_path])

@@ -1,4 +1,4 @@
-"""Tests of openai_sdk.py: the SDK ignores its environment variables and limits responses."""
+"""Tests of openai_sdk.py: ignored environment variables, size limits, logs and requests."""
 
 import gzip
 import io
@@ -16,7 +16,7 @@ PARAMETERS = {"model": "gpt-transcribe", "response_format": "json"}
 
 
 def send(response=None, url="https://upstream.example/v1"):
-    """Send a transcription. Return the response body and the request."""
+    """Send a transcription request. Return the response body and the request."""
     requests = []
 
     def handle(request):
@@ -98,7 +98,7 @@ def test_a_redirect_is_not_followed():
 
 
 class ChunkRecorder(httpx2.BaseTransport):
-    """A transport that keeps the chunks in which a request body would be written."""
+    """A transport that records the chunks of a request body instead of sending them."""
 
     def handle_request(self, request):
         self.headers = request.headers
@@ -108,7 +108,7 @@ class ChunkRecorder(httpx2.BaseTransport):
 
 @pytest.mark.parametrize(("size", "pieces"), [(50_000, 1), (200_000, 4)])
 def test_a_body_is_sent_completely_in_few_chunks(size, pieces):
-    """The SDK's encoder makes a separate chunk of each boundary, header and field."""
+    """The SDK's encoder would yield each boundary, header and field as a separate chunk."""
     audio = random.Random(size).randbytes(size)
     transport = ChunkRecorder()
     file = "recording.webm", io.BufferedReader(io.BytesIO(audio)), "audio/webm"

@@ -22,7 +22,10 @@ def routes_of(router):
 
 
 def closed_routes(app):
-    """Return the (method, path) of each route that needs authentication, with an id filled in."""
+    """Return the method and path of each route that requires authentication.
+
+    Job ids in the paths are replaced with a sample id.
+    """
     found = {(method, path) for method, path in routes_of(app) if path not in OPEN_ROUTES}
     assert len(found) >= 8
     return sorted((method, path.replace("{identity}", "0" * 32)) for method, path in found)
@@ -45,7 +48,7 @@ BODIES = (
 
 
 def test_without_a_token_all_responses_are_the_same(client):
-    """The token is checked before the body is read, so validation errors are not revealed."""
+    """The token is checked before the body is read, so no response reveals a validation error."""
     http = client(auth="token", access_token=TOKEN)
     for method, path in closed_routes(http.app):
         responses = set()
@@ -79,16 +82,19 @@ def callers(app, *subjects):
 
 
 def test_a_stranger_who_computes_the_id_of_a_job_cannot_read_it(aws):
-    """The id of a job from a request is a hash of its owner, recording and options."""
+    """The id of a job that was created for a request is a hash.
+
+    The hash is calculated from the job's owner, recording and options.
+    """
     harness = Harness(
         aws, auth="jwt", aws_lambda_function_name="steno-api", request_deadline_seconds=1
     )
-    content = recording("aac")  # this format always becomes a job
+    content = recording("aac")  # a recording in this format always becomes a job
     mine, stranger = callers(harness.app, "mine", "stranger")
     location = mine.post("/api/transcribe", files={"file": content}).headers["Location"]
     digest = hashlib.sha256(content).hexdigest()
     guess = answer_key(
-        "mine", digest, {"model": "gpt-transcribe"}, harness.services.models.base_url
+        "mine", digest, {"model": "gpt-transcribe"}, harness.services.models.get().base_url
     )[:32]
     assert location == f"/api/transcriptions/{guess}"
     assert {response.status_code for response in request_all(stranger, guess)} == {404}
@@ -96,7 +102,7 @@ def test_a_stranger_who_computes_the_id_of_a_job_cannot_read_it(aws):
 
 
 def test_behind_the_gateway_the_page_at_its_own_host_may_call_the_api(client, webm):
-    """API Gateway accepts its own host names only, so the Host header can be trusted."""
+    """API Gateway accepts only its own host names, so the Host header can be trusted."""
     http = client(auth="open", aws_lambda_function_name="steno-api")
     host = "a1b2c3.execute-api.eu-west-1.amazonaws.com"
     for origin, status in ((f"https://{host}", 200), ("https://evil.example", 401)):

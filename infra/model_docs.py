@@ -1,0 +1,67 @@
+"""`python -m infra.model_docs` writes docs/models.md from the profiles of the models."""
+
+import json
+from collections.abc import Iterator
+from pathlib import Path
+
+from handler.upstream import profiles
+
+FILE = Path(__file__).parent.parent / "docs" / "models.md"
+_SERVERS = Path(profiles.__file__).parent / "servers"
+_NAMES = {
+    "openai": "OpenAI",
+    "azure": "Azure",
+    "groq": "Groq",
+    "mistral": "Mistral",
+    "speaches": "speaches",
+}
+_INTRODUCTION = """\
+# Models
+
+These models have a built-in profile. `GET /v1/models` lists those of your server. A model without a
+profile gets `language` and `prompt` only. [Use another server than OpenAI](other-servers.md)
+describes how to add a profile.
+
+"Own" timestamps come from the model. For the other models, Steno aligns the text with the speech.
+"Words" are timestamps of words. Prices are list prices in US dollars for an hour of audio, as of
+November 2026. `python -m infra.model_docs` writes this page.
+"""
+_HEAD = """\
+| model | languages | `prompt` | `keywords` | `temperature` | timestamps | words | speakers | price | until |
+| --- | --- | --- | --- | --- | --- | --- | --- | --- | --- |
+"""  # noqa: E501 - a table of Markdown
+_LANGUAGES = {None: "no", "language": "one", "languages": "several"}
+
+
+def render() -> str:
+    """Return the page in Markdown."""
+    known = profiles.servers()
+    order = sorted(known, key=lambda name: ([*_NAMES, name].index(name), name))
+    return "\n".join([_INTRODUCTION, *(_section(name, known[name]) for name in order)])
+
+
+def _section(name: str, server: profiles.Server) -> str:
+    source = json.loads((_SERVERS / f"{name}.json").read_text())["source"]
+    rows = "".join(f"| {' | '.join(_cells(*item))} |\n" for item in server.models.items())
+    return f"## {_NAMES.get(name, name)}\n\nSource: {source}\n\n{_HEAD}{rows}"
+
+
+def _cells(name: str, model: profiles.Model) -> Iterator[str]:
+    yield f"`{name}`"
+    yield _LANGUAGES[model.language_field]
+    yield _yes_or_no(model.prompt)
+    yield _yes_or_no(model.keyword_field)
+    yield _yes_or_no(model.temperature)
+    yield "own" if model.timestamps else "aligned"
+    yield _yes_or_no(model.word_timestamps)
+    yield _yes_or_no(model.diarization)
+    yield "" if model.dollars_per_hour is None else f"${model.dollars_per_hour:g}"
+    yield str(model.shutdown or "")
+
+
+def _yes_or_no(supported: object) -> str:
+    return "yes" if supported else "no"
+
+
+if __name__ == "__main__":
+    FILE.write_text(render())
