@@ -3,8 +3,8 @@
 PYTHON ?= python3
 VENV := .venv
 PY := $(VENV)/bin/python
-# The marker file of the virtual environment. Another PYTHON has another marker file, so the
-# environment is created again.
+# The marker file of the virtual environment. Its name contains the Python version, so that the
+# environment is created again for another version.
 ENV := $(VENV)/$(shell $(PYTHON) -c 'import sys; print("python%d.%d" % sys.version_info[:2])' 2>/dev/null || echo none)
 # Use uv if it is installed, because it is ten times as fast as pip. Both use the certificates of
 # the system.
@@ -13,11 +13,12 @@ INSTALL = UV_SYSTEM_CERTS=1 uv pip install --quiet --python $(PY)
 else
 INSTALL = $(PYTHON) -m pip --disable-pip-version-check --quiet --python $(PY) install
 endif
-# The number of test processes, or auto. With 0, all tests run in one process, for a debugger.
+# The number of test processes, or auto. To use a debugger, set JOBS=0: all tests then run in one
+# process.
 JOBS ?= auto
 PYTEST = $(PY) -m pytest -n $(JOBS)
-# Tests that must not run in parallel with others: browsers that record audio, and requests with
-# deadlines to a slow upstream.
+# Tests that must not run in parallel with others. They record audio in browsers, or send requests
+# with deadlines to a slow upstream.
 SERIAL_TESTS := tests/realtime tests/attacks/test_faulty_upstream.py
 
 CDK := aws-cdk@2.1148.1
@@ -31,17 +32,17 @@ help: ## list the commands
 run: $(ENV).run ## start Steno on http://127.0.0.1:8000 (or PORT=...) and transcribe a sample
 	@$(PY) -m infra.local
 
-test: $(ENV).dev lint ## run lint and the main tests (with="-k cutter" selects)
+test: $(ENV).dev lint ## run lint and the main tests (with="-k cutter" selects tests)
 	@$(PYTEST) $(with)
 
-test-all: test test-more ## run all tests: those of test and of test-more
+test-all: test test-more ## run the tests of both test and test-more
 
 test-more: $(ENV).all ## run the other tests: deployed stack, browsers, attacks, exhaustive cases
 	@$(PYTEST) tests/simulations tests/integration tests/browsers tests/attacks $(SERIAL_TESTS:%=--ignore=%) $(with)
 	@$(PYTEST) -m exhaustive
 	@$(PY) -m pytest $(SERIAL_TESTS)
 
-soak: $(ENV).all ## run the attack tests for an hour, write docs/reliability.md (with="-k crash" selects)
+soak: $(ENV).all ## run the attack tests for an hour, write docs/reliability.md (with="-k crash" selects tests)
 	@$(PY) -m pytest tests/attacks tests/simulations tests/steps/test_crash_points.py --soak -m "" $(with)
 
 bench: $(ENV).bench ## run the benchmarks and write benchmarks/results.json and docs/benchmarks.png
@@ -64,7 +65,7 @@ destroy: $(ENV).dev ## delete the stack from your AWS account, except the bucket
 deploy: $(ENV).dev ## deploy the stack to your AWS account (with="-c auth=jwt ..." sets options)
 	@npx --yes $(CDK) deploy $(with)
 
-lock: ## update handler/requirements.lock after a change of the requirements (needs uv)
+lock: ## update handler/requirements.lock after the requirements have changed (requires uv)
 	@uv pip compile --quiet --universal --python-version 3.11 --generate-hashes --no-annotate \
 		--custom-compile-command "make lock" -o handler/requirements.lock \
 		handler/requirements.txt handler/requirements-worker.txt

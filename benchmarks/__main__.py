@@ -1,4 +1,4 @@
-"""Run the benchmarks of `make bench`. Print the table and write results.json and the chart.
+"""Run all benchmarks (`make bench`), print the results, and write results.json and the chart.
 
 python -m benchmarks
 """
@@ -16,7 +16,7 @@ CHART = Path(__file__).parent.parent / "docs" / "benchmarks.png"
 
 
 def main() -> None:
-    """Run all benchmarks, one after the other."""
+    """Run all benchmarks one after another, and store their results."""
     started, rows = time.monotonic(), []
     print(row.HEAD, flush=True)
     for benchmark in (cold, warm, concurrency, memory, sizes, cutting, turnaround, cost):

@@ -10,16 +10,17 @@ from contextlib import contextmanager
 from math import ceil
 from typing import Any
 
-GATEWAY = 1.00e-6  # for a request to an HTTP API of up to 512 KB
-FUNCTION = 0.20e-6  # for an invocation
-GB_SECOND = 0.0000133334  # memory of a function, arm64
-TMP_GB_SECOND = 0.0000000309  # ephemeral storage of a function above 0.5 GB
-_WRITE, _READ = 0.625e-6, 0.125e-6  # DynamoDB on demand: for each KB written, for each 4 KB read
+GATEWAY = 1.00e-6  # per HTTP API request of up to 512 KB
+FUNCTION = 0.20e-6  # per invocation
+GB_SECOND = 0.0000133334  # function memory on arm64
+TMP_GB_SECOND = 0.0000000309  # ephemeral storage above the free 0.5 GB
+_WRITE, _READ = 0.625e-6, 0.125e-6  # DynamoDB on-demand: per KB written, per 4 KB read
 _PUT, _GET, _MESSAGE = 5e-6, 0.4e-6, 0.40e-6
-# The price of each operation. Updates and deletions are billed by the size of the item, queries by
-# the size of all returned items. A job item has up to 2 KB, a part or ledger item up to 5 KB.
+# The price of each operation. DynamoDB bills an update or a deletion by the size of the item, and a
+# query by the total size of the items that it returns. A job item is up to 2 KB, and a part or
+# ledger item is up to 5 KB.
 OPERATIONS = {
-    "PutItem": _WRITE,  # count_calls counts one for each KB
+    "PutItem": _WRITE,  # count_calls counts one call per KB
     "UpdateItem": 2 * _WRITE,
     "DeleteItem": 5 * _WRITE,
     "GetItem": 2 * _READ,
@@ -58,8 +59,8 @@ class _CallCounter(logging.Handler):
 def count_calls(exclude_thread: int = 0) -> Iterator[Counter[str]]:
     """Count the AWS API calls of this process by operation, based on botocore's debug log.
 
-    Calls of the thread with the id `exclude_thread` are not counted. PutItem counts one for each KB
-    of the request.
+    Calls from the thread with the id `exclude_thread` are not counted. A PutItem request counts as
+    one call per KB.
     """
     log, counter = logging.getLogger("botocore.endpoint"), _CallCounter(exclude_thread)
     level, log.propagate = log.level, False

@@ -1,4 +1,4 @@
-"""Draw the results as a bar chart: each figure relative to its bound."""
+"""Draw a bar chart that compares each result with its bound."""
 
 from collections.abc import Sequence
 from pathlib import Path
@@ -16,10 +16,10 @@ _INK, _STENO, _NAIVE, _FLOOR, _BOUND = "#333333", "#2a6f97", "#c9c9c9", "#e9a23b
 
 
 def draw(rows: Sequence[Row], path: Path) -> None:
-    """Draw the chart of Steno and the tutorial app to the PNG file `path`.
+    """Draw a chart that compares Steno with the tutorial app, and save it as the PNG file `path`.
 
-    A bar is the figure divided by its bound, or the inverse if more is better. So a shorter bar is
-    always better.
+    The length of a bar is the value divided by its bound. If higher values are better, it is the
+    bound divided by the value. A shorter bar is therefore always better.
     """
     figure, axes = pyplot.subplots(figsize=(9, 0.38 * len(rows) + 1), dpi=110)
     for number, row in enumerate(rows):

@@ -1,10 +1,11 @@
-"""Measure cold starts of Steno and of the tutorial app: new processes that import their bundles.
+"""Measure the cold starts of Steno and the tutorial app in new processes that import their bundles.
 
     python -m benchmarks.cold
 
-All figures are ratios to the time until the tutorial app can transcribe. The floor is the time of
-the libraries without OpenAI's SDK. The bounds include two packages that Steno needs: OpenAI's SDK,
-which the first transcription imports, and pydantic-settings, which every start imports.
+All values are relative to the time that the tutorial app takes to become ready to transcribe.
+`floor` in the table is the time it takes to import the libraries, without OpenAI's SDK. The bounds
+take into account that Steno also imports OpenAI's SDK at the first transcription, and
+pydantic-settings at every start.
 """
 
 import json
@@ -43,7 +44,7 @@ _REQUEST = (
     "import json; response = {module}.lambda_handler(json.load(open('{event}')), None); "
     "assert response['statusCode'] == 200; "
 )
-_EXIT = "import os; os._exit(0)"  # skip the shutdown, which is not a part of a cold start
+_EXIT = "import os; os._exit(0)"  # skip the shutdown, which is not part of a cold start
 
 _STENO = "import anyio, handler.main; services = handler.main.app.state.services; "
 _SPEECH, _JOBS, _FORM = (
@@ -58,9 +59,9 @@ _AWS_FLOOR = "import boto3; session = boto3.session.Session(); session.client('d
 
 @dataclass(frozen=True)
 class Start:
-    """A program to measure, in Steno's bundle or that of the tutorial app (`naive`).
+    """A program to measure. It uses Steno's bundle, or the tutorial app's if `naive` is true.
 
-    `environment` is added to the usual environment variables.
+    `environment` is added to the variables in _ENVIRONMENT.
     """
 
     program: str
@@ -70,7 +71,10 @@ class Start:
 
 @dataclass(frozen=True)
 class Case:
-    """A row of the table: the programs of Steno, of the tutorial app and of the floor."""
+    """A row of the table, with the programs to measure.
+
+    `floor` is a program that only imports the libraries.
+    """
 
     what: str
     must: float
@@ -81,7 +85,11 @@ class Case:
 
 
 def cases(upstream: str, aws: Mapping[str, str], request: Path) -> Iterator[Case]:
-    """Yield the cases. `upstream` is a URL, `aws` an environment, `request` an event file."""
+    """Yield the cases.
+
+    `upstream` is the URL of the upstream, `aws` contains the environment variables for the AWS
+    emulator, and `request` is a file with the event of a request.
+    """
     fake_upstream, jobs = {"OPENAI_BASE_URL": f"{upstream}/v1"}, {**_JOB_SETTINGS, **aws}
     secret = {**jobs, "OPENAI_API_KEY": "", "OPENAI_SECRET_ARN": "steno"}
     naive = Start("import naive; ", naive=True)
@@ -139,7 +147,7 @@ def cases(upstream: str, aws: Mapping[str, str], request: Path) -> Iterator[Case
 
 
 def naive_bundle(folder: Path) -> Path:
-    """Build the tutorial app's bundle in `folder`: its module and all packages, with byte code."""
+    """Build the tutorial app's bundle in `folder`: its module and all packages, plus bytecode."""
     packages = ["fastapi", "mangum", f"openai=={version('openai')}", "boto3", "python-multipart"]
     pip = [
         sys.executable,
@@ -172,7 +180,7 @@ def naive_bundle(folder: Path) -> Path:
 
 
 def seconds(start: Start, bundles: Mapping[bool, Path]) -> float:
-    """Return the seconds that a new process takes to run the program of `start`."""
+    """Return how many seconds a new process takes to run `start.program`."""
     folder = bundles[start.naive]
     environment = {**_ENVIRONMENT, **(start.environment or {}), "PYTHONPATH": str(folder)}
     command = [sys.executable, "-S", "-c", start.program + _EXIT]
@@ -197,7 +205,7 @@ def rows() -> Iterator[Row]:
             id(start): start for case in all_cases for start in (case.steno, case.naive, case.floor)
         }
         runs: dict[int, list[float]] = {key: [] for key in starts}
-        for _ in range(RUNS):  # alternate, because the speed of a machine varies
+        for _ in range(RUNS):  # alternate, because the speed of the machine varies over time
             for key, start in starts.items():
                 runs[key].append(seconds(start, bundles))
     ready = statistics.median(runs[id(all_cases[0].naive)])

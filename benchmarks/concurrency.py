@@ -1,4 +1,4 @@
-"""Send 200 simultaneous requests to one server process, with an upstream that takes one second.
+"""Measure 200 simultaneous requests to one server process, whose upstream responds after 1 s.
 
 python -m benchmarks.concurrency
 """
@@ -30,7 +30,7 @@ def recording() -> bytes:
 
 
 def request(address: str) -> bytes:
-    """Return the bytes of an HTTP request. They are built once to save CPU time of the client."""
+    """Return an HTTP request as bytes. It is built only once, to save CPU time in the client."""
     message = httpx2.Client().build_request(
         "POST", f"{address}/api/transcribe", files={"file": recording()}
     )
@@ -60,7 +60,10 @@ async def poll_health(address: str, worst: list[float]) -> None:
 
 
 async def measure(address: str) -> tuple[float, float]:
-    """Return the seconds for all requests together, and those of the slowest health check."""
+    """Send all requests.
+
+    Return the total time and the time of the slowest health check, in seconds.
+    """
     worst = [0.0]
     content, port = request(address), int(address.rpartition(":")[2])
     async with anyio.create_task_group() as watching:
@@ -84,8 +87,8 @@ def rows() -> Iterator[Row]:
             health[module] = statistics.median(worst for _, worst in runs) * 1000
     steno, naive = seconds["handler.main"], seconds["benchmarks.naive"]
     what = f"{REQUESTS} simultaneous requests, {UPSTREAM_SECONDS:.0f} s upstream"
-    # The bound is not lower because the SDK builds each request in Python, on the core that also
-    # receives the other requests.
+    # The SDK builds each request in Python, on the same core that receives the other requests. A
+    # lower bound is therefore not realistic.
     yield Row(what, TUTORIAL_RATIO, steno / naive, 0.38, 0.25, 1.0, UPSTREAM_SECONDS / naive)
     yield Row(
         "  slowest /api/health during these requests",

@@ -1,13 +1,15 @@
-"""Calculate the AWS cost for an hour of audio, relative to OpenAI's price.
+"""Calculate the AWS cost per hour of audio, relative to OpenAI's price.
 
     python -m benchmarks.cost
 
-The cost is based on list prices and on measured times and AWS API calls, for sixty direct requests
-with one minute each, and for one upload with one hour. Functions wait for the upstream, which is
-assumed to respond after 2 s plus 2 % of the length: 8 s for a part of five minutes.
+The hour of audio is sent either as sixty direct requests of one minute each, or as one upload. The
+cost is calculated from list prices, measured times, and the number of AWS API calls. It includes
+the time during which functions wait for the upstream. The upstream is assumed to respond after 2 s
+plus 2 % of the duration of the audio, which is 8 s for a part of five minutes.
 
-The calls of an upload are those of all steps and all messages of the three queues. Lambda's polls
-of empty queues are not included, because they cost the same without recordings.
+For an upload, the AWS API calls of all steps are counted, including those for the messages in the
+three queues. Lambda also polls empty queues, but that cost does not depend on recordings and is not
+included.
 """
 
 import json
@@ -27,8 +29,9 @@ from infra.local.aws import local_aws
 
 OPENAI_HOUR = 0.0045 * 60  # gpt-transcribe
 _API_GB, _CUTTER_GB, _CUTTER_TMP_GB, _TRANSCRIBER_GB = 1.0, 1769 / 1024, 3.5, 0.5
-# The transcriber's time for a part in addition to the upstream's: the alignment (0.5 s of CPU time
-# on the 0.29 vCPU of a function with 512 MB), the download, and a dozen AWS API calls.
+# The time that the transcriber needs for a part in addition to the upstream's time. It includes
+# the alignment (0.5 s of CPU time on the 0.29 vCPU of a function with 512 MB), the download, and a
+# dozen AWS API calls.
 _TRANSCRIBER_OWN_SECONDS = 2.5
 _MINUTE_BYTES = 480_000  # one minute as recorded by browsers, at 64 kbit/s
 _REPETITIONS = 30
@@ -38,19 +41,21 @@ _POLL_CALLS = Counter(GetItem=1, Query=1)
 
 
 def direct() -> tuple[float, Counter[str]]:
-    """Return the seconds and the AWS API calls of a direct request with one minute of audio.
+    """Measure a direct request with one minute of audio.
 
-    The upstream's time is not included. Must run in a process whose environment is set up for the
-    AWS emulator.
+    Return the average time in seconds, excluding the upstream's response time, and the average
+    number of AWS API calls. The environment variables of the process must be set for the AWS
+    emulator.
     """
     from handler.main import lambda_handler  # the import reads the environment
 
     seconds = 0.0
     with aws_calls.count_calls() as calls:
         for _ in range(_REPETITIONS):
-            request = event(_MINUTE_BYTES)  # new audio, because the same would not be sent again
+            # Use new audio each time, because Steno does not send the same audio twice.
+            request = event(_MINUTE_BYTES)
             started = time.perf_counter()
-            response = lambda_handler(request, None)  # type: ignore[arg-type] # it uses no context
+            response = lambda_handler(request, None)  # type: ignore[arg-type] # the context is not used
             seconds += (time.perf_counter() - started) / _REPETITIONS
             assert response["statusCode"] == 200
     return seconds, Counter({name: number / _REPETITIONS for name, number in calls.items()})
@@ -90,7 +95,7 @@ def _upload_dollars() -> float:
         aws_calls.GATEWAY + aws_calls.FUNCTION + _POLL_SECONDS * _API_GB * aws_calls.GB_SECOND
     )
     api += requests * aws_calls.dollars(_POLL_CALLS)
-    # Count one receive for each message, without the local worker's polls of empty queues.
+    # Count one ReceiveMessage call per message, because the local worker also polls empty queues.
     calls = Counter(hour.calls)
     calls["ReceiveMessage"] = hour.calls["DeleteMessage"]
     return functions + api + aws_calls.dollars(calls)

@@ -1,9 +1,9 @@
-"""Measure the speed and the peak memory of cutting recordings of one and of four hours.
+"""Measure how fast one-hour and four-hour recordings are cut, and how much memory that takes.
 
     python -m benchmarks.cutting
 
-The speed is in seconds of audio per CPU second. The floor is FFmpeg's decoder alone, without
-resampling and without output.
+The speed is measured in seconds of audio per second of CPU time. The optimum (`floor`) is the
+speed of FFmpeg's decoder alone, without resampling or output.
 """
 
 import json
@@ -27,7 +27,7 @@ _DECODE = "import av, sys; [None for _ in av.open(sys.argv[1]).decode(audio=0)]"
 def peak(process: int) -> int:
     """Return the peak resident set size of a running process in KB.
 
-    Do not use `resource.RUSAGE_CHILDREN`, because it includes memory of the parent.
+    `resource.RUSAGE_CHILDREN` is not used, because it includes the memory of the parent process.
     """
     status = Path(f"/proc/{process}/status").read_text()
     match = re.search(r"VmHWM:\s+(\d+)", status)
@@ -35,7 +35,7 @@ def peak(process: int) -> int:
 
 
 def decode_cpu_seconds(path: Path) -> float:
-    """Return the CPU seconds of decoding alone."""
+    """Decode a file without cutting it, and return the CPU time in seconds."""
     before = resource.getrusage(resource.RUSAGE_CHILDREN)
     subprocess.run([sys.executable, "-c", _DECODE, str(path)], check=True)
     return _cpu_since(before)
@@ -47,7 +47,10 @@ def _cpu_since(before: resource.struct_rusage) -> float:
 
 
 def measure(path: Path) -> tuple[float, float, float]:
-    """Return the seconds of audio, the CPU seconds, and the peak memory in MB of cutting a file."""
+    """Cut a file into parts.
+
+    Return the duration of its audio in seconds, the CPU time in seconds, and the peak memory in MB.
+    """
     with tempfile.TemporaryDirectory() as folder:
         before = resource.getrusage(resource.RUSAGE_CHILDREN)
         memory = 0

@@ -1,4 +1,4 @@
-"""Check that the joined parts of a recording equal the decoded recording, sample by sample.
+"""Check that the parts of a recording, joined together, contain exactly its decoded samples.
 
 python -m benchmarks.exactness [hours ...]        default: recordings of 1 and 4 hours
 """
@@ -21,7 +21,7 @@ RATE = 16_000
 
 
 def uncut(path: Path) -> Iterator[bytes]:
-    """Yield the decoded file as 16 bit mono PCM at 16 kHz."""
+    """Decode the file, and yield its audio as 16-bit mono PCM at 16 kHz."""
     resampler = av.AudioResampler("s16", "mono", RATE)
     with av.open(str(path), "r") as container:
         for frame in container.decode(audio=0):
@@ -31,7 +31,7 @@ def uncut(path: Path) -> Iterator[bytes]:
 
 
 def join_parts(parts: list[dict[str, Any]]) -> Iterator[bytes]:
-    """Yield the PCM of all parts, in order. Asserts that there are no gaps between them."""
+    """Yield the PCM audio of all parts in order, and assert that there are no gaps between them."""
     position = 0
     for part in parts:
         assert part["start"] == position
@@ -47,7 +47,7 @@ def _pcm(frames: Iterable[Any]) -> Iterator[bytes]:
 
 
 def fingerprint(pieces: Iterable[bytes]) -> tuple[str, float]:
-    """Return the MD5 hash and the duration in seconds of PCM at RATE."""
+    """Return the MD5 hash of PCM audio at RATE, and its duration in seconds."""
     digest, length = hashlib.md5(usedforsecurity=False), 0
     for piece in pieces:
         digest.update(piece)

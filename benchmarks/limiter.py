@@ -1,10 +1,10 @@
-"""Simulate how well the throttle uses rate limits of the upstream, and how often requests get 429.
+"""Simulate how much of a rate limit the throttle uses, and how many requests are rejected with 429.
 
     python -m benchmarks.limiter
 
-20 recordings of one hour have 12 parts each. 16 functions send the parts to the upstream, which
-responds after 10 s. The usage can exceed 100 % because the simulation may end before its last
-minute is over.
+Up to 20 one-hour recordings are cut into 12 parts each. 16 functions send these parts to the
+upstream, which responds after 10 s. If the simulation ends in the middle of a
+minute, the limit for the whole minute may already be used up. The usage can then exceed 100 %.
 """
 
 from collections.abc import Iterator
@@ -16,7 +16,7 @@ queues: Any = import_module("tests.fake_queues")  # tests have no type annotatio
 JOBS, PARTS = 20, 12
 SECONDS = 10.0
 WARM_UP = 60.0  # seconds at the start that are not counted
-# name: the limiter, the number of recordings, and whether 429 responses have a Retry-After header
+# The values: the limiter, the number of recordings, and whether a 429 response has Retry-After.
 LIMITS: dict[str, tuple[Any, int, bool]] = {
     "60 per minute, fixed window": (queues.FixedWindow(60), JOBS, True),
     "60 per minute, burst of 10": (queues.TokenBucket(60, 10), JOBS, True),
@@ -29,10 +29,10 @@ LIMITS: dict[str, tuple[Any, int, bool]] = {
 
 
 def figures() -> Iterator[tuple[str, float, float, int]]:
-    """Yield the results for each limit.
+    """Yield the result for each limit.
 
-    They are its name, the used share of the limit, the share of requests that get 429, and the
-    highest number of deliveries of a message.
+    Each result contains the name of the limit, the share of the limit that is used, the share of
+    requests that are rejected with 429, and the maximum number of deliveries of a message.
     """
     with queues.aws_in_process():
         for name, (limiter, jobs, has_retry_after) in LIMITS.items():

@@ -1,4 +1,4 @@
-"""Measure by how much 25 MB uploads raise the peak memory of the app, one and four at a time.
+"""Measure how much the peak memory of the app grows when it receives one or four 25 MB uploads.
 
 python -m benchmarks.memory
 """
@@ -39,9 +39,9 @@ def send(address: str, content: bytes) -> None:
 
 
 def peak_rise(pid: int, address: str, simultaneous: int) -> float:
-    """Return by how much each of the simultaneous uploads raises the peak memory.
+    """Send simultaneous uploads, and return how much the peak memory grows per upload.
 
-    The result is relative to the size of an upload, and the median of RUNS.
+    The result is the median of RUNS runs, divided by the size of an upload.
     """
     content, rises = wav(UPLOAD_BYTES), []
     with ThreadPoolExecutor(simultaneous) as senders:

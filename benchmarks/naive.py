@@ -1,4 +1,4 @@
-"""The tutorial app: the baseline of the benchmarks, written as in a good tutorial."""
+"""The tutorial app, the baseline of the benchmarks. Good tutorials contain similar code."""
 
 import json
 import os

@@ -12,7 +12,7 @@ import httpx2
 
 @contextmanager
 def upstream(seconds: float = 0.0) -> Iterator[str]:
-    """Run a fake upstream that responds after `seconds`. Yields its URL without `/v1`."""
+    """Run a fake upstream that responds after `seconds`, and yield its URL without `/v1`."""
     command = [sys.executable, "-m", "benchmarks.upstream", str(seconds)]
     with subprocess.Popen(
         command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True
@@ -23,7 +23,7 @@ def upstream(seconds: float = 0.0) -> Iterator[str]:
 
 @contextmanager
 def app(upstream: str, module: str = "handler.main") -> Iterator[tuple[int, str]]:
-    """Run the app of `module` with the upstream URL. Yields its process id and its URL."""
+    """Run the app in `module` with this upstream URL, and yield its process id and its URL."""
     with socket.create_server(("127.0.0.1", 0), backlog=1024) as listener:
         command = [sys.executable, "-m", "uvicorn", f"{module}:app", "--log-level", "error"]
         process = subprocess.Popen(

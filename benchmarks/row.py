@@ -1,4 +1,4 @@
-"""One result of a benchmark, and its line in the table."""
+"""The result of a benchmark, and how it is printed as a row of the table."""
 
 from collections.abc import Iterable
 from dataclasses import dataclass
@@ -11,9 +11,9 @@ TUTORIAL_RATIO = "ratio to tutorial app"
 
 @dataclass(frozen=True)
 class Row:
-    """A figure of Steno, in `unit`, with figures to compare it with.
+    """A value measured for Steno, in `unit`, and the values to compare it with.
 
-    `naive` is the figure of the tutorial app (benchmarks/naive.py). `floor` is the figure of the
+    `naive` is the value for the tutorial app (benchmarks/naive.py). `floor` is the value for the
     libraries alone, or the theoretical optimum. `must` is the bound that Steno has to meet, and
     `stretch` is the goal.
     """
@@ -29,7 +29,7 @@ class Row:
 
     @property
     def holds(self) -> bool:
-        """Return whether the figure meets its bound."""
+        """Return whether Steno meets the bound."""
         return self.steno >= self.must if self.more_is_better else self.steno <= self.must
 
 
@@ -39,15 +39,15 @@ def table(rows: Iterable[Row]) -> str:
 
 
 def line(row: Row) -> str:
-    """Return the row of the table as text, marked with `!` if it misses its bound."""
-    figures = (row.steno, row.naive, row.floor, row.must, row.stretch)
+    """Return a row of the table as text, marked with `!` if Steno does not meet the bound."""
+    values = (row.steno, row.naive, row.floor, row.must, row.stretch)
     mark = " " if row.holds else "!"
-    cells = " ".join(f"{short(figure):>8}" for figure in figures)
+    cells = " ".join(f"{short(value):>8}" for value in values)
     return f"{row.what:57} {mark}{cells}  {row.unit}"
 
 
-def short(figure: float | None) -> str:
-    """Return the figure with two decimals below 10, otherwise as a whole number."""
-    if figure is None:
+def short(value: float | None) -> str:
+    """Format a value with two decimal places if it is below 10, otherwise as a whole number."""
+    if value is None:
         return ""
-    return f"{figure:.2f}" if abs(figure) < 10 else f"{figure:,.0f}"
+    return f"{value:.2f}" if abs(value) < 10 else f"{value:,.0f}"

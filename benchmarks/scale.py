@@ -1,12 +1,12 @@
-"""Simulate how Steno handles thousands of one-hour recordings per hour, and what they cost.
+"""Simulate how Steno processes thousands of one-hour recordings per hour, and what AWS charges.
 
     python -m benchmarks.scale        print the table in docs/scaling.md
 
 `benchmarks.scale_run` compares the simulation with a real run.
 
-The model: cutters and transcribers take work from one queue each, first in, first out. If the
-upstream has a rate limit, a transcriber waits until it may send its request. The upstream responds
-after 2 s plus 2 % of the length of the part.
+In this model, the cutters share one queue, and the transcribers share another. Both are
+FIFO queues. If the upstream has a rate limit, a transcriber waits until it may send its
+request. The upstream responds after 2 s plus 2 % of the duration of the part.
 """
 
 import heapq
@@ -16,16 +16,17 @@ from dataclasses import dataclass
 from benchmarks import aws_calls
 
 PARTS = 12  # the number of parts of a one-hour recording
-_HOURS = 2  # the time in which recordings arrive
+_HOURS = 2  # how many hours recordings keep arriving
 _CUTTER_GB, _CUTTER_TMP_GB, _TRANSCRIBER_GB = 1769 / 1024, 3.5, 0.5
-_OTHER_DOLLARS = 0.0005  # for an hour of audio, without job functions (`benchmarks.cost`)
-_POLL_INTERVAL = 2.0  # seconds, in the first half minute of a job (handler/web/responses.py)
-# The default quota of concurrent invocations of an account.
+_OTHER_DOLLARS = 0.0005  # per hour of audio, without the job functions (`benchmarks.cost`)
+_POLL_INTERVAL = 2.0  # seconds between polls in the first 30 s of a job (handler/web/responses.py)
+# The default quota for concurrent Lambda invocations in an AWS account.
 # https://docs.aws.amazon.com/lambda/latest/dg/gettingstarted-limits.html
 LAMBDA_CONCURRENCY = 1000
-# The default of -c throttle, in requests per second.
+# The default value of `-c throttle`, in requests per second.
 THROTTLE = 50
-# Writes of one DynamoDB item per second. A job writes the item of the daily budget twice.
+# DynamoDB allows this many writes per second to one item. Each job writes twice to the item of the
+# daily budget.
 # https://docs.aws.amazon.com/amazondynamodb/latest/developerguide/bp-partition-key-design.html
 ITEM_WRITES = 1000
 
@@ -35,8 +36,8 @@ class System:
     """A deployment to simulate.
 
     `concurrency` is the number of parts that are transcribed at the same time. `cut_seconds` is the
-    time of the cutter for a recording. `upstream_seconds` is the upstream's time for a part, and
-    `own_seconds` the additional time of the transcriber.
+    time that the cutter needs for a recording. `upstream_seconds` is the time that the upstream
+    needs for a part. `own_seconds` is the additional time that the transcriber needs for a part.
     """
 
     concurrency: int
@@ -47,17 +48,17 @@ class System:
 
     @property
     def cutters(self) -> int:
-        """Return the number of cutters, as in infra/stack.py."""
+        """Return the number of cutters, calculated as in infra/stack.py."""
         return max(2, self.concurrency // 4)
 
 
 @dataclass(frozen=True)
 class Outcome:
-    """The result of a simulation or a run, with times in seconds.
+    """The result of a simulation or a real run. Times are in seconds.
 
     `parts_per_hour` is the throughput until the last part is done. `max_wait` is the longest time
-    of a part in its queue. `turnaround` is the longest time from the arrival of a recording to the
-    end of its last part. `dollars` is the AWS cost for an hour of audio.
+    that any part spends in its queue. `turnaround` is the longest time from the arrival of a
+    recording until its last part is done. `dollars` is the AWS cost per hour of audio.
     """
 
     parts_per_hour: float
@@ -67,9 +68,9 @@ class Outcome:
 
 
 def simulate(system: System, arrivals: list[float]) -> Outcome:
-    """Simulate one-hour recordings that arrive at the times `arrivals`, in seconds."""
+    """Simulate one-hour recordings, which arrive at the times `arrivals` (in seconds)."""
     cutters, transcribers = [0.0] * system.cutters, [0.0] * system.concurrency
-    # For each part: when it gets into its queue, and the number of its recording.
+    # For each part: the time at which it enters the queue, and the number of its recording.
     ready: list[tuple[float, int]] = []
     for number, arrival in enumerate(arrivals):
         start = max(arrival, heapq.heappop(cutters))
@@ -99,7 +100,10 @@ def simulate(system: System, arrivals: list[float]) -> Outcome:
 
 
 def limit_usage(system: System, jobs_per_hour: int) -> dict[str, float]:
-    """Return the usage of each limit by its name. Above 1, a queue grows."""
+    """For each limit, return its name and the share of it that is used.
+
+    If a share exceeds 1, a queue grows.
+    """
     turnaround = system.cut_seconds + system.upstream_seconds + system.own_seconds
     jobs = jobs_per_hour / 3600
     transcribing = jobs * PARTS * (system.upstream_seconds + system.own_seconds)

@@ -1,10 +1,10 @@
-"""Compare the simulation with a real run of 200 hours of audio on the local AWS emulator.
+"""Compare the simulation with a real run that transcribes 200 hours of audio on the AWS emulator.
 
     python -m benchmarks.scale_run        takes about 15 minutes
 
-The run uses the real queues and the real transcription step. Parts have a few bytes of content, and
-their jobs are written directly, without the cutter. The additional time of the transcriber for a
-part is measured before, with a few recordings.
+The run uses real queues and the real transcription step, but no cutter. Instead, this script
+creates the jobs, and stores parts that have only a few bytes. A first run with a few recordings
+measures how long the transcriber takes for a part, excluding the response time of the upstream.
 """
 
 import logging
@@ -31,7 +31,7 @@ from infra.local.worker import local_worker
 
 _RECORDINGS, _FEW = 200, 8
 _CONCURRENCY = 16
-_UPSTREAM_SECONDS = 4.0  # long enough that the CPU of this machine is not the limit
+_UPSTREAM_SECONDS = 4.0  # long enough that the CPU of this machine is not the bottleneck
 _PART_SECONDS = 300
 _POLL_SECONDS = 1.0
 _MAGIC = b"fLaC"
@@ -64,11 +64,11 @@ class _Run:
 
 
 def comparison() -> Iterator[str]:
-    """Yield the lines of a table that compares a real run with its simulation."""
+    """Yield the lines of a table that compares a real run with a simulation of it."""
     logging.getLogger("steno").setLevel(logging.ERROR)
     few = _run(_FEW)
     own = few.seconds * _CONCURRENCY / (_FEW * PARTS) - _UPSTREAM_SECONDS
-    yield f"A part takes {_UPSTREAM_SECONDS:.0f} s at the upstream and {own:.2f} s in addition."
+    yield f"Time per part: upstream {_UPSTREAM_SECONDS:.0f} s, transcriber another {own:.2f} s."
     run = _run(_RECORDINGS)
     system = System(
         _CONCURRENCY, cut_seconds=0.0, own_seconds=own, upstream_seconds=_UPSTREAM_SECONDS
@@ -99,14 +99,14 @@ def _run(recordings: int) -> _Run:
                 time.sleep(_POLL_SECONDS)
         for thread in threads:
             thread.join()
-    assert upstream.started.keys() == sent.keys(), "Each part is sent to the upstream."
+    assert upstream.started.keys() == sent.keys(), "A part was not sent to the upstream."
     first = arrivals[0]
     max_wait = max(upstream.started[name] - when for name, when in sent.items())
     return _Run([when - first for when in arrivals], max_wait, upstream.last_end - first)
 
 
 def _create_job(jobs: Jobs, sent: dict[bytes, float]) -> Job:
-    """Create a job and send its parts, as the cutter does. Record in `sent` when each was sent."""
+    """Create a job and send its parts, as the cutter does. Record the send times in `sent`."""
     job, _ = jobs.create("hour.m4a", "audio/mp4", 1, {})
     job = jobs.progress.start_generation(
         jobs.progress.begin_attempt(job.key), "generation", uuid4().hex

@@ -1,4 +1,4 @@
-"""Measure the zipped size of the API bundle and of the tutorial app's bundle, with byte code.
+"""Measure the zipped sizes of the API bundle and the tutorial app's bundle, including bytecode.
 
 python -m benchmarks.sizes
 """
@@ -17,8 +17,8 @@ def rows() -> Iterator[Row]:
         naive = naive_bundle(Path(folder) / "naive")
         steno = API.build(ROOT / ".bundles", Target.here())
         sizes = [zipped_sizes(bundle).total() / 1e6 for bundle in (steno, naive)]
-    # The bundle includes the complete OpenAI SDK (5.2 MB). Its unused modules cannot be determined
-    # reliably.
+    # The bundle includes the complete OpenAI SDK (5.2 MB), because there is no reliable way to
+    # determine which of its modules are unused.
     yield Row("API bundle, zipped", "MB", sizes[0], 16, 12, sizes[1])
 
 

@@ -1,4 +1,4 @@
-"""Create long recordings from the samples of the offline engine, with gaps of different lengths."""
+"""Create long recordings from the offline engine's speech samples, with gaps of varying length."""
 
 import io
 import random
@@ -14,15 +14,15 @@ from moonshine_voice.utils import get_assets_path
 
 SOURCES = ("two_cities.wav", "beckett.wav", "endgame_nagg_nell.wav")
 _RATE = 48_000
-_PIECE_SECONDS = 600  # encoded once and repeated; a multiple of the frame length of each codec
+_PIECE_SECONDS = 600  # encoded once, then repeated; a multiple of each codec's frame length
 
 
 @dataclass(frozen=True)
 class Kind:
     """A kind of recording.
 
-    A `live` recording is written like a stream of a recorder, without a length in its header. One
-    with `pictures` has a video track.
+    A `live` recording is written as a stream, as recorders do, so its header does not contain its
+    duration. If `pictures` is true, the recording also has a video track.
     """
 
     muxer: str
@@ -53,9 +53,9 @@ KINDS = {
 def encode_speech(
     name: str, seconds: float, folder: Path, piece_seconds: int = _PIECE_SECONDS
 ) -> Path:
-    """Write a recording with about `seconds` of speech, and return its path in `folder`.
+    """Write a recording of about `seconds` seconds to `folder`, and return its path.
 
-    `name` is a kind in KINDS. The recording repeats a piece of `piece_seconds`.
+    `name` is a key of KINDS. The recording repeats a piece of speech that lasts `piece_seconds`.
     """
     kind = KINDS[name]
     path = folder / f"{seconds:.0f} {name}"
@@ -88,7 +88,7 @@ def encode_speech(
 
 
 class _UnseekableFile(io.RawIOBase):
-    """A file without seeking."""
+    """A file that does not support seeking."""
 
     def __init__(self, file: BinaryIO) -> None:
         self._file = file
@@ -108,7 +108,7 @@ def _add_audio_stream(output: Any, kind: Kind) -> Any:
 
 @cache
 def _packets(kind: Kind, seconds: int) -> list[tuple[int, int, bytes]]:
-    """Return the packets of a piece: start and duration in samples, and the content."""
+    """Encode a piece. Return each packet's start and duration in samples, and its content."""
     with av.open(io.BytesIO(), "w", kind.muxer, kind.options) as output:
         stream = _add_audio_stream(output, kind)
         output.start_encoding()
@@ -128,7 +128,10 @@ def _packets(kind: Kind, seconds: int) -> list[tuple[int, int, bytes]]:
 
 
 def speech_sequence(seconds: float) -> Iterator[tuple[str, float]]:
-    """Yield names of samples for `seconds` of speech, each with the seconds of silence after it."""
+    """Yield the names of samples whose total duration, including silences, is about `seconds`.
+
+    Each name is paired with the duration, in seconds, of the silence after the sample.
+    """
     generator = random.Random(1)  # noqa: S311 - not for secrets; the sequence is always the same
     lengths = {name: len(_pcm(name)) / 2 / _RATE for name in SOURCES}
     while seconds > 0:
@@ -138,7 +141,7 @@ def speech_sequence(seconds: float) -> Iterator[tuple[str, float]]:
 
 
 def _pcm_seconds(seconds: float) -> Iterator[bytes]:
-    """Yield speech as 16 bit mono PCM at 48 kHz, one second at a time."""
+    """Yield speech as 16-bit mono PCM at 48 kHz, one second at a time."""
     buffer = bytearray()
     pieces = speech_sequence(seconds)
     for _ in range(round(seconds)):

@@ -1,14 +1,14 @@
-"""Measure the time from the upload of a one-hour recording to its transcript.
+"""Measure how long it takes until the transcript of an uploaded one-hour recording is complete.
 
     python -m benchmarks.turnaround
 
-The time is relative to the upstream's time for the slowest part. The upstream responds to each part
-after 2 s plus 2 % of its length. The transcripts have two words in one run, and as many words as
-natural speech in the other. The alignment of such a transcript with the audio takes 0.5 s of CPU
-time for a part of five minutes.
+The time is relative to the time that the upstream needs for the slowest part. The upstream responds
+after 2 s plus 2 % of the duration of the part. In one run, each transcript has only two words. In
+the other run, it has as many words as natural speech. For a five-minute part, aligning such a
+transcript with the audio takes 0.5 s of CPU time.
 
-As on AWS, 16 parts are transcribed at the same time. But all transcribers, the cutter and the AWS
-emulator share this machine.
+As on AWS, 16 parts are transcribed at the same time. Unlike on AWS, the transcribers, the cutter
+and the AWS emulator run on the same machine.
 """
 
 import os
@@ -35,20 +35,20 @@ from infra.local.aws import local_aws
 from infra.local.worker import local_worker
 
 SECONDS = 3600.0
-_FLAC_BYTES_PER_SECOND = 14_500  # an average, to estimate the length of a part from its size
+_FLAC_BYTES_PER_SECOND = 14_500  # an average, to estimate the duration of a part from its size
 WORDS_PER_SECOND = 2.5
 _POLL_SECONDS = 0.05
 
 
 def upstream_seconds(length: float) -> float:
-    """Return the assumed response time of the upstream for `length` seconds of audio."""
+    """Return the assumed response time, in seconds, for a part of `length` seconds."""
     return 2 + length / 50
 
 
 class FakeUpstream(httpx2.MockTransport):
-    """A fake upstream. It responds after `upstream_seconds`, with at least two words.
+    """A fake upstream. It responds after `upstream_seconds` with at least two words.
 
-    `calls` has the start (`time.monotonic`) and the duration in seconds of each request.
+    `calls` contains the start time (`time.monotonic`) and the duration of each request, in seconds.
     """
 
     def __init__(self, words_per_second: float) -> None:
@@ -73,11 +73,12 @@ class FakeUpstream(httpx2.MockTransport):
 
 @dataclass(frozen=True)
 class Hour:
-    """The result of a run, with times in seconds.
+    """The result of a run. Times are in seconds.
 
-    `seconds` is the time from the end of the upload to the completed job, and `cut` the time until
-    the last part is sent to the upstream. `parts` has the upstream's time for each part. `calls` is
-    the number of AWS API calls by operation, in billed units (`aws_calls`).
+    `seconds` is the time from the end of the upload until the job is completed. `cut` is the time
+    from the end of the upload until the last part is sent to the upstream. `parts` contains the
+    upstream's response time for each part. `calls` contains the number of AWS API calls for each
+    operation, as counted by `aws_calls`.
     """
 
     seconds: float
@@ -88,7 +89,7 @@ class Hour:
 
 @cache
 def measure(words_per_second: float = 0.0) -> Hour:
-    """Upload a one-hour recording and wait for its job. The result is cached."""
+    """Upload a one-hour recording, and wait until its job is completed. The result is cached."""
     with tempfile.TemporaryDirectory() as folder, local_aws(Path(folder) / "aws") as environment:
         os.environ |= {**environment, "OPENAI_API_KEY": "offline"}
         upstream, settings = FakeUpstream(words_per_second), read_settings()
@@ -97,7 +98,7 @@ def measure(words_per_second: float = 0.0) -> Hour:
         recording = encode_speech("m4a", SECONDS, Path(folder))
         with aws_calls.count_calls(
             exclude_thread=threading.get_ident()
-        ) as calls:  # it is the client
+        ) as calls:  # this thread is the client
             with local_worker(services) as threads:
                 job, form = jobs.create("hour.m4a", "audio/mp4", recording.stat().st_size, {})
                 with recording.open("rb") as file:
@@ -108,7 +109,7 @@ def measure(words_per_second: float = 0.0) -> Hour:
                 while not (current := jobs.get(job.id)).finished:
                     time.sleep(_POLL_SECONDS)
                 seconds = time.monotonic() - started
-            for thread in threads:  # they delete temporary objects of the job before they end
+            for thread in threads:  # they delete the job's temporary objects before they end
                 thread.join()
         assert current.status == "completed", current
         return Hour(

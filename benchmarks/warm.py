@@ -2,8 +2,8 @@
 
     python -m benchmarks.warm
 
-Steno, the tutorial app and the SDK run in separate processes, which process the same recording
-repeatedly. The upstream responds immediately.
+Steno, the tutorial app and the SDK run in separate processes. Each of them sends the same recording
+to the upstream repeatedly. The upstream responds immediately.
 """
 
 import base64
@@ -25,8 +25,8 @@ from benchmarks.row import Row, table
 from infra.bundle import ROOT
 
 NAMES = {50_000: "50 KB", 1_000_000: "1 MB", 4_000_000: "4 MB"}
-# The bound and the goal for each size. Steno uses the same SDK. Its own work is to parse the form,
-# to write the file to disk, and to read the response with limits.
+# The bound and the goal for each size. Steno uses the same SDK. In addition, it parses the form,
+# writes the file to disk, and checks the size of the response while it reads it.
 BOUNDS_AND_GOALS = {50_000: (2.2, 1.3), 1_000_000: (3.0, 1.3), 4_000_000: (2.6, 1.3)}
 REPETITIONS = 60
 RUNS = 15
@@ -35,7 +35,7 @@ _EVENT = ROOT / "events" / "health.json"
 
 
 def recording(size: int) -> bytes:
-    """Return a WAV file with noise, of `size` bytes."""
+    """Return a WAV file of `size` bytes that contains noise."""
     header = b"RIFF\xff\xff\xff\xffWAVEfmt \x10\0\0\0\x01\0\x01\0"
     header += b"\x80>\0\0\0}\0\0\x02\0\x10\0"
     header += b"data\xff\xff\xff\xff"
@@ -43,7 +43,7 @@ def recording(size: int) -> bytes:
 
 
 def event(size: int) -> dict[str, Any]:
-    """Return an API Gateway event that uploads a recording of `size` bytes."""
+    """Return the API Gateway event for a request with a recording of `size` bytes."""
     form = httpx2.Request(
         "POST", "http://x", files={"file": ("recording.wav", recording(size), "audio/wav")}
     )
@@ -55,7 +55,7 @@ def event(size: int) -> dict[str, Any]:
 
 
 def request_function(program: str, size: int) -> Callable[[], None]:
-    """Return a function that makes one request.
+    """Return a function that sends one request.
 
     `program` is `steno`, `naive` (the tutorial app) or `floor` (the SDK alone).
     """
@@ -75,7 +75,7 @@ def _sdk_request_function(size: int) -> Callable[[], None]:
     from openai import OpenAI  # not imported in the other processes
 
     client = OpenAI()
-    file = tempfile.TemporaryFile(suffix=".wav")  # noqa: SIM115 - used until the process ends
+    file = tempfile.TemporaryFile(suffix=".wav")  # noqa: SIM115 - open until the process ends
     file.write(recording(size))
 
     def call() -> None:
@@ -86,7 +86,7 @@ def _sdk_request_function(size: int) -> Callable[[], None]:
 
 
 def medians(program: str) -> Iterator[float]:
-    """Yield the median time in seconds for each size of BOUNDS_AND_GOALS."""
+    """Yield the median response time in seconds for each size in BOUNDS_AND_GOALS."""
     for size in BOUNDS_AND_GOALS:
         call, durations = request_function(program, size), []
         for _ in range(REPETITIONS):
@@ -123,7 +123,10 @@ def rows() -> Iterator[Row]:
 
 
 def _median_ratio(dividends: list[float], divisors: list[float]) -> float:
-    """Return the median ratio of paired runs, because a machine's speed varies between pairs."""
+    """Return the median of the ratios of paired runs.
+
+    The speed of the machine varies over time, so only runs of the same pair are comparable.
+    """
     pairs = zip(dividends, divisors, strict=True)
     return statistics.median(dividend / divisor for dividend, divisor in pairs)
 

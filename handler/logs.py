@@ -1,6 +1,7 @@
-"""Configures logging, and adds the ids of the request, the job and the part to log records.
+"""Configures logging, and adds request, job and part ids to log records.
 
-Lambda writes each record as JSON, with the ids as fields. Elsewhere, the ids follow the message.
+On Lambda, records are written as JSON, with the ids as fields. Elsewhere, the ids are appended to
+the message.
 """
 
 import logging
@@ -11,13 +12,13 @@ from contextvars import ContextVar
 
 log = logging.getLogger("steno")
 
-# The default is shared, which is safe because no code changes the dict.
+# All contexts share this default dict. That is safe, because no code modifies it.
 _log_ids: ContextVar[dict[str, str | int]] = ContextVar("_log_ids", default={})  # noqa: B039
 
 
 @contextmanager
 def context(**ids: str | int) -> Iterator[None]:
-    """Add these ids to all records that the current task or thread logs within the block."""
+    """Add these ids to each record that is logged in this block by the current task or thread."""
     token = _log_ids.set({**_log_ids.get(), **ids})
     try:
         yield
@@ -38,7 +39,7 @@ def request_id() -> str:
 def configure(*, on_lambda: bool) -> None:
     """Configure the "steno" logger. Each entry point calls this once.
 
-    Outside Lambda, only warnings and errors are printed, on standard error.
+    Outside Lambda, only warnings and errors are printed, to standard error.
     """
     log.setLevel(logging.INFO)
     log.addFilter(_add_ids)
@@ -55,7 +56,7 @@ def _add_ids(record: logging.LogRecord) -> bool:
 
 
 class _PlainFormatter(logging.Formatter):
-    """Appends the ids in brackets to the message."""
+    """Appends the ids to the message, in brackets."""
 
     def format(self, record: logging.LogRecord) -> str:
         ids = [

@@ -10,7 +10,8 @@ gc.disable()
 
 from pydantic import BaseModel
 
-# Build models on first use. Most are FastAPI's OpenAPI models, which requests do not use.
+# Build Pydantic models on first use. Most of them belong to FastAPI's OpenAPI code, which few
+# requests use.
 BaseModel.model_config["defer_build"] = True
 
 import os
@@ -25,10 +26,10 @@ from handler.web.gateway import Gateway
 logs.configure(on_lambda="AWS_LAMBDA_FUNCTION_NAME" in os.environ)
 app = create_app(read_settings())
 if jobs := app.state.services.stored_jobs:
-    # Build the client now: Lambda gives the init phase more CPU than a request.
+    # Build the client now, because Lambda provides more CPU in the init phase than afterwards.
     jobs.client  # noqa: B018
 
-# All responses are text. Mangum encodes other media types than these in base64.
+# All responses are text. Mangum encodes a response as base64 if its media type is not listed here.
 lambda_handler = Mangum(
     app,
     lifespan="off",

@@ -24,7 +24,7 @@ class AccessLog:
     def format(self) -> rest.AccessLogFormat:
         names = (
             "requestId",
-            "integration.requestId",  # Lambda's request id, as in `x-request-id` and in Steno's log
+            "integration.requestId",  # Lambda's request id, also in `x-request-id` and Steno's log
             "identity.sourceIp",
             "authorizer.claims.sub",
             "httpMethod",

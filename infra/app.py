@@ -23,11 +23,12 @@ def app(
 ) -> App:
     """Return the CDK app with its single stack.
 
-    `context` has the values of `-c name=value` options. `out` is the output folder of the
-    synthesis. Without `bundles`, the bundles are built for `target`, by default for the
-    architecture of `-c machine`.
+    `context` contains the values of `-c name=value` options. `out` is the folder to which the
+    template is written. If `bundles` is None, the bundles are built for `target`. If
+    `target` is None too, they are built for the architecture given by `-c machine`.
     """
-    # Only the CDK CLI reads the context in cdk.json. Read it here to work without the CLI.
+    # The context in cdk.json is otherwise read only by the CDK CLI, but tests call this function
+    # without the CLI.
     flags = json.loads((ROOT / "cdk.json").read_text())["context"]
     cdk_app = App(context={**flags, **(context or {})}, outdir=out or os.environ.get("CDK_OUTDIR"))
     choices = Choices.of(cdk_app.node)

@@ -12,11 +12,12 @@ class NotLocked(LookupError):
 
 
 def locked_requirements(names: Iterable[str], lock: str, environment: dict[str, str]) -> list[str]:
-    """Return one requirements line, with version and hashes, for each of the packages in `names`.
+    """Return a requirements line, with the version and hashes, for each package in `names`.
 
-    `lock` is the text of the lock file. `environment` has the values of environment markers, such
-    as `python_full_version`. The lines have no markers because pip would evaluate them for the
-    Python that runs pip. Raises NotLocked if a package is not in the lock file.
+    `lock` is the text of the lock file. `environment` contains the values of environment markers,
+    such as `python_full_version`. The returned lines have no markers, because pip would evaluate
+    them for the Python version that runs pip. Raises NotLocked if any of the
+    packages is missing from the lock file.
     """
     line_by_package = {}
     for lock_line in lock.replace("\\\n", " ").splitlines():

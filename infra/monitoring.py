@@ -18,7 +18,7 @@ from infra.choices import Choices
 _MAX_MESSAGE_AGE = Duration.minutes(30)  # even recordings of several hours take less time
 _SLOW_REQUEST = Duration.seconds(26)  # the handler's deadline is 25 s, the gateway's is 29 s
 # An alarm is raised if an invocation ends less than 5 s before the timeout of its function. Workers
-# stop 30 s before it (SHUTDOWN_SECONDS in handler/worker.py).
+# stop 30 s before the timeout (SHUTDOWN_SECONDS in handler/worker.py).
 _TIMEOUT_MARGIN = Duration.seconds(5)
 
 
@@ -53,7 +53,7 @@ class Monitoring(Construct):
         super().__init__(scope, "Watching")
         self._namespace = choices.name
         self.topic = sns.Topic(self, "Alarms", enforce_ssl=True)
-        # A topic policy replaces the default access, so CloudWatch must be allowed to publish.
+        # A topic policy replaces the default policy, so it must allow CloudWatch to publish.
         self.topic.add_to_resource_policy(
             iam.PolicyStatement(
                 actions=["sns:Publish"],
@@ -92,9 +92,9 @@ class Monitoring(Construct):
         )
 
     def _add_queue_alarms(self, resources: MonitoredResources) -> None:
-        # Use the metric of received messages. The metric of visible messages may miss messages,
-        # because the consumer deletes them within seconds. The metric of sent messages does not
-        # include those that SQS moves to a dead-letter queue.
+        # This alarm uses the metric for received messages. The metric for visible messages may miss
+        # messages, because the consumer deletes them within seconds. The metric for sent messages
+        # does not include messages that SQS moves to a dead-letter queue.
         dead = resources.dead_letters.metric_number_of_messages_received(statistic="Sum")
         self._alarm(
             "DeadLetters", dead, 0, "A message reached its delivery limit, and its job failed."
@@ -144,7 +144,7 @@ class Monitoring(Construct):
                 f"{name}Dropped",
                 dropped,
                 0,
-                f"Lambda dropped messages of the {name.lower()} as a recursive loop.",
+                f"Lambda detected a recursive loop and dropped messages for the {name.lower()}.",
             )
         for name, function in {"Api": resources.api, **resources.job_functions}.items():
             throttled = function.metric_throttles(statistic="Sum")
@@ -157,8 +157,8 @@ class Monitoring(Construct):
             )
 
     def _add_api_alarms(self, resources: MonitoredResources) -> None:
-        # Three periods of 5 minutes, because OpenAI's SDKs get a few 503 responses while a long
-        # recording is transcribed.
+        # A few 503 responses are normal: OpenAI's SDKs receive them while a long recording is
+        # transcribed. The alarm therefore requires errors in three periods of 5 minutes.
         server_errors = resources.stage.metric_server_error(statistic="Sum")
         self._alarm("ServerErrors", server_errors, 5, "The API returns 5xx responses.", periods=3)
         self._alarm(
@@ -173,7 +173,7 @@ class Monitoring(Construct):
             "SlowApi",
             slowest,
             _SLOW_REQUEST.to_milliseconds(),
-            "The slowest requests take almost as long as the gateway's timeout.",
+            "The slowest requests almost reach the gateway's timeout.",
             periods=3,
         )
 
@@ -229,7 +229,7 @@ class Monitoring(Construct):
             ],
             "Jobs": [
                 resources.recordings.metric_number_of_messages_sent(
-                    label="Jobs started, plus parts that are split"
+                    label="Jobs started, plus parts to split"
                 ),
                 self._metric("JobsCompleted", "Sum"),
                 self._metric("JobsFailed", "Sum"),

@@ -1,4 +1,4 @@
-"""The cdk-nag findings that are accepted, each with its reason.
+"""Accepted cdk-nag findings, and the reason for accepting each of them.
 
 `make test-all` fails on any other finding.
 """
@@ -8,21 +8,21 @@ from constructs import Construct
 
 _REASONS = {
     "AwsSolutions-SMG4": "The owner rotates the OpenAI key and the access token by"
-    " putting a new value. Functions read it within minutes.",
+    " storing new values, which the functions read within minutes.",
     "AwsSolutions-S1": "Only the functions of this stack can read the bucket. An access log"
     " would need a second bucket.",
     "AwsSolutions-IAM5[Resource::*]": "X-Ray has no resource-level permissions for putting traces.",
-    "AwsSolutions-IAM5[Resource::<Bucket83908E77.Arn>/uploads/*]": "Each object name has a new"
-    " job id, so the policy can only name the prefix.",
+    "AwsSolutions-IAM5[Resource::<Bucket83908E77.Arn>/uploads/*]": "Each object name contains"
+    " a new job id, so the policy can name only the prefix.",
     "AwsSolutions-IAM5[Resource::<Bucket83908E77.Arn>/requests/*]": "See uploads/*.",
     "AwsSolutions-IAM5[Resource::<Bucket83908E77.Arn>/parts/*]": "See uploads/*.",
     "AwsSolutions-IAM5[Resource::<Bucket83908E77.Arn>/transcripts/*]": "See uploads/*.",
-    "AwsSolutions-L1": "All bundled packages have wheels for Python 3.13. It is supported until"
-    " 2029.",
+    "AwsSolutions-L1": "All bundled packages have wheels for Python 3.13, which is supported"
+    " until 2029.",
     "AwsSolutions-APIG4": "With auth=token, the function checks the token. With auth=jwt, the"
     " gateway checks the JWT on every route except the public ones.",
-    "Serverless::Serverless-APIGWStructuredLogging": "Each line is JSON: the gateway quotes"
-    " and escapes $context.error.messageString.",
+    "Serverless::Serverless-APIGWStructuredLogging": "Each line is valid JSON. The"
+    " gateway quotes and escapes $context.error.messageString.",
     "Serverless::Serverless-SQSRedrivePolicy": "This queue is the dead-letter queue.",
     "Serverless::Serverless-LambdaDLQ": "The functions are not invoked asynchronously.",
     "Serverless::Serverless-LambdaLatestVersion": "See AwsSolutions-L1.",

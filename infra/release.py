@@ -1,6 +1,7 @@
-"""`make release VERSION=X.Y.Z`: check the tree, then write the version, commit, tag and archive.
+"""Make a release: check the repository, update the version, then commit, tag and archive it.
 
-It changes the local repository only. Pushing the branch and the tag is left to the maintainer.
+`make release VERSION=X.Y.Z` runs this module. It changes only the local repository. The maintainer
+pushes the branch and the tag.
 """
 
 import re
@@ -14,7 +15,7 @@ _UNRELEASED = re.compile(r"^## Unreleased\n(.*?)(?=^## )", re.MULTILINE | re.DOT
 
 
 class CannotRelease(Exception):
-    """A reason why the release cannot be made, with its remedy."""
+    """The reason why the release cannot be made, and the remedy."""
 
 
 class Release:
@@ -24,7 +25,7 @@ class Release:
         match = re.fullmatch(r"(\d+)\.(\d+)\.(\d+)", version)
         if not match:
             raise CannotRelease(
-                f"`{version}` is not a version. Give three numbers: make release VERSION=1.2.3"
+                f"`{version}` is not a version. Use three numbers: make release VERSION=1.2.3"
             )
         self.version = version
         self._numbers = tuple(map(int, match.groups()))
@@ -33,12 +34,12 @@ class Release:
         self._changelog = root / "CHANGELOG.md"
 
     def check(self) -> None:
-        """Raise CannotRelease if the tree, the version or the changelog is not ready."""
+        """Raise CannotRelease if the repository is not ready for this release."""
         branch = self._git("branch", "--show-current").strip()
         if branch != "main":
-            raise CannotRelease(f"The branch is `{branch}`. Releases are made on main.")
+            raise CannotRelease(f"The current branch is `{branch}`. Releases are made from main.")
         if changed := self._git("status", "--porcelain"):
-            raise CannotRelease(f"The tree has changes. Commit them or remove them:\n{changed}")
+            raise CannotRelease(f"The working tree has changes. Commit or discard them:\n{changed}")
         if self._git("tag", "--list", self._tag):
             raise CannotRelease(f"The tag {self._tag} exists. Choose a later version.")
         current = _VERSION_LINE.search(self._code.read_text())
@@ -51,7 +52,7 @@ class Release:
             raise CannotRelease("CHANGELOG.md has no changes below `## Unreleased`. Describe them.")
 
     def write(self, today: date) -> Path:
-        """Write the version, commit and tag it. Return the archive of the tagged source."""
+        """Update the version. Create a commit, a tag and an archive. Return the archive's path."""
         code = _VERSION_LINE.sub(f'__version__ = "{self.version}"', self._code.read_text())
         self._code.write_text(code)
         heading = f"## Unreleased\n\n## {self.version} - {today.isoformat()}\n"
@@ -70,7 +71,7 @@ class Release:
 
     def _git(self, *arguments: str) -> str:
         done = subprocess.run(
-            ["git", *arguments],  # noqa: S607 - found on PATH, as for every developer
+            ["git", *arguments],  # noqa: S607 - git is found on PATH
             cwd=self._root,
             check=True,
             capture_output=True,

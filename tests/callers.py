@@ -1,4 +1,4 @@
-"""A client that repeats requests after temporary failures and polls jobs until they end."""
+"""A test client that repeats requests after temporary failures and waits until jobs complete."""
 
 import time
 from collections import Counter
@@ -9,10 +9,10 @@ _TIMEOUT_SECONDS = 900
 
 
 class Caller:
-    """A client of a tests.harness.Server.
+    """A client for a tests.harness.Server. It repeats a request after a temporary error.
 
-    `temporary_codes` are error codes, or their prefixes, after which it tries again. `troubles`
-    counts the errors by code.
+    `temporary_codes` are the codes of these errors, or prefixes of the codes. `troubles` counts
+    the errors by code.
     """
 
     def __init__(self, server, *temporary_codes):
@@ -22,7 +22,7 @@ class Caller:
         self.troubles = Counter()
 
     def transcribe(self, recording, **fields):
-        """Send a recording to /api/transcribe until its text is available. Return the text."""
+        """Send a recording to /api/transcribe, repeatedly if necessary. Return its transcript."""
         while time.monotonic() < self._deadline:
             response = self._server.send(recording, **fields)
             if response.status_code == 200:
@@ -33,7 +33,7 @@ class Caller:
         raise AssertionError(f"Not completed after {_TIMEOUT_SECONDS} seconds")
 
     def transcribe_upload(self, recording, **options):
-        """Upload a recording to the bucket and return the text of its job."""
+        """Upload a recording to the bucket, wait for its job, and return the transcript."""
         while time.monotonic() < self._deadline:
             created = self._server.request_upload(len(recording), **options)
             if created.status_code == 201:
@@ -43,7 +43,7 @@ class Caller:
         raise AssertionError(f"Not completed after {_TIMEOUT_SECONDS} seconds")
 
     def wait_for_transcript(self, job_id):
-        """Poll a job, and retry it if it fails, until it is completed. Return its text."""
+        """Poll a job until it completes, and retry it if it fails. Return the transcript."""
         while time.monotonic() < self._deadline:
             job = self._server.job(job_id)
             match job["status"]:
@@ -52,7 +52,7 @@ class Caller:
                 case "failed":
                     self._record_temporary(job["error"])
                     self._server.http.post(f"/api/transcriptions/{job_id}/retry")
-                case 503:  # the `status` of an RFC 9457 problem, not of a job
+                case 503:  # the status code of an RFC 9457 problem, not a job status
                     self._record_temporary(job)
             time.sleep(0.1)
         raise AssertionError(f"Not completed after {_TIMEOUT_SECONDS} seconds")
@@ -63,7 +63,7 @@ class Caller:
 
 
 class Remote:
-    """A server over HTTP, for a Caller. Requests whose connection breaks are sent again."""
+    """A server that a Caller uses over HTTP. Requests are repeated after connection errors."""
 
     def __init__(self, url):
         self.http = httpx2.Client(
@@ -92,7 +92,7 @@ _NO_POOL = httpx2.Limits(max_connections=None, max_keepalive_connections=0)
 
 
 class _RetryingTransport(httpx2.BaseTransport):
-    """Repeat a request until there is a response, because the server may be restarting."""
+    """Repeat a request until a response arrives, because the server may be restarting."""
 
     def __init__(self, transport):
         self._transport = transport

@@ -34,16 +34,22 @@ TODAY = date(2026, 11, 21)
 
 def pytest_addoption(parser):
     parser.addoption(
-        "--soak", action="store_true", help="run attacks for hours and write docs/reliability.md"
+        "--soak",
+        action="store_true",
+        help="run the attack tests for hours, and write docs/reliability.md",
     )
 
 
 def pytest_xdist_auto_num_workers():
-    """Return the process count for `-n auto`: two per CPU, as the tests wait half of the time."""
+    """Return the number of processes for `-n auto`.
+
+    There are two processes per CPU, because the tests spend half of their time waiting.
+    """
     return 2 * (os.cpu_count() or 1)
 
 
-# Expensive fixture: the files that use it. Their tests run in one process, so that it is made once.
+# Maps each expensive fixture to the test files that use it. All tests in these files run in the
+# same process, so that the fixture is created only once.
 _SHARED = {
     "engine": ("test_end_to_end.py", "test_engine.py", "test_lambda.py", "test_times.py"),
     "template": ("test_stack.py",),
@@ -56,7 +62,7 @@ _SHARED = {
 
 
 class _Scheduling(LoadScopeScheduling):
-    """A scheduler that gives a process the next test, or all tests that share a fixture."""
+    """Distribute tests one by one, but run all tests that share a fixture in the same process."""
 
     def _split_scope(self, nodeid):
         file = nodeid.partition("::")[0].rpartition("/")[2]
@@ -69,9 +75,10 @@ def pytest_xdist_make_scheduler(config, log):
 
 @pytest.fixture(scope="session")
 def once(tmp_path_factory, worker_id):
-    """Return a function `once(name, make)` that makes a folder once for all test processes.
+    """Return a function `once(name, make)` that creates a folder once for all test processes.
 
-    The function calls `make(folder)` in the first process and returns the folder.
+    The first process that calls `once` fills the folder by calling `make(folder)`. Every call
+    returns the folder's path.
     """
     base = tmp_path_factory.getbasetemp()
     shared = base if worker_id == "master" else base.parent
@@ -92,7 +99,7 @@ def once(tmp_path_factory, worker_id):
 
 @pytest.fixture(scope="session", autouse=True)
 def _temp_folder():
-    """Give this process and its children an empty folder for their temporary files."""
+    """Create an empty folder for the temporary files of this process and its child processes."""
     with (
         tempfile.TemporaryDirectory(prefix="tests-") as folder,
         pytest.MonkeyPatch.context() as patch,
@@ -104,7 +111,7 @@ def _temp_folder():
 
 @pytest.fixture(scope="session", autouse=True)
 def _shared_botocore_loader():
-    """Share one loader: each botocore session would read megabytes of JSON again."""
+    """Share one botocore loader, because each new loader reads megabytes of JSON."""
     loader = botocore.loaders.create_loader()
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr("botocore.session.create_loader", lambda _: loader)
@@ -124,13 +131,13 @@ def anyio_backend():
 
 
 def settings(**overrides):
-    """Return settings with a test key that ignore the bucket and queues of the environment."""
+    """Return settings with a test API key, and without the environment's bucket and queues."""
     no_aws = dict.fromkeys(("bucket_name", "table_name", *(name.lower() for name in QUEUES)))
     return Settings(**{"openai_api_key": "sk-test-key", **no_aws, **overrides})
 
 
 def app(upstream=None, today=TODAY, **overrides):
-    """Return the real app with a fake upstream."""
+    """Return the real app. Its upstream is a FakeUpstream if `upstream` is omitted."""
     config = settings(**overrides)
     return create_app(
         config, build_services(config, transport=upstream or FakeUpstream(), today=lambda: today)
@@ -139,7 +146,7 @@ def app(upstream=None, today=TODAY, **overrides):
 
 @pytest.fixture
 def client():
-    """Return a function that makes a test client of the app. It takes the arguments of `app`."""
+    """Return a function that creates a test client. It takes the same arguments as `app()`."""
     with contextlib.ExitStack() as stack:
 
         def start(*arguments, **overrides):
@@ -157,7 +164,7 @@ def webm():
 
 @contextlib.contextmanager
 def serving(application):
-    """Serve an ASGI application over real HTTP in a thread. Yield its address."""
+    """Serve an ASGI application over HTTP in a thread. Yield its URL."""
     listener = socket.create_server(("127.0.0.1", 0))
     server = uvicorn.Server(uvicorn.Config(application, log_level="critical", lifespan="off"))
     thread = threading.Thread(target=server.run, kwargs={"sockets": [listener]})
@@ -172,7 +179,7 @@ def serving(application):
 
 @contextlib.contextmanager
 def uvicorn_process(**environment):
-    """Run `python -m uvicorn handler.main:app` as in the docs. Yield the process and address."""
+    """Run `python -m uvicorn handler.main:app`, as in the docs. Yield the process and its URL."""
     listener = socket.create_server(("127.0.0.1", 0))
     command = [
         sys.executable,
@@ -184,7 +191,7 @@ def uvicorn_process(**environment):
         "--log-level",
         "error",
     ]
-    with tempfile.TemporaryDirectory() as folder:  # the folder has no `.env` of a developer
+    with tempfile.TemporaryDirectory() as folder:  # this folder contains no `.env` file
         process = subprocess.Popen(
             [*command, "--fd", str(listener.fileno())],
             cwd=folder,
@@ -200,7 +207,7 @@ def uvicorn_process(**environment):
 
 
 class EngineClient:
-    """A client of the offline engine: its address for the app, and its test controls."""
+    """A client for the offline engine. It sets the engine's replies and reads its calls."""
 
     def __init__(self, url):
         self.url = url
@@ -210,7 +217,7 @@ class EngineClient:
         self._http.post("/script", json=replies).raise_for_status()
 
     def calls(self):
-        """Return the calls since the last time, and clear them."""
+        """Return the calls that the engine has recorded, and delete them from the engine."""
         calls = self._http.get("/calls").json()
         self._http.delete("/calls")
         return calls
@@ -226,14 +233,14 @@ class EngineClient:
 
 @pytest.fixture(scope="session")
 def aws_process(tmp_path_factory):
-    """Run the local AWS for the session. Yield the environment variables that point to it."""
+    """Run the AWS emulator during the test session. Yield the environment variables to use it."""
     with local_aws(tmp_path_factory.mktemp("aws"), ("http://localhost:3000",)) as environment:
         yield environment
 
 
 @pytest.fixture
 def aws(aws_process, monkeypatch):
-    """Empty the local AWS. Return the settings that name its bucket, table and queues."""
+    """Empty the AWS emulator. Return the settings for the emulator's bucket, table and queues."""
     for name, value in aws_process.items():
         monkeypatch.setenv(name, value)
     _empty(aws_process)
@@ -242,7 +249,7 @@ def aws(aws_process, monkeypatch):
 
 @cache
 def direct_client(service, endpoint):
-    """Return a client of the local AWS for the test itself. The code under test makes its own."""
+    """Return an AWS client for the test itself. The code under test creates its own clients."""
     return boto3.client(service, endpoint_url=endpoint)
 
 
@@ -274,7 +281,7 @@ def engine_process():
 
 @pytest.fixture
 def engine(engine_process):
-    """Return the session's engine without recorded calls. Afterwards, remove scripted replies."""
+    """Clear the engine's recorded calls before a test, and its scripted replies after the test."""
     engine_process.calls()
     yield engine_process
     engine_process.script()
@@ -282,7 +289,7 @@ def engine(engine_process):
 
 @pytest.fixture
 def server(aws):
-    """Return a function that makes a Server. Its worker runs unless `idle` is true."""
+    """Return a function that creates a Server. The server's worker runs unless `idle` is true."""
     from tests.harness import Server  # imported here because tests.harness imports this module
 
     with contextlib.ExitStack() as stack:
@@ -296,14 +303,14 @@ def server(aws):
         yield start
 
 
-SHORT_SECONDS = 20  # leaves time for a call that hangs and is repeated
+SHORT_SECONDS = 20  # long enough for a call that hangs once and is repeated
 
 
 @pytest.fixture
 def faulty_aws_server(aws, aws_process, monkeypatch):
-    """Return a function that makes a Server on a faulty AWS.
+    """Return a function that creates a Server whose calls to AWS can fail.
 
-    The visibility timeout of its queues is SHORT_SECONDS.
+    The visibility timeout of the queues is SHORT_SECONDS.
     """
     from tests.harness import PACING, Server  # imported here because tests.harness imports this
 
@@ -315,7 +322,7 @@ def faulty_aws_server(aws, aws_process, monkeypatch):
             short = replace(pacing, claim_seconds=SHORT_SECONDS)
             stack.enter_context(faulty.install(monkeypatch, aws_process))
             server = Server(aws, upstream, jobs=jobs, pacing=short, **config)
-            # The test's own calls bypass the faults.
+            # Calls that the test itself makes never fail.
             server.s3, server.sqs = (
                 direct_client(name, aws_process["AWS_ENDPOINT_URL"]) for name in ("s3", "sqs")
             )

@@ -1,8 +1,8 @@
-"""A simulated environment for crash tests: AWS in this process, an upstream, a caller and a worker.
+"""A simulated environment for crash tests, with AWS, an upstream, a caller and a worker.
 
-Every write has a name. `World.record` starts to record the writes, each with the state just before
-it. A worker that crashes before the write leaves this state, and `World.restore` returns to it. A
-crash just after a write leaves the same state as a crash just before the next one.
+Every write has a name. After a call to `World.record`, the name of each write is recorded with the
+state just before the write. A crash just before the write leaves this state, and `World.restore`
+restores it. A crash just after a write leaves the same state as a crash just before the next write.
 """
 
 import time
@@ -38,9 +38,9 @@ from tests.samples import asset, wav
 
 NAME, REGION = "steno", "us-east-1"
 QUEUES = {name: f"{NAME}-{name}" for name in ("recordings", "express", "parts")}
-WORDS, BILLED_SECONDS = "Ever tried.", 3  # of every upstream response
+WORDS, BILLED_SECONDS = "Ever tried.", 3  # in every upstream response
 LONGEST_PART_SECONDS = 26
-SHORT_PARTS = replace(PACING, part_seconds=13)  # the minimum that cuts LONG into two parts
+SHORT_PARTS = replace(PACING, part_seconds=13)  # the minimum that splits LONG into two parts
 LONG_PARTS = replace(PACING, part_seconds=30)
 _SPEECH = asset("beckett.wav")[44:] * 3
 SHORT, LONG = (wav(_SPEECH[: 32_000 * seconds]) for seconds in (4, 26))
@@ -49,7 +49,8 @@ SILENCE, NONSENSE = wav(bytes(128_000)), b"<html>" * 100
 OTHER = wav(_SPEECH[32_000 : 32_000 * 6])
 
 _READS = {"GetItem", "Query", "HeadObject", "GetObject", "ListObjectsV2", "GetQueueUrl"}
-_JOB_UPDATES = {  # a part of the update expression: the name of the write
+# Maps a substring of the update expression to the name of the write.
+_JOB_UPDATES = {
     "attempts :one": "start the job",
     "attempts = :before": "undo the start",
     "generation = :new": "start the generation",
@@ -60,7 +61,8 @@ _JOB_UPDATES = {  # a part of the update expression: the name of the write
     "duration = :duration, attempts": "set the total",
     "retries = :retries": "queue the job",
 }
-_WRITES = {  # (operation, kind of item or folder of object): the name of the write
+# Maps an operation, with the kind of its item or the folder of its object, to a write name.
+_WRITES = {
     ("PutItem", "paid"): "store the result",
     ("PutItem", "job"): "create the job",
     ("DeleteItem", "job"): "delete the job",
@@ -111,7 +113,7 @@ def _kind(key):
 
 @dataclass(frozen=True)
 class State:
-    """The state that remains after a crash. `bills` has the audio of each billed request."""
+    """The state that remains after a crash. `bills` lists the audio of each billed request."""
 
     now: float
     pacing: Pacing
@@ -124,7 +126,7 @@ class State:
 
 
 class World:
-    """A bucket, three queues, a table, an upstream and a worker."""
+    """The simulated environment: a bucket, three queues, a table, an upstream and a worker."""
 
     def __init__(self):
         self.s3, self.sqs = boto3.client("s3"), boto3.client("sqs")
@@ -158,7 +160,7 @@ class World:
         self._reset()
         self.bills, self.unanswered, self.job = [], 0, None
         self.use(SHORT_PARTS)
-        self.sqs.purge_queue(QueueUrl=self.queues["recordings"])  # removes the bucket's test event
+        self.sqs.purge_queue(QueueUrl=self.queues["recordings"])  # removes the test event from S3
         self._initial_state = self._state()
 
     def _create_bucket(self):
@@ -185,7 +187,7 @@ class World:
         self.restore(self._initial_state)
 
     def _reset(self):
-        """Reset what a crash loses, and the failures that were set up."""
+        """Discard the recorded writes, and the replies and failures that a test has set up."""
         self.writes, self.states, self._counts, self.is_recording = [], [], Counter(), False
         self.replies, self.outages, self._loses_responses = deque(), 0, False
         self._before = {}
@@ -204,7 +206,7 @@ class World:
         )
 
     def restore(self, state):
-        """Restore a state. The worker is a new one."""
+        """Restore a state and create a new worker."""
         self._reset()
         self.use(state.pacing)
         self.now, self.bills, self.unanswered, self.job = (
@@ -218,15 +220,15 @@ class World:
             _queue(name)._messages = messages
 
     def record(self):
-        """Start to record the names of the writes and the states before them."""
+        """From now on, record the name of each write, and the state before the write."""
         self.is_recording = True
 
     def lose_responses(self):
-        """Lose the response to each write once from now on. The AWS client repeats the call."""
+        """From now on, lose the first response to each write. The AWS client repeats the write."""
         self._loses_responses = True
 
     def before(self, write, action):
-        """Call `action` once before the next write of this name."""
+        """Call `action` once, just before the next write with this name."""
         self._before[write] = action
 
     def _write(self, write):
@@ -238,7 +240,7 @@ class World:
             self.states.append(self._state())
 
     def end(self):
-        """Stop recording. Return the writes, and the state before each and after the last."""
+        """Stop recording. Return the writes, the state before each write, and the final state."""
         self.is_recording = False
         return self.writes, [*self.states, self._state()]
 
@@ -269,12 +271,15 @@ class World:
         return reply
 
     def upload(self, content, caller=None):
-        """Create a job and upload its recording. Default: a new caller without paid results."""
+        """Create a job and upload its recording.
+
+        If `caller` is not given, the job belongs to a new caller, who has no stored results yet.
+        """
         self.job, _ = self.caller.create("a.wav", "audio/wav", 10**9, {}, caller or _new_caller())
         self.put(content)
 
     def put(self, content):
-        """Upload a recording with the job's form, which may have been used before."""
+        """Store a recording under the job's key, like an upload with the presigned form."""
         self.s3.put_object(Bucket=NAME, Key=self.job.key, Body=content)
 
     def hand_over(self):
@@ -291,7 +296,7 @@ class World:
         self.jobs.delete(self.job.id)
 
     def forget_bills(self):
-        """Remove the bills and the spent budget, so that only later requests count."""
+        """Clear the bills and the spent budget, so that only later requests are counted."""
         self.bills.clear()
         for item in self._scan():
             if item["pk"].startswith("spent#"):
@@ -317,9 +322,9 @@ class World:
     # Deliveries
 
     def deliver(self, handle=None):
-        """Let the worker handle the message that becomes visible next. Return False without one.
+        """Pass the next message to the worker. Return False if all queues are empty.
 
-        If no message is visible, move the clock forward.
+        If no message is visible yet, move the clock forward.
         """
 
         messages = [(message, name) for name, queue in _queues().items() for message in queue]
@@ -342,23 +347,24 @@ class World:
     def _wait(self, seconds, messages):
         self.now += seconds
         for message in messages:
-            message.visible_at -= seconds * 1000 + 1  # in milliseconds; 1 against rounding
+            # `visible_at` is in milliseconds. The extra 1 ms allows for rounding.
+            message.visible_at -= seconds * 1000 + 1
 
     def deliver_dead_letter(self):
-        """Let the dead-letter function handle the next message."""
+        """Have the dead-letter function process the next message."""
         return self.deliver(self.worker.handle_dead_letters)
 
     def work(self):
-        """Deliver messages until there are none."""
+        """Deliver messages until all queues are empty."""
         for _ in range(60):
             if not self.deliver():
                 return
-        raise AssertionError("Messages are still delivered after 60 deliveries")
+        raise AssertionError("The queues are not empty after 60 deliveries")
 
     # Remaining data
 
     def items(self):
-        """Return the keys of all items except those of the budget and of upstream pauses."""
+        """Return the keys of all items, except budget items and upstream pauses."""
         keys = [(item["pk"], item["sk"]) for item in self._scan()]
         return [key for key in keys if not key[0].startswith(("spent#", "upstream#"))]
 
@@ -367,7 +373,7 @@ class World:
         return sorted(stored["Key"] for stored in listing.get("Contents", []))
 
     def budget(self):
-        """Return the spent seconds and the ids of the reservations that are not settled."""
+        """Return the number of seconds spent, and the ids of the unsettled reservations."""
         items = [item for item in self._scan() if item["pk"].startswith("spent#")]
         seconds = sum(float(item["seconds"]) for item in items)
         return seconds, set().union(*(item.get("unsettled", ()) for item in items))
@@ -377,7 +383,7 @@ class World:
 
 
 def _transcribe(audio):
-    """Return the upstream's response. For more than about 20 s of audio, it is truncated."""
+    """Return the upstream's response. The text is truncated if the audio exceeds about 20 s."""
     if len(audio) < _TOO_LONG_BYTES:
         return transcript_response(WORDS)
     details = {"audio_tokens": 10 * BILLED_SECONDS}
@@ -391,8 +397,8 @@ def _transcribe(audio):
 
 
 def repeat(action):
-    """Repeat a request, as a caller that got no response does."""
-    with suppress(NotFailed, NotFound):  # the first request was successful
+    """Repeat a request, as a caller does if no response arrives."""
+    with suppress(NotFailed, NotFound):  # raised if the first request succeeded
         action()
 
 
@@ -414,5 +420,5 @@ def _queue(name):
 
 
 def _queues():
-    """Return the messages of each queue, in the order of QUEUES."""
+    """Return the messages in each queue, in the order of QUEUES."""
     return {name: _queue(name)._messages for name in QUEUES}

@@ -1,9 +1,9 @@
-"""A discrete-event simulation of SQS and Lambda in one process, for tests of many jobs.
+"""A discrete-event simulation of SQS and Lambda in one process, for tests with many jobs.
 
-Simulation  the clock, which jumps from event to event, and the activities that use it
-FakeSQS     queues with duplicates, late and unordered messages, fair groups and dead letters
-Simulated   Steno's jobs, functions and upstream on these queues, with moto's table and a bucket
-            in memory
+Simulation  a clock that jumps from event to event, and the activities that use the clock
+FakeSQS     fair queues that can duplicate, delay and reorder messages, and a dead-letter queue
+Simulated   a deployment of Steno with these queues, a fake upstream, a table in moto, and a
+            bucket in memory
 """
 
 import heapq
@@ -45,21 +45,22 @@ from tests.fake_upstream import error_response, transcript_response
 NOON = datetime(TODAY.year, TODAY.month, TODAY.day, 12, tzinfo=UTC).timestamp()
 RECORDINGS, PARTS, EXPRESS = QUEUES = ("recordings", "parts", "express")
 DEAD_LETTERS = "dead-letters"
-# The default of the stack. `express` gets half of it, and `recordings` a quarter.
+# The stack's default. The `express` queue gets half of it, and `recordings` a quarter.
 CONCURRENCY = 16
-MAX_DELIVERIES = 200  # as in the stack
+MAX_DELIVERIES = 200  # the same as in the stack
 _VISIBILITY_SECONDS = 420.0
 _REJECTION_SECONDS = 0.1
-# Steps renew their claims by the real clock. So a claim must outlast any simulated delivery.
+# Steps use the real clock to renew their claims, so a claim must last longer than any simulated
+# delivery.
 _CLAIM_SECONDS = 3600.0
 _ARN = "arn:aws:sqs:us-east-1:000000000000:"
 
 
 class Simulation:
-    """A simulated clock with activities. Only one activity runs at a time, the others wait.
+    """A simulated clock and its activities. Only one activity runs at a time. The others wait.
 
-    Each activity is a thread, so that real code can run many times concurrently. The order of
-    events depends on the simulated clock only, not on the speed of the machine.
+    Each activity is a thread, so that Steno's own code can run in many activities concurrently.
+    The order of events depends only on the simulated clock, not on the speed of the machine.
     """
 
     def __init__(self, now=NOON):
@@ -76,7 +77,7 @@ class Simulation:
         heapq.heappush(self._agenda, (self.now + seconds, next(self._numbers), action))
 
     def run(self, seconds=math.inf, *, done=lambda: False):
-        """Run for `seconds`, or until there are no events left, or until `done` returns true."""
+        """Run for `seconds`, but stop early if no events are left or `done` returns true."""
         until = self.now + seconds
         while self._agenda and self._agenda[0][0] <= until and not done():
             self.now, _, action = heapq.heappop(self._agenda)
@@ -87,7 +88,7 @@ class Simulation:
             self.now = until
 
     def begin(self, activity):
-        """Run an activity until it takes time or ends."""
+        """Start an activity, and run it until it calls `take` or ends."""
 
         def work():
             try:
@@ -101,7 +102,7 @@ class Simulation:
         self._paused.acquire()
 
     def take(self, seconds):
-        """Let simulated time pass for the activity that calls this method."""
+        """Pause the calling activity for `seconds` of simulated time."""
         resumed = threading.Event()
 
         def resume():
@@ -115,9 +116,9 @@ class Simulation:
 
 @dataclass
 class _Copy:
-    """A copy of a message on an SQS server.
+    """A stored copy of an SQS message. A queue may contain several copies of a message.
 
-    `chain` has the queues of the messages whose handling led to this message.
+    `chain` lists the queues of the earlier messages whose processing led to this message.
     """
 
     message_id: str
@@ -135,21 +136,24 @@ class _Copy:
 
 @dataclass
 class _Share:
-    """Processing time with exponential decay. `half_life` is in seconds."""
+    """The recent processing time of a message group.
+
+    The weight of earlier processing time halves every `half_life` seconds.
+    """
 
     half_life: float = 60.0
     seconds: float = 0.0
     _since: float = 0.0
 
     def add(self, in_flight, now):
-        """Add the processing time of `in_flight` messages since the last call."""
+        """Record that `in_flight` messages were in flight between the last call and `now`."""
         left = 0.5 ** ((now - self._since) / self.half_life)
         self.seconds = self.seconds * left + in_flight * (1 - left) * self.half_life / math.log(2)
         self._since = now
 
 
 class _Queue:
-    """The messages of one queue. With an `rng`, they are received in random order."""
+    """The messages in one queue. If `rng` is given, messages are received in random order."""
 
     def __init__(self, name, simulation, visibility, move_to_dead_letters, rng=None):
         self.name = name
@@ -165,7 +169,7 @@ class _Queue:
         self.copies[copy.number] = copy
 
     def receive(self):
-        """Return the next message and put it in flight. Return None if none is visible."""
+        """Return the next message and mark it as in flight, or return None if none is visible."""
         while copy := self._next():
             if copy.deliveries < MAX_DELIVERIES:
                 break
@@ -180,7 +184,7 @@ class _Queue:
         return copy
 
     def of(self, receipt):
-        """Return the message with this receipt, or None if it is deleted or received again."""
+        """Return the message with this receipt, or None if it was deleted or received again."""
         copy = self.copies.get(int(receipt.partition(" ")[0]))
         return copy if copy and copy.receipt == receipt else None
 
@@ -198,13 +202,15 @@ class _Queue:
         )
 
     def _count(self):
-        """Add the processing time since the last change to each group."""
+        """Update the processing time of each message group."""
         in_flight = self._in_flight()
         for group in {*in_flight, *self._shares}:
             self._shares[group].add(in_flight[group], self._simulation.now)
 
     def _next(self):
-        """Return the message that a fair queue of SQS delivers next. Quiet groups come first.
+        """Return the message that an SQS fair queue delivers next.
+
+        Messages of groups that are not noisy are delivered first.
 
         https://docs.aws.amazon.com/AWSSimpleQueueService/latest/SQSDeveloperGuide/sqs-fair-queues-detailed.html
         """
@@ -247,8 +253,9 @@ class ReceiptHandleIsInvalid(Exception):
 class FakeSQS:
     """A replacement for the SQS client in handler.jobs.queues and handler.jobs.messages.
 
-    Each message has `copies` copies, which are deleted separately. Half of the copies are up to
-    `late` seconds late. With `disorder`, messages are received in random order.
+    Each message is stored `copies` times, and each copy is deleted separately. Half of the copies
+    are delayed by up to `late` seconds. If `disorder` is true, messages are received in random
+    order.
     """
 
     exceptions = SimpleNamespace(
@@ -273,12 +280,12 @@ class FakeSQS:
         self._thread = threading.local()
 
     def connect(self, name, handle, concurrency):
-        """Call `handle` with the messages of a queue, at most `concurrency` at the same time."""
+        """Call `handle` with each message in a queue, up to `concurrency` messages at a time."""
         self._sources[name] = _Source(
             self, self.queues[name], self._simulation, handle, concurrency
         )
 
-    def get_queue_url(self, *, QueueName):  # noqa: N803 - the name in boto3
+    def get_queue_url(self, *, QueueName):  # noqa: N803 - boto3's parameter name
         return {"QueueUrl": QueueName}
 
     def send_message(self, *, QueueUrl, MessageBody, MessageGroupId=""):  # noqa: N803
@@ -315,7 +322,7 @@ class FakeSQS:
         self._simulation.after(seconds, self._sources[name].poll)
 
     def deliver(self, queue, copy, handle):
-        """Call `handle` with one message. Delete the message if it succeeds."""
+        """Call `handle` with one message. Delete the message if `handle` succeeds."""
         self._thread.chain = (*copy.chain, queue.name)
         receipt = copy.receipt
         record = {
@@ -331,21 +338,21 @@ class FakeSQS:
 
     @property
     def most_deliveries(self):
-        """Return the highest number of deliveries of one message."""
+        """Return the maximum number of times that any message was delivered."""
         return max(queue.most_deliveries for queue in self.queues.values())
 
     @property
     def longest_chain(self):
-        """Return the highest number of calls of one function in a chain of messages.
+        """Return the maximum number of calls to one function in any chain of messages.
 
-        In a chain, each message is sent while the previous one is handled.
+        In a chain, each message is sent while the previous message is processed.
         """
 
         return max(source.longest_chain for source in self._sources.values())
 
 
 class _Source:
-    """An event source mapping that calls a function with the messages of a queue."""
+    """An event source mapping that calls a function with the messages in a queue."""
 
     def __init__(self, sqs, queue, simulation, handle, concurrency):
         self.deliveries = 0
@@ -373,14 +380,14 @@ class _Source:
 
 
 class FixedWindow:
-    """A rate limiter that admits `limit` requests in each minute of the clock."""
+    """A rate limiter that allows `limit` requests in each minute of the simulated clock."""
 
     def __init__(self, limit=60):
         self.limit = limit
         self._admitted = Counter()
 
     def wait(self, now):
-        """Return 0 if a request is admitted now, or else the seconds until it would be."""
+        """Return 0 if a request is allowed now. Otherwise, return the number of seconds to wait."""
         window, into = divmod(now, 60)
         if self._admitted[window] == self.limit:
             return 60 - into
@@ -389,7 +396,7 @@ class FixedWindow:
 
 
 class TokenBucket:
-    """A rate limiter that admits `limit` requests a minute, and `size` at once after a pause."""
+    """A rate limiter that allows `limit` requests per minute, in bursts of up to `size`."""
 
     def __init__(self, limit=60, size=10):
         self.limit = limit
@@ -397,7 +404,7 @@ class TokenBucket:
         self._since = 0.0
 
     def wait(self, now):
-        """Return 0 if a request is admitted now, or else the seconds until it would be."""
+        """Return 0 if a request is allowed now. Otherwise, return the number of seconds to wait."""
         self._tokens = min(self._size, self._tokens + (now - self._since) * self.limit / 60)
         self._since = now
         if self._tokens < 1:
@@ -407,10 +414,10 @@ class TokenBucket:
 
 
 class Upstream(httpx2.MockTransport):
-    """An upstream that responds after `seconds`, or with 429 if its limiter does not admit it.
+    """An upstream that takes `seconds` to respond, and returns 429 if its rate limit is exceeded.
 
-    `answered` and `refused` have the times at which accepted and rejected requests arrived.
-    `recordings` counts the accepted requests by content.
+    `answered` contains the arrival times of accepted requests, and `refused` contains the arrival
+    times of rejected requests. `recordings` counts the accepted requests for each recording.
     """
 
     def __init__(self, simulation, *, seconds=1.0, limiter=None, retry_after=True):
@@ -439,7 +446,7 @@ class Upstream(httpx2.MockTransport):
         return reply
 
     def after(self, seconds):
-        """Return how many requests were accepted and rejected after `seconds`."""
+        """Return the numbers of accepted and rejected requests after the first `seconds`."""
         start = self._simulation.began + seconds
         return tuple(sum(at >= start for at in times) for times in (self.answered, self.refused))
 
@@ -447,9 +454,9 @@ class Upstream(httpx2.MockTransport):
 class Simulated:
     """A simulated deployment of Steno. An AWS call takes about `aws_seconds`.
 
-    `queues` are arguments of FakeSQS, `caps` are settings of the budget, and all other arguments
-    are those of Upstream. `out` has the AWS services that do not respond. `completed` counts how
-    often each job was completed, and `completed_at` has the time.
+    `queues` contains arguments for FakeSQS, `caps` contains budget settings, and `upstream`
+    contains arguments for Upstream. `out` is the set of AWS services that are down. `completed`
+    counts how often each job was completed, and `completed_at` is the time of its last completion.
     """
 
     def __init__(
@@ -496,14 +503,14 @@ class Simulated:
         return jobs
 
     def _worker_jobs(self):
-        """Return the jobs for the worker, whose AWS calls take time and can fail."""
+        """Return the worker's job store. Its AWS calls take simulated time and can fail."""
         jobs = self._jobs()
         jobs.client = _Table(jobs.client, self._call, self._ended)
         jobs.objects.client = _Bucket(self.bucket, self._call)
         return jobs
 
     def _call(self, service):
-        """Let an AWS call take time, or fail if its service is out."""
+        """Simulate an AWS call. It takes some time, or fails if its service is down."""
         if service in self.out:
             self.failures[service] += 1
             raise EndpointConnectionError(endpoint_url=f"https://{service}.example")
@@ -519,7 +526,7 @@ class Simulated:
         self.simulation.run(seconds, **options)
 
     def seconds_until_completed(self, job):
-        """Run until the job is completed. Return the simulated seconds that it took."""
+        """Run until the job is completed. Return how many simulated seconds this took."""
         began = self.simulation.now
         self.run(done=lambda: job.id in self.completed)
         return self.completed_at[job.id] - began
@@ -533,12 +540,12 @@ class Simulated:
         return job
 
     def announce(self, job):
-        """Send the bucket's message about a job's recording."""
+        """Send the S3 event notification for a job's recording."""
         event = {"Records": [{"s3": {"object": {"key": job.key}}}]}
         self.sqs.send_message(QueueUrl=RECORDINGS, MessageBody=json.dumps(event))
 
     def cut(self, parts, caller=None, seconds=300):
-        """Create a job whose recording is cut. All its parts, of `seconds` each, are queued."""
+        """Create a job whose recording is already cut, and queue its parts, each `seconds` long."""
         caller, jobs = caller or new_caller(), self.caller
         job, _ = jobs.create("a.wav", "audio/wav", 10**9, {}, caller)
         self.bucket[job.key] = b"recording"
@@ -567,11 +574,11 @@ class Simulated:
         return self.caller.transcript(self.caller.get(job.id)).text
 
     def items(self, job):
-        """Return the sort keys of all items of a job."""
+        """Return the sort keys of all items that belong to a job."""
         return [item["sk"] for item in self._all_items() if job.id in item["pk"]]
 
     def spent(self):
-        """Return the item with the seconds spent by all callers in one day."""
+        """Return the budget item that counts the seconds spent by all callers in one day."""
         (item,) = (item for item in self._all_items() if item["sk"] == "all")
         return item
 
@@ -583,9 +590,10 @@ class Simulated:
 
 
 class _Table:
-    """A DynamoDB client that calls moto's backend directly, which is faster than requests.
+    """A DynamoDB client that calls moto's backend directly, which is faster than using boto3.
 
-    `begin` is called before each call, and `ended` with the id and status of each job that ends.
+    `begin` is called before each operation, and `ended` is called with the id and status of each
+    job that has ended.
     """
 
     def __init__(self, client, begin, ended):
@@ -652,7 +660,7 @@ class _Table:
 
 
 class _Bucket:
-    """An S3 client whose `objects` are in memory. `begin` is called before each call."""
+    """An S3 client that keeps `objects` in memory. `begin` is called before each operation."""
 
     def __init__(self, objects, begin=lambda _service: None):
         self._objects = objects
@@ -727,7 +735,7 @@ def _create_table(name):
 
 @contextmanager
 def aws_in_process():
-    """Run S3, SQS and DynamoDB in this process with moto."""
+    """Emulate S3, SQS and DynamoDB in this process with moto."""
     with pytest.MonkeyPatch.context() as environment, mock_aws():
         for name in ("AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY"):
             environment.setenv(name, "test")

@@ -1,4 +1,4 @@
-"""A proxy in front of the local AWS that makes some of the calls fail, as AWS can fail."""
+"""A proxy in front of the AWS emulator. It makes some calls fail, as real AWS calls can."""
 
 import contextlib
 import random
@@ -8,7 +8,7 @@ from collections import Counter
 from tests.intercept import proxy_before
 
 _JSON = {"Content_Type": "application/x-amz-json-1.0"}
-# service: its response for an internal error, and for a throttled request
+# For each service, its response if an internal error occurs, and if a request is throttled.
 _ERROR_RESPONSES = {
     "dynamodb": (
         (500, b'{"__type": "InternalServerError"}'),
@@ -28,9 +28,10 @@ FAULTS = ("error", "throttled", "reset", "response lost", "hang")
 
 
 class FaultyAWS:
-    """Make a random `share` of the calls fail, and all calls of the service `out`.
+    """A proxy that makes calls to AWS fail at random.
 
-    `faults` counts the faults by service and kind.
+    `share` is the probability that a call fails. All calls to the service `out` fail.
+    `faults` counts the failed calls by service and kind of fault.
     """
 
     def __init__(self, share=0.0, seed=1):
@@ -42,7 +43,7 @@ class FaultyAWS:
 
     @contextlib.contextmanager
     def install(self, monkeypatch, aws_process):
-        """Route every AWS client that is built from now on through this proxy."""
+        """Use this proxy for every AWS client that is created from now on."""
         with proxy_before(aws_process["AWS_ENDPOINT_URL"], self._handle) as url:
             monkeypatch.setenv("AWS_ENDPOINT_URL", url)
             yield
@@ -69,13 +70,13 @@ class FaultyAWS:
 
     def _choose_fault(self, call, service):
         if "multipart/form-data" in call.headers.get("content-type", ""):
-            return ""  # an upload that the caller sends to the bucket
+            return ""  # a caller's upload to the bucket never fails
         if self.out == service:
             return "error"
         with self._lock:
             if self._random.random() >= self.share:
                 return ""
-            # A call that hangs takes seconds, so hanging is rare.
+            # A hanging call takes several seconds, so this fault is chosen rarely.
             return self._random.choices(FAULTS, (6, 6, 3, 3, 1))[0]
 
 

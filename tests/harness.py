@@ -1,4 +1,4 @@
-"""The API and its worker in this process, on the local S3, SQS and DynamoDB, driven by a test."""
+"""Run the API and its worker in the test process, with the AWS emulator."""
 
 import contextlib
 import json
@@ -35,12 +35,12 @@ class JwtGateway:
 
 
 class Harness:
-    """The API and a worker that handles messages only when a test calls it."""
+    """The API, and a worker that processes messages only when a test calls it."""
 
     def __init__(
         self, aws, upstream=None, jobs=None, today=TODAY, pacing=PACING, metrics=None, **overrides
     ):
-        """Use a fake upstream unless `overrides` (settings) contain `openai_base_url`."""
+        """Use a fake upstream, unless `overrides` contains the setting `openai_base_url`."""
         config = settings(**aws, **overrides)
         if upstream is None and "openai_base_url" not in overrides:
             upstream = FakeUpstream()
@@ -81,7 +81,10 @@ class Harness:
         ).raise_for_status()
 
     def messages(self, queue=None, wait=2):
-        """Receive up to 10 messages of a queue, as Lambda event records. Default: recordings."""
+        """Receive up to 10 messages from a queue, as Lambda event records.
+
+        The default is the recordings queue.
+        """
         url = queue or self.queue
         received = self.sqs.receive_message(
             QueueUrl=url,
@@ -92,19 +95,19 @@ class Harness:
         return [lambda_record(message, url) for message in received.get("Messages", [])]
 
     def message(self, body):
-        """Send a message with this body to the recordings queue and receive it as a record."""
+        """Send a message to the recordings queue, receive it, and return its event record."""
         message_id = self.sqs.send_message(QueueUrl=self.queue, MessageBody=body)["MessageId"]
         return next(record for record in self.messages() if record["messageId"] == message_id)
 
     def upload_record(self, job_id):
-        """Return the record of the message that the bucket sent for a job's upload."""
+        """Receive the message for a job from the recordings queue. Return its event record."""
         return next(record for record in self.messages() if job_id in record["body"])
 
     def run_worker(self, *records, context=None):
-        """Let the worker handle the records, then all parts that follow from them.
+        """Pass the records to the worker, and then all resulting part messages.
 
-        Without records, receive those of the recordings queue. Return the ids of the messages that
-        failed. The other messages are deleted.
+        Without arguments, receive the records from the recordings queue. Return the ids of the
+        messages that failed, and delete the other messages.
         """
         records = list(records) or self.messages()
         failed = self.handle(*records, context=context)
@@ -113,7 +116,10 @@ class Harness:
         return failed
 
     def handle(self, *records, context=None):
-        """Let the worker handle records. Return the ids of failed messages, delete the others."""
+        """Pass records to the worker, and return the ids of the messages that failed.
+
+        The other messages are deleted.
+        """
         result = self.worker.handle({"Records": list(records)}, context or Context())
         failed = [failure["itemIdentifier"] for failure in result["batchItemFailures"]]
         for record in records:
@@ -123,12 +129,12 @@ class Harness:
 
     def delete(self, record):
         url = self.queue.rpartition("/")[0] + "/" + record["eventSourceARN"].rpartition(":")[2]
-        # The receipt is invalid if the visibility timeout ended and the message was received again.
+        # The receipt is invalid if the message became visible and was received again.
         with contextlib.suppress(self.sqs.exceptions.ReceiptHandleIsInvalid):
             self.sqs.delete_message(QueueUrl=url, ReceiptHandle=record["receiptHandle"])
 
     def part_messages(self):
-        """Receive the visible messages of the express and parts queues."""
+        """Receive the visible messages from the express and parts queues."""
         return [
             record
             for queue in (self.express_queue, self.parts_queue)
@@ -136,20 +142,20 @@ class Harness:
         ]
 
     def cut(self, job_id):
-        """Let the worker cut a job's recording. Return the records of its parts, by part number."""
+        """Cut a job's recording with the worker. Return the part records, sorted by part number."""
         assert self.handle(self.upload_record(job_id)) == []
         records = [record for record in self.part_messages() if job_id in record["body"]]
         return sorted(records, key=lambda record: json.loads(record["body"])["part"]["number"])
 
     def handle_part_records(self, context=None):
-        """Let the worker handle each visible part message once. Return whether there were any."""
+        """Pass each visible part message to the worker once. Return whether there was a message."""
         records = self.part_messages()
         for record in records:
             self.handle(record, context=context)
         return bool(records)
 
     def handle_split_records(self):
-        """Let the worker handle the requests to split a part. Return whether there were any."""
+        """Have the worker handle all requests to split a part. Return whether there were any."""
         records = [record for record in self.messages(wait=0) if '"halve"' in record["body"]]
         if records:
             self.handle(*records)
@@ -162,7 +168,7 @@ class Harness:
         return self.http.get(f"/api/transcriptions/{job_id}/transcript", params=query)
 
     def items(self):
-        """Return all items of the table."""
+        """Return all items in the table."""
         return boto3.resource("dynamodb").Table(self.jobs.table).scan()["Items"]
 
     def objects(self):
@@ -172,14 +178,14 @@ class Harness:
 
 
 class Server(Harness):
-    """A harness whose worker polls the queues while `running_worker()` is entered."""
+    """A harness whose worker polls the queues inside a `with running_worker():` block."""
 
     def send(self, content, route="/api/transcribe", **fields):
         return self.http.post(route, files={"file": content}, data=fields)
 
     @contextlib.contextmanager
     def running_worker(self):
-        """Run the worker's polling threads as `make run` does."""
+        """Run the worker's polling threads, as `make run` does."""
         with local_worker(self.services, self.pacing) as threads:
             yield
         for queue in (self.queue, self.parts_queue, self.express_queue):
@@ -189,12 +195,12 @@ class Server(Harness):
 
 
 def is_part_request(call):
-    """Return whether an upstream call carries audio that the worker encoded."""
+    """Return whether the audio in an upstream request was encoded by the worker."""
     return call.filename == "recording.flac"
 
 
 class Clock:
-    """A clock in seconds since 1970. It stands still unless a test sets `now`."""
+    """A clock that returns the Unix time. The time changes only when a test sets `now`."""
 
     def __init__(self):
         self.now = time.time()
@@ -204,7 +210,7 @@ class Clock:
 
 
 def run_concurrently(*calls):
-    """Run the calls in one thread each, at the same time. Return their results in order."""
+    """Run each call in its own thread. Return the results in the order of the calls."""
     with ThreadPoolExecutor(len(calls)) as pool:
         futures = [pool.submit(call) for call in calls]
         return [future.result() for future in futures]
@@ -212,13 +218,13 @@ def run_concurrently(*calls):
 
 @contextlib.contextmanager
 def before_call(harness, call, act):
-    """Run `act` with the parameters of each AWS call such as `s3.PutObject` before it is sent."""
+    """Before each AWS call of the type `call` (such as `s3.PutObject`), run `act(parameters)`."""
     jobs, service = harness.jobs, call.partition(".")[0]
     events = {
         "dynamodb": lambda: jobs.client.meta.events,
         "s3": lambda: jobs.objects.client.meta.events,
         "sqs": lambda: jobs.queues.sqs.meta.events,
-        "secretsmanager": lambda: jobs.aws._session.events,  # each call builds a client of its own
+        "secretsmanager": lambda: jobs.aws._session.events,  # each read creates its own client
     }[service]()
 
     def run(params, **_):
@@ -232,7 +238,7 @@ def before_call(harness, call, act):
 
 
 def failing_calls(harness, call, error, text=""):
-    """Raise `error` in AWS calls such as `s3.PutObject` if their parameters contain `text`."""
+    """Raise `error` in AWS calls such as `s3.PutObject` whose parameters contain `text`."""
 
     def fail(params):
         if text in str(params):

@@ -1,4 +1,4 @@
-"""An HTTP proxy for tests that forwards, rejects, resets, truncates or hangs each request."""
+"""An HTTP proxy for tests, which can forward each request or make it fail in several ways."""
 
 import contextlib
 import struct
@@ -8,7 +8,7 @@ from socket import SO_LINGER, SOL_SOCKET
 
 import httpx2
 
-_RESET = struct.pack("ii", 1, 0)  # with this option, closing resets the connection
+_RESET = struct.pack("ii", 1, 0)  # SO_LINGER value with which close() resets the connection
 _HOP_BY_HOP = {
     "connection",
     "keep-alive",
@@ -22,7 +22,7 @@ _HOP_BY_HOP = {
 
 @contextlib.contextmanager
 def proxy_before(url, handle_call):
-    """Run a proxy in front of `url` and yield its address. `handle_call` must end each Call."""
+    """Run a proxy in front of `url` and yield the proxy's URL. `handle_call` must end each Call."""
     with httpx2.Client(base_url=url, timeout=120, trust_env=False) as target:
 
         class Handler(_Handler):
@@ -65,7 +65,10 @@ class Call:
         self.respond_with(self.fetch_from_target())
 
     def respond_with(self, response, share=1.0):
-        """Send the response. If `share` is less than 1, reset the connection after that share."""
+        """Send the response.
+
+        If `share` is below 1, send only this share of the body, and then reset the connection.
+        """
         content = response.content
         self._begin(response.status_code, response.headers.multi_items(), len(content))
         if self.method != "HEAD":
@@ -74,7 +77,7 @@ class Call:
             self.reset()
 
     def respond_error(self, status, content=b"", **headers):
-        _ = self.body  # the client sends the whole body before it reads the response
+        _ = self.body  # read first, as the client sends the whole body before it reads
         self._begin(
             status,
             [(name.replace("_", "-"), value) for name, value in headers.items()],
@@ -84,13 +87,13 @@ class Call:
             self._handler.wfile.write(content)
 
     def reset(self, after=0):
-        """Reset the connection after reading `after` bytes of the body."""
+        """Reset the connection after reading `after` bytes of the request body."""
         self._handler.rfile.read(after)
         self._handler.connection.setsockopt(SOL_SOCKET, SO_LINGER, _RESET)
         self._handler.close_connection = True
 
     def hang(self):
-        """Do not respond until the client closes the connection."""
+        """Send no response, and wait until the client closes the connection."""
         _ = self.body
         with contextlib.suppress(OSError):
             self._handler.connection.recv(1)
@@ -109,7 +112,7 @@ class _Handler(BaseHTTPRequestHandler):
     protocol_version = "HTTP/1.1"
 
     def _any(self):
-        with contextlib.suppress(ConnectionError):  # the client has closed the connection
+        with contextlib.suppress(ConnectionError):  # raised if the client has closed the connection
             self.handle_call()
 
     # http.server requires these names.
@@ -128,7 +131,7 @@ class _Server(ThreadingHTTPServer):
     request_queue_size = 500
 
     def shutdown_request(self, request):
-        request.close()  # without shutdown(), which would end a connection that must be reset
+        request.close()  # without shutdown(), because it would prevent a reset
 
     def handle_error(self, *_):
         pass

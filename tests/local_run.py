@@ -12,7 +12,7 @@ from tests.conftest import ROOT
 @contextlib.contextmanager
 def local_process(folder=None, **environment):
     """Run `python -m infra.local` on a free port, as `make run` does. Yield the process."""
-    with contextlib.ExitStack() as stack:  # the folder has no `.env` of a developer
+    with contextlib.ExitStack() as stack:  # this folder contains no `.env` file
         folder = folder or stack.enter_context(tempfile.TemporaryDirectory())
         process = subprocess.Popen(
             [sys.executable, "-m", "infra.local"],
@@ -25,7 +25,7 @@ def local_process(folder=None, **environment):
         try:
             yield process
         finally:
-            # SIGTERM first: the local AWS must stop writing before its folder is deleted.
+            # Send SIGTERM first. The AWS emulator must stop writing before its folder is deleted.
             with contextlib.suppress(subprocess.TimeoutExpired):
                 process.terminate()
                 process.communicate(timeout=20)

@@ -1,4 +1,4 @@
-"""Speech recordings in the formats of browsers and phones, encoded from the engine's samples."""
+"""Speech recordings in the formats that browsers and phones produce."""
 
 import random
 import wave
@@ -12,7 +12,8 @@ from moonshine_voice.utils import get_assets_path
 
 ASSETS = get_assets_path()
 
-# name: (muxer, codec, rate, muxer options). The upstream accepts the first six without conversion.
+# Maps the name of a format to its muxer, codec, sample rate and muxer options. The upstream accepts
+# the first six formats without conversion.
 _FORMATS: dict[str, tuple[str, str, int, dict[str, str]]] = {
     "webm": ("webm", "libopus", 48000, {}),
     "fragmented mp4": (
@@ -57,9 +58,9 @@ def asset(name: str) -> bytes:
 def recording(
     kind: str, source: str = "beckett.wav", seconds: float = 3.0, layout: str = "mono"
 ) -> bytes:
-    """Return the first `seconds` of `source` as a file of `kind`."""
+    """Return the first `seconds` of the sample file `source`, in the format `kind`."""
     if kind == "amr":
-        # Not every build of FFmpeg can write AMR. These are silent frames: 12.2 kbit/s, 20 ms each.
+        # Not every FFmpeg build can encode AMR. These are silent frames of 20 ms at 12.2 kbit/s.
         return b"#!AMR\n" + (b"\x3c" + bytes(31)) * round(seconds * 50)
     muxer, codec, rate, options = _FORMATS[kind]
     target = BytesIO()
@@ -73,7 +74,7 @@ def recording(
 
 
 def long_speech(seconds: float) -> Any:
-    """Return the engine's recordings in random order with random pauses, as 48 kHz mono PCM."""
+    """Return speech with random pauses as 48 kHz mono PCM, joined from several sample files."""
     rng = random.Random(1)
     sources = [_pcm(name) for name in ("two_cities.wav", "beckett.wav", "endgame_nagg_nell.wav")]
     whole = bytearray()
@@ -84,7 +85,10 @@ def long_speech(seconds: float) -> Any:
 
 @cache
 def long_recording(kind: str, seconds: float, gap: float = 0) -> bytes:
-    """Return `seconds` of speech as a file of `kind`. Timestamps jump by `gap` seconds half-way."""
+    """Return `seconds` of speech in the format `kind`.
+
+    In the middle of the recording, the timestamps jump by `gap` seconds.
+    """
     muxer, codec, rate, options = _FORMATS[kind]
     pcm, target = long_speech(seconds), BytesIO()
     with av.open(target, "w", format=muxer, options=options) as output:

@@ -58,7 +58,7 @@ def test_upstream_headers_are_not_passed_on(client, webm, status):
 
 @pytest.mark.parametrize("status", [301, 302, 303, 307, 308])
 def test_an_upstream_redirect_is_not_followed(webm, tmp_path, status):
-    """The target of the redirect would receive the API key and the recording."""
+    """If a redirect were followed, its target would receive the API key and the recording."""
     paths = []
     with monitor_access(tmp_path) as monitor:
 
@@ -79,7 +79,7 @@ def test_an_upstream_redirect_is_not_followed(webm, tmp_path, status):
 
 
 def test_external_scripts_of_the_api_docs_have_an_integrity_hash(client):
-    """A changed script could read the token that the recorder page stores for this origin."""
+    """A modified script could read the token that the recorder page stores in the browser."""
     response = client().get("/docs")
     page, policy = response.text, response.headers["content-security-policy"]
     loaded = re.findall(r'<(?:script|link)[^>]*(?:src|href)="https://[^>]*>', page)

@@ -1,4 +1,4 @@
-"""End-to-end tests: real speech through the app to the offline engine, and the text back."""
+"""End-to-end tests: the app sends real speech to the offline engine and returns the text."""
 
 import jiwer
 import openai
@@ -12,7 +12,7 @@ from tests.harness import Server
 from tests.samples import DIRECT, asset, recording
 
 SOURCE, SECONDS = "two_cities.wav", 15.0
-LABELS = {  # (file name, content type) as browsers and phones send them
+LABELS = {  # the file names and content types that browsers and phones send
     "correct": ("voice.webm", "audio/webm"),
     "Chrome, with codec": ("blob", "audio/webm;codecs=opus"),
     "Firefox, with a space": ("blob", "audio/webm; codecs=opus"),
@@ -39,7 +39,7 @@ def app_over_engine(engine_process):
 
 @pytest.fixture(scope="module")
 def expected(engine_process):
-    """Return the engine's transcript when it is called directly."""
+    """Return the transcript that the engine returns if it is called directly."""
     return engine_process.transcribe(
         recording("wav", SOURCE, SECONDS), "a.wav", model="gpt-transcribe"
     ).json()["text"]
@@ -91,10 +91,10 @@ def test_a_safari_recording_is_transcribed_completely_by_an_upstream_that(
         response = harness.send(recordings["fragmented mp4"])
     assert response.status_code == 200
     assert jiwer.wer(words(expected), words(response.json()["transcript"])) <= 0.1
-    assert [call["seconds"] for call in engine.calls()] == [0, 16]  # a scripted reply bills nothing
+    assert [call["seconds"] for call in engine.calls()] == [0, 16]  # scripted replies are free
 
 
-# The OpenAI SDK with another `base_url` and `api_key`
+# Requests from the OpenAI SDK, with Steno as its `base_url`
 
 
 @pytest.fixture(scope="module")

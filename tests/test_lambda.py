@@ -1,4 +1,4 @@
-"""Tests of main.py on Lambda: events of an HTTP API through Mangum, with the offline engine."""
+"""Tests of main.py on Lambda: the app handles HTTP API events and uses the offline engine."""
 
 import base64
 import hashlib
@@ -24,10 +24,10 @@ def event(name):
 
 
 def invoke(*events, **environment):
-    """Run the events one after another in a new process, as a warm function does."""
+    """Handle the events one after another in a new process, as a warm Lambda function does."""
     run = subprocess.run(
         [sys.executable, "-W", "error::ResourceWarning", "-c", INVOKE],
-        cwd=EVENTS,  # the folder has no `.env` of a developer
+        cwd=EVENTS,  # this folder contains no `.env` file
         env={**os.environ, **LAMBDA, "PYTHONPATH": str(ROOT), **environment},
         input=json.dumps(events),
         capture_output=True,

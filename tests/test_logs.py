@@ -1,4 +1,4 @@
-"""Tests of logs.py and request_id.py: a request id links the response, log lines and the job."""
+"""Tests of logs.py and request_id.py: a request id links a response to its log lines and job."""
 
 import io
 import logging
@@ -18,14 +18,14 @@ ID = "8476a536-e9f4-11e8-9739-2dfe598c3fcd"
 
 @pytest.fixture
 def lines(caplog):
-    """Return the log records, with the ids that `logs.configure` adds to them."""
+    """Return a function that returns the log records, including the ids in each record."""
     logs.configure(on_lambda=True)
     with caplog.at_level(logging.INFO, "steno"):
         yield lambda: caplog.records
 
 
 class Lambda:
-    """The app with the scope that Mangum passes on Lambda."""
+    """The app, called with the ASGI scope that Mangum passes to it on Lambda."""
 
     def __init__(self, wrapped):
         self._wrapped = wrapped
@@ -62,7 +62,7 @@ def test_an_internal_error_has_the_request_id_of_its_log_line(client, lines, web
     assert response.status_code == 500
     assert (
         response.json()["detail"]
-        == f"Internal error. See the server's log (request {response.json()['request_id']})."
+        == f"Internal error. See the server log (request {response.json()['request_id']})."
     )
     assert [line.request for line in lines() if line.exc_info] == [response.headers["x-request-id"]]
 

@@ -15,7 +15,7 @@ TEXTS = [
     *ROOT.glob("docs/**/*.md"),
 ]
 TARGETS = set(re.findall(r"^([a-z-]+):", (ROOT / "Makefile").read_text(), re.MULTILINE))
-# As commands: in a code span, an indented block, or a `run:` of a workflow.
+# Matches `make` commands in a code span, an indented block, or a `run:` step of a workflow.
 MAKE = re.compile(r"(?:`|^ {4,}(?:\$ )?|run: )(?:[A-Z]+=\S+ )*make ([a-z][a-z-]*)", re.MULTILINE)
 
 

@@ -1,7 +1,7 @@
 """Test that the OpenAPI document, error codes, stored names and environment variables are stable.
 
-They are compared with tests/public_contract.json. To change them on purpose, delete that file and
-run this test, which writes it again. The diff of the file in the commit then shows the change.
+They are compared with tests/public_contract.json. To change them intentionally, delete that file
+and run this test, which creates it again. The diff of that file then shows the change.
 """
 
 import json
@@ -33,7 +33,7 @@ def test_the_public_contract_is_the_same_as_in_the_last_commit(aws):
             json.dumps(contract, indent=1, sort_keys=True, ensure_ascii=False) + "\n"
         )
         raise AssertionError(
-            f"{CONTRACT.name} was written again. Review its diff, then run the test again."
+            f"{CONTRACT.name} was regenerated. Review its diff, then run the test again."
         )
     assert contract == json.loads(CONTRACT.read_text())
 
@@ -45,7 +45,7 @@ def errors(kind):
 
 
 def stored_names(harness):
-    """Return the names in items, messages, keys and transcripts while a job is transcribed."""
+    """Transcribe a recording. Return the names of the fields and folders that are stored."""
     recording = harness.upload_record(harness.upload(long_recording("ogg", 40), prompt="Beckett"))
     harness.handle(recording)
     first, second = harness.part_messages()

@@ -1,10 +1,10 @@
-"""Tests of benchmarks/scale.py: simulated results are compared with results computed by hand."""
+"""Tests of benchmarks/scale.py: simulated results match results that were calculated by hand."""
 
 import pytest
 
 from benchmarks.scale import PARTS, System, limit_usage, simulate
 
-PART = 10.5  # seconds
+PART = 10.5  # seconds to transcribe one part
 
 
 def test_one_recording_takes_the_time_of_its_cut_and_its_last_part():

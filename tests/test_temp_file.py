@@ -1,6 +1,6 @@
-"""Tests that the temporary file of a recording is closed, and so deleted, after every request.
+"""Tests that the temporary file of a recording is closed, and thereby deleted, after each request.
 
-The file has no name, so a killed process leaves no file behind either.
+The file has no name in the file system, so it is also deleted if the process is killed.
 """
 
 import contextlib
@@ -26,7 +26,9 @@ pytestmark = [
 def open_temp_files():
     links = []
     for path in Path("/proc/self/fd").iterdir():
-        with contextlib.suppress(FileNotFoundError):  # the descriptor of this listing
+        with contextlib.suppress(
+            FileNotFoundError
+        ):  # the directory listing has closed its own descriptor
             links.append(str(path.readlink()))
     return {link for link in links if link.endswith("(deleted)")} - PYTEST_FILES
 
@@ -41,7 +43,7 @@ def _note_pytest_files():
 
 
 class WatchingUpstream(FakeUpstream):
-    """A fake upstream that notes which temporary files are open during a call."""
+    """A fake upstream that records which temporary files are open during a request."""
 
     def __init__(self, *replies):
         super().__init__(*replies)
@@ -117,7 +119,7 @@ async def test_the_file_is_closed_after_a_deadline_or_cancellation_during_the_up
         assert len(open_temp_files()) == 1
         if seconds == 600:
             tasks.cancel_scope.cancel()
-    release.set()  # the abandoned upstream call holds its own descriptor until it ends
+    release.set()  # the abandoned upstream call keeps a file descriptor open until it ends
     with anyio.fail_after(10):
         while open_temp_files():  # noqa: ASYNC110 - another thread closes the file
             await anyio.sleep(0.01)

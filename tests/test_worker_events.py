@@ -1,4 +1,4 @@
-"""Tests of worker.py on Lambda: the events that its functions receive."""
+"""Tests of the Lambda functions in worker.py: which events they accept and reject."""
 
 import json
 import threading
@@ -27,7 +27,7 @@ NOTHING_FAILED = {"batchItemFailures": []}
 
 @pytest.fixture
 def function(aws, monkeypatch):
-    """Set the environment of a function that has just started."""
+    """Set up the environment of a Lambda function that has just started."""
     monkeypatch.setenv("OPENAI_API_KEY", "sk-test-key")
     _worker.cache_clear()
     yield Harness(aws)

@@ -5,9 +5,9 @@ from functools import cached_property
 from threading import Lock
 from typing import Any
 
-_MAX_CONNECTIONS = 50  # one for each thread that can use a client
+_MAX_CONNECTIONS = 50  # one connection for each thread that can use a client
 _CONNECT_TIMEOUT_SECONDS = 2.0
-# Four attempts of 4 s and the pauses between them fit into the deadline of an HTTP request.
+# Four attempts of 4 s, plus the pauses between them, fit within the deadline of an HTTP request.
 _READ_TIMEOUT_SECONDS = 4.0
 _MAX_ATTEMPTS = 4
 
@@ -23,14 +23,14 @@ class Limits:
     max_attempts: int
 
 
-# A request can be handed over to a job as late as 5.75 s before Lambda ends the API function.
-# Two attempts of 2 s and the pause of at most 1 s between them fit into that time.
+# The API function may create a job as late as 5.75 s before Lambda stops the function.
+# That leaves enough time for two attempts of 2 s, with a pause of at most 1 s between them.
 API_LIMITS = Limits(read_seconds=2.0, max_attempts=2)
-WORKER_LIMITS = Limits(read_seconds=20.0, max_attempts=4)  # S3 confirms large uploads slowly
+WORKER_LIMITS = Limits(read_seconds=20.0, max_attempts=4)  # S3 is slow to confirm large uploads
 
 
 class AWS:
-    """Creates AWS clients with the credentials of the environment."""
+    """Creates AWS clients that use the credentials from the environment."""
 
     def __init__(self) -> None:
         self._lock = Lock()
@@ -42,12 +42,12 @@ class AWS:
         return boto3.session.Session()
 
     def client_with_limits(self, service: str, limits: Limits, **config: Any) -> Any:
-        """Return a new client of `service` that uses the timeout and the attempts of `limits`."""
+        """Return a new client for `service` that applies these `limits` to its requests."""
         retries = {"mode": "standard", "total_max_attempts": limits.max_attempts}
         return self.client(service, read_timeout=limits.read_seconds, retries=retries, **config)
 
     def client(self, service: str, **config: Any) -> Any:
-        """Return a new client of `service`. `config` overrides the default botocore options."""
+        """Return a new client for `service`. `config` overrides the default botocore options."""
         with self._lock:
             return self._session.client(service, config=_config(**config))
 

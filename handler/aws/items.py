@@ -15,8 +15,8 @@ def to_decimal(value: float) -> Decimal:
 
 
 def known_fields(model: "type[DataclassInstance]", stored: Mapping[str, Any]) -> dict[str, Any]:
-    """Return the values of `stored` that belong to fields of the dataclass `model`.
+    """Return the entries of `stored` whose names are fields of the dataclass `model`.
 
-    Other values are ignored: during a deployment, a newer version may have stored more fields.
+    Other entries are ignored: during a deployment, a newer release may have stored new fields.
     """
     return {field.name: stored[field.name] for field in fields(model) if field.name in stored}

@@ -1,6 +1,6 @@
-"""Writes CloudWatch metrics as lines of the Embedded Metric Format.
+"""Writes CloudWatch metrics to the log, in the Embedded Metric Format.
 
-CloudWatch reads the metrics from the log, so they need neither a request to AWS nor an IAM
+CloudWatch reads the metrics from the log, so writing them requires no AWS request and no IAM
 permission. They contain only numbers and error codes, never audio, transcripts, prompts or keys.
 Format: https://docs.aws.amazon.com/AmazonCloudWatch/latest/monitoring/CloudWatch_Embedded_Metric_Format_Specification.html
 """
@@ -14,7 +14,7 @@ _UNITS = {"UpstreamMilliseconds": "Milliseconds", "SecondsPaid": "Seconds"}
 
 
 class Metrics:
-    """Writes metrics to `out`. If `out` is None, as outside Lambda, it writes nothing."""
+    """Writes metrics to `out`. Outside Lambda, `out` is None, and metrics are discarded."""
 
     def __init__(self, out: TextIO | None, namespace: str = "Steno") -> None:
         self._out = out
@@ -23,7 +23,7 @@ class Metrics:
     def emit(self, code: str = "", **values: float) -> None:
         """Write metrics. Each keyword argument is the name and the value of a metric.
 
-        With an error `code`, CloudWatch counts the metrics in total and for each code.
+        If an error `code` is given, CloudWatch aggregates the metrics per code and in total.
         """
         if self._out is None:
             return
@@ -35,6 +35,6 @@ class Metrics:
         }
         metadata = {"Timestamp": round(time.time() * 1000), "CloudWatchMetrics": [directive]}
         record = {"_aws": metadata, **({"Code": code} if code else {}), **values}
-        # A single write, so that output of other threads cannot split the line.
+        # Use a single write, so that the output of other threads cannot split the line.
         self._out.write(json.dumps(record) + "\n")
         self._out.flush()

@@ -1,4 +1,4 @@
-"""Detects outages of AWS services, and retries calls through them."""
+"""Detects outages of AWS services, and retries calls during an outage."""
 
 import time
 from collections.abc import Callable
@@ -43,10 +43,10 @@ def is_outage(error: BaseException) -> bool:
 
 
 def retry_through_outage(call: Callable[..., None], *args: Any, until: float) -> None:
-    """Call `call(*args)`, and repeat it while AWS is unavailable.
+    """Call `call(*args)`, and repeat the call while AWS is unavailable.
 
-    Raises the last error if the outage lasts until `until` (a time of `time.monotonic`). Raises
-    any other error at once.
+    `until` is the deadline on the `time.monotonic` clock. If the outage lasts longer,
+    the last error is raised. Any other error is raised immediately.
     """
     while True:
         try:

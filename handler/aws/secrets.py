@@ -14,8 +14,8 @@ from handler.errors import StorageUnavailable, UpstreamCredentials
 
 log = logging.getLogger("steno")
 
-# After a rotation, the new value is used within this time. If the old value is rejected earlier,
-# `Secret.renew` reads the new value at once.
+# After the secret is rotated, its new value is used within this time. If the old value is rejected
+# earlier, `Secret.renew` reads the new value immediately.
 _CACHE_SECONDS = 300
 _OUTAGE_CACHE_SECONDS = 30  # the pause between reads while Secrets Manager is unavailable
 
@@ -48,9 +48,9 @@ class Secret:
     def get(self) -> str:
         """Return the secret.
 
-        The first read blocks all callers. When the cached value expires, one caller reads the
-        secret again, and the others get the cached value until it is done. Raises
-        StorageUnavailable if Secrets Manager is unavailable and no value is cached. Raises
+        During the first read, all callers wait. When the cached value expires, one caller reads the
+        secret again. During that read, the other callers get the cached value.
+        Raises StorageUnavailable if Secrets Manager is unavailable and no value is cached. Raises
         UpstreamCredentials if the secret is empty or cannot be read for another reason.
         """
         if self._configured:
@@ -67,12 +67,12 @@ class Secret:
         """
         if self._configured:
             return False
-        if self._value == rejected:  # otherwise another thread has read the new value already
+        if self._value == rejected:  # otherwise, another thread has already read the new value
             self._read()
         return self._value != rejected
 
     def _read(self) -> str:
-        """Read the secret once for all concurrent callers, which share the value or the error."""
+        """Read the secret once for all concurrent callers. They all get the same value or error."""
         with self._lock:
             shared = self._reading
             reading = self._reading = shared or Future()

@@ -1,1 +1,1 @@
-"""Prevents double billing with a ledger of paid answers, and enforces daily caps."""
+"""Prevents double billing with a ledger of paid results, and enforces daily caps."""

@@ -1,16 +1,17 @@
-"""Enforces caps on the seconds of audio that are billed per day (UTC).
+"""Limits how many seconds of audio can be billed per day (UTC).
 
-There is one cap for each caller and one for all callers together. The table has one item for each
+Each caller has a cap, and there is a cap for all callers together. The table has one item for each
 day and account:
 
     pk: spent#2026-11-21
     sk: all, or caller#HASH
-    seconds: the spent and reserved seconds
+    seconds: the seconds that are spent or reserved
     unsettled: the ids of the reservations that are not settled
 
-The AWS client repeats a write if its response is lost. The ids ensure that such a write counts only
-once. If a process crashes before it settles a reservation, the reserved seconds count as spent,
-because the request may have been billed. The id then stays in the item of that day.
+The AWS client repeats a write if its response is lost. The ids ensure that such a write is counted
+only once. If a process crashes before it settles a reservation, the reserved seconds count as
+spent, because the request may have been billed. In that case, the id is never removed from the
+item.
 """
 
 import hashlib
@@ -32,9 +33,10 @@ _RESET = "The limit resets at 00:00 UTC."
 
 @dataclass(frozen=True)
 class Reservation:
-    """A reservation of `seconds` of audio on the day `day`.
+    """A reservation of `seconds` of audio for the day `day`.
 
-    It counts against each of its `accounts`: that of the caller, that of all callers, or both.
+    `accounts` lists the accounts that the reservation counts against: the account of the caller,
+    the account of all callers, or both.
     """
 
     id: str
@@ -46,8 +48,8 @@ class Reservation:
 class Budget:
     """The daily budget, stored in a DynamoDB table.
 
-    `total_cap` limits all callers together and `caller_cap` each caller, in seconds of audio per
-    day. None means no cap.
+    `total_cap` is the cap for all callers together, and `caller_cap` is the cap for each caller.
+    Both are in seconds of audio per day. None means no cap.
     """
 
     def __init__(
@@ -67,24 +69,24 @@ class Budget:
     def reserve(
         self, caller: str, seconds: float, reservation_id: str = "", day: str = ""
     ) -> Reservation:
-        """Reserve `seconds` of audio for a caller, on the given day or today.
+        """Reserve `seconds` of audio for a caller on the given day. The default is today.
 
-        A `reservation_id` makes the call idempotent: while that reservation is not settled,
-        reserving it again changes nothing. It must then be settled even if this method raises.
-        Without an id, a reservation that fails is undone.
+        A `reservation_id` makes the call idempotent: until the reservation is settled, repeating
+        the call has no effect. Such a reservation must be settled even if this method raises an
+        error. Without a `reservation_id`, this method undoes a failed reservation.
         Raises BudgetExhausted if fewer than `seconds` are left.
         """
         reservation = Reservation(reservation_id or token_hex(8), day or self.today(), (), seconds)
         accounts = []
         try:
             for account, cap in self._caps(caller):
-                # Added before the write, which may succeed although its response is lost.
+                # Add it before the write, because a write may succeed even if its response is lost.
                 accounts.append(account)
                 self._reserve_in_account(reservation, account, cap)
         except Exception as error:
             if isinstance(error, BudgetExhausted):
                 accounts.pop()  # this account was not changed
-            # A reservation with an id belongs to a job, whose parts may be in progress.
+            # A reservation with an id belongs to a job. Parts of this job may be in progress.
             if not reservation_id:
                 self.settle(replace(reservation, accounts=tuple(accounts)), 0)
             raise
@@ -95,7 +97,7 @@ class Budget:
     ) -> Reservation:
         """Return the reservation that was made with this id, so that it can be settled.
 
-        The arguments must be those of the earlier call of `reserve`.
+        The arguments must be the same as those of the earlier call to `reserve`.
         """
         accounts = tuple(account for account, _ in self._caps(caller))
         return Reservation(reservation_id, day, accounts, seconds)
@@ -116,7 +118,7 @@ class Budget:
                 )
 
     def check(self, caller: str) -> None:
-        """Raise BudgetExhausted if the caller's cap or the total cap is used up today."""
+        """Raise BudgetExhausted if the caller's cap or the total cap for today is used up."""
         for account, cap in self._caps(caller):
             if self._item(self.today(), account).get("seconds", 0) >= cap:
                 raise BudgetExhausted(f"{_describe_cap(account, cap)} is used up. {_RESET}")
@@ -146,7 +148,7 @@ class Budget:
             if reservation.id in self._item(reservation.day, account).get("unsettled", ()):
                 return  # already reserved, for example by a write whose response was lost
             raise BudgetExhausted(
-                f"{_describe_cap(account, cap)} has too few seconds left: this recording may need"
+                f"{_describe_cap(account, cap)} would be exceeded: this recording may need"
                 f" {seconds:.0f} seconds. {_RESET}"
             ) from None
 

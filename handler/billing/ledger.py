@@ -1,13 +1,13 @@
-"""Keeps paid upstream answers for a day, so that no recording or part of one is billed twice.
+"""Keeps paid upstream results for a day, so that no recording or part is billed twice.
 
 The table has one item for each request to the upstream:
 
-    pk: paid#HASH, with the hash of the request
+    pk: paid#HASH, where HASH is the hash of the request
     sk: answer
-    holder: the id of the attempt that has the claim, or of the job that stored the answer
+    holder: the id of the attempt that has the claim, or of the job that stored the result
     until: when the claim expires, in seconds since 1970
-    doubt: the seconds of audio that may have been billed without a stored answer
-    transcript, paid: the answer and the seconds of audio that it cost, once there is an answer
+    doubt: the seconds of audio that may have been billed although no result was stored
+    transcript, paid: the result and the seconds of audio billed for it, once a result is stored
 """
 
 import hashlib
@@ -24,19 +24,19 @@ from handler.durations import ANSWER_DAYS, DAY_SECONDS
 from handler.transcripts.transcript import Transcript
 
 _RETENTION_SECONDS = ANSWER_DAYS * DAY_SECONDS
-MAX_ITEM_BYTES = 380_000  # DynamoDB allows 400 KB for an item, including its other attributes
+MAX_ITEM_BYTES = 380_000  # DynamoDB limits an item to 400 KB, including its other attributes
 
 
 class ClaimHeld(Exception):
-    """Another holder has claimed this request and has no answer yet."""
+    """This request is claimed by another holder, and no result is stored yet."""
 
 
 @dataclass(frozen=True)
 class Claim:
     """The right to send a request to the upstream.
 
-    `possibly_billed_seconds` is the audio that may have been billed for earlier requests that
-    returned no answer.
+    `possibly_billed_seconds` is the number of seconds of audio that may have been billed for
+    earlier requests whose results were not stored.
     """
 
     possibly_billed_seconds: float
@@ -44,7 +44,7 @@ class Claim:
 
 @dataclass(frozen=True)
 class PaidAnswer:
-    """An upstream answer. For it, `seconds` of audio were or may have been billed to `holder`."""
+    """An upstream result. `seconds` is the duration that may have been billed to `holder`."""
 
     transcript: Transcript
     holder: str
@@ -59,7 +59,7 @@ def sha256_of(recording: BinaryIO) -> str:
 
 
 def answer_key(owner: str, digest: str, parameters: dict[str, Any], upstream: str) -> str:
-    """Return the key of an answer in the ledger.
+    """Return the key of a result in the ledger.
 
     The key depends on the owner of the recording, the SHA-256 `digest` of the recording, the
     parameters of the request, and the base URL of the upstream.
@@ -69,7 +69,7 @@ def answer_key(owner: str, digest: str, parameters: dict[str, Any], upstream: st
 
 
 class Ledger:
-    """The ledger of paid answers, stored in the DynamoDB table `table`."""
+    """The ledger of paid results, stored in the DynamoDB table `table`."""
 
     def __init__(self, client: Any, table: str, clock: Callable[[], float] = time.time) -> None:
         self._client = client
@@ -79,10 +79,10 @@ class Ledger:
     def claim(
         self, key: str, holder: str, seconds: float, claim_seconds: float
     ) -> Claim | PaidAnswer:
-        """Return the stored answer, or claim the right to request it.
+        """Return the stored result, or claim the right to request it.
 
-        The claim expires after `claim_seconds`. `seconds` is the audio that the request may cost.
-        `holder` may repeat its own claim.
+        The claim expires after `claim_seconds`. `seconds` is the number of seconds of audio that
+        may be billed for the request. The holder of the claim can call this method again.
         Raises ClaimHeld if another holder has the claim.
         """
         now = self._clock()
@@ -111,7 +111,7 @@ class Ledger:
         return Claim(float(old.get("doubt", 0)))
 
     def renew(self, key: str, holder: str, claim_seconds: float) -> None:
-        """Make a claim expire `claim_seconds` from now, if `holder` still has it."""
+        """If `holder` still has the claim, extend it to `claim_seconds` from now."""
         with suppress(self._client.exceptions.ConditionalCheckFailedException):
             self._client.update_item(
                 TableName=self._table,
@@ -126,7 +126,7 @@ class Ledger:
             )
 
     def find(self, key: str) -> PaidAnswer | None:
-        """Return the stored answer, or None."""
+        """Return the stored result, or None."""
         response = self._client.get_item(TableName=self._table, Key=_key(key), ConsistentRead=True)
         item = response.get("Item", {})
         if "transcript" not in item or item["expires"] < self._clock():
@@ -135,9 +135,9 @@ class Ledger:
         return PaidAnswer(transcript, item["holder"], float(item["paid"]))
 
     def store(self, key: str, answer: PaidAnswer) -> None:
-        """Store an answer for later requests.
+        """Store a result for later requests.
 
-        If it is too large for an item of DynamoDB, release the claim instead.
+        If the result is too large for a DynamoDB item, release the claim instead.
         """
         compressed = zlib.compress(answer.transcript.to_json())
         if len(compressed) > MAX_ITEM_BYTES:
@@ -155,7 +155,10 @@ class Ledger:
         )
 
     def release(self, key: str, holder: str, unbilled_seconds: float) -> None:
-        """Release a claim. `unbilled_seconds` is the claimed audio that cannot have been billed."""
+        """Release a claim.
+
+        `unbilled_seconds` is the number of seconds of audio that cannot have been billed.
+        """
         try:
             self._client.update_item(
                 TableName=self._table,
@@ -170,10 +173,10 @@ class Ledger:
                 },
             )
         except self._client.exceptions.ConditionalCheckFailedException:
-            return  # deleted meanwhile, or claimed by another holder
+            return  # deleted in the meantime, or claimed by another holder
 
     def delete_if_paid_by(self, key: str, job: str) -> None:
-        """Delete an answer if a part of the job with the id `job` has paid for it."""
+        """Delete a result if it was paid for during the job with the id `job`."""
         with suppress(self._client.exceptions.ConditionalCheckFailedException):
             self._client.delete_item(
                 TableName=self._table,

@@ -1,4 +1,4 @@
-"""The job, and its conversion to and from a DynamoDB item."""
+"""Defines jobs, and converts them to and from DynamoDB items."""
 
 import json
 import re
@@ -12,8 +12,8 @@ from handler.aws.items import known_fields, to_decimal
 class Caller:
     """The sender of a request.
 
-    `owner` is the subject of the caller's JWT, or empty without JWT authentication. A caller can
-    access only jobs with the same owner. `account` identifies the caller's daily budget.
+    `owner` is the subject of the caller's JWT. It is empty if the server does not use JWTs. A
+    caller can access only jobs with the same owner. `account` identifies the caller's daily budget.
     """
 
     owner: str = ""
@@ -26,26 +26,27 @@ SHARED_ACCOUNT = "token"  # the account of all callers that share the access tok
 
 @dataclass(frozen=True)
 class Job:
-    """A transcription job, as it is stored. Points in time are seconds since 1970.
+    """A stored transcription job. Points in time are in seconds since 1970.
 
     - `status`: awaiting_upload, queued, processing, completed or failed.
     - `key`: the S3 key of the recording.
-    - `request`: the id of the request that created the job or retried it last.
+    - `request`: the id of the last HTTP request that created or retried the job.
     - `retries`: how many times the job was retried.
-    - `attempts`: how many attempts to cut the recording have started. It is set to 0 when the
-      recording is completely cut, and when the job is retried.
+    - `attempts`: how many times a worker started to cut the recording. It is reset to 0 when the
+      whole recording is cut, and when the job is retried.
     - `generation`: the id of the current set of parts. Each retry creates a new set.
     - `expected`: the estimated number of parts.
     - `total`: the number of parts; None until the whole recording is cut.
-    - `pieces`: the number of pieces of the parts that were split. `total` does not include them.
+    - `pieces`: the total number of pieces of all split parts. `total` does not include them.
     - `saved`: the numbers of the parts and pieces that are saved.
     - `done`: the number of saved parts, stored when the job ends.
-    - `reserved_seconds`, `reserved_on`: the budget reserved for the generation, and its day (UTC).
-    - `spent_seconds`: the seconds that were paid for the generation, stored when the job ends.
-    - `paid_earlier`: the seconds that were paid for earlier generations.
-    - `seconds_paid`: the seconds that were paid for all generations, stored when the job ends.
+    - `reserved_seconds`: the seconds of the daily budget that are reserved for the generation.
+    - `reserved_on`: the day (UTC) of that budget.
+    - `spent_seconds`: the seconds that were billed for the generation, stored when the job ends.
+    - `paid_earlier`: the seconds that were billed for earlier generations.
+    - `seconds_paid`: the seconds that were billed for all generations, stored when the job ends.
     - `progressed_at`: when the job last made progress.
-    - `entries`: the keys of the job's paid answers in the ledger.
+    - `entries`: the ledger keys of the job's paid results.
     """
 
     id: str
@@ -83,12 +84,12 @@ class Job:
 
     @property
     def all_parts_saved(self) -> bool:
-        """Return whether the recording is cut and all of its parts and pieces are saved."""
+        """Return whether the recording is completely cut, and all parts and pieces are saved."""
         return self.total is not None and len(self.saved) == self.total + self.pieces
 
     @property
     def expected_total(self) -> int | None:
-        """Return the number of parts and pieces, or an estimate until all parts are cut.
+        """Return the number of parts and pieces. It is an estimate until the recording is cut.
 
         Return None if there is no estimate yet.
         """
@@ -97,15 +98,15 @@ class Job:
 
 
 _UPLOADS, _REQUESTS = "uploads", "requests"
-# Release 0.1 starts a job only if its item has these fields. That release may run at the same time
-# as this one while a stack is updated, or again after a rollback.
+# Release 0.1 starts a job only if its item has these fields. While a stack is updated, both
+# releases run at the same time. After a rollback, release 0.1 runs again.
 _FIELDS_FOR_RELEASE_0_1 = {"lease": "", "lease_until": 0, "retry": False}
 
 
 def recording_key(job_id: str, extension: str) -> str:
     """Return the S3 key of a recording that is uploaded with a presigned form.
 
-    The extension helps people who browse the bucket. Steno does not use it.
+    The extension is only for people who browse the bucket. Steno does not use it.
     """
     return f"{_UPLOADS}/{job_id}.{extension}"
 
@@ -113,7 +114,7 @@ def recording_key(job_id: str, extension: str) -> str:
 def request_key(job_id: str, extension: str) -> str:
     """Return the S3 key of a recording that was sent in the body of a request.
 
-    S3 sends no notification about these keys.
+    S3 sends no event notifications for these keys.
     """
     return f"{_REQUESTS}/{job_id}.{extension}"
 
@@ -126,7 +127,7 @@ def is_from_request(key: str) -> bool:
 def job_id_of(key: str) -> str:
     """Return the job id in the S3 key of a recording.
 
-    Return an empty string if the key has another format.
+    Return an empty string if the key has a different format.
     """
     match = re.fullmatch(rf"(?:{_UPLOADS}|{_REQUESTS})/(.*)\.[a-z0-9]{{1,5}}", key)
     return match[1] if match and is_job_id(match[1]) else ""
@@ -141,12 +142,12 @@ def is_job_id(text: str) -> bool:
 
 
 def as_failed(job: Job, code: str, detail: str) -> Job:
-    """Return a copy of the job that failed with this error."""
+    """Return a copy of the job with the status `failed` and this error."""
     return replace(job, status="failed", error={"code": code, "detail": detail})
 
 
 def to_item(job: Job) -> dict[str, Any]:
-    """Return the job as a DynamoDB item, without its key and its expiry."""
+    """Return the job as a DynamoDB item, without the primary key and the expiry time."""
     stored = {**asdict(job), "options": json.dumps(job.options, ensure_ascii=False)}
     if not job.saved:
         del stored["saved"]  # DynamoDB rejects empty sets
@@ -171,7 +172,7 @@ def from_item(item: dict[str, Any]) -> Job:
         stored["error"] = {"code": error["code"], "detail": error["detail"]}
     if stored.get("saved"):
         stored["saved"] = frozenset(map(int, stored["saved"]))
-    # Release 0.1 sets `retry` on a failed job that it retries.
+    # Release 0.1 retries a failed job by setting `retry`, without changing the status.
     if item.get("retry") and stored["status"] == "failed":
         stored |= {"status": "queued", "error": None}
     return Job(**stored)

@@ -1,4 +1,4 @@
-"""Messages of the SQS queues: their contents, and when they are delivered again."""
+"""Parses the messages from the SQS queues, and controls when they are delivered again."""
 
 import json
 from contextlib import suppress
@@ -19,7 +19,7 @@ class InvalidMessage(ValueError):
 
 
 class RetryLater(Exception):
-    """Raised by a step to have its message delivered again after `seconds`."""
+    """Raised by a step whose message should be delivered again after `seconds`."""
 
     def __init__(self, seconds: float) -> None:
         super().__init__(seconds)
@@ -27,7 +27,7 @@ class RetryLater(Exception):
 
 
 class Message:
-    """A received message. The queue hides it from other consumers during its visibility timeout."""
+    """A received message. Other consumers do not receive it during its visibility timeout."""
 
     def __init__(self, record: dict[str, Any], sqs: Any) -> None:
         self.id: str = record["messageId"]
@@ -40,10 +40,10 @@ class Message:
     def set_visibility(self, seconds: float) -> None:
         """Set the visibility timeout.
 
-        The queue delivers the message again after `seconds`, unless it is deleted before.
+        The queue delivers the message again after `seconds`, unless it is deleted before then.
         """
         errors = self._sqs.exceptions
-        # A message that is not in the queue any more has no visibility timeout.
+        # A message that is no longer in flight has no visibility timeout.
         with suppress(errors.MessageNotInflight, errors.ReceiptHandleIsInvalid):
             self._sqs.change_message_visibility(
                 QueueUrl=self._url, ReceiptHandle=self._receipt, VisibilityTimeout=ceil(seconds)
@@ -52,13 +52,14 @@ class Message:
     def delete(self) -> None:
         """Delete the message from its queue. Errors are ignored.
 
-        If the message is delivered again, the step finds that its work is done.
+        If the message could not be deleted and is delivered again, the step detects that the work
+        is already done.
         """
         with suppress(Exception):
             self._sqs.delete_message(QueueUrl=self._url, ReceiptHandle=self._receipt)
 
     def backoff(self, first_seconds: float, max_seconds: float = _MAX_BACKOFF_SECONDS) -> float:
-        """Return `first_seconds`, doubled after each delivery, up to `max_seconds`."""
+        """Return `first_seconds`, doubled after each delivery, but at most `max_seconds`."""
         doublings = min(self.deliveries - 1, _MAX_BACKOFF_SECONDS.bit_length())
         return min(first_seconds * (1 << doublings), max_seconds)
 
@@ -71,7 +72,8 @@ class Message:
 class SplitRequest:
     """A request to split a part into two pieces, because its transcript was cut off.
 
-    `seconds_paid` were paid for the whole part. `entries` are the ledger keys of its answers.
+    `seconds_paid` is the number of seconds that were billed for the whole part. `entries` are the
+    ledger keys of its results.
     """
 
     part: PartMessage
@@ -83,14 +85,14 @@ Content = list[str] | PartMessage | SplitRequest
 
 
 def parse_body(body: str) -> Content:
-    """Return the content of a message: the keys of recordings, a part, or a part to split.
+    """Return the content of a message: S3 keys of recordings, a part, or a request to split a part.
 
-    Keys without a job id are left out. The test event that S3 sends when a notification
-    is configured has no keys. Raises InvalidMessage if the body has another format.
+    Keys that do not contain a job id are left out. When a notification is configured, S3 sends a
+    test event without keys. Raises InvalidMessage if the body has an unknown format.
     """
     try:
         content = json.loads(body)
-        if isinstance(content, list):  # queues.py explains these lists of one object
+        if isinstance(content, list):  # see the docstring of queues.py
             (content,) = content
         if "part" in content:
             return PartMessage.from_json(content["part"])

@@ -1,7 +1,7 @@
 """The objects in the S3 bucket.
 
-uploads/      recordings that were uploaded with a presigned form; S3 notifies a queue about each
-requests/     recordings from the bodies of requests that became jobs
+uploads/      recordings uploaded with a presigned form; S3 sends an event notification for each
+requests/     recordings that were sent in the bodies of requests that became jobs
 parts/        the audio of the parts of unfinished jobs
 transcripts/  the transcripts of completed jobs
 """
@@ -24,8 +24,8 @@ class Objects:
 
     def __init__(self, aws: AWS, bucket: str, limits: Limits) -> None:
         self._bucket = bucket
-        # Use the regional address of the bucket. For a bucket in another region, the global address
-        # responds with a redirect, and browsers do not follow it when they upload a form.
+        # Use the regional endpoint of the bucket. The global endpoint may respond with a redirect,
+        # which browsers do not follow when they upload a form.
         virtual = {"addressing_style": "virtual"}
         self.client = aws.client_with_limits("s3", limits, signature_version="s3v4", s3=virtual)
 
@@ -34,7 +34,7 @@ class Objects:
     ) -> dict[str, Any]:
         """Return a presigned POST (`url` and `fields`) to upload one recording.
 
-        It is valid for `seconds` seconds. S3 rejects a recording of more than `max_bytes`.
+        It is valid for `seconds` seconds. S3 rejects recordings larger than `max_bytes`.
         """
         upload: dict[str, Any] = self.client.generate_presigned_post(
             self._bucket,

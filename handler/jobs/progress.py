@@ -1,7 +1,7 @@
-"""The updates of a job's DynamoDB item by the steps of the job.
+"""Updates the DynamoDB item of a job while the steps of the job run.
 
-Each update has a condition and can be repeated safely, because its response may be lost, and a step
-may run twice, late, or after the job was deleted.
+Each update is conditional and can be repeated safely. This is necessary because the response to an
+update may be lost, and because a step may run twice, late, or after the job was deleted.
 """
 
 import re
@@ -16,7 +16,7 @@ from handler.transcripts.transcript import Transcript
 
 
 class Superseded(Exception):
-    """Raised to stop a step, because its job was deleted, has ended or has another generation."""
+    """Raised to stop a step: its job was deleted, has ended, or has a new generation."""
 
 
 def job_key(job_id: str) -> dict[str, str]:
@@ -36,7 +36,7 @@ class Progress:
         self._clock = clock
 
     def job(self, job_id: str) -> Job | None:
-        """Return the job as it is stored; None if it does not exist or has expired."""
+        """Return the job as stored, or None if it does not exist or has expired."""
         response = self._client.get_item(
             TableName=self._table, Key=job_key(job_id), ConsistentRead=True
         )
@@ -44,14 +44,14 @@ class Progress:
         return from_item(item) if item and item["expires"] >= self._clock() else None
 
     def begin_attempt(self, key: str) -> Job:
-        """Set the job of the recording `key` to `processing`, and count an attempt to cut it.
+        """Set a job to `processing`, and increase its number of attempts to cut the recording.
 
-        Raises Superseded if the job was deleted or has ended.
+        `key` is the S3 key of the recording. Raises Superseded if the job was deleted or has ended.
         """
         return self._change(
             job_id_of(key),
-            # Items of release 0.1 have no generation. That release sets `retry` on a failed job
-            # that it retries.
+            # Items written by release 0.1 have no generation. That release retries a failed job by
+            # setting `retry`, without changing the status.
             "SET #status = :processing, #error = :null, progressed_at = :now, retry = :no,"
             " generation = if_not_exists(generation, :none) ADD attempts :one",
             "#key = :key AND (#status IN (:awaiting, :queued, :processing)"
@@ -71,7 +71,7 @@ class Progress:
         )
 
     def undo_attempt(self, job: Job) -> None:
-        """Subtract the current attempt from `attempts`, because an outage of AWS ended it.
+        """Subtract the current attempt from `attempts`, because an AWS outage interrupted it.
 
         Does nothing if the job was deleted or has ended.
         """
@@ -82,11 +82,11 @@ class Progress:
     def start_generation(
         self, job: Job, generation: str, ledger_key: str, spent: float = 0.0
     ) -> Job:
-        """Start a new generation of parts, unless it is the current one already.
+        """Start this generation of parts, unless it is already the current one.
 
-        `ledger_key` is the key for the transcript of the whole recording. `spent` are the seconds
-        that were paid for the previous generation. Also raises Superseded if the recording of
-        the previous generation is completely cut.
+        `ledger_key` is the ledger key of the transcript of the whole recording. `spent` is the
+        number of seconds billed for the previous generation. Also raises Superseded if
+        all parts of the previous generation have already been cut.
         """
         if job.generation == generation:
             return job
@@ -107,7 +107,7 @@ class Progress:
                 " AND (generation = :none OR #total = :null)",
             )
         except Superseded:
-            # Another delivery may have made this update, or the response to it was lost.
+            # Another delivery may have made this update, or the response may have been lost.
             current = self.job(job.id)
             if current and current.status == "processing" and current.generation == generation:
                 return current
@@ -118,20 +118,20 @@ class Progress:
         return self._change_generation(job, "SET expected = :parts", {":parts": parts})
 
     def reserve(self, job: Job, day: str, seconds: float) -> Job:
-        """Store how many seconds of the day's budget are about to be reserved for the job."""
+        """Store how many seconds will be reserved for the job, and from which day's budget."""
         values = {":day": day, ":seconds": to_decimal(seconds)}
         return self._change_generation(
             job, "SET reserved_on = :day, reserved_seconds = :seconds", values
         )
 
     def add_saved(self, job: Job, part: int) -> Job:
-        """Add the number of a part to those that are saved."""
+        """Record in the job that this part is saved."""
         return self._change_generation(
             job, "SET progressed_at = :now ADD saved :part", {":part": {part}}
         )
 
     def split(self, job: Job, part: int, pieces: int) -> Job:
-        """Replace a part by `pieces` pieces, unless that was done before."""
+        """Replace a part with `pieces` pieces, unless this was already done."""
         if part in job.saved:
             return job
         try:
@@ -153,9 +153,9 @@ class Progress:
             raise
 
     def set_total(self, job: Job, total: int, duration: float) -> Job:
-        """Store the number of parts and the duration in seconds, when the recording is cut.
+        """Store the number of parts and the duration in seconds after the recording has been cut.
 
-        The cut step makes no other update afterwards, except to end the job.
+        This is the last update by the cut step, unless the step also ends the job.
         """
         return self._change_generation(
             job,
@@ -164,7 +164,7 @@ class Progress:
         )
 
     def complete(self, job: Job, transcript: Transcript, entries: list[str], **fields: Any) -> Job:
-        """Set the job to `completed`, and store `fields` with it. Only the first call succeeds."""
+        """Set the job to `completed`, and store `fields` too. Only the first call succeeds."""
         return self._end(
             job,
             "completed",
@@ -176,7 +176,7 @@ class Progress:
         )
 
     def fail(self, job: Job, error: StenoError, **fields: Any) -> Job:
-        """Set the job to `failed`, and store the error and `fields` with it."""
+        """Set the job to `failed`, and store the error and the `fields`."""
         details = {"code": error.code, "detail": error.detail}
         return self._end(job, "failed", error=details, **fields)
 
@@ -191,7 +191,7 @@ class Progress:
     ) -> Job:
         """Update the job if it is `processing` and still has the same generation.
 
-        `condition` is appended to this condition.
+        `condition` is appended to the condition expression of the update.
         """
         return self._change(
             job.id,

@@ -1,8 +1,8 @@
-"""The SQS queues, and how messages are sent to them.
+"""Sends messages to the SQS queues.
 
-Messages of the recordings queue that release 0.1 cannot process are lists of one object. While a
-stack is updated, a worker of release 0.1 returns such a list to the queue. It would delete any
-other message that it cannot process.
+A message that release 0.1 cannot process is sent to the recordings queue as a list with one object.
+While a stack is updated, a worker of release 0.1 may receive such a message. That worker returns a
+list to the queue, but deletes any other message that it cannot process.
 """
 
 import hashlib
@@ -17,8 +17,8 @@ from handler.jobs.job import is_from_request
 from handler.jobs.messages import SplitRequest
 from handler.jobs.parts import PartMessage
 
-# SQS accepts messages of 262,144 bytes in all regions. The message about a part of five minutes has
-# 2 to 10 KB.
+# SQS accepts messages of up to 262,144 bytes in all regions. The message for a five-minute part is
+# 2 to 10 KB long.
 _MAX_BODY_BYTES = 250_000
 
 
@@ -26,8 +26,8 @@ _MAX_BODY_BYTES = 250_000
 class Queues:
     """Sends messages to the queues whose URLs are `recordings`, `parts` and `express`.
 
-    The `express` queue is for parts that a request waits for, and for the only part of a recording.
-    `build_client` returns an SQS client.
+    The `express` queue is for parts that a request is waiting for, and for recordings that have
+    only one part. `build_client` returns an SQS client.
     """
 
     build_client: Callable[[], Any]
@@ -44,9 +44,9 @@ class Queues:
         self._send(self.recordings, [content] if is_from_request(key) else content, account)
 
     def send_part(self, part: PartMessage, account: str, *, express: bool) -> None:
-        """Send a message about a part.
+        """Send the message for a part.
 
-        Raises UnreadableRecording if the message is too large, because the part has too many gaps.
+        Raises UnreadableRecording if the part has so many gaps that the message is too large.
         """
         self._send(self.express if express else self.parts, {"part": part.to_json()}, account)
 
@@ -59,14 +59,15 @@ class Queues:
         self._send(self.recordings, [{"halve": content}], account)
 
     def _send(self, queue: str, content: Any, account: str) -> None:
-        """Send a message, with the caller as its group, so that SQS serves callers roughly in turn.
+        """Send a message with a hash of the caller as its group id, for SQS fair queues.
 
         https://docs.aws.amazon.com/AWSSimpleQueueService/latest/SQSDeveloperGuide/sqs-fair-queues.html
         """
         body = json.dumps(content)
         if len(body) > _MAX_BODY_BYTES:
             raise UnreadableRecording(
-                "The recording has too many gaps. Re-encode it, and upload it again."
+                "The timestamps of the recording have too many gaps. Re-encode the recording, and"
+                " upload it again."
             )
         group = hashlib.sha256(account.encode()).hexdigest()
         self.sqs.send_message(QueueUrl=queue, MessageBody=body, MessageGroupId=group)

@@ -1,15 +1,16 @@
 """Detects stalled jobs, which have made no progress for hours.
 
-The result is computed when a job is read, and is not stored.
+A job is checked each time it is read. The result is not stored.
 """
 
 from handler.durations import DAY_SECONDS
 from handler.errors import StenoError
 from handler.jobs.job import Job, as_failed
 
-# These limits are long, because a job may wait for hours: for other jobs, for the end of an outage
-# of AWS or the upstream, or because the owner has stopped the functions. Messages are not lost, and
-# dead letters fail their jobs (dead_letters.py). If a message arrives after all, the job continues.
+# These limits are long, because a job may have to wait for hours. For example, many jobs may be
+# processed first, AWS or the upstream may have an outage, or the owner may have stopped the
+# functions. A stalled job continues when its next message is delivered. If the message becomes a
+# dead letter instead, the job fails (dead_letters.py).
 _IDLE_SECONDS = {"queued": DAY_SECONDS, "processing": 6 * 3600}
 _STALLED_DETAIL = (
     "The job has made no progress for hours. Retry it: finished parts are not billed again."
@@ -28,5 +29,5 @@ def fail_if_stalled(job: Job, now: float) -> Job:
 
 
 def is_stalled(job: Job) -> bool:
-    """Return whether `fail_if_stalled` has returned this job as failed."""
+    """Return whether `fail_if_stalled` marked this job as failed."""
     return job.error == {"code": StenoError.code, "detail": _STALLED_DETAIL}

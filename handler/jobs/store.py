@@ -1,7 +1,8 @@
-"""The operations of callers on jobs: create, read, retry and delete.
+"""Creates, reads, retries and deletes jobs for callers.
 
-Jobs are items in DynamoDB, and recordings and transcripts are objects in S3. The table has the
-string keys `pk` and `sk`, and the attribute `expires` for its time to live:
+Jobs are items in DynamoDB. Recordings and transcripts are objects in S3. The primary key of the
+table consists of the string attributes `pk` and `sk`, and the TTL attribute is `expires`. A job has
+these items:
 
     job#ID  job                      the job; the steps update it with progress.py
     job#ID  parts#GENERATION#0007    its eighth part (parts.py)
@@ -49,14 +50,15 @@ if TYPE_CHECKING:
 
 log = logging.getLogger("steno")
 
-# How long a presigned form is valid. It expires earlier if the credentials that signed it expire.
+# How long a presigned form is valid. If the credentials used to sign the form expire earlier, the
+# form expires at the same time.
 UPLOAD_SECONDS = 15 * 60
 _UPLOAD_GRACE_SECONDS = 2 * 3600  # for an upload that starts just before the form expires
 
 
 @dataclass
 class Jobs:
-    """The jobs of one bucket and one table. `clock` returns the time in seconds since 1970."""
+    """The jobs in one bucket and one table. `clock` returns the time in seconds since 1970."""
 
     settings: "Settings"
     clock: Callable[[], float] = time.time
@@ -111,8 +113,8 @@ class Jobs:
     ) -> tuple[Job, dict[str, Any]]:
         """Create a job that waits for the upload of its recording.
 
-        Return it with the presigned POST (`url` and `fields`) for a recording of at most `size`
-        bytes.
+        Return the job, and the presigned POST (`url` and `fields`) for uploading a recording of at
+        most `size` bytes.
         """
         job_id = uuid4().hex
         key = recording_key(job_id, _extension(filename))
@@ -142,7 +144,7 @@ class Jobs:
         """Create and queue a job for a recording that was sent in the body of a request.
 
         If a job with this id exists, return it, and queue it again if it has failed. The id depends
-        on the recording and its options, so that a repeated request gets the same job.
+        on the recording and its options, so a repeated request gets the same job.
         """
         key, name = request_key(job_id, container.extension), container.filename
         new = Job(
@@ -162,9 +164,9 @@ class Jobs:
             self._queue_again(job, caller.account)
         recording.seek(0)
         self.objects.put(job.key, recording, container.media_type)
-        log.info("The recording of job %s was stored by a request.", job.id, extra={"job": job.id})
-        # Send a message even if the job is queued: the process that queued it may have crashed
-        # before it sent one.
+        log.info("The request stored the recording of job %s.", job.id, extra={"job": job.id})
+        # Send a message even if the job is already queued: the process that queued it may have
+        # crashed before it sent the message.
         self.queues.send_recording(job.key, caller.account)
         return self.get(job_id)
 
@@ -195,19 +197,21 @@ class Jobs:
             raise NotFound("The recording was not uploaded, or was deleted. Upload it again.")
         if job.status == "failed":
             self._queue_again(job, caller.account)
-        log.info("Job %s is retried.", job.id, extra={"job": job.id})
+        log.info(
+            "Job %s was queued again, because its caller retried it.", job.id, extra={"job": job.id}
+        )
         self.queues.send_recording(job.key, caller.account)
         return self.get(job_id)
 
     def _queue_again(self, job: Job, account: str) -> None:
         """Set a failed job to `queued`, unless it was deleted or has changed since it was read.
 
-        This clears the generation, so that old messages about parts of the job are dropped.
+        This clears the generation, so that workers ignore old messages for parts of the job.
         """
         spent = self.parts.seconds_spent(job.id, job.generation)
         self.settle(job, spent)  # the reservation of a stalled job is not settled yet
         paid = job.paid_earlier + spent
-        # A job of release 0.1 has no generation. Its cost is in `seconds_paid` only.
+        # A job of release 0.1 has no generation. Its cost is stored only in `seconds_paid`.
         if not job.generation:
             paid = job.paid_earlier or job.seconds_paid
         with suppress(self.client.exceptions.ConditionalCheckFailedException):
@@ -218,7 +222,7 @@ class Jobs:
                 " retries = :retries, generation = :none, reserved_on = :none, #total = :null,"
                 " expires = :expires, account = :account, progressed_at = :now,"
                 " paid_earlier = :paid, #request = :request",
-                # Items of release 0.1 have neither `retries` nor `progressed_at`.
+                # Items written by release 0.1 have neither `retries` nor `progressed_at`.
                 ConditionExpression="attribute_exists(pk) AND #status <> :completed"
                 " AND (attribute_not_exists(retries) OR retries < :retries)"
                 " AND (#status = :failed OR attribute_not_exists(progressed_at)"
@@ -249,8 +253,8 @@ class Jobs:
     def get(self, job_id: str, owner: str | None = None, *, consistent: bool = True) -> Job:
         """Return the job with its effective status.
 
-        Raises NotFound if it does not exist, has expired, or has another owner. Without
-        `consistent`, the result may be about a second old, but a new job is always found.
+        Raises NotFound if it does not exist, has expired, or has another owner. If `consistent` is
+        False, the result may be about a second old, but a new job is always found.
         """
         item = self._read(job_id, consistent=consistent) if is_job_id(job_id) else None
         if not item or item["expires"] < self.clock():
@@ -266,9 +270,10 @@ class Jobs:
         return item if item or consistent else self._read(job_id, consistent=True)
 
     def _effective_status(self, job: Job) -> Job:
-        """Return the job with a status that is computed and not stored, where one applies.
+        """Return the job with its effective status, which may differ from the stored status.
 
-        It is `queued` after the upload, and `failed` if the upload is late or the job is stalled.
+        A job is `queued` once its recording is uploaded. It is `failed` if the upload is overdue
+        or the job is stalled.
         """
         now = self.clock()
         if job.status == "awaiting_upload" and not self.objects.exists(job.key):
@@ -288,19 +293,19 @@ class Jobs:
         return self.objects.transcript(job.id)
 
     def delete(self, job_id: str, owner: str | None = None) -> None:
-        """Delete a job with its recording, parts, transcript and answers in the ledger.
+        """Delete a job, along with its recording, parts, transcript and results in the ledger.
 
-        A step that is running stops at its next update, because the job does not exist any more.
+        A step that is running stops at its next update, because the job no longer exists.
         """
         job = self.get(job_id, owner)
         self.settle(job, self.parts.seconds_spent(job.id, job.generation))
         self.delete_leftovers(job.key, job.id, job.entries)
         self.client.delete_item(TableName=self.table, Key=job_key(job_id))
-        # A running step may have written more before the item of the job was deleted.
+        # A running step may have written more data before the job's item was deleted.
         self.delete_leftovers(job.key, job.id, job.entries)
 
     def delete_leftovers(self, key: str, job_id: str, entries: tuple[str, ...] = ()) -> None:
-        """Delete everything except the job's item: objects, parts, and answers in the ledger.
+        """Delete all data of a job except its item: objects, parts, and results in the ledger.
 
         `key` is the S3 key of the recording.
         """
@@ -311,9 +316,10 @@ class Jobs:
             self.ledger.delete(ledger_key)
 
     def settle(self, job: Job, spent: float) -> None:
-        """Settle the budget reservation of the job's generation with the seconds that it spent.
+        """Settle the budget reservation of the job's generation.
 
-        Does nothing if there is no reservation, or if it is settled already.
+        `spent` is the number of seconds to count as spent. Does nothing if there is no
+        reservation, or if it is already settled.
         """
         if job.reserved_on:
             reservation = self.budget.existing_reservation(
@@ -325,7 +331,7 @@ class Jobs:
         return {**to_item(job), **job_key(job.id), "expires": int(self.expiry(UNFINISHED_DAYS))}
 
     def expiry(self, days: int = UNFINISHED_DAYS) -> float:
-        """Return when an item that is written now expires, in seconds since 1970."""
+        """Return the expiry time of an item that is written now, in seconds since 1970."""
         return self.clock() + days * DAY_SECONDS
 
 

@@ -1,4 +1,4 @@
-"""Detection of a recording's container, and of empty recordings, from the bytes of the file.
+"""Detects the container of a recording, and whether it is empty, from the bytes of the file.
 
 File names and content types are ignored, because browsers and phones often send wrong ones.
 """
@@ -12,8 +12,8 @@ from handler.recordings import contents
 from handler.recordings.mpeg_frames import detect_framing
 
 _MAX_ID3_TAGS = 4
-_MAX_BROWSER_BYTES_PER_SECOND = 32_000  # the highest bit rate that browsers record
-# The search for MPEG audio frames needs the most bytes. Every magic number is far shorter.
+_MAX_BROWSER_BYTES_PER_SECOND = 32_000  # the highest rate at which browsers record
+# This many bytes are enough to find MPEG audio frames. Magic numbers need far fewer bytes.
 _HEAD_BYTES = 64 * 1024
 
 
@@ -21,9 +21,10 @@ _HEAD_BYTES = 64 * 1024
 class Container:
     """A container format, with the file extension and media type to send to the upstream.
 
-    The upstream checks the extension before it reads the bytes: it rejects an Opus stream that is
-    named `.oga` and accepts the same stream as `.ogg`. `direct` is true if the upstream accepts the
-    container without conversion. `bytes_per_second` is a typical bit rate of recorded speech.
+    The upstream checks the extension before it reads the content: it rejects an Opus stream with
+    the extension `.oga`, but accepts the same stream with `.ogg`. `direct` is true if the upstream
+    accepts the container without conversion. `bytes_per_second` is the typical data rate of
+    recorded speech in this container.
     """
 
     name: str
@@ -38,7 +39,8 @@ class Container:
 
 
 WEBM = Container("WebM or Matroska", "webm", "audio/webm", bytes_per_second=4_000)
-# The upstream has rejected recordings of phones as `.mp4` and accepted the same bytes as `.m4a`.
+# An upstream may reject a phone recording with the extension `.mp4`, but accept the same bytes with
+# the extension `.m4a`.
 MP4 = Container("MP4 or QuickTime", "m4a", "audio/mp4")
 OGG = Container("Ogg", "ogg", "audio/ogg", bytes_per_second=3_000)
 WAV = Container("WAV", "wav", "audio/wav", bytes_per_second=32_000)
@@ -73,8 +75,8 @@ _MAGIC = (
     (re.compile(rb"\x47.{187}\x47.{187}\x47", re.DOTALL), MPEG_TS),
     (re.compile(rb".{4}\x47.{191}\x47.{191}\x47", re.DOTALL), MPEG_TS),
     (re.compile(rb"ADIF"), AAC),
-    # ATSC A/52, 5.3.1 and annex E. The two bytes of the sync word can occur in any file, so the
-    # frame size of AC-3 and the version of AC-3 and E-AC-3 must be valid too.
+    # See ATSC A/52, section 5.3.1 and annex E. The two bytes of the sync word can occur in any
+    # file, so these patterns also check the version and, for AC-3, the frame size.
     (re.compile(rb"\x0b\x77..[\x00-\x25\x40-\x65\x80-\xa5][\x00-\x57]", re.DOTALL), AC3),
     (re.compile(rb"\x0b\x77...[\x58-\x87]", re.DOTALL), AC3),
     (re.compile(rb"wvpk"), WAVPACK),
@@ -114,11 +116,11 @@ def identify(file: BinaryIO) -> Container:
 
 
 def looks_truncated(file: BinaryIO, seconds: float | None) -> bool:
-    """Return whether `seconds`, the duration billed, is far too short for the size of the file.
+    """Return whether `seconds`, the billed duration, is far too short for the size of the file.
 
-    Returns False for all files except fragmented MP4 files without video. Safari records such files
-    if MediaRecorder has no time slice, and the upstream sometimes transcribes only their first
-    second. The file is rewound to its beginning.
+    Only fragmented MP4 files without video are checked: for all other files, the result is False.
+    Safari records such files if MediaRecorder is started without a timeslice, and the upstream
+    sometimes transcribes only their first second. The file is rewound to its beginning.
     """
     head = _read(file, 0, _HEAD_BYTES)
     size = file.seek(0, 2)
@@ -178,8 +180,8 @@ def _read(file: BinaryIO, position: int, size: int) -> bytes:
 def _unsupported_detail(head: bytes) -> str:
     if b"\x1fC\xb6u" in head:
         return (
-            "The file is a later chunk of a WebM recording, without the header."
-            " Send all chunks of MediaRecorder as one file: new Blob(chunks)."
+            "The file is not the first chunk of a WebM recording, so it has no header."
+            " Send all chunks from MediaRecorder as one file: new Blob(chunks)."
         )
     if not re.search(rb"[\x00-\x08\x0e-\x1f]", head):
         return (

@@ -1,15 +1,16 @@
-"""Detection of files that have a container's header but no media data.
+"""Detects files that have a container header but no media data.
 
-Recorders write such files if the microphone is muted or the recording is stopped at once. Each
-function takes a file of its container. It returns True for a damaged file, because the upstream may
-still be able to read it.
+Recorders write such files if the microphone is muted, or if the recording is stopped immediately.
+Each function returns whether a file in one container format has media data. For a damaged file, the
+result is True, because the upstream may still be able to read it.
 """
 
 from collections.abc import Iterator
 from os import SEEK_CUR, SEEK_END
 from typing import BinaryIO
 
-# A header has some dozens of elements. A file of tiny elements must not block the event loop.
+# A header has a few dozen elements. With this limit, a file that consists of many tiny elements
+# cannot block the event loop.
 _MAX_STEPS = 10_000
 
 
@@ -37,7 +38,7 @@ def mp4_has_media(file: BinaryIO) -> bool:
 
 
 def ogg_has_media(file: BinaryIO) -> bool:
-    """Return whether a page has a granule position other than 0, which only header pages have."""
+    """Return whether any page has a nonzero granule position. In header pages, it is 0."""
     end = _size(file)
     for _ in range(_MAX_STEPS):
         if len(header := file.read(27)) < 27:
@@ -52,10 +53,10 @@ def ogg_has_media(file: BinaryIO) -> bool:
 def wav_has_media(file: BinaryIO) -> bool:
     """Return whether any bytes follow the header of the `data` chunk.
 
-    The chunk's own size is ignored: recorders that stream leave it at 0 or at the maximum.
+    The size in that header is ignored: streaming recorders leave it at 0 or at the maximum.
     """
     end = _size(file)
-    if not file.read(12).endswith(b"WAVE"):  # an ID3 tag comes first
+    if not file.read(12).endswith(b"WAVE"):  # the file begins with an ID3 tag
         return True
     for _ in range(_MAX_STEPS):
         if len(header := file.read(8)) < 8:
@@ -70,7 +71,7 @@ def wav_has_media(file: BinaryIO) -> bool:
 
 def flac_has_media(file: BinaryIO) -> bool:
     end = _size(file)
-    if file.read(4) != b"fLaC":  # an ID3 tag comes first
+    if file.read(4) != b"fLaC":  # the file begins with an ID3 tag
         return True
     for _ in range(_MAX_STEPS):
         if len(header := file.read(4)) < 4:
@@ -96,7 +97,7 @@ def _ebml_elements(file: BinaryIO) -> Iterator[int]:
     """Yield the ids of the elements in file order, including those inside segments and clusters.
 
     Yields _BROKEN as the last id if the file is damaged or has too many elements. An element begins
-    with its id and its size (RFC 8794). The leading zero bits of each give its length in bytes.
+    with its id and its size (RFC 8794).
     """
     end = _size(file)
     for _ in range(_MAX_STEPS):

@@ -20,24 +20,26 @@ from handler.errors import UnreadableRecording, error_from_code
 from handler.recordings.section import Section
 from handler.recordings.speech_activity import SpeechInterval
 
-# Version of the cutting algorithm. Increase it if the same recording may give different parts.
+# The version of the cutting algorithm. Increase it whenever a change can cause the same
+# recording to be cut into different parts.
 VERSION = 1
-# Words can get lost at each cut, so parts are long. They must not be longer than this, because the
-# upstream silently truncates its response at 2,000 tokens.
+# Words can be lost at each cut, so parts should be long. But they must not be longer than this: the
+# upstream truncates its response at 2,000 tokens without reporting an error.
 PART_SECONDS = 300.0
-# For parts whose text is aligned with the sound. An alignment error cannot spread beyond its part.
+# If the text of a part is aligned with the audio, an alignment error can affect all words of the
+# part. Such parts are therefore shorter.
 TIMED_PART_SECONDS = 60.0
 SEARCH_SECONDS = 12.0
 _MAX_LINE_BYTES = 16_000_000
 _CODE_ROOT = Path(__file__).parent.parent.parent
 _LIMITS_EXCEEDED = (
-    "The recording could not be decoded within the limits of time and memory. Export it again,"
+    "The recording could not be decoded within the time and memory limits. Export it again,"
     " for example as MP3 or FLAC."
 )
 
 
 class CutterStopped(Exception):
-    """The child process stopped for a reason that the recording did not cause."""
+    """Raised if the child process stops, and the recording is not the cause."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -53,9 +55,10 @@ class Part(Section):
     recording_seconds: float = 0.0
 
     def is_whole_recording(self, billed_seconds: float | None) -> bool:
-        """Return whether this part has all of the recording for which `billed_seconds` were billed.
+        """Return whether this part contains the whole recording.
 
-        Billing rounds up to the next second. Returns False if `billed_seconds` is None.
+        `billed_seconds` is the duration that was billed for the recording, rounded up to a whole
+        second. If it is None, the result is False.
         """
         if self.expected_parts != 1 or billed_seconds is None:
             return False
@@ -74,10 +77,10 @@ def cut_into_parts(  # noqa: PLR0913 - independent limits
 ) -> Iterator[Iterator[Part]]:
     """Cut `recording` in a child process, and yield an iterator over its parts.
 
-    The iterator returns each part as soon as its file is written to `folder`. Parts are about
-    `part_seconds` long, and the last ones are shorter. Each cut is in a pause, at most
-    `search_seconds` before or after its target. The process is killed when the context ends, and
-    at the time `until` (of `time.monotonic`), because a decoder can hang.
+    The iterator yields each part as soon as its file has been written to `folder`. Parts are about
+    `part_seconds` long, and the last ones are shorter. Each cut is made in a pause, at most
+    `search_seconds` before or after the target time. The process is killed when the context exits,
+    or when `time.monotonic()` reaches `until`, because a decoder can hang.
 
     The iterator raises RecordingTooLarge if the recording is longer than `max_seconds`. It raises
     UnsupportedMedia, UnreadableRecording, NoAudio or EmptyRecording if the recording cannot be
@@ -92,7 +95,7 @@ def cut_into_parts(  # noqa: PLR0913 - independent limits
         str(folder),
         *numbers,
     ]
-    # S603 is safe here: no shell is used, and the program is our own module.
+    # S603 does not apply here: no shell is used, and the program is our own module.
     with Popen(command, stdin=DEVNULL, stdout=PIPE, env=_minimal_environment()) as process:  # noqa: S603
         seconds_left = threading.TIMEOUT_MAX if until is None else max(until - time.monotonic(), 0)
         timer = threading.Timer(seconds_left, process.kill)
@@ -102,7 +105,7 @@ def cut_into_parts(  # noqa: PLR0913 - independent limits
             yield _read_parts(process, cast("IO[bytes]", process.stdout))
         finally:
             timer.cancel()
-            process.kill()  # has no effect if the process has ended
+            process.kill()  # has no effect if the process has exited
 
 
 def _read_parts(process: Popen[bytes], output: IO[bytes]) -> Iterator[Part]:
@@ -131,18 +134,19 @@ def _read_parts(process: Popen[bytes], output: IO[bytes]) -> Iterator[Part]:
 
 
 def _exit_error(status: int) -> Exception:
-    """Return the error for a process that exited with `status` before it was done.
+    """Return the error for a process that exited with `status` before it had finished.
 
-    A negative status is the number of a signal. SIGKILL means that the system is out of memory or
-    that the time is up. Other signals mean that the recording made the process exceed its own
-    limits, or made FFmpeg crash. A positive status is an error in Python, such as a full disk.
+    A negative status means that a signal killed the process. SIGKILL is sent if the system runs out
+    of memory or the time limit is reached. Other signals mean that the recording made the process
+    exceed its own limits, or made FFmpeg crash. A positive status means that Python raised an
+    exception, for example because the disk is full.
     """
     if status < 0 and status != -SIGKILL:
         return UnreadableRecording(_LIMITS_EXCEEDED)
-    return CutterStopped(f"The decoder process exited with status {status} before it was done.")
+    return CutterStopped(f"The decoder process exited with status {status} before it finished.")
 
 
 def _minimal_environment() -> dict[str, str]:
-    """Return the variables that Python needs to start, without API keys and credentials."""
+    """Return the environment variables that Python needs, but no API keys or credentials."""
     kept = {name: os.environ[name] for name in ("PATH", "LD_LIBRARY_PATH") if name in os.environ}
     return {**kept, "PYTHONPATH": os.pathsep.join([str(_CODE_ROOT), *filter(None, sys.path)])}

@@ -18,8 +18,7 @@ import sys
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, suppress
 from io import FileIO
-from itertools import accumulate, chain, count, repeat
-from math import inf
+from itertools import accumulate, chain, repeat
 from pathlib import Path
 from typing import Any, BinaryIO
 
@@ -28,18 +27,20 @@ import av
 from handler.errors import StenoError
 from handler.recordings.container import identify
 from handler.recordings.speech_activity import SAMPLE_RATE, SpeechDetector, find_quietest_sample
+from handler.recordings.timeline import TimelineBuilder, part_lengths
 
 _SAMPLE_BYTES = 2
 _MEMORY_BYTES = 1_000_000_000  # a WAV file of 96 KB can make FFmpeg allocate 2 GB
-_CPU_SECONDS = 600  # decoding 12 hours of sound takes about 2 minutes
-_SCAN_CPU_SECONDS = 60  # scanning the packets of 12 hours takes about 10 seconds
-# The hard limit. It must be higher than the soft limits above. A soft limit ends the process with
-# SIGXCPU, and the parent process then reports the recording as unreadable. The hard limit ends it
-# with SIGKILL, which the parent process does not attribute to the recording.
+_CPU_SECONDS = 600  # 12 hours of audio are decoded in about 2 minutes
+_SCAN_CPU_SECONDS = 60  # 12 hours of audio are scanned in about 10 seconds
+# This hard limit must be higher than the two soft limits above. A process that reaches a soft limit
+# is killed with SIGXCPU, and the parent process then reports the recording as unreadable. A process
+# that reaches the hard limit is killed with SIGKILL, and the recording is then not reported as
+# unreadable.
 _MAX_CPU_SECONDS = _CPU_SECONDS + 1
 
-# Without these lists, a playlist inside an upload could open other files and hosts. No protocol is
-# needed, because FFmpeg reads the recording through a Python file object.
+# Without these allowlists, an uploaded playlist could make FFmpeg open other files and URLs. No
+# protocol is needed, because FFmpeg reads the recording through a Python file object.
 _FORMATS = (
     "wav,w64,mp3,mov,mp4,m4a,3gp,3g2,mj2,matroska,webm,ogg,flac,aac,aiff,caf,amr,asf,avi,mpegts"
     ",mpeg,ac3,eac3,wv,au,tta"
@@ -47,23 +48,17 @@ _FORMATS = (
 _OPEN_OPTIONS: dict[str, Any] = {
     "container_options": {"format_whitelist": _FORMATS, "protocol_whitelist": ""}
 }
-if int(av.__version__.partition(".")[0]) < 19:  # later releases ignore invalid metadata themselves
+if int(av.__version__.partition(".")[0]) < 19:  # later releases ignore invalid metadata anyway
     _OPEN_OPTIONS["metadata_errors"] = "ignore"
-# Damaged files make PyAV raise these Python errors besides FFmpeg's own.
+# For damaged files, PyAV raises not only FFmpeg's errors, but also these Python exceptions.
 _DECODE_ERRORS = (av.FFmpegError, UnicodeDecodeError, IndexError, ValueError)
 
 _MAX_DEMUX_ERRORS = 1000
-# Writing is a third faster than with a prediction order of 4, and the files are 3.5 % larger.
+# With these options, encoding is a third faster than with a prediction order of 4, but the files
+# are 3.5 % larger.
 _FLAC_OPTIONS = {"frame_size": "2304", "max_prediction_order": "2", "max_partition_order": "3"}
 _CHUNK_SAMPLES = 48_000
-_DURATION_TOLERANCE_SECONDS = 60.0  # decoders can return more audio than the packets announce
-_CLOCK_CHECK_FRAMES = 50
-# Each of the last 8 parts is shorter than the one before it, by this ratio. The transcript of one
-# hour is ready a seventh earlier, and no part is shorter than half of the longest.
-_SHORTER_PARTS = 8
-_SHORTER_RATIO = 0.93
-# Timestamps are rounded to milliseconds, and recorders deliver some frames late.
-_MIN_GAP_SECONDS = 0.1
+_DURATION_TOLERANCE_SECONDS = 60.0  # decoders can return more audio than packets indicate
 
 
 class CutError(Exception):
@@ -89,7 +84,7 @@ class RecordingFile(FileIO):
 
 
 class FlacWriter:
-    """Writes 16-bit samples to a FLAC file of 16 kHz mono sound."""
+    """Writes 16-bit samples to a FLAC file (16 kHz, mono)."""
 
     def __init__(self, path: Path) -> None:
         self.path = path
@@ -113,60 +108,11 @@ class FlacWriter:
         self._container.close()
 
 
-class TimelineBuilder:
-    """Records the time of each sample, because recorders leave gaps that the samples do not show.
-
-    `start_seconds` is the timestamp at which the recording begins. Timestamps later than
-    `max_seconds` are ignored.
-    """
-
-    def __init__(self, start_seconds: float, max_seconds: float) -> None:
-        self._start_seconds = start_seconds
-        self._max_seconds = max_seconds
-        self._decoded_seconds = 0.0
-        self._frames = self._pts = self._step = 0
-        # Pairs of (sample, seconds from the beginning), each valid up to the next.
-        self.anchors: list[tuple[int, float]] = []
-
-    def add(self, frame: Any) -> None:
-        pts = frame.pts
-        if pts is not None:
-            step, self._pts = pts - self._pts, pts
-            # While the steps between frames stay the same, occasional checks are enough and faster.
-            if step != self._step or self._frames % _CLOCK_CHECK_FRAMES == 0:
-                self._step = step
-                self._check_clock(frame.time)
-            self._frames += 1
-        self._decoded_seconds += frame.samples / frame.sample_rate
-
-    def _check_clock(self, timestamp: float) -> None:
-        # In concatenated recordings, the timestamps of each recording begin at zero again.
-        time = max(timestamp - self._start_seconds, self._decoded_seconds)
-        if time > self._max_seconds:  # a damaged or forged timestamp, not a gap
-            return
-        anchor_sample, anchor_time = self.anchors[-1] if self.anchors else (0, inf)
-        expected_time = anchor_time + self._decoded_seconds - anchor_sample / SAMPLE_RATE
-        if abs(expected_time - time) > _MIN_GAP_SECONDS:
-            self.anchors.append((round(self._decoded_seconds * SAMPLE_RATE), time))
-
-    def part_timeline(self, start: int, samples: int) -> list[tuple[int, float]]:
-        """Return the anchors of the part that begins at the sample `start`.
-
-        Their samples are counted from the beginning of the part.
-        """
-        anchors = self.anchors or [(0, 0.0)]
-        first = max((anchor for anchor in anchors if anchor[0] <= start), default=anchors[0])
-        inside = [
-            (sample - start, time) for sample, time in anchors if start < sample < start + samples
-        ]
-        return [(0, first[1] + (start - first[0]) / SAMPLE_RATE), *inside]
-
-
 class Cutter:
     """Writes decoded samples to FLAC files, one file per part.
 
-    `lengths` has the target length of each part, in seconds. Each cut is in a pause, at most
-    `search_seconds` before or after its target.
+    `lengths` contains the target length of each part, in seconds. Each cut is made in a pause, at
+    most `search_seconds` before or after the target time.
     """
 
     def __init__(
@@ -177,18 +123,18 @@ class Cutter:
         timeline: TimelineBuilder,
     ) -> None:
         self._folder = folder
-        # Targets count from the recording's beginning. Otherwise early cuts would add up, and the
-        # last part would become too long.
+        # Target times are relative to the beginning of the recording, not to the previous cut.
+        # Otherwise, many early cuts would make the last part too long.
         self._targets = accumulate(chain(lengths, repeat(max(lengths))))
         self._search_samples = round(search_seconds * SAMPLE_RATE)
         self._timeline = timeline
         self._number = 0
         self._start = 0
-        self._pending = bytearray()  # not written yet, because the next cut may be in it
+        self._pending = bytearray()  # samples that may belong to the next part
         self._begin_part()
 
     def feed(self, samples: bytes) -> Iterator[dict[str, Any]]:
-        """Add 16-bit samples, and yield the message of each part that they complete."""
+        """Add 16-bit samples. If a part is now complete, yield the message for it."""
         self._pending += samples
         search_start = round(self._target * SAMPLE_RATE) - self._search_samples - self._start
         missing = search_start - self._part.samples
@@ -200,7 +146,7 @@ class Cutter:
             self._begin_part()
 
     def finish(self) -> Iterator[dict[str, Any]]:
-        """Write the remaining samples, and yield the message of the last part if it has any."""
+        """Write the remaining samples. Yield the message about the last part if it is not empty."""
         self._write(len(self._pending) // _SAMPLE_BYTES)
         if self._part.samples:
             yield self._finish_part()
@@ -255,22 +201,6 @@ def measure_seconds(recording: BinaryIO, max_seconds: float) -> float:
         return float(duration * time_base) or max(float(last_pts * time_base) - start_seconds, 0.0)
 
 
-def part_lengths(seconds: float, max_part_seconds: float) -> list[float]:
-    """Return the target length, in seconds, of each part of a recording of `seconds`.
-
-    The lengths are equal, except that each of the last parts is shorter than the one before it. The
-    first parts are transcribed while the last ones are still being cut. Because these are shorter,
-    all transcripts are ready at about the same time.
-    """
-    for parts in count(max(int(seconds / max_part_seconds), 1)):
-        equal = max(parts - _SHORTER_PARTS, 1)
-        shorter = [_SHORTER_RATIO**number for number in range(1, parts - equal + 1)]
-        shares = [1.0] * equal + shorter
-        if seconds <= max_part_seconds * sum(shares):
-            return [seconds * share / sum(shares) for share in shares]
-    raise AssertionError("unreachable: with more parts, each part gets shorter")
-
-
 def _too_long(max_seconds: float) -> CutError:
     hours = max_seconds / 3600
     detail = f"The recording is longer than {hours:g} hours. Split it into shorter recordings."
@@ -286,8 +216,9 @@ def cut(
 ) -> Iterator[dict[str, Any]]:
     """Cut a recording into FLAC files in `folder`, and yield the messages for standard output.
 
-    Each part is yielded as soon as its file is written. Parts are about `part_seconds` long, and
-    the last ones are shorter. Each cut is at most `search_seconds` before or after its target.
+    The message about a part is yielded as soon as its file has been written. Parts are about
+    `part_seconds` long, and the last ones are shorter. Each cut is at most `search_seconds` before
+    or after the target time.
     Raises CutError if the recording cannot be decoded or is longer than `max_seconds`.
     """
     seconds = measure_seconds(recording, max_seconds)
@@ -321,7 +252,7 @@ def cut(
 class Decoder:
     """Decodes an audio track to 16-bit samples at 16 kHz mono.
 
-    Packets that cannot be decoded are left out. `skipped` is the number of these packets.
+    Packets that cannot be decoded are skipped. `skipped` is the number of these packets.
     """
 
     def __init__(self, timeline: TimelineBuilder) -> None:
@@ -333,7 +264,7 @@ class Decoder:
     def decode(self, container: Any, stream: Any) -> Iterator[bytes]:
         """Yield the samples in chunks of many frames.
 
-        Yielding every frame of 20 ms would take as much time as decoding it.
+        Yielding each 20 ms frame separately would take as much time as decoding the frame.
         """
         for packet in _read_packets(container, stream):
             try:
@@ -343,11 +274,12 @@ class Decoder:
                 continue
             for frame in frames:
                 self._timeline.add(frame)
-                # The timeline has the timestamp. Without it, the FIFO appends frames without gaps.
+                # The timestamp is now stored in the timeline. The FIFO would reject a frame after a
+                # gap if the frame still had its timestamp.
                 frame.pts = None
                 try:
                     self._decoded.write(frame)
-                except ValueError:  # channels or sample rate can change within a recording
+                except ValueError:  # the channels or the sample rate have changed
                     yield from self._flush()
                     self._decoded, self._resampler = av.AudioFifo(), _create_resampler()
                     self._decoded.write(frame)
@@ -425,24 +357,24 @@ def main() -> None:
         with RecordingFile(recording) as file:
             for message in _cut_and_report_errors(file, *options):
                 _write_message(message)
-    except BrokenPipeError:  # the parent process has closed the pipe or ended
+    except BrokenPipeError:  # the parent process has closed the pipe or exited
         os._exit(1)
     except MemoryError:
         detail = (
-            f"Decoding the recording needs more than {_MEMORY_BYTES / 1e9:g} GB of memory."
+            f"Decoding the recording requires more than {_MEMORY_BYTES / 1e9:g} GB of memory."
             " Export it again, for example as MP3 or FLAC."
         )
         _write_message({"failed": {"code": "unreadable_recording", "detail": detail}})
 
 
 def _cut_and_report_errors(recording: BinaryIO, *options: Any) -> Iterator[dict[str, Any]]:
-    """Yield the messages of `cut`. If it raises CutError, yield a "failed" message instead."""
+    """Yield the messages of `cut`. If `cut` raises CutError, yield a "failed" message."""
     try:
         yield from cut(recording, *options)
     except CutError as cut_error:
         code, detail = cut_error.code, cut_error.detail
         if code == "unreadable_recording":
-            # If the file is text, an image or empty, this detail is more helpful than FFmpeg's.
+            # For empty files, text files and images, this message is more helpful than FFmpeg's.
             try:
                 identify(recording)
             except StenoError as error:

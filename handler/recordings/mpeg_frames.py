@@ -1,14 +1,14 @@
-"""Detection of MP3 and AAC files that consist of frames without a container."""
+"""Detects MP3 and AAC files that consist of frames without a container."""
 
 import re
 from collections.abc import Callable
 from typing import Literal
 
-# One frame is not enough: the two bytes that begin a frame can occur in any file.
+# One frame is not enough, because the two bytes at the start of a frame can occur in any file.
 _REQUIRED_FRAMES = 3
 _SEARCH_BYTES = 8 * 1024  # larger than any frame
 
-_BITRATES = {  # kbit/s, by (is MPEG-1, layer)
+_BITRATES = {  # kbit/s; each key is a tuple (is_mpeg_1, layer)
     (True, 1): (0, 32, 64, 96, 128, 160, 192, 224, 256, 288, 320, 352, 384, 416, 448),
     (True, 2): (0, 32, 48, 56, 64, 80, 96, 112, 128, 160, 192, 224, 256, 320, 384),
     (True, 3): (0, 32, 40, 48, 56, 64, 80, 96, 112, 128, 160, 192, 224, 256, 320),
@@ -16,7 +16,7 @@ _BITRATES = {  # kbit/s, by (is MPEG-1, layer)
     (False, 2): (0, 8, 16, 24, 32, 40, 48, 56, 64, 80, 96, 112, 128, 144, 160),
     (False, 3): (0, 8, 16, 24, 32, 40, 48, 56, 64, 80, 96, 112, 128, 144, 160),
 }
-_SAMPLE_RATES = {  # Hz, by version bits
+_SAMPLE_RATES = {  # Hz; the keys are the version bits of the header
     3: (44100, 48000, 32000),
     2: (22050, 24000, 16000),
     0: (11025, 12000, 8000),
@@ -24,10 +24,10 @@ _SAMPLE_RATES = {  # Hz, by version bits
 
 
 def detect_framing(data: bytes) -> Literal["mp3", "adts"] | None:
-    """Return the kind of the frames in `data`, or None if it has no frames.
+    """Return the type of the frames in `data`, or None if no frames are found.
 
-    The first frame need not begin at the first byte, because recordings of broadcasts begin in the
-    middle of a frame.
+    The first complete frame may begin after the first byte, because a recorded broadcast can begin
+    in the middle of a frame.
     """
     for match in re.finditer(rb"\xff[\xe0-\xff]", data[:_SEARCH_BYTES]):
         if _frames_follow(data, match.start(), _mp3_frame_bytes):
@@ -45,7 +45,7 @@ def _frames_follow(data: bytes, start: int, frame_bytes: Callable[[bytes], int])
             return False
         position += length
         if position >= len(data):
-            # A short recording has fewer frames, so its first frame must begin at the first byte.
+            # A file with fewer frames is valid only if its first frame begins at the first byte.
             return start == 0
     return True
 

@@ -1,4 +1,4 @@
-"""A section of a recording: its samples, and the time at which each sample was recorded."""
+"""A section of a recording, and the time at which each of its samples was recorded."""
 
 from dataclasses import dataclass
 
@@ -9,12 +9,13 @@ Timeline = tuple[tuple[int, float], ...]
 
 @dataclass(frozen=True, kw_only=True)
 class Section:
-    """A section of a recording that was decoded to 16 kHz mono.
+    """A section of a recording that has been decoded to 16 kHz mono.
 
-    `start` is the index of its first sample in the recording, and `samples` the number of samples.
-    `timeline` has pairs of (sample in this section, seconds from the recording's beginning). Each
-    pair is valid up to the next. `speech` has the intervals that may contain speech, in seconds
-    from the section's beginning. It is empty if nobody speaks.
+    `start` is the index of the section's first sample in the recording, and `samples` is the number
+    of samples in the section. `timeline` contains pairs of (index of a sample in this section,
+    seconds from the beginning of the recording). Each pair applies up to the next one. `speech`
+    contains the intervals that may contain speech, in seconds from the beginning of the section. It
+    is empty if no speech was detected.
     """
 
     number: int
@@ -36,9 +37,10 @@ class Section:
         return anchor_time + (sample - anchor_sample) / SAMPLE_RATE
 
     def timeline_of(self, inner: "Section") -> Timeline:
-        """Return the timeline of `inner`, with times in the recording.
+        """Return the timeline of `inner`, which is a section within this section.
 
-        `inner` is a section of this section, and its `start` is counted from this section's start.
+        `inner.start` is relative to the start of this section. The times in the result are seconds
+        from the beginning of the recording.
         """
         shifted = [(sample - inner.start, time) for sample, time in self.timeline]
         inside = [(sample, time) for sample, time in shifted if 0 < sample < inner.samples]

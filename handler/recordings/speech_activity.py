@@ -1,8 +1,8 @@
-"""Detection of speech and pauses from the loudness of the sound, without a model.
+"""Detects speech and pauses from the loudness of the audio, without a model.
 
 Samples are 16-bit mono at 16 kHz. The level of a frame is the root mean square of the differences
-between its samples. Sounds of low frequency, such as hum and rumble, have small differences, so
-they have low levels.
+between consecutive samples. These differences are small in low-frequency sounds, such as hum and
+rumble, so the level of such sounds is low.
 """
 
 from array import array
@@ -14,26 +14,27 @@ from typing import NamedTuple
 SAMPLE_RATE = 16_000
 _FRAME_SAMPLES = SAMPLE_RATE // 50  # 20 ms
 _SAMPLE_BYTES = 2
-_SAMPLE_STEP = 8  # levels use one sample of 8, for speed
+_SAMPLE_STEP = 8  # for speed, only every eighth sample is used
 _DIFFERENCES = _FRAME_SAMPLES // _SAMPLE_STEP - 1  # per frame
 _SCALE = sqrt(_DIFFERENCES)
 
-_MIN_CUT_PAUSE_FRAMES = 10  # the shortest pause to cut in
+_MIN_CUT_PAUSE_FRAMES = 10  # 200 ms: recordings are not cut in shorter pauses
 _MIN_PAUSE_FRAMES = 8  # gaps within words are shorter: a `t` is silent for about 100 ms
 _MIN_VOICE_FRAMES = 4  # 80 ms: clicks are shorter, and syllables are longer
-# One threshold applies to this many frames (10 seconds). It is computed from their levels and from
-# those of half as many frames on each side.
+# Each threshold applies to this many frames (10 seconds). It is computed from the levels of these
+# frames, of the 250 frames before them, and of the 250 frames after them.
 _WINDOW_FRAMES = 500
-# 8 dB above the noise. Noise stays within 6 dB of its quietest 10 %, and speech is 20 dB louder.
+# The threshold is 8 dB above the noise level, which is the 10th percentile of the levels. Noise
+# exceeds that level by up to 6 dB, and speech by about 20 dB.
 _NOISE_FACTOR = 2.5
-_MIN_LEVEL = 3.2  # 82 dB below full scale
-_MAX_NOISE_LEVEL = 325.0  # 42 dB below full scale: louder constant sounds count as speech
-_ECHO_FACTOR = 0.025  # 32 dB below the loudest 2 %: quieter sounds are echo, not speech
-_SYLLABLE_FACTOR = 1.2  # 1.6 dB: the change of level between a syllable and a gap
+_MIN_LEVEL = 3.2  # 82 dB below full scale: quieter frames are digital silence
+_MAX_NOISE_LEVEL = 325.0  # 42 dB below full scale: louder constant sounds are treated as speech
+_ECHO_FACTOR = 0.025  # 32 dB below the loudest 2 %: quieter sounds are echoes
+_SYLLABLE_FACTOR = 1.2  # 1.6 dB: the smallest change in level between two syllables
 
 
 class SpeechInterval(NamedTuple):
-    """An interval that may contain continuous speech, without a pause.
+    """An interval that may contain speech and contains no pauses.
 
     `start` and `end` are in seconds. `syllables` is an estimate of the number of syllables.
     """
@@ -60,10 +61,10 @@ class SpeechDetector:
     def intervals(self) -> list[SpeechInterval]:
         """Return the intervals of the added samples that may contain speech.
 
-        Silence, hiss, hum, room tone and clicks are left out. Unclear sounds are included, because
-        transcribing noise costs little, and leaving out speech loses words.
+        Silence, hiss, hum, room tone and clicks are left out. Sounds that may be speech or noise
+        are included: it costs little to transcribe noise, but words in omitted speech are lost.
         """
-        if not self._levels:  # shorter than a frame, so too short for a level
+        if not self._levels:  # the samples do not fill a frame, so they have no level
             seconds = len(self._rest) / _SAMPLE_BYTES / SAMPLE_RATE
             return [SpeechInterval(0.0, seconds, 1)] if any(self._rest) else []
         smooth = _smooth(self._levels)
@@ -74,9 +75,9 @@ class SpeechDetector:
 
 
 def find_quietest_sample(samples: bytes | bytearray) -> int:
-    """Return the index of the best sample to cut at.
+    """Return the index of the sample where the audio should be cut.
 
-    It is the middle of the longest pause. Without a pause, it is the quietest moment.
+    It is the middle of the longest pause, or the quietest moment if there is no pause.
     """
     values = array("h", bytes(samples))
     levels = [
@@ -86,7 +87,8 @@ def find_quietest_sample(samples: bytes | bytearray) -> int:
     by_level = sorted(levels)
     noise, speech = by_level[len(levels) // 10], by_level[len(levels) * 9 // 10]
     threshold = noise + (speech - noise) // 8
-    # Each pause is (length, closeness to the center, middle), so that `max` returns the longest.
+    # Each pause is a tuple (length, closeness of its middle to the center of the audio, middle).
+    # `max` returns the longest pause, or the most central one of several longest pauses.
     pauses = [
         (end - start, -abs((start + end) // 2 - len(levels) // 2), (start + end) // 2)
         for is_pause, start, end in _runs([level <= threshold for level in levels])
@@ -107,11 +109,11 @@ def _levels(samples: bytes) -> list[float]:
 
 
 def _loud_runs(levels: Sequence[float]) -> Iterator[tuple[int, int]]:
-    """Yield the start and end frames of each run that is loud compared with its surroundings."""
+    """Yield the start and end of each run of frames that are louder than the threshold."""
     loud: list[bool] = []
     for start in range(0, len(levels), _WINDOW_FRAMES):
         nearby = levels[max(start - _WINDOW_FRAMES // 2, 0) : start + _WINDOW_FRAMES * 3 // 2]
-        # Digital silence from recorders and editors is left out. It is not the background noise.
+        # Digital silence, which recorders and editors insert, is not background noise.
         by_level = sorted(filter(_MIN_LEVEL.__lt__, nearby)) or [_MIN_LEVEL]
         noise, speech = by_level[len(by_level) // 10], by_level[len(by_level) * 49 // 50]
         threshold = max(_NOISE_FACTOR * min(noise, _MAX_NOISE_LEVEL), _ECHO_FACTOR * speech)
@@ -120,7 +122,7 @@ def _loud_runs(levels: Sequence[float]) -> Iterator[tuple[int, int]]:
 
 
 def _join_words(runs: Iterator[tuple[int, int]]) -> list[tuple[int, int]]:
-    """Join runs that are separated only by a gap within a word, and remove clicks."""
+    """Join two runs if the gap between them is shorter than a pause, and remove clicks."""
     joined: list[tuple[int, int, bool]] = []
     for start, end in runs:
         is_voice = end - start >= _MIN_VOICE_FRAMES
@@ -132,7 +134,7 @@ def _join_words(runs: Iterator[tuple[int, int]]) -> list[tuple[int, int]]:
 
 
 def _runs(flags: Sequence[bool]) -> Iterator[tuple[bool, int, int]]:
-    """Yield each run of equal flags, as the flag, the start index and the end index."""
+    """Yield each run of equal flags as a tuple (flag, start index, end index)."""
     end = 0
     for flag, run in groupby(flags):
         start, end = end, end + len(list(run))
@@ -140,7 +142,7 @@ def _runs(flags: Sequence[bool]) -> Iterator[tuple[bool, int, int]]:
 
 
 def _smooth(levels: Sequence[float]) -> list[float]:
-    """Return the weighted sums of five frames, with the highest weight in the middle."""
+    """For each level, return the weighted sum of the level and two neighbors on each side."""
     padded = [0.0, 0.0, *levels, 0.0, 0.0]
     return [
         a + 2 * b + 3 * c + 2 * d + e
@@ -151,7 +153,7 @@ def _smooth(levels: Sequence[float]) -> list[float]:
 
 
 def _count_syllables(levels: Sequence[float]) -> int:
-    """Return how often the level rises after a fall, at least 1."""
+    """Return how many times the level starts to rise, or 1 if it never does."""
     count, is_rising, extreme = 0, False, levels[0]
     for level in levels:
         if is_rising and level * _SYLLABLE_FACTOR < extreme:

@@ -13,9 +13,9 @@ _PREFIX = "steno-job-"
 
 @contextmanager
 def scratch_folder() -> Iterator[Path]:
-    """Yield a new temporary folder, and delete it when the context ends.
+    """Yield a new temporary folder, and delete it when the context exits.
 
-    Folders that killed processes left behind are deleted first.
+    Before that, delete the folders of processes that were killed.
     """
     _delete_abandoned_folders()
     folder, lock = _create_locked_folder()
@@ -27,9 +27,9 @@ def scratch_folder() -> Iterator[Path]:
 
 
 def _create_locked_folder() -> tuple[Path, int]:
-    """Return a new folder and the descriptor of its lock.
+    """Return a new folder, and the file descriptor that holds its lock.
 
-    The lock marks the folder as in use. The system releases it even if the process is killed.
+    The lock marks the folder as in use. The kernel releases the lock even if the process is killed.
     """
     while True:
         folder = Path(tempfile.mkdtemp(prefix=_PREFIX))

@@ -1,5 +1,5 @@
-"""The steps of a job, each started by a queue message: cut a recording, transcribe a part, finish.
+"""The steps of a job: cut the recording, transcribe each part, and finish the job.
 
-A step may run twice or late, and may crash at any moment. docs/architecture.md has the rules that
-make this safe. Dead letters fail their jobs.
+A step may run twice or late, and may crash at any moment. docs/architecture.md describes the rules
+that make this safe. If a message of a job becomes a dead letter, the job fails.
 """

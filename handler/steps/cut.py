@@ -1,4 +1,4 @@
-"""The first step of a job: cut its recording into parts, and send a message about each part."""
+"""The first step of a job: cut its recording into parts, and send a message for each part."""
 
 import hashlib
 import json
@@ -34,7 +34,7 @@ _GAVE_UP = "Several attempts to cut the recording failed. See the server log for
 class Cut:
     """Cuts recordings into parts.
 
-    A cut can be repeated safely, because the same recording always gives the same parts.
+    Cutting can be repeated safely, because the same recording is always cut into the same parts.
     """
 
     jobs: Jobs
@@ -43,12 +43,13 @@ class Cut:
     models: Models
 
     def cut_recording(self, key: str, message: Message, until: float) -> None:
-        """Cut the recording `key`, and send a message for each part that needs the upstream.
+        """Cut a recording, and send a message for each part that the upstream must transcribe.
 
-        `until` is the deadline by `time.monotonic`. If the recording cannot be cut, the job fails.
+        `key` is the S3 key of the recording. `until` is the deadline on the `time.monotonic` clock.
+        If the recording cannot be cut, the job fails.
         """
         claim_seconds = self.pacing.claim_seconds
-        # Short, so that the message is delivered again soon if this process crashes.
+        # The timeout is short, so that the message is soon delivered again if this process crashes.
         message.set_visibility(claim_seconds)
         try:
             job = self.jobs.progress.begin_attempt(key)
@@ -56,7 +57,7 @@ class Cut:
             self.finish.clean_up_after(key)
             return
         if job.generation and job.total is not None:
-            # The recording is cut already. An earlier delivery may have crashed before this call.
+            # The recording is already cut. An earlier delivery may have crashed before this call.
             self.finish.finish_if_all_saved(job)
             return
         try:
@@ -81,9 +82,10 @@ class Cut:
             raise
 
     def _start(self, job: Job, recording: Path) -> tuple[Job, UpstreamRequest, PaidAnswer | None]:
-        """Download the recording and start its generation.
+        """Download the recording, and start a new generation of parts.
 
-        Also return the paid answer about the whole recording, if the ledger has a complete one.
+        Return the updated job, the upstream request, and the paid result for the whole recording.
+        The paid result is None if the ledger has no complete result.
         """
         with recording.open("w+b") as file:
             self.jobs.objects.download(job.key, file)
@@ -103,14 +105,15 @@ class Cut:
     def _start_generation(self, job: Job, generation: str, ledger_key: str) -> Job:
         """Start a generation.
 
-        If another recording was uploaded with the same form before, settle the reservation of its
-        generation.
+        If another recording was uploaded earlier with the same form, settle the reservation for
+        that recording.
         """
         if job.generation in ("", generation):
             return self.jobs.progress.start_generation(job, generation, ledger_key)
         spent = self.jobs.parts.seconds_spent(job.id, job.generation)
         updated = self.jobs.progress.start_generation(job, generation, ledger_key, spent)
-        # Settle after the update: until then, more parts of the old generation may start.
+        # Settle the reservation only after the update. Before the update, more parts of the old
+        # generation can start.
         self.jobs.settle(job, self.jobs.parts.seconds_spent(job.id, job.generation))
         return updated
 
@@ -158,7 +161,8 @@ class Cut:
     def split_part(self, split: SplitRequest, message: Message, until: float) -> None:
         """Split a part into two pieces, because its transcript was cut off.
 
-        `until` is the deadline by `time.monotonic`. If the part cannot be split, the job fails.
+        `until` is the deadline on the `time.monotonic` clock. If the part cannot be split, the job
+        fails.
         """
         claim_seconds, part = self.pacing.claim_seconds, split.part
         message.set_visibility(claim_seconds)
@@ -195,8 +199,8 @@ class Cut:
                 )
                 for piece in parts
             ]
-        # Update the job before the empty transcript is saved. Otherwise, a second message about the
-        # part would take the empty transcript as its result.
+        # Update the job before the empty transcript is saved. Otherwise, if the message
+        # for the part is delivered twice, the empty transcript could become the result of the part.
         job = self.jobs.progress.split(job, whole.number, len(pieces))
         empty = PartTranscript(
             whole.number, whole.start, "", (), None, split.seconds_paid, split.entries, 0
@@ -209,9 +213,9 @@ class Cut:
 
 
 class _PartSender:
-    """Saves the parts of a generation whose transcripts are known, and sends the others to a queue.
+    """Saves parts whose transcripts are already known, and sends the other parts to a queue.
 
-    `job` is the job after the last update.
+    `job` is the job after its last update.
     """
 
     def __init__(
@@ -219,8 +223,8 @@ class _PartSender:
     ) -> None:
         """Prepare to send the parts of a job.
 
-        `paid_answer`, if any, has the text of the whole recording, but not the times that the job
-        needs.
+        `paid_answer` contains the text of the whole recording, without the timestamps that the job
+        requires. It is None if no such text was paid for.
         """
         self.job = job
         self._jobs = jobs
@@ -232,7 +236,7 @@ class _PartSender:
         self._has_reserved = False
 
     def send(self, part: Part) -> None:
-        """Save the part's transcript if it is known. Otherwise, upload it and send its message."""
+        """Save the transcript if it is known. Otherwise, upload the part and send its message."""
         expected = max(part.expected_parts, part.number + 1)
         if expected != self.job.expected:
             self.job = self._jobs.progress.set_expected_parts(self.job, expected)
@@ -250,7 +254,7 @@ class _PartSender:
     def send_piece(self, piece: Part) -> None:
         """Send a piece of a split part, or save it if it is silent.
 
-        This reserves no budget, because the whole part has a reservation.
+        No budget is reserved, because the reservation for the job includes the whole part.
         """
         if piece.number in self.job.saved:
             return
@@ -262,18 +266,19 @@ class _PartSender:
     def settle_if_superseded(self) -> None:
         """Settle the reservation if the job was deleted, or if its next generation has started.
 
-        If this step made the reservation after that, nothing else settles it.
+        This step may have made the reservation after that moment. In this case, no other step
+        settles it.
         """
         current = self._jobs.progress.job(self.job.id)
         if current is None or current.generation != self.job.generation:
-            self._jobs.settle(self.job, 0.0)  # does nothing if it is settled already
+            self._jobs.settle(self.job, 0.0)  # no effect if it is already settled
 
     def _ledger_key(self, part: Part) -> str:
         with part.path.open("rb") as file:
             return self._request.answer_key(self.job.owner, sha256_of(file))
 
     def _find_transcript(self, part: Part, ledger_key: str) -> PartTranscript | None:
-        """Return the part's transcript if it is known without a request to the upstream."""
+        """Return the part's transcript if it is available without a request to the upstream."""
         if reusable := self._reusable.get((ledger_key, part.start)):
             return replace(reusable, number=part.number)
         whole = self._whole_transcript
@@ -290,7 +295,7 @@ class _PartSender:
         self.job = self._jobs.progress.add_saved(self.job, transcript.number)
 
     def _reserve(self, part: Part) -> None:
-        """Reserve the budget for the whole job, once, before its first part is sent."""
+        """Reserve the budget for the whole job, once, before the first part is sent."""
         if self._has_reserved:
             return
         if not self.job.reserved_on:

@@ -1,4 +1,4 @@
-"""The handling of dead letters: messages that SQS gave up after many deliveries."""
+"""Handles dead letters: messages that could not be processed after many deliveries."""
 
 import logging
 from dataclasses import dataclass
@@ -20,14 +20,14 @@ _GAVE_UP = (
 
 @dataclass(frozen=True)
 class DeadLetters:
-    """Fails the jobs of dead letters, so that callers can retry them."""
+    """Sets the jobs of dead letters to `failed`, so that callers can retry the jobs."""
 
     jobs: Jobs
     finish: Finish
     metrics: Metrics
 
     def handle(self, body: str) -> None:
-        """Fail the job of a dead letter, unless the job has ended or does not need the message."""
+        """Set the job of a dead letter to `failed` unless the job can end without this message."""
         try:
             content = parse_body(body)
         except InvalidMessage:
@@ -40,8 +40,8 @@ class DeadLetters:
             return
         part = content.part if isinstance(content, SplitRequest) else content
         job = self.jobs.progress.job(part.job)
-        # A part to split is saved before its pieces are sent. So a job can lack pieces although the
-        # part is saved, and it cannot end without this message.
+        # A split part is saved before its pieces are sent. Pieces can therefore be missing although
+        # the part is saved. In that case, the job cannot end without this message.
         is_split = isinstance(content, SplitRequest)
         is_needed = is_split or (job and part.number not in job.saved)
         if job and job.generation == part.generation and (is_needed or job.all_parts_saved):
@@ -55,6 +55,6 @@ class DeadLetters:
         except Superseded:
             self.finish.clean_up_after(key)
             return
-        # If all parts were sent and some are not saved, their messages can still finish the job.
+        # If all parts were sent but some are not saved, their messages can still finish the job.
         if job.total is None or job.all_parts_saved:
             self.finish.fail(job, StenoError(_GAVE_UP))

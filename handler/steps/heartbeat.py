@@ -1,4 +1,4 @@
-"""Repeats calls in the background while a step works."""
+"""Repeats calls in the background while a step is running."""
 
 import logging
 import threading
@@ -10,10 +10,10 @@ log = logging.getLogger("steno")
 
 @contextmanager
 def heartbeat(seconds: float, *calls: Callable[[], None]) -> Iterator[None]:
-    """Make the calls in this order, every `seconds` seconds, until the block ends.
+    """Until the block ends, make the calls every `seconds` seconds, in the given order.
 
-    If a call fails, the error is logged and the calls are repeated later. So the step continues
-    during an outage of AWS.
+    If a call fails, the error is logged and all calls are made again after the next pause. An AWS
+    outage therefore does not stop the step.
     """
     ended = threading.Event()
 

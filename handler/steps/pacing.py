@@ -1,4 +1,4 @@
-"""The length of parts, and the waiting times of the steps of a job."""
+"""Defines how long parts are, and how long the steps of a job wait."""
 
 from dataclasses import dataclass
 
@@ -7,17 +7,19 @@ from handler.recordings.cutting import PART_SECONDS, TIMED_PART_SECONDS
 
 @dataclass(frozen=True)
 class Pacing:
-    """Lengths and waiting times, in seconds.
+    """Part lengths, timeouts and waiting times, in seconds.
 
     - `part_seconds`: the length of a part.
     - `timed_part_seconds`: the length of a part whose text is aligned with the audio.
     - `call_seconds`: the timeout of a request to the upstream.
-    - `first_backoff_seconds`: the first pause after a failed request. It doubles at each delivery.
-    - `outage_seconds`: the first pause after an outage of AWS. It doubles at each delivery.
+    - `first_backoff_seconds`: the pause after the first failed request. It doubles with each
+      delivery.
+    - `outage_seconds`: the first pause if AWS is unavailable. It doubles with each delivery.
     - `turn_seconds`: how long a delivery waits for a busy upstream before its message is returned
       to the queue.
-    - `claim_seconds`: the visibility timeout of a message and the duration of its claim. A step
-      renews both while it works. After a crash, another delivery can start once they expire.
+    - `claim_seconds`: the visibility timeout of a message, and how long its claim is valid. A step
+      renews both while it is running. If the step crashes, another delivery can start after both
+      have expired.
     """
 
     part_seconds: float = PART_SECONDS

@@ -1,1 +1,1 @@
-"""Transcripts: text, segments and words, alignment of text with the sound, and subtitles."""
+"""Transcripts: text, segments and words, alignment of text with the audio, and subtitles."""

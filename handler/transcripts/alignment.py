@@ -1,9 +1,11 @@
-"""Alignment of a text with the speech in a recording, without a model.
+"""Aligns a text with the speech in a recording, without a model.
 
-Each speech interval gets some consecutive words of the text. The number of words depends on the
-interval's duration and syllables. Pauses are likely after a full stop, less likely after a comma,
-and unlikely after other words. A beam search finds the most likely assignment. Times are more
-accurate for short recordings, because an error can affect all words of the recording.
+Each speech interval is assigned consecutive words of the text. The number of words depends on the
+interval's duration and on its number of syllables. A pause is likely after a full stop, less
+likely after a comma, and unlikely after other words. A beam search finds the most likely
+assignment. The text of a long recording has more words that can be assigned wrongly, and one wrong
+assignment can affect the timestamps of all words. Timestamps are therefore less accurate for long
+recordings.
 """
 
 from bisect import bisect_right
@@ -18,25 +20,28 @@ from handler.recordings.speech_activity import SpeechInterval
 from handler.transcripts.transcript import Segment
 from handler.transcripts.words import Ending, Word, split_words
 
-# How long a character takes to say, relative to a letter. _NEW_WORD is added for each word.
+# The time that it takes to speak a character, as a multiple of the time for a letter. _NEW_WORD is
+# added for each word.
 _DIGIT, _WIDE_CHARACTER, _NEW_WORD = 4.0, 3.0, 0.2
 
 # Costs are negative logarithms of likelihoods, so unlikely assignments have high costs.
 _PACE_DEVIATION = 0.22  # standard deviation of the logarithm of the speaking rate
-_DURATION_ERROR_SECONDS = 0.2  # how uncertain the duration of an interval is
-# The weight of an interval's duration in its capacity. The rest is the weight of its syllables.
+_DURATION_ERROR_SECONDS = 0.2  # the possible error in the duration of an interval
+# An interval's capacity is the speaking time expected in it: a weighted mean of the interval's
+# duration and of its share of all syllables. This constant is the weight of the duration.
 _DURATION_WEIGHT = 0.25
-# For an interval without words: a cough, laughter, music or voices in the background.
+# The cost of an interval that gets no words: it may be a cough, laughter, music or other voices.
 _EMPTY_COST, _EMPTY_COST_PER_SECOND, _MAX_EMPTY_SECONDS = 1.7, 7.0, 2.0
-# The next two tuples have a value for each Ending: none, comma, stop.
+# The next two tuples contain one value for each Ending: none, comma, stop.
 _NO_PAUSE_COSTS = (0.0, 0.25, 2.2)  # the next word is in the same interval
-_PAUSE_COSTS = ((1.6, 2.7), (0.0, 2.0), (0.0, 0.0))  # fixed, and per second of the pause
+_PAUSE_COSTS = ((1.6, 2.7), (0.0, 2.0), (0.0, 0.0))  # a fixed cost, and a cost per second of pause
 _MAX_PAUSE_SECONDS = 1.3
-# The words of an interval take at most this multiple of its capacity, plus the tolerance.
+# The words in an interval take at most `capacity * ratio + tolerance` seconds.
 _MAX_PACE_RATIO, _CAPACITY_TOLERANCE_SECONDS = 3.5, 1.5
 _BEAM_WIDTH = 100
 
-# Shares of the intervals that may be speech, tried in turn. The rest is music or other voices.
+# Some of the detected speech may be music or other voices. The share that belongs to the text is
+# unknown, so all of these shares are tried.
 _SPEECH_SHARES = (1.0, 0.6, 0.35)
 
 _SEGMENT_PAUSE_SECONDS = 0.6  # a pause that always ends a segment
@@ -45,10 +50,10 @@ _MIN_PAUSE_SECONDS = 0.01  # words of the same interval have no pause between th
 
 
 def align(text: str, intervals: Sequence[SpeechInterval]) -> tuple[Segment, ...]:
-    """Return the sentences and clauses of `text` as segments with times.
+    """Return the sentences and clauses of `text` as segments with timestamps.
 
     The segments contain the whole text in order, and do not overlap. If `text` or `intervals` is
-    empty, there are no segments.
+    empty, the result is empty.
     """
     words = split_words(text)
     if not words or not intervals:
@@ -93,7 +98,7 @@ def _word_times(
 
 
 def _assign_words(words: Sequence[Word], intervals: Sequence[SpeechInterval]) -> list[int]:
-    """Return, for each interval, the number of words that are spoken up to its end."""
+    """For each interval, return the number of words that are spoken up to its end."""
     seconds = sum(interval.end - interval.start for interval in intervals)
     syllables = sum(interval.syllables for interval in intervals)
     capacities = [
@@ -115,13 +120,13 @@ def _best_assignment(
 ) -> tuple[float, list[int]]:
     """Return the lowest cost, and for each interval the number of words spoken up to its end.
 
-    A word of length 1 takes `pace` seconds. `capacities` has, for each interval, how many seconds
-    of words are expected in it.
+    `pace` is the time in seconds that it takes to say a word of length 1. `capacities` contains the
+    expected speaking time in each interval, in seconds.
     """
     seconds = [0.0, *accumulate(_length(word) * pace for word in words)]
     no_pause_costs = [0.0, *accumulate(_NO_PAUSE_COSTS[word.ending] for word in words)]
     endings = [word.ending for word in words]
-    # Keys are numbers of words assigned so far. Values are the lowest costs of doing so.
+    # Each key is the number of words assigned so far. Its value is the lowest cost.
     beam, steps = {0: 0.0}, []
     for interval, after, capacity in zip(
         intervals, [*intervals[1:], None], capacities, strict=True
@@ -129,8 +134,8 @@ def _best_assignment(
         pause = min(after.start - interval.end, _MAX_PAUSE_SECONDS) if after else 0.0
         pause_costs = [fixed + per_second * pause for fixed, per_second in _PAUSE_COSTS]
         empty_cost = _EMPTY_COST + _EMPTY_COST_PER_SECOND * min(capacity, _MAX_EMPTY_SECONDS)
-        # Keys are numbers of words spoken up to this interval's end. Values are the cost, and the
-        # number of words spoken up to its start.
+        # Each key is the number of words spoken up to the end of this interval. Its value is a
+        # pair: the lowest cost, and the number of words spoken up to the start of the interval.
         best: dict[int, tuple[float, int]] = {}
         for first, cost in beam.items():
             max_end = bisect_right(

@@ -1,4 +1,4 @@
-"""The response formats of transcripts. To add one, write its renderer and add it to FORMATS."""
+"""The formats for transcripts. To add a format, write a renderer and an entry in FORMATS."""
 
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -9,9 +9,9 @@ from handler.transcripts.transcript import Transcript
 
 @dataclass(frozen=True)
 class Format:
-    """A response format of transcripts.
+    """A response format for transcripts.
 
-    `is_timed` is true if the format needs the times of segments. `render` returns the transcript as
+    `is_timed` is true if the format requires segment timestamps. `render` returns the transcript as
     text. It is None for JSON formats, because each route builds its own JSON.
     """
 
@@ -21,7 +21,7 @@ class Format:
 
 FORMATS = {
     "json": Format(),
-    # The newline at the end is the same as in OpenAI's response.
+    # OpenAI's response also ends with a newline.
     "text": Format(render=lambda transcript: f"{transcript.text}\n"),
     "srt": Format(is_timed=True, render=lambda transcript: srt(transcript.segments)),
     "vtt": Format(is_timed=True, render=lambda transcript: vtt(transcript.segments)),
@@ -31,7 +31,7 @@ TIMED_FORMATS = {name for name, response_format in FORMATS.items() if response_f
 
 
 def render(transcript: Transcript, format_name: str) -> str | None:
-    """Return the transcript as text in a format, or None if it is a JSON format or unknown."""
+    """Return the transcript as text in the format, or None if the format is JSON or unknown."""
     response_format = FORMATS.get(format_name)
     if not response_format or not response_format.render:
         return None

@@ -1,8 +1,8 @@
 """Renders the segments of a transcript as subtitles, in the SubRip or WebVTT format.
 
 A cue has at most two lines, is shown for one to seven seconds, and does not overlap other cues. No
-subtitle library is used, because the common ones treat `{` and `<` in a text as markup and remove
-it.
+subtitle library is used, because the common ones remove text after `{` or `<`, which they treat as
+markup.
 """
 
 from collections.abc import Iterable, Iterator, Sequence
@@ -14,20 +14,22 @@ from unicodedata import category, east_asian_width
 from handler.transcripts.transcript import Segment
 from handler.transcripts.words import Ending, Word, needs_space, split_words
 
-LINE_COLUMNS = 42  # the usual limit of television subtitles; a Chinese character takes 2 columns
+LINE_COLUMNS = 42  # the usual limit for television; a Chinese character takes 2 columns
 MAX_CUE_MS, MIN_CUE_MS = 7000, 1000
-MAX_COLUMNS_PER_SECOND = 20  # reading speed
-_MAX_MS_PER_COLUMN = 200.0  # speaking speed
+MAX_COLUMNS_PER_SECOND = 20  # the reading speed of viewers
+_MAX_MS_PER_COLUMN = 200.0  # the slowest speaking rate
 _MAX_PAUSE_SECONDS = 1.5  # a longer pause always ends a cue
 
-# Costs of a cue that is hard to read. The text is split so that the sum of costs is the lowest.
+# The harder a cue is to read, the higher its cost. The text is split into cues at the lowest
+# total cost.
 _CUE_COST = 1.0
-_BREAK_COSTS = {Ending.STOP: 0.0, Ending.COMMA: 1.0, Ending.NONE: 4.0}  # by the last word
-_BREAK_DISCOUNT_PER_SECOND = 4.0  # for the pause after the last word
+# The cost of a cue depends on the punctuation at its end.
+_BREAK_COSTS = {Ending.STOP: 0.0, Ending.COMMA: 1.0, Ending.NONE: 4.0}
+_BREAK_DISCOUNT_PER_SECOND = 4.0  # for a pause after the cue
 _INNER_PAUSE_COST_PER_SECOND = 2.0
-_INNER_SENTENCE_COST = 0.8  # for each sentence that ends inside the cue
+_INNER_SENTENCE_COST = 0.8  # for each sentence that ends before the cue ends
 _SQUARED_COLUMN_COST = 0.5 / (2 * LINE_COLUMNS) ** 2  # makes the cues similar in length
-_SHORT_COST = 5.0  # for a cue that can be shown for less than a second
+_SHORT_COST = 5.0  # for a cue that cannot be shown for a whole second
 
 
 @dataclass(frozen=True)
@@ -41,7 +43,7 @@ class Cue:
 
 @dataclass(frozen=True, slots=True)
 class _TimedWord:
-    """A word, or a piece of a word that is longer than a line. Times are in milliseconds."""
+    """A word, or a piece of a word that is too long for one line. Times are in milliseconds."""
 
     text: str
     ending: Ending
@@ -74,7 +76,7 @@ def vtt(segments: Iterable[Segment]) -> str:
 
 
 def cues(segments: Iterable[Segment]) -> list[Cue]:
-    """Return the cues of the segments in order.
+    """Return the cues for the segments, in chronological order.
 
     No cue begins before the first segment or ends after the last one.
     """
@@ -89,14 +91,14 @@ def cues(segments: Iterable[Segment]) -> list[Cue]:
 
 
 def _timed_words(segments: Sequence[Segment]) -> Iterator[_TimedWord]:
-    """Yield the words of all segments, with durations in proportion to their columns.
+    """Yield the words of all segments. A word's duration is proportional to its width in columns.
 
-    If a long segment has few words, they are all at its beginning.
+    If a long segment has only a few words, they are all placed at its beginning.
     """
     text_before = ""
     for segment, next_segment in zip(segments, [*segments[1:], None], strict=False):
         start, end = segment.start * 1000, segment.end * 1000
-        if next_segment:  # segments overlap if a speaker interrupts another
+        if next_segment:  # segments overlap if one speaker interrupts another
             end = min(end, next_segment.start * 1000)
         pieces = [
             (piece, _columns(piece.text))
@@ -126,7 +128,7 @@ def _timed_words(segments: Sequence[Segment]) -> Iterator[_TimedWord]:
 
 
 def _split_long_word(word: Word) -> Iterator[Word]:
-    """Yield the word, in pieces of one line each if it is longer than a line."""
+    """Yield the word. If it is longer than a line, yield pieces that each fit on a line."""
     start = 0
     while rest := word.text[start:]:
         length = min(LINE_COLUMNS, len(rest))
@@ -137,8 +139,9 @@ def _split_long_word(word: Word) -> Iterator[Word]:
 
 
 def _group_words(words: Sequence[_TimedWord]) -> list[list[_TimedWord]]:
-    """Split the words into cues, so that the sum of the costs is the lowest."""
-    # For the first n words, costs[n] is the lowest cost, and starts[n] the start of the last cue.
+    """Split the words into cues so that the total cost of the cues is as low as possible."""
+    # costs[n] is the lowest total cost of splitting the first n words into cues. starts[n] is the
+    # index of the first word in the last of these cues.
     costs, starts = [0.0] + [inf] * len(words), [0] * (len(words) + 1)
     for first in range(len(words)):
         for end, cost in _possible_cues(words, first):
@@ -154,7 +157,7 @@ def _group_words(words: Sequence[_TimedWord]) -> list[list[_TimedWord]]:
 def _possible_cues(words: Sequence[_TimedWord], first: int) -> Iterator[tuple[int, float]]:
     """Yield the possible cues that begin with the word `first`.
 
-    Each result is the index of the word after the cue, and the cost of the cue.
+    Each result is a pair: the index of the word after the cue, and the cost of the cue.
     """
     inner_cost, space = 0.0, _CueSpace()
     previous_end = words[first - 1].end if first else words[0].start
@@ -176,7 +179,7 @@ def _possible_cues(words: Sequence[_TimedWord], first: int) -> Iterator[tuple[in
 
 
 class _CueSpace:
-    """Measures whether words fit on the two lines of a cue."""
+    """Checks whether words fit on the two lines of a cue."""
 
     def __init__(self) -> None:
         self._line, self._used = 1, 0
@@ -214,7 +217,7 @@ def _break_lines(words: Sequence[_TimedWord]) -> tuple[str, ...]:
 def _cue_times(groups: Sequence[Sequence[_TimedWord]], speech_end: int) -> list[tuple[int, int]]:
     """Return the start and end of each cue in milliseconds.
 
-    A cue is shown while its words are spoken, and longer if reading it takes longer.
+    A cue is shown while its words are spoken. If reading takes longer, it is shown longer.
     """
     starts = [round(group[0].start) for group in groups]
     ends = [
@@ -225,7 +228,7 @@ def _cue_times(groups: Sequence[Sequence[_TimedWord]], speech_end: int) -> list[
         previous_end = ends[index - 1] if index else starts[0]
         start = max(starts[index], previous_end)
         ends[index] = max(ends[index], min(start + MIN_CUE_MS, limit), start + 1)
-        # If the cue is still too short, it begins in the pause before it.
+        # If the cue is still too short, let it begin earlier, during the previous pause.
         starts[index] = max(min(start, ends[index] - MIN_CUE_MS), previous_end)
     for index, limit in enumerate([*starts[1:], speech_end]):
         reading_ms = _columns(_join(groups[index])) * 1000 // MAX_COLUMNS_PER_SECOND
@@ -260,5 +263,5 @@ def _format_time(milliseconds: int, decimal_mark: str) -> str:
 
 
 def _escape(text: str) -> str:
-    """Escape `<` and `&`, which are markup in WebVTT, and `>`, because `-->` separates times."""
+    """Escape `<` and `&`, which begin markup, and `>`, because a cue must not contain `-->`."""
     return text.replace("&", "&amp;").replace("<", "&lt;").replace(">", "&gt;")

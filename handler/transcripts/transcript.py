@@ -1,4 +1,4 @@
-"""The transcript of a recording, its timed segments, and how both are stored as JSON."""
+"""Transcripts of recordings, their segments, and the conversion to and from JSON."""
 
 import json
 from collections.abc import Iterable, Mapping
@@ -10,9 +10,9 @@ from handler.aws.items import known_fields
 
 @dataclass(frozen=True)
 class Segment:
-    """A timed segment of a transcript.
+    """A segment of a transcript, with timestamps.
 
-    `start` and `end` are in seconds from the recording's beginning.
+    `start` and `end` are in seconds from the beginning of the recording.
     """
 
     start: float
@@ -23,11 +23,11 @@ class Segment:
 
 @dataclass(frozen=True)
 class Transcript:
-    """The transcript of one recording, and the model that made it.
+    """The transcript of one recording, and the model that created it.
 
-    `segments` is empty unless times were requested. `duration` and `seconds_billed` are in seconds.
-    `cut_off` is true if the response has about the maximum length of the model, so words may be
-    missing at the end. `answer` is the body of the upstream's response, in the response format
+    `segments` is empty unless timestamps were requested. `duration` and `seconds_billed` are in
+    seconds. `cut_off` is true if the transcript is about as long as the model allows, so words may
+    be missing at the end. `answer` is the body of the upstream's response, in the response format
     `answer_format`. The OpenAI-compatible routes return it.
     """
 
@@ -52,5 +52,5 @@ class Transcript:
 
 
 def segments_from_json(stored: Iterable[Mapping[str, Any]]) -> tuple[Segment, ...]:
-    """Return the segments of a stored transcript or of a stored part."""
+    """Return the segments from the JSON of a stored transcript or part."""
     return tuple(Segment(**known_fields(Segment, segment)) for segment in stored)

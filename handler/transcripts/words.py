@@ -7,7 +7,7 @@ from enum import IntEnum
 
 _STOPS, _COMMAS = frozenset(".!?;:…。！？；：｡؟؛।॥။។።։"), frozenset(",،、，､၊—–-")
 _CLOSING = "\"'»«”“’)]」』）*"
-# Thai, Lao, Burmese and Khmer, kana, and Chinese characters.
+# The Unicode ranges of Thai, Lao, Burmese, Khmer, kana and Chinese characters.
 _SPACELESS_RANGES = (
     ("\u0e00", "\u0eff"),
     ("\u1000", "\u109f"),
@@ -18,8 +18,8 @@ _SPACELESS_RANGES = (
     ("\U00020000", "\U0003ffff"),
 )
 _OPENING_CATEGORIES = ("Ps", "Pi")  # opening brackets and quotation marks
-# These belong to the character before them: Thai and Lao vowels, small kana, and the marks that
-# lengthen or repeat a character.
+# These characters belong to the character before them: Thai and Lao vowels, small kana, and the
+# marks that lengthen or repeat a character.
 _NEVER_FIRST = frozenset("ะาำๆຯະາຳໆーぁぃぅぇぉっゃゅょゎゕゖァィゥェォッャュョヮヵヶ々ｰﾞﾟｧｨｩｪｫｬｭｮｯ")
 _NEVER_LAST = frozenset("เแโใไເແໂໃໄ")  # vowels that are written before their consonant
 
@@ -34,7 +34,7 @@ class Ending(IntEnum):
 
 @dataclass(frozen=True)
 class Word:
-    """A word with its punctuation. `start` and `end` are its indexes in the whole text."""
+    """A word with its punctuation. `start` and `end` are offsets in the whole text."""
 
     text: str
     start: int
@@ -52,7 +52,7 @@ class Word:
 
 
 def split_words(text: str) -> list[Word]:
-    """Return the words of `text` in order, without the white space between them."""
+    """Return the words of `text` in order, without the whitespace between them."""
     words: list[Word] = []
     start = 0
     for index, character in enumerate([*text, " "]):
@@ -65,7 +65,7 @@ def split_words(text: str) -> list[Word]:
 
 
 def _is_boundary(before: str, after: str) -> bool:
-    """Return whether a word begins between two characters that no space separates."""
+    """Return whether a new word begins at `after`, the character that directly follows `before`."""
     category = unicodedata.category(after)
     if before in _NEVER_LAST or after in _NEVER_FIRST:
         return False
@@ -78,7 +78,7 @@ def _is_boundary(before: str, after: str) -> bool:
 
 
 def join_texts(texts: Iterable[str]) -> str:
-    """Join texts with spaces. Texts of a script without spaces are joined without them."""
+    """Join texts. Insert spaces between them if their script separates words with spaces."""
     joined = ""
     for text in filter(None, (text.strip() for text in texts)):
         joined += f" {text}" if needs_space(joined, text) else text
@@ -86,7 +86,7 @@ def join_texts(texts: Iterable[str]) -> str:
 
 
 def needs_space(before: str, after: str) -> bool:
-    """Return whether a space belongs between two texts."""
+    """Return whether two texts must be joined with a space."""
     return bool(before) and not (_is_spaceless(before[-1]) and _is_spaceless(after[0]))
 
 

@@ -17,7 +17,7 @@ log = logging.getLogger("steno")
 
 
 def create_app(settings: Settings, services: Services | None = None) -> FastAPI:
-    """Return the application. Without `services`, they are built from the settings."""
+    """Return the application. If `services` is None, the services are built from the settings."""
     services = services or build_services(settings)
     app = openapi.DocumentedApp(
         title="Steno",

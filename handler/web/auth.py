@@ -1,4 +1,4 @@
-"""Authorize requests, and identify the caller who owns the jobs of a request."""
+"""Authorize requests, and identify the caller, who owns the jobs that a request creates."""
 
 import hmac
 import re
@@ -28,7 +28,7 @@ bearer = HTTPBearer(
     auto_error=False,
     description=(
         "With AUTH=token, the access token of the server."
-        " With AUTH=jwt, a token of the configured issuer."
+        " With AUTH=jwt, a JWT from the configured issuer."
     ),
 )
 
@@ -40,12 +40,12 @@ async def _authorize(
     origin = request.headers.get("origin")
     if auth == "open" and origin and not _is_allowed_origin(origin, request, services):
         raise Unauthorized(
-            f"Pages of the origin {origin[:200]} may not call this server."
+            f"Pages from the origin {origin[:200]} are not allowed to call this server."
             " Add the origin to ALLOWED_ORIGINS."
         )
     if auth == "jwt" and not subject(request):
         raise Unauthorized(
-            "The request has no valid token of the configured issuer."
+            "The request has no valid token from the configured issuer."
             " Send one as `Authorization: Bearer ...`."
         )
     if auth == "token":
@@ -58,15 +58,15 @@ async def _authorize(
 
 
 def _is_allowed_origin(origin: str, request: Request, services: Services) -> bool:
-    """Return whether a page of this origin may send requests.
+    """Return whether pages from this origin may send requests.
 
-    CORS alone is not enough: it stops a page of another origin from reading responses,
-    but not from sending recordings, which are billed to the owner of the server.
+    CORS alone is not enough: it prevents a page from another origin from reading responses, but
+    not from sending recordings, which are billed to the owner of the server.
     """
     settings, host = services.settings, request.headers.get("host", "")
     if origin in settings.allowed_origins or "*" in settings.allowed_origins:
         return True
-    # On Lambda, the Host header can be trusted: API Gateway serves its own host names only.
+    # On Lambda, the Host header can be trusted: API Gateway accepts only its own host names.
     is_own_host = settings.aws_lambda_function_name is not None or _is_local_host(host)
     return is_own_host and origin in (f"http://{host}", f"https://{host}")
 
@@ -74,8 +74,8 @@ def _is_allowed_origin(origin: str, request: Request, services: Services) -> boo
 def _is_local_host(host: str) -> bool:
     """Return whether the host is an IP address or `localhost`.
 
-    Other host names are not trusted. The owner of a domain can point it at this server after
-    a browser has loaded a page from it (DNS rebinding).
+    Other host names are not trusted. After a browser has loaded a page from a domain, the owner of
+    the domain can change its DNS record to the address of this server (DNS rebinding).
     """
     match = re.fullmatch(r"\[?([^\[\]@]+?)\]?(:[0-9]+)?", host)
     name = match[1] if match else ""
@@ -88,7 +88,7 @@ def _is_local_host(host: str) -> bool:
 class AuthenticatedRoute(APIRoute):
     """Authorizes a request before its body is read.
 
-    FastAPI reads the whole body before it runs dependencies, so a dependency would be too late.
+    FastAPI reads the whole body before it runs dependencies, so a dependency would run too late.
     """
 
     def get_route_handler(self) -> Callable[[Request], Coroutine[Any, Any, Response]]:

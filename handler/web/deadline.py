@@ -10,8 +10,8 @@ _RESPONSE_SECONDS = 2.0  # reserved for sending the response before Lambda's tim
 def deadline_of(scope: MutableMapping[str, Any], max_seconds: float) -> float:
     """Return the deadline of a request that arrives now, as a value of `time.monotonic`.
 
-    It is `max_seconds` from now. On Lambda, it is at least two seconds before the timeout
-    of the function.
+    The deadline is `max_seconds` from now. On Lambda, it is earlier if this is necessary to leave
+    two seconds before the timeout of the function.
     """
     context = scope.get("aws.context")  # https://mangum.fastapiexpert.com/adapter/
     if context:

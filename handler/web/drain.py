@@ -1,4 +1,4 @@
-"""Middleware that reads the rest of a rejected request, so that the client gets the error."""
+"""Middleware that reads the rest of a rejected request, so that the client receives the error."""
 
 import anyio
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
@@ -11,9 +11,9 @@ class DrainRejectedBody:
     """Reads and discards the rest of the request body before an error response is sent.
 
     HTTP/1.1 clients send their whole body before they read the response. If the server stops
-    reading, the connection is reset, and the client never sees the error. At most 32 MiB are
-    read, for at most `max_seconds`. Nothing is read if the client waits for `100 Continue`,
-    because it has not sent its body yet.
+    reading, the connection is reset, and the client never receives the error. Reading
+    stops after 32 MiB or `max_seconds` seconds. Nothing is read if the client waits for
+    `100 Continue`, because it has not sent its body yet.
     """
 
     def __init__(self, app: ASGIApp, max_seconds: float = _MAX_SECONDS) -> None:

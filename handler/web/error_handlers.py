@@ -1,4 +1,7 @@
-"""Convert exceptions into error responses: Steno's errors, FastAPI's, AWS outages and bugs."""
+"""Convert exceptions into error responses.
+
+The exceptions are Steno's own errors, errors that FastAPI raises, AWS outages, and bugs.
+"""
 
 import logging
 from functools import partial
@@ -31,7 +34,8 @@ log = logging.getLogger("steno")
 def add_error_handlers(app: FastAPI) -> None:
     """Register the exception handlers.
 
-    Errors are returned as problem details (RFC 9457), or in OpenAI's format below `/v1`.
+    Paths below `/v1` return errors in OpenAI's format. All other paths return them as problem
+    details (RFC 9457).
     """
     for error in (StenoError, HTTPException, RequestValidationError):
         app.add_exception_handler(error, _error_response)
@@ -40,10 +44,10 @@ def add_error_handlers(app: FastAPI) -> None:
 
 async def _error_response(request: Request, error: Exception) -> Response:
     steno_error = _to_steno_error(request, error)
-    if not isinstance(steno_error, JobFailed):  # was counted when the job failed
+    if not isinstance(steno_error, JobFailed):  # already counted when the job failed
         request.app.state.services.metrics.emit(steno_error.code, Failures=1)
     if steno_error.status >= 500:
-        log.warning("Request failed with %s: %s", steno_error.code, steno_error.detail)
+        log.warning("The HTTP request failed with %s: %s", steno_error.code, steno_error.detail)
     if request.url.path.startswith("/v1/"):
         return responses.openai_error(steno_error)
     return responses.problem(steno_error)
@@ -65,20 +69,20 @@ def _to_steno_error(request: Request, error: Exception) -> StenoError:
         return StorageUnavailable(
             "The AWS services that store jobs and budgets are unavailable. Try again."
         )
-    return StenoError(f"Internal error. See the server's log (request {request_id()}).")
+    return StenoError(f"Internal error. See the server log (request {request_id()}).")
 
 
 def _accepts_method(request: Request, method: str) -> bool:
-    """Return whether any route of this path accepts the method.
+    """Return whether any route with this path accepts the method.
 
-    Starlette's own 405 error covers only the first route with this path.
+    Starlette's own 405 error considers only the first route with this path.
     """
     scope = {**request.scope, "method": method}
     return any(route.matches(scope)[0] is Match.FULL for route in request.app.routes)
 
 
 def _validation_error(error: RequestValidationError) -> StenoError:
-    """Return the error for the first invalid field of a JSON body or parameter of the URL."""
+    """Return an error for the first problem in the JSON body or in the URL parameters."""
     first = error.errors()[0]
     if first["type"] == "json_invalid":
         return InvalidRequest(f"The body is not valid JSON: {first['ctx']['error']}.")
@@ -95,10 +99,10 @@ def _validation_error(error: RequestValidationError) -> StenoError:
 
 
 class HandleUnexpectedErrors:
-    """Middleware that returns a response for unexpected exceptions.
+    """Middleware that returns an error response if an unexpected exception is raised.
 
-    It must run inside the CORS middleware: a page of another origin cannot read a response
-    without CORS headers.
+    It must run inside the CORS middleware, because a page from another origin cannot read a
+    response without CORS headers.
     """
 
     def __init__(self, app: ASGIApp) -> None:
@@ -119,5 +123,5 @@ class HandleUnexpectedErrors:
 
 
 async def _disconnected_response(_request: Request, _error: Exception) -> Response:
-    """Return a placeholder: the client disconnected during its upload, which is not an error."""
+    """Return a placeholder, which is never received because the client has disconnected."""
     return Response(status_code=400)

@@ -1,6 +1,6 @@
 """Parse a multipart request while it arrives.
 
-Fields are kept in memory. The recording goes to a temporary file.
+Fields are kept in memory. The recording is written to a temporary file.
 """
 
 from collections.abc import AsyncIterator
@@ -15,10 +15,11 @@ from starlette.requests import Request
 
 from handler.errors import InvalidRequest, RecordingTooLarge
 
-_MAX_PARTS = 1_100  # 1,000 keywords and all other fields
-# All fields together. The largest are samples of up to four known speakers, 10 seconds each.
+_MAX_PARTS = 1_100  # enough for 1,000 keywords and all other fields
+# The limit for all fields together. The largest fields are voice samples: 10 seconds for each of
+# up to four known speakers.
 _MAX_FIELDS_BYTES = 6_000_000
-_FRAMING_BYTES = 1024 * 1024  # boundaries and headers of the parts
+_FRAMING_BYTES = 1024 * 1024  # for the boundaries and headers of the parts
 _MAX_DIGITS = 18  # `int` raises ValueError for thousands of digits
 
 
@@ -36,7 +37,7 @@ class Form:
 
 @asynccontextmanager
 async def receive_form(request: Request, max_bytes: int) -> AsyncIterator[Form]:
-    """Parse the form of a request. The temporary file is deleted when the context ends.
+    """Parse the form of a request. The temporary file is deleted when the `with` block ends.
 
     Raises RecordingTooLarge if the recording has more than `max_bytes` bytes, and
     InvalidRequest if the form is not valid.
@@ -72,7 +73,7 @@ async def _parse_body(form: Form, request: Request, boundary: bytes, max_bytes: 
         remaining_bytes = _max_form_bytes(max_bytes)
         async for chunk in request.stream():
             remaining_bytes -= len(chunk)
-            if remaining_bytes < 0:  # bytes before and after the form count too
+            if remaining_bytes < 0:  # also counts bytes before and after the form
                 raise _too_large(max_bytes)
             parser.write(chunk)
     except FormParserError as error:
@@ -81,7 +82,7 @@ async def _parse_body(form: Form, request: Request, boundary: bytes, max_bytes: 
 
 
 class _Reader:
-    """Callbacks of the multipart parser, which fill the form and enforce its limits."""
+    """Callbacks for the multipart parser, which fill the form and enforce its limits."""
 
     def __init__(self, form: Form, max_bytes: int) -> None:
         self._form = form
@@ -142,14 +143,14 @@ class _Reader:
             self._recording_bytes += len(content)
             if self._recording_bytes > self._max_bytes:
                 raise _too_large(self._max_bytes)
-            # Not in a thread: a write to the page cache is faster than a thread switch.
+            # Do not use a thread: a write to the page cache is faster than a thread switch.
             self._form.recording.write(content)
         else:
             self._field_bytes += len(content)
             if self._field_bytes > _MAX_FIELDS_BYTES:
                 raise InvalidRequest(
-                    "The fields other than `file` are together longer than"
-                    f" {_MAX_FIELDS_BYTES:,} bytes. Shorten them."
+                    "The fields other than `file` are longer than"
+                    f" {_MAX_FIELDS_BYTES:,} bytes in total. Shorten them."
                 )
             self._text += content
 
@@ -167,10 +168,10 @@ class _Reader:
     def finish(self) -> None:
         if not self._ended:
             raise InvalidRequest(
-                "The form stops before its final boundary, so it is incomplete. Send it again."
+                "The form is incomplete, because its final boundary is missing. Send it again."
             )
         if not self._recordings:
-            raise InvalidRequest("The form has no `file` field. Send the recording in it.")
+            raise InvalidRequest("The form has no `file` field. Send the recording in this field.")
         self._form.recording.seek(0)
 
 
@@ -182,7 +183,7 @@ def _boundary(request: Request) -> bytes:
     kind, parameters = parse_options_header(request.headers.get("content-type"))
     if kind != b"multipart/form-data":
         raise InvalidRequest(
-            "The request is not `multipart/form-data`. Send the recording in its field `file`."
+            "The request is not `multipart/form-data`. Send a form with the recording in `file`."
         )
     if not parameters.get(b"boundary"):
         raise InvalidRequest(
@@ -193,6 +194,6 @@ def _boundary(request: Request) -> bytes:
 
 def _too_large(max_bytes: int) -> RecordingTooLarge:
     return RecordingTooLarge(
-        f"The recording is larger than {max_bytes:,} bytes, the limit of one request."
+        f"The recording is larger than {max_bytes:,} bytes, the limit for one request."
         " Send a shorter one. If the server has a bucket, you can also upload it with /api/uploads."
     )

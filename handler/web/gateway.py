@@ -1,4 +1,4 @@
-"""Read events of API Gateway."""
+"""Read the events that API Gateway sends to Lambda."""
 
 import pybase64
 from mangum.handlers import HTTPGateway
@@ -7,7 +7,7 @@ from mangum.handlers import HTTPGateway
 class Gateway(HTTPGateway):
     """Decodes base64 bodies with pybase64.
 
-    With the standard library, decoding the recording takes most of the time of a warm request.
+    With the standard library, a warm invocation would spend most of its time on decoding.
     """
 
     @property

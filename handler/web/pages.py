@@ -1,4 +1,4 @@
-"""Serve the recorder page and the page at /docs: the static files of the folder `page`."""
+"""Serve the static files in the folder `page`: the recorder page and the page at /docs."""
 
 import hashlib
 from functools import cache, partial
@@ -15,7 +15,7 @@ _PAGES = {"": "index.html", "docs": "docs.html"}
 _TYPES = {".html": "text/html", ".js": "text/javascript", ".css": "text/css"}
 _SWAGGER_UI = " https://cdn.jsdelivr.net/npm/swagger-ui-dist@5.35.0/"
 _HEADERS = {
-    "Cache-Control": "no-cache",  # the browser has to revalidate with the ETag
+    "Cache-Control": "no-cache",  # browsers must revalidate with the ETag
     "Permissions-Policy": "microphone=(self)",
     "Referrer-Policy": "no-referrer",
     "X-Content-Type-Options": "nosniff",
@@ -25,7 +25,7 @@ router = APIRouter(include_in_schema=False)
 
 
 async def _serve(request: Request, services: ServicesDep) -> Response:
-    """Return a file of the page, or 304 if the browser has the current version."""
+    """Return a static file, or status 304 if the browser already has its current version."""
     name = request.scope["path"].removeprefix("/")
     path = _FOLDER / _PAGES.get(name, name)
     content, tag = _read(path)
@@ -51,8 +51,8 @@ def _read(path: Path) -> tuple[bytes, str]:
 def _policy(services: Services, cdn: str) -> str:
     """Return the Content-Security-Policy of an HTML page.
 
-    The page may run only its own files and those of `cdn`. It may connect only to this server
-    and its bucket.
+    The page may load scripts and styles only from this server and from `cdn`. It may connect only
+    to this server and its bucket.
     """
     bucket = f" {services.jobs.objects.origin}" if services.settings.bucket_name else ""
     rules = {

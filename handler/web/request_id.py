@@ -1,4 +1,4 @@
-"""Middleware that gives each request an id, for its response, its log lines and its job."""
+"""Middleware that assigns an id to each request. Its response, log lines and job include the id."""
 
 from uuid import uuid4
 
@@ -12,8 +12,8 @@ HEADER = "x-request-id"
 class RequestId:
     """Sets the `x-request-id` header of each response.
 
-    On Lambda, it is the request id that the logs of Lambda and of API Gateway contain.
-    Elsewhere, it is random.
+    On Lambda, the id is Lambda's request id, which also appears in the logs of Lambda and API
+    Gateway. On other servers, the id is random.
     """
 
     def __init__(self, app: ASGIApp) -> None:

@@ -1,4 +1,4 @@
-"""Build the responses for transcripts, jobs and errors, for Steno's own API and for OpenAI's."""
+"""Build responses for transcripts, jobs and errors, in Steno's format and in OpenAI's format."""
 
 import time
 from datetime import UTC, datetime
@@ -25,9 +25,10 @@ from handler.transcripts.transcript import Transcript
 if TYPE_CHECKING:
     from handler.web import schemas
 
-# API Gateway throttles each route at 50 requests per second: 100 clients that poll every 2 s.
+# API Gateway allows 50 requests per second for each route. This is enough for 100 clients that
+# poll at this interval.
 POLL_SECONDS = 2
-# Pairs of the maximum age of a job and the polling interval, both in seconds.
+# Each pair contains the maximum age of a job and its polling interval, both in seconds.
 _POLL_SECONDS_BY_AGE = ((30, POLL_SECONDS), (300, 5))
 _MAX_POLL_SECONDS = 15
 
@@ -53,7 +54,7 @@ def transcription(transcript: Transcript, response_format: str) -> Response:
 def openai_transcription(transcript: Transcript, response_format: str) -> Response:
     """Return a transcript in the format of OpenAI's API.
 
-    If the upstream was asked for the same format, its response body is returned unchanged.
+    If the upstream returned the same format, its response body is returned unchanged.
     """
     if (text := render(transcript, response_format)) is not None:
         return PlainTextResponse(text, headers=_model_header(transcript))
@@ -96,7 +97,7 @@ def job(job: Job, text: str, status: int = 200) -> Response:
 
 
 def poll_seconds(job: Job) -> int:
-    """Return after how many seconds a client should poll the job again.
+    """Return the number of seconds that a client should wait before it polls the job again.
 
     The interval grows with the age of the job.
     """
@@ -109,7 +110,7 @@ def poll_seconds(job: Job) -> int:
 
 def _progress(job: Job) -> "schemas.Progress":
     if job.status == "completed":
-        # A job whose answer was in the ledger has no parts. It counts as one part.
+        # A job whose result was already in the ledger has no parts. Report it as one part.
         total = job.total or 1
         return {"done": total, "total": total}
     return {"done": job.done, "total": job.expected_total}
@@ -121,7 +122,7 @@ def address(identity: str) -> str:
 
 
 def date(seconds: float) -> str:
-    """Return a time, in seconds since 1970, as ISO 8601 in UTC."""
+    """Convert a Unix timestamp to an ISO 8601 string in UTC."""
     return datetime.fromtimestamp(seconds, UTC).isoformat(timespec="seconds").replace("+00:00", "Z")
 
 
@@ -161,8 +162,8 @@ def problem(error: StenoError) -> Response:
 def openai_error(error: StenoError) -> Response:
     """Return an error in the format of OpenAI's API.
 
-    OpenAI's SDKs obey the header `x-should-retry`. It is `true` only if a retry can succeed and
-    is not billed twice.
+    OpenAI's SDKs obey the header `x-should-retry`. It is `true` only if a retry can succeed
+    and the recording cannot be billed twice.
     """
     body: schemas.OpenAIErrorDetail = {
         "message": _utf8(error.detail),
@@ -182,7 +183,7 @@ def openai_error(error: StenoError) -> Response:
 
 
 def _utf8(text: str) -> str:
-    """Replace lone surrogates with `?`. A JSON request can contain them, but UTF-8 cannot."""
+    """Replace lone surrogates with `?`. JSON can contain them, but UTF-8 cannot encode them."""
     return text.encode(errors="replace").decode()
 
 

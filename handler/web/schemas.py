@@ -1,6 +1,6 @@
-"""JSON bodies of all responses, for the type checker and for `/openapi.json`.
+"""The JSON bodies of all responses. The type checker and `/openapi.json` use them.
 
-The module is imported only when the document is requested.
+At run time, this module is imported only when `/openapi.json` is requested.
 """
 
 from typing import Annotated, Any, Literal, NotRequired
@@ -25,17 +25,17 @@ class Problem(TypedDict):
     ]
     title: Annotated[str, Field(description="Name of the HTTP status.")]
     status: Annotated[int, Field(description="HTTP status code.")]
-    detail: Annotated[str, Field(description="Description of the problem and its remedy.")]
+    detail: Annotated[str, Field(description="Description of the problem and how to solve it.")]
     code: Annotated[str, Field(description="Stable error code, for use in programs.")]
     request_id: Annotated[
-        str, Field(description="Id of the request, also in the log of the server.")
+        str, Field(description="Id of the request. It also appears in the server log.")
     ]
 
 
 class OpenAIErrorDetail(TypedDict):
     """The error inside an OpenAI error body."""
 
-    message: Annotated[str, Field(description="Description of the problem and its remedy.")]
+    message: Annotated[str, Field(description="Description of the problem and how to solve it.")]
     type: Annotated[
         Literal["invalid_request_error", "server_error"],
         Field(description="`invalid_request_error` for a 4xx status, `server_error` for 5xx."),
@@ -59,7 +59,7 @@ class Health(TypedDict):
         Annotated[Date, Field(description="Date on which OpenAI shuts down the configured model.")]
     ]
     warning: NotRequired[
-        Annotated[str, Field(description="Warning to the owner of the server about its model.")]
+        Annotated[str, Field(description="Warning about the model, for the owner of the server.")]
     ]
 
 
@@ -78,7 +78,9 @@ class Config(TypedDict):
     model: Annotated[str, Field(description="Name of the model that the server uses by default.")]
     auth: Annotated[
         Literal["token", "jwt", "open"],
-        Field(description="How callers authenticate: `token`, `jwt` or `open` (not at all)."),
+        Field(
+            description="How callers authenticate: `token`, `jwt` or `open` (no authentication)."
+        ),
     ]
 
 
@@ -87,13 +89,13 @@ class Model(TypedDict):
 
     id: Annotated[str, Field(description="Name of the model.")]
     object: Annotated[Literal["model"], Field(description="Always `model`.")]
-    created: Annotated[int, Field(description="Always 0. Only for compatibility with OpenAI.")]
+    created: Annotated[int, Field(description="Always 0. Present only for compatibility.")]
     owned_by: Annotated[
         str, Field(description="`openai` if the upstream is OpenAI, otherwise `upstream`.")
     ]
     shutdown_date: Annotated[
         Date | None,
-        Field(description="Date on which OpenAI shuts down the model. Null if there is none."),
+        Field(description="Date on which OpenAI shuts down the model. Null if no date is set."),
     ]
 
 
@@ -105,36 +107,39 @@ class Models(TypedDict):
 
 
 class UploadForm(TypedDict):
-    """A presigned form. POST all `fields` and then the recording as `file` to `url`."""
+    """A presigned form. POST it to `url`, with all `fields` before the recording in `file`."""
 
-    url: Annotated[str, Field(description="URL to POST the form to.")]
+    url: Annotated[str, Field(description="URL to which the form is posted.")]
     fields: Annotated[dict[str, str], Field(description="Form fields to send before `file`.")]
 
 
 class Awaited(TypedDict):
-    """A job whose recording is not uploaded yet."""
+    """A job whose recording has not been uploaded yet."""
 
     id: Annotated[Identity, Field(description="Id of the job.")]
     status: Annotated[Literal["awaiting_upload"], Field(description="Always `awaiting_upload`.")]
-    upload: Annotated[UploadForm, Field(description="Form to upload the recording.")]
-    expires_at: Annotated[Time, Field(description="When the form expires.")]
+    upload: Annotated[UploadForm, Field(description="Form for uploading the recording.")]
+    expires_at: Annotated[Time, Field(description="Time at which the form expires.")]
 
 
 class Progress(TypedDict):
-    """Progress of a job, in parts of its recording."""
+    """Progress of a job, measured in parts of its recording."""
 
     done: Annotated[Count, Field(description="Number of transcribed parts.")]
     total: Annotated[
         Count | None,
-        Field(description="Number of parts. An estimate until all parts are cut; null at first."),
+        Field(
+            description="Total number of parts."
+            " Null at first, then estimated until all parts are cut."
+        ),
     ]
 
 
 class Failure(TypedDict):
-    """The error that ended a job."""
+    """The error that caused a job to fail."""
 
     code: Annotated[str, Field(description="Stable error code, for use in programs.")]
-    detail: Annotated[str, Field(description="Description of the problem and its remedy.")]
+    detail: Annotated[str, Field(description="Description of the problem and how to solve it.")]
 
 
 class Job(TypedDict):
@@ -143,9 +148,9 @@ class Job(TypedDict):
     id: Annotated[Identity, Field(description="Id of the job.")]
     status: Annotated[Status, Field(description="Status of the job.")]
     filename: Annotated[str, Field(description="File name of the recording.")]
-    created_at: Annotated[Time, Field(description="When the job was created.")]
+    created_at: Annotated[Time, Field(description="Time at which the job was created.")]
     progress: Annotated[
-        Progress, Field(description="Number of transcribed parts, and of all parts.")
+        Progress, Field(description="Progress of the job, measured in parts of its recording.")
     ]
     duration: Annotated[
         Seconds | None,
@@ -162,15 +167,17 @@ class Job(TypedDict):
     ]
     no_speech: Annotated[
         bool | None,
-        Field(description="Whether the recording has no speech. Null until the job is completed."),
+        Field(
+            description="Whether the recording contains no speech. Null until the job is completed."
+        ),
     ]
     transcript: Annotated[
         str,
-        Field(description="Transcript as plain text. Until the job is completed, the text so far."),
+        Field(description="Transcript as plain text. It is partial until the job is completed."),
     ]
     error: Annotated[
         Failure | None,
-        Field(description="The error that ended the job. Null if the job has not failed."),
+        Field(description="The error that caused the job to fail. Null if the job has not failed."),
     ]
 
 
@@ -181,13 +188,15 @@ class Transcript(TypedDict):
 
 
 class Segment(TypedDict):
-    """A passage of the transcript with its times."""
+    """A passage of the transcript, with its timestamps."""
 
-    id: Annotated[Count, Field(description="Index of the segment, from 0.")]
+    id: Annotated[Count, Field(description="Index of the segment, starting at 0.")]
     start: Annotated[
-        float, Field(description="Start in seconds from the beginning of the recording.")
+        float, Field(description="Start time in seconds, from the beginning of the recording.")
     ]
-    end: Annotated[float, Field(description="End in seconds from the beginning of the recording.")]
+    end: Annotated[
+        float, Field(description="End time in seconds, from the beginning of the recording.")
+    ]
     text: Annotated[str, Field(description="Text of the segment.")]
     speaker: NotRequired[
         Annotated[str, Field(description="Label of the speaker, if the model identifies speakers.")]
@@ -199,14 +208,14 @@ class VerboseTranscript(TypedDict):
 
     transcript: Annotated[str, Field(description="Transcript as plain text.")]
     language: Annotated[
-        str | None, Field(description="Language of the recording, if the model returned it.")
+        str | None, Field(description="Language of the recording. Null if it is not known.")
     ]
     duration: Annotated[
         Seconds | None,
         Field(description="Duration of the recording in seconds. Null if it is not known."),
     ]
     segments: Annotated[
-        list[Segment], Field(description="Segments of the transcript, in order of time.")
+        list[Segment], Field(description="Segments of the transcript, in chronological order.")
     ]
     no_speech: Annotated[bool, Field(description="Whether the transcript is empty.")]
     model: Annotated[str, Field(description="Name of the model that transcribed the recording.")]
@@ -214,7 +223,7 @@ class VerboseTranscript(TypedDict):
 
 @with_config(ConfigDict(extra="allow"))
 class OpenAITranscript(TypedDict):
-    """Response in the format of OpenAI's API. More fields depend on the format and the model."""
+    """Response in the format of OpenAI's API. Other fields depend on the format and model."""
 
     text: Annotated[str, Field(description="Transcript as plain text.")]
 

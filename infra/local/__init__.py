@@ -1,1 +1,1 @@
-"""What `make run` starts: the app, a worker, an AWS emulator and an offline speech engine."""
+"""Run Steno locally: the app, a worker, an AWS emulator and an offline speech engine."""

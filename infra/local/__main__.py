@@ -1,8 +1,8 @@
-"""The program behind `make run`: Steno's app and worker, an AWS emulator and an offline engine.
+"""Run Steno's app and worker, an AWS emulator and an offline engine, for `make run`.
 
-The app and the worker run in this process, on PORT (default: 8000). The emulator and the engine are
-child processes on free ports, which end with this process. The engine only runs without an API key,
-and the emulator only without a bucket.
+The app and the worker run in this process. The app listens on PORT (default: 8000). The emulator
+and the engine are child processes that listen on free ports. They stop when this process stops. The
+engine runs only if no API key is configured, and the emulator only if no bucket is configured.
 """
 
 import asyncio
@@ -40,14 +40,14 @@ from handler.web.app import create_app
 from infra.local.aws import local_aws
 from infra.local.worker import local_worker
 
-_SHUTDOWN_SECONDS = 30  # for requests to finish after Ctrl-C
-# The engine transcribes one recording at a time. More requests would time out while they wait.
+_SHUTDOWN_SECONDS = 30  # time for requests to finish after Ctrl-C
+# The engine transcribes one recording at a time. With more parallel requests, some would time out.
 _ENGINE_CALLS = "4"
 _SAMPLE_SECONDS = 60
 STATE = Path(".steno").resolve()
 SAMPLE = Path(get_assets_path()) / "beckett.wav"  # ten seconds of speech
 _COST = "the sample below costs a fraction of a cent"
-# The remedy for each error code that the sample may fail with.
+# What the user should do if the transcription of the sample fails with one of these error codes.
 _REMEDIES = {
     "upstream_credentials": "Set OPENAI_API_KEY to a valid key and restart.",
     "upstream_model": "Set WHISPER_MODEL to a model that your key can use and restart.",
@@ -59,9 +59,8 @@ _OTHER_REMEDY = "Check OPENAI_BASE_URL, the network and the errors above."
 def main() -> None:
     """Run Steno until SIGINT or SIGTERM."""
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(0))
-    signal.signal(
-        signal.SIGINT, signal.default_int_handler
-    )  # a shell's `&` makes a process ignore it
+    # A process that a shell starts in the background ignores SIGINT by default.
+    signal.signal(signal.SIGINT, signal.default_int_handler)
     configured = {**dotenv_values(".env"), **os.environ}
     listener = _listen(configured.get("PORT") or "8000")
     address = f"http://127.0.0.1:{listener.getsockname()[1]}"
@@ -80,17 +79,17 @@ def main() -> None:
         print(f"Jobs    {aws}")
         print(f"Access  {_access(settings)}", flush=True)
         worker_services = build_services(settings, jobs=Jobs(settings, limits=WORKER_LIMITS))
-        # After its shutdown, uvicorn raises the KeyboardInterrupt that stopped it.
+        # After a KeyboardInterrupt, uvicorn shuts down and then raises the exception again.
         with local_worker(worker_services), suppress(KeyboardInterrupt):
             server.run(sockets=[listener])
-            logging.disable()  # hide errors of requests and polls that the shutdown interrupts
+            logging.disable()  # hide the errors of interrupted requests
     print("Stopped.")
 
 
 class LocalServer(uvicorn.Server):
-    """The app's web server. It transcribes a sample through its own API after the start.
+    """The app's web server. After it has started, it transcribes a sample through its own API.
 
-    If this fails, it prints a warning with a remedy and keeps running.
+    If the transcription fails, the server prints a warning with a remedy and keeps running.
     """
 
     def __init__(self, services: Services, address: str) -> None:
@@ -120,9 +119,10 @@ class LocalServer(uvicorn.Server):
         await super().shutdown(sockets)
 
     def handle_exit(self, sig: int, frame: FrameType | None) -> None:
-        """Stop the server. Close all connections at the second Ctrl-C.
+        """Stop the server. On the second Ctrl-C, also close all connections.
 
-        Since Python 3.12, a server otherwise waits until its clients close their connections.
+        In Python 3.12 and later, the server would otherwise wait until its clients close their
+        connections.
         """
         super().handle_exit(sig, frame)
         if self.force_exit:
@@ -174,10 +174,10 @@ class _NoBudgetError(_SampleError):
 
 
 def _unique_sample() -> bytes:
-    """Return the sample with a random RIFF chunk, which decoders skip.
+    """Return the sample with an additional RIFF chunk of random bytes, which decoders skip.
 
-    The random bytes make sure that the request reaches the upstream. A stored response from the
-    ledger would hide that the API key is wrong.
+    The random bytes ensure that the request is sent to the upstream. If the ledger contained the
+    result, a wrong API key would not be noticed.
     """
     chunk = b"JUNK" + (16).to_bytes(4, "little") + os.urandom(16)
     content = SAMPLE.read_bytes() + chunk
@@ -240,9 +240,9 @@ def _exclusive_use(state: Path) -> Iterator[None]:
 
 @contextmanager
 def _upstream(configured: Mapping[str, str | None]) -> Iterator[str]:
-    """Set the environment for the upstream. Yields the upstream's description for the user.
+    """Set the environment variables for the upstream, and yield a description of the upstream.
 
-    Runs the offline engine until the block ends if no API key and no URL are configured.
+    If neither an API key nor a URL is configured, the offline engine runs until the block ends.
     """
     url = configured.get("OPENAI_BASE_URL")
     if configured.get("OPENAI_API_KEY") or configured.get("OPENAI_SECRET_ARN"):
@@ -253,7 +253,7 @@ def _upstream(configured: Mapping[str, str | None]) -> Iterator[str]:
         yield f"{url} without an API key"
         return
     engine = [sys.executable, "-m", "infra.local.engine", "--port", "0", "--until-stdin-closes"]
-    # In its own session, so that Ctrl-C does not stop it while the app finishes its requests.
+    # Use a new session, so that Ctrl-C does not stop the engine while the app finishes requests.
     with subprocess.Popen(
         engine, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True, start_new_session=True
     ) as process:
@@ -272,9 +272,9 @@ def _upstream(configured: Mapping[str, str | None]) -> Iterator[str]:
 
 @contextmanager
 def _jobs(configured: Mapping[str, str | None]) -> Iterator[str]:
-    """Set the environment for the job storage. Yields the storage's description for the user.
+    """Set the environment variables for job storage, and yield a description of the storage.
 
-    Runs the AWS emulator until the block ends if no bucket is configured.
+    If no bucket is configured, the AWS emulator runs until the block ends.
     """
     if bucket := configured.get("BUCKET_NAME"):
         yield f"S3 bucket {bucket}"
@@ -289,7 +289,7 @@ def _jobs(configured: Mapping[str, str | None]) -> Iterator[str]:
 def _temp_files_in(folder: Path) -> Iterator[None]:
     """Use `folder` for temporary files, and delete it when the block ends.
 
-    It is emptied at the start too, because a killed process leaves its files.
+    The folder is also emptied at the start, because a killed process does not delete its files.
     """
     shutil.rmtree(folder, ignore_errors=True)
     folder.mkdir(parents=True)
@@ -308,7 +308,7 @@ def _access(settings: Settings) -> str:
 
 
 def _log_config() -> dict[str, object]:
-    """Return uvicorn's log configuration without its start-up lines and cancelled requests."""
+    """Return a configuration for uvicorn that logs neither startups nor cancelled requests."""
     config = deepcopy(LOGGING_CONFIG)
     config["loggers"]["uvicorn.error"]["level"] = "WARNING"
     config["filters"] = {"no_cancellations": {"()": _NoCancellations}}

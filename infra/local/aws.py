@@ -16,12 +16,12 @@ from typing import Any
 from infra.local.child import exit_with_parent
 
 NAME = "steno"
-QUEUES = {  # queue names, by the setting that has the URL of the queue
+QUEUES = {  # maps the setting for each queue's URL to the queue's name
     "RECORDINGS_QUEUE_URL": NAME,
     "PARTS_QUEUE_URL": f"{NAME}-parts",
     "EXPRESS_QUEUE_URL": f"{NAME}-express",
 }
-VISIBILITY_SECONDS = 60  # the default of the queues; steps set the timeout of their message
+VISIBILITY_SECONDS = 60  # the queues' default; steps override it for individual messages
 _START_SECONDS = 30.0
 
 
@@ -29,8 +29,9 @@ _START_SECONDS = 30.0
 def local_aws(state: Path, origins: tuple[str, ...] = ()) -> Iterator[dict[str, str]]:
     """Run the AWS emulator until the block ends.
 
-    Yields the environment variables that boto3 and Steno need to use it. Stored data is kept in the
-    folder `state`. `origins` are the web origins that may upload to the bucket (CORS).
+    Yields the environment variables that boto3 and Steno need to use the emulator. Its data is
+    stored in the folder `state`. `origins` are the web origins that may upload to the bucket
+    (CORS).
     """
     port = free_port()
     environment = {
@@ -49,7 +50,7 @@ def local_aws(state: Path, origins: tuple[str, ...] = ()) -> Iterator[dict[str, 
 def _ministack(port: int, state: Path) -> Iterator[None]:
     settings = {
         "BIND_HOST": "127.0.0.1",
-        "EDGE_PORT": str(port),  # GATEWAY_PORT would make the changing port a part of queue URLs
+        "EDGE_PORT": str(port),  # with GATEWAY_PORT, queue URLs would change on every run
         "SFTP_ENABLED": "0",
         "IOT_MTLS_ENABLED": "0",
         "LOG_LEVEL": "ERROR",
@@ -60,7 +61,7 @@ def _ministack(port: int, state: Path) -> Iterator[None]:
     }
     command = [sys.executable, "-m", "infra.local.aws"]
     environment = {**os.environ, **settings}
-    # In its own session, so that Ctrl-C does not stop it before the app has ended.
+    # Use a new session, so that Ctrl-C does not stop the emulator before the app has stopped.
     state.mkdir(parents=True, exist_ok=True)
     with (
         (state / "aws.log").open("wb") as log,
@@ -84,7 +85,8 @@ def _ministack(port: int, state: Path) -> Iterator[None]:
 def wait_for_port(port: int, process: subprocess.Popen[bytes], log: str) -> None:
     """Wait until the process listens on the port.
 
-    Raises RuntimeError, which names the file `log`, if the process ends or takes 30 seconds.
+    Raises RuntimeError, with the path of the log file, if the process exits or does not open the
+    port within 30 seconds.
     """
     deadline = time.monotonic() + _START_SECONDS
     while process.poll() is None and time.monotonic() < deadline:
@@ -96,7 +98,11 @@ def wait_for_port(port: int, process: subprocess.Popen[bytes], log: str) -> None
 
 
 def _create_resources(environment: dict[str, str], origins: tuple[str, ...]) -> dict[str, str]:
-    """Create the missing resources. Return the queue URLs by setting."""
+    """Create the resources that do not exist yet.
+
+    Return the queue URLs. The keys are the settings that contain them, such as
+    `PARTS_QUEUE_URL`.
+    """
     import boto3
 
     session = boto3.session.Session(
@@ -109,7 +115,7 @@ def _create_resources(environment: dict[str, str], origins: tuple[str, ...]) -> 
         for service in ("s3", "sqs", "dynamodb", "secretsmanager")
     )
     with suppress(secrets.exceptions.ResourceExistsException):
-        # For tests of functions that read the key from Secrets Manager.
+        # In some tests, Lambda functions read the API key from Secrets Manager.
         secrets.create_secret(Name=NAME, SecretString="offline")
     attributes = {"VisibilityTimeout": str(VISIBILITY_SECONDS)}
     urls = {

@@ -1,6 +1,6 @@
-"""End a child process when its parent process ends, for whatever reason.
+"""Stop a child process when its parent process exits for any reason.
 
-The parent keeps a pipe open to the child's standard input. The pipe closes with the parent.
+The parent holds a pipe to the child's standard input. The pipe is closed when the parent exits.
 """
 
 import os

@@ -1,4 +1,4 @@
-"""Run the worker locally: poll the queues and pass messages to it, as Lambda's event sources do."""
+"""Run the worker locally: like Lambda, poll the queues and pass the messages to the worker."""
 
 import logging
 import threading
@@ -20,7 +20,7 @@ log = logging.getLogger("steno")
 
 
 class Context:
-    """A stand-in for Lambda's context object, with what the worker uses of it."""
+    """A replacement for Lambda's context object, with the only method that the worker uses."""
 
     def get_remaining_time_in_millis(self) -> int:
         return _INVOCATION_SECONDS * 1000
@@ -32,8 +32,8 @@ def local_worker(
 ) -> Iterator[list[threading.Thread]]:
     """Run a worker in background threads until the block ends.
 
-    Yields the threads that poll the queues. They end after the block, when all received messages
-    are processed. The next run continues unfinished jobs.
+    Yields the threads that poll the queues. After the block ends, each thread processes the
+    messages that it has received, then exits. The next run continues unfinished jobs.
     """
     worker, queues = Worker.from_services(services, pacing), services.jobs.queues
     transcribers = min(_MAX_TRANSCRIBERS, services.settings.max_concurrent_calls)
@@ -77,7 +77,7 @@ class _Poller:
                 threads.submit(self._work, message)
             else:
                 self._free.release()
-        for _ in range(self._max_messages):  # wait until all messages are processed
+        for _ in range(self._max_messages):  # wait until all received messages are processed
             self._free.acquire()
 
     def _receive(self) -> dict[str, Any] | None:
@@ -96,13 +96,13 @@ class _Poller:
             if not self._worker.handle(event, Context())["batchItemFailures"]:
                 self._sqs.delete_message(QueueUrl=self._url, ReceiptHandle=message["ReceiptHandle"])
         except Exception:
-            log.exception("The worker failed. SQS delivers its message again:")
+            log.exception("The worker failed. SQS will deliver the message again:")
         finally:
             self._free.release()
 
 
 def lambda_record(message: dict[str, Any], url: str) -> dict[str, Any]:
-    """Return a received SQS message in the format of a record in Lambda's event."""
+    """Convert a received SQS message to the format of a record in a Lambda event."""
     return {
         "messageId": message["MessageId"],
         "receiptHandle": message["ReceiptHandle"],

@@ -8,7 +8,7 @@ from contextlib import contextmanager, suppress
 from tests.attacks.extreme_headers import chunk, wave
 from tests.samples import asset
 
-SECRET = "canary-4f1c9a"  # in the title of the monitored file
+SECRET = "canary-4f1c9a"  # in the title tag of the monitored file
 _OPENED = 0x20 | 0x01  # inotify: IN_OPEN and IN_ACCESS
 
 
@@ -29,7 +29,10 @@ class AccessMonitor:
         return f"http://127.0.0.1:{self._listener.getsockname()[1]}/secret.wav"
 
     def accesses(self):
-        """Return what was accessed since the last call: "file", "address", both or neither."""
+        """Return what was accessed since the last call.
+
+        The result is a list that can contain "file" and "address".
+        """
         accessed = []
         with suppress(BlockingIOError):
             os.read(self._watch, 65_536)
@@ -45,7 +48,7 @@ class AccessMonitor:
 def monitor_access(folder):
     """Create the monitored file in `folder` and yield its AccessMonitor.
 
-    Linux (inotify) reports every open and read of the file, however short.
+    Linux (inotify) reports every access to the file, even if the file is open only briefly.
     """
     original = asset("beckett.wav")
     marked = wave(*[chunk(b"LIST", b"INFO" + chunk(b"INAM", SECRET.encode())), original[12:]])

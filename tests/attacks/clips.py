@@ -1,6 +1,6 @@
-"""Generate clips of speech that are all different.
+"""Generate speech clips that are all different.
 
-They are 16 kHz WAV files, so that the worker's resampling does not change their samples.
+The clips are 16 kHz WAV files. The worker therefore does not need to resample them.
 """
 
 import io
@@ -13,7 +13,7 @@ _RATE = 16_000
 
 
 def clip(seconds, rng):
-    """Return `seconds` of speech from a random start. The speech repeats if it is too short."""
+    """Return `seconds` of speech from a random position. Speech that is too short is repeated."""
     pcm, size = _speech(), 2 * round(seconds * _RATE)
     start = 2 * rng.randrange(len(pcm) // 4)
     return wav((pcm[start:] + pcm * (1 + size // len(pcm)))[:size])
@@ -21,6 +21,6 @@ def clip(seconds, rng):
 
 @cache
 def _speech():
-    """Return 44 seconds of PCM at 16 kHz: every third sample of a recording at 48 kHz."""
+    """Return 44 seconds of speech as 16 kHz PCM: every third sample of a 48 kHz recording."""
     with wave.open(io.BytesIO(asset("two_cities.wav"))) as source:
         return memoryview(source.readframes(source.getnframes())).cast("h")[::3].tobytes()

@@ -1,4 +1,4 @@
-"""Fixtures for the number of repetitions of an attack and for its row in docs/reliability.md.
+"""Fixtures that set how often an attack is repeated, and that update docs/reliability.md.
 
 `make test-all` repeats each attack a few times. `make soak` repeats it as often as
 docs/reliability.md states, and updates that file.
@@ -11,7 +11,9 @@ from tests.attacks.reliability import RELIABILITY_FILE, Row, update_table
 
 @pytest.fixture
 def quick_or_soak(request):
-    """Return a function that selects its second argument with `--soak` and its first without.
+    """Return a function that chooses between its two arguments.
+
+    It returns the second argument if `--soak` is set, otherwise the first one.
 
     `quick_or_soak(3, 200)` is 3 in `make test-all` and 200 in `make soak`.
     """
@@ -20,9 +22,9 @@ def quick_or_soak(request):
 
 @pytest.fixture
 def record_result(request):
-    """Return a function that records a row of docs/reliability.md: attack, repetitions, result.
+    """Return a function that records an attack, its repetitions and its result.
 
-    The row is written with `--soak`, and only if the test passes.
+    If the test passes with `--soak`, these values are added to docs/reliability.md as a row.
     """
     rows = request.config.stash.setdefault(_ROWS, [])
 

@@ -1,6 +1,6 @@
 """Generate a reproducible fuzzing corpus: truncated, mutated and polyglot recordings.
 
-Every random choice has a fixed seed.
+All random choices use fixed seeds.
 """
 
 import random
@@ -77,7 +77,7 @@ def valid_recording(kind: str) -> bytes:
 
 
 def truncations() -> list[CorpusFile]:
-    """Return every kind, truncated at each of the first 64 bytes and at every KiB."""
+    """Return recordings of every kind, truncated after 0 to 63 bytes and after every KiB."""
     return [
         CorpusFile(f"{kind} truncated at {end}", partial(_truncate, kind, end))
         for kind in KINDS
@@ -86,7 +86,7 @@ def truncations() -> list[CorpusFile]:
 
 
 def mutations(count: int) -> list[CorpusFile]:
-    """Return `count` random mutations of every kind."""
+    """Return `count` random mutations for each kind of recording."""
     return [
         CorpusFile(f"{kind}, mutation {number}", partial(_mutate, kind, number))
         for kind in KINDS
@@ -95,7 +95,7 @@ def mutations(count: int) -> list[CorpusFile]:
 
 
 def polyglots() -> list[CorpusFile]:
-    """Return files that are valid in two formats, or that only start like a valid file."""
+    """Return files that mix two formats, and files that are not valid recordings."""
     others = {
         "an HTML page": b"<!doctype html><script>alert(1)</script>",
         "a zip": b"PK\x03\x04\x14\0\0\0\x08\0",
@@ -151,14 +151,14 @@ def _mutate(kind: str, number: int) -> bytes:
 
 
 def _flip(content: bytearray, rng: random.Random) -> None:
-    """Flip bits, in the first 512 bytes or anywhere."""
+    """Flip random bits, either in the first 512 bytes or in the whole file."""
     limit = min(rng.choice((_HEAD_BYTES, len(content))), len(content))
     for _ in range(rng.choice((1, 4, 30, limit // 10))):
         content[rng.randrange(limit)] ^= 1 << rng.randrange(8)
 
 
 def _splice(content: bytearray, rng: random.Random) -> None:
-    """Insert, remove, zero or duplicate a run of bytes."""
+    """Insert, remove or duplicate a run of bytes, or overwrite it with zeros."""
     length = rng.choice(_RUNS)
     at = rng.randrange(min(rng.choice((_HEAD_BYTES, len(content))), len(content)))
     run = bytes(content[at : at + length])
@@ -169,7 +169,7 @@ def _splice(content: bytearray, rng: random.Random) -> None:
 
 
 def _resize(content: bytearray, rng: random.Random) -> None:
-    """Overwrite a size field next to a tag with an extreme value."""
+    """Write an extreme value into a size field next to a tag."""
     tags = [*_TAGS.finditer(content)]
     if not tags:
         return _overwrite(content, rng)
@@ -181,7 +181,7 @@ def _resize(content: bytearray, rng: random.Random) -> None:
 
 
 def _overwrite(content: bytearray, rng: random.Random) -> None:
-    """Write an extreme number at a random place in the first 512 bytes."""
+    """Write an extreme number at a random position in the first 512 bytes."""
     at, size = rng.randrange(min(_HEAD_BYTES, len(content))), rng.choice((1, 2, 4, 8))
     content[at : at + size] = rng.choice(
         (*_EXTREME_VALUES, rng.randbytes(8), struct.pack("<Q", 1 << 62))

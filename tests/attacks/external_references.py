@@ -41,10 +41,10 @@ _PLAYLISTS = {
 def external_references(path: str, address: str) -> dict[str, list[CorpusFile]]:
     """Return recordings that reference the file `path` or the HTTP `address`.
 
-    The keys are the kinds of reference. Each list has one recording per form of the target.
+    Each key is a kind of reference. Each value has one recording per notation of the target.
     """
     targets = (
-        # In the recording's own folder: FFmpeg's scripts may open relative paths.
+        # A file in the folder of the recording: FFmpeg's scripts may open relative paths.
         path.rpartition("/")[2],
         address,
         path,
@@ -62,7 +62,7 @@ def external_references(path: str, address: str) -> dict[str, list[CorpusFile]]:
     )
     embeddings = {
         "after an ID3 tag": _after_id3,
-        "after a WAV magic": _in_wave,
+        "after a WAV magic number": _in_wave,
         "in an mp4": _in_mp4,
     }
     recordings = {
@@ -230,7 +230,7 @@ def _id3_references(target: bytes) -> bytes:
 
 
 def _script_command(target: bytes) -> bytes:
-    """Return an ASF with a script command that makes some players open a URL."""
+    """Return an ASF file with a script command that makes some players open a URL."""
     commands = (
         bytes(16) + struct.pack("<HH", 1, 1) + struct.pack("<H", 3) + "URL".encode("utf-16-le")
     )

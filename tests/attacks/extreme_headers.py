@@ -1,4 +1,4 @@
-"""Generate recordings whose headers declare extreme values: sizes, counts, rates and nesting."""
+"""Generate recordings whose headers declare extreme sizes, counts, rates or nesting depths."""
 
 import random
 import struct
@@ -34,7 +34,7 @@ _CODECS = {
 
 
 def extreme_headers() -> list[CorpusFile]:
-    """Return the recordings of all formats. Their content is generated on access."""
+    """Return recordings in all formats. The content of a recording is generated when it is read."""
     generators = (
         _waves,
         _mp4s,
@@ -89,9 +89,9 @@ def _waves() -> _Cases:
         "at 384 kHz": {"rate": 384_000},
         "at 4 GHz": {"rate": UINT32_MAX},
         "at 0 Hz": {"rate": 0},
-        "of 255 channels": {"channels": 255, "block": 510},
-        "of 65535 channels": {"channels": 65535, "block": 65535},
-        "of no channel": {"channels": 0},
+        "with 255 channels": {"channels": 255, "block": 510},
+        "with 65535 channels": {"channels": 65535, "block": 65535},
+        "with no channels": {"channels": 0},
         "of empty blocks": {"block": 0},
         "of 0 bits": {"bits": 0},
         "of 65535 bits": {"bits": 65535},
@@ -181,7 +181,7 @@ def atom(kind: str, *content: bytes) -> bytes:
 
 
 def replace_atom(content: bytes, path: tuple[str, ...], new: bytes) -> bytes:
-    """Return `content` with the body of the atom at `path` replaced by `new`."""
+    """Return a copy of `content` in which `new` is the body of the atom at `path`."""
     result, at = [], 0
     while at + 8 <= len(content):
         size, kind = (
@@ -306,7 +306,8 @@ def _mp4s() -> _Cases:
                 .replace(b"esds", name.lower() if name == b"alac" else b"d" + name[:3], 1)
             ),
         )
-    # AudioSpecificConfig: an extended object type (32 or more; USAC is 42) and an explicit rate.
+    # Values of AudioSpecificConfig, for example with an extended object type (32 or higher; USAC is
+    # 42) or an explicit sample rate.
     for config in (b"\xf9\x50\xff\xff", b"\xff" * 4, b"\x17\x80\x00\x01", b"\x13\x00\x56\xe5"):
         yield (
             f"an mp4 of AAC configured as {config.hex()}",
@@ -315,7 +316,7 @@ def _mp4s() -> _Cases:
 
 
 def _nested(kind: str, depth: int) -> bytes:
-    """Return `depth` nested atoms, each with its correct size."""
+    """Return `depth` nested MP4 atoms of this kind. Each atom has the correct size."""
     return b"".join(
         struct.pack(">I", 8 * (depth - level)) + kind.encode() for level in range(depth)
     )
@@ -333,7 +334,7 @@ def _atom_body(content: bytes, *path: str) -> bytes:
 
 
 def _with_samples(samples: int) -> bytes:
-    """Return an MP4 whose tables have one entry each, which applies to all `samples`."""
+    """Return an MP4 file with this number of samples. Each table has one entry for all of them."""
     result = replace_atom(
         valid_recording("mp4"), (*_SAMPLES, "stsz"), struct.pack(">III", 0, 1, samples)
     )
@@ -369,7 +370,7 @@ def _fragments() -> _Cases:
 
 
 def _box_replacement(content: bytes, kind: bytes, new: bytes) -> tuple[bytes, bytes]:
-    """Return the first box of this kind, and its replacement of the same length."""
+    """Return the first box of this kind, and a replacement that has the same length."""
     at = content.index(kind) - 4
     size = struct.unpack_from(">I", content, at)[0]
     return content[at : at + size], struct.pack(">I", size) + kind + (new + bytes(size))[: size - 8]
@@ -855,7 +856,7 @@ def _asf_packets(size: int) -> bytes:
 
 
 def _missing_programs() -> bytes:
-    """Return MPEG-TS tables of 1,000 programs, of which none exists."""
+    """Return MPEG-TS tables that list 1,000 programs, none of which exists."""
     result = b""
     for first in range(0, 1_000, 40):
         entries = b"".join(

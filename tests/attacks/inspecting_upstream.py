@@ -1,4 +1,4 @@
-"""A fake upstream over HTTP that records its requests and can reject some of them."""
+"""A fake upstream server that records its requests and can reject some of them."""
 
 import contextlib
 import hashlib
@@ -24,13 +24,14 @@ _UNREADABLE = {
 
 
 class InspectingUpstream:
-    """Records the requests.
+    """A fake upstream that records its requests.
 
-    `digests`: SHA-256 of each recording. `envelopes`: the headers and the form without the
-    recording. `unexpected_names`: each file name and media type that Steno does not generate.
+    `digests` contains the SHA-256 hash of each recording. `envelopes` contains the headers and form
+    of each request, without the recording. `unexpected_names` contains each file name and media
+    type that Steno does not generate.
 
-    With `reject_some`, it rejects about one in four recordings, chosen by their CRC-32. It accepts
-    all parts of jobs (`recording.flac`).
+    With `reject_some`, it rejects about one in four recordings, selected by their CRC-32. It never
+    rejects parts of jobs (`recording.flac`).
     """
 
     def __init__(self, *, reject_some=False):

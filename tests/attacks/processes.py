@@ -1,4 +1,4 @@
-"""Run the API and the worker as processes that tests can kill, and a fake upstream that bills."""
+"""Run the API and the worker as processes that tests can kill, and record what is billed."""
 
 import contextlib
 import hashlib
@@ -20,14 +20,14 @@ from starlette.routing import Route
 
 from tests.conftest import ROOT
 
-SECONDS = 15  # billed for each request
+SECONDS = 15  # the billed duration of each request
 
 
 @dataclass(frozen=True)
 class Bill:
     """A billed request: its prompt, the SHA-256 of its recording, and when it was processed.
 
-    `started` and `finished` are in seconds of `time.monotonic()`.
+    `started` and `finished` are values of `time.monotonic()`.
     """
 
     prompt: str
@@ -37,7 +37,7 @@ class Bill:
 
 
 class BillingUpstream:
-    """A fake upstream that records a Bill per request and responds within `max_seconds`."""
+    """A fake upstream that records a Bill for each request and responds within `max_seconds`."""
 
     def __init__(self, max_seconds=0.4):
         self.bills = []
@@ -61,7 +61,7 @@ class BillingUpstream:
 
 
 class Process:
-    """A Python module as a process that can be restarted. Its temporary files go to `folder`."""
+    """A restartable process that runs a Python module. Its temporary files are in `folder`."""
 
     def __init__(self, command, folder, **environment):
         self._command = [sys.executable, "-m", *command]
@@ -69,7 +69,7 @@ class Process:
         self._descriptors = ()
 
     def with_listener(self, listener):
-        """Pass this socket to the process. It stays open across restarts."""
+        """Pass this socket to the process. The socket stays open when the process restarts."""
         self._descriptors = (listener.fileno(),)
         self._command += ["--fd", str(listener.fileno())]
         return self
@@ -94,7 +94,7 @@ class Process:
         self._stop(signal.SIGTERM)
 
     def run_out_of_memory(self):
-        """Limit the memory of the process to its current size, then kill it."""
+        """Limit the memory of the process to its current usage, then kill the process."""
         pages = int(Path(f"/proc/{self.pid}/statm").read_text().split()[0])
         self._limit_and_kill(resource.RLIMIT_AS, pages * resource.getpagesize())
 
@@ -104,7 +104,7 @@ class Process:
     def _limit_and_kill(self, limit, amount):
         resource.prlimit(self.pid, limit, (amount, amount))
         with contextlib.suppress(subprocess.TimeoutExpired):
-            self._process.wait(1)  # time for the shortage to cause errors
+            self._process.wait(1)  # give the shortage time to cause errors
         self.kill()
 
     def _stop(self, signal_number):
@@ -131,7 +131,7 @@ def api(folder, **environment):
 
 @contextlib.contextmanager
 def worker(folder, claim_seconds, **environment):
-    """Start a worker whose claims have a lease time of `claim_seconds`. Yield its Process."""
+    """Start a worker whose claims expire after `claim_seconds`. Yield its Process."""
     process = Process(["tests.attacks.worker_process", str(claim_seconds)], folder, **environment)
     process.start()
     try:

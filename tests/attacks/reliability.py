@@ -11,7 +11,7 @@ _HEAD = "| Attack | Repetitions | Result | Test |\n| --- | --- | --- | --- |\n"
 
 @dataclass(frozen=True)
 class Row:
-    """A row of the table. `test` selects the test that repeats the attack."""
+    """A row of the table. `test` identifies the test that repeats the attack."""
 
     attack: str
     repetitions: str
@@ -24,7 +24,7 @@ class Row:
 
 
 def update_table(text: str, rows: Iterable[Row]) -> str:
-    """Return `text` with these rows added or replaced, sorted by test. Other rows stay."""
+    """Return `text` with these rows added or replaced. All rows are sorted by test."""
     before, _, table = text.partition(_HEAD)
     lines, _, after = table.partition("\n\n")
     rows_by_attack = {_attack_of(line): line for line in lines.splitlines()}

@@ -1,4 +1,4 @@
-"""Attack access control: tokens, gateway claims, job ids, cross-origin pages and DNS rebinding."""
+"""Test access control: tokens, gateway claims, job ids, cross-origin pages and DNS rebinding."""
 
 import base64
 import json
@@ -24,7 +24,7 @@ from tests.web.test_access_control import (
 UNAUTHORIZED = (401, "unauthorized")
 
 
-# The token
+# Tokens
 
 
 def similar_tokens(token, quick_or_soak):
@@ -89,7 +89,7 @@ def similar_tokens(token, quick_or_soak):
 
 
 def wrong_headers(token):
-    """Yield headers that carry the correct token in a wrong header or with a wrong scheme."""
+    """Yield headers that contain the correct token, but have the wrong name or scheme."""
     basic = base64.b64encode(f"user:{token}".encode()).decode()
     yield from (
         {"Authorization": text}
@@ -186,7 +186,7 @@ MALFORMED = (
 def test_a_malformed_authorization_header_is_rejected_and_the_server_keeps_running(
     client, record_result
 ):
-    """The headers have CR, LF, NUL, folded lines, a space before the colon, duplicates, or 1 MB."""
+    """The headers are folded, duplicated or 1 MB long, or contain control characters."""
     http = client(auth="token", access_token=TOKEN)
     with serving(http.app) as url:
         for header in MALFORMED:
@@ -253,7 +253,7 @@ def test_only_the_gateway_event_identifies_the_caller(client, webm, record_resul
 
 
 def similar_ids(job_id, quick_or_soak):
-    """Yield strings that are similar to the job id, keys of other items, and path traversals."""
+    """Yield keys of other items, path traversals, and strings that are similar to the job id."""
     hexadecimal = "0123456789abcdef"
     yield from (
         job_id[:at] + other + job_id[at + 1 :] for at in range(0, 32, 4) for other in hexadecimal
@@ -306,7 +306,7 @@ def without_request_id(response):
 
 
 def stored(harness):
-    """Return the items of the table and the keys of the bucket."""
+    """Return the items in the table and the object keys in the bucket."""
     return harness.jobs.client.scan(TableName="steno")["Items"], harness.objects()
 
 
@@ -324,7 +324,7 @@ def test_a_guessed_job_id_is_not_found(server, quick_or_soak, record_result):
             (response.status_code, without_request_id(response))
             for response in request_all(harness.http, guess)
         ]
-        # An encoded separator changes the route.
+        # With an encoded separator, the path belongs to another route.
         if any(escape in guess.lower() for escape in ("%2f", "%3f", "%25")):
             assert all(status in (404, 405) for status, _ in responses), guess[:80]
         else:
@@ -342,7 +342,7 @@ def test_job_ids_are_unique_and_random(server, quick_or_soak):
     harness = server(idle=True)
     ids = [harness.request_upload().json()["id"] for _ in range(quick_or_soak(30, 1000))]
     assert len(set(ids)) == len(ids)
-    # Version 4: 122 random bits from the operating system.
+    # A UUID of version 4 has 122 random bits from the operating system.
     assert {UUID(job_id).version for job_id in ids} == {4}
     for at in {*range(32)} - {12, 16}:
         assert len({job_id[at] for job_id in ids}) > 8
@@ -482,7 +482,7 @@ OWN_HOSTS = ("127.0.0.1:8000", "localhost:8000", "localhost", "[::1]:8000", "192
 def test_dns_rebinding_does_not_make_a_foreign_page_same_origin(client, webm, record_result):
     """After DNS rebinding, the host name of a foreign page resolves to this server.
 
-    Origin and Host of its requests are then equal.
+    The Origin and Host headers of the page's requests then contain the same host name.
     """
     upstream = FakeUpstream()
     http = client(upstream)

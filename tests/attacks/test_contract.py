@@ -25,7 +25,8 @@ CHECKS = {
 }
 OPENAI = {
     "include-path": "/v1/audio/transcriptions",
-    # OpenAI's clients do not support 202. A job that outlasts the request gets a documented 503.
+    # OpenAI's clients do not support status 202. If a job is not finished in time, the response is
+    # therefore 503, as documented.
     "checks": {"not_a_server_error": {"expected-statuses": ["2xx", "4xx", "503"]}},
 }
 
@@ -51,9 +52,9 @@ def a_valid_request_is_rejected_only_for_rules_outside_the_schema(_context, resp
 
 
 def _is_valid_as_sent(case, schemas):
-    """Return whether a case that was generated as invalid is valid in its sent form.
+    """Return whether an invalid case becomes valid when it is sent.
 
-    A form has text only, so that some invalid values become valid.
+    A form contains only text, so some values of the wrong type become valid.
     """
     if case.media_type != "multipart/form-data":
         # Pydantic accepts true and false as the numbers 1 and 0.
@@ -67,7 +68,7 @@ def _is_valid_as_sent(case, schemas):
 
 
 def _texts(value):
-    """Return the values of a form field as text, without the empty ones."""
+    """Return the nonempty values of a form field as text."""
     return [
         str(text)
         for text in (value if isinstance(value, list) else [value])
@@ -130,7 +131,7 @@ def run_schemathesis(app, max_examples, **config):
 
 @pytest.fixture
 def recordings():
-    """Register files for schemathesis: two that are sent directly, and one that becomes a job."""
+    """Register recordings for schemathesis. Only the AMR recording becomes a job."""
     files = [recording(kind, seconds=0.5) for kind in ("webm", "wav", "amr")]
     schemathesis.openapi.format("binary", st.sampled_from(files).map(Binary))
 

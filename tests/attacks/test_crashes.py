@@ -1,6 +1,6 @@
-"""Kill processes at random times and exhaust memory and disk.
+"""Kill processes at random times, and let them run out of memory and disk space.
 
-Every recording is transcribed. Only a request in flight during a crash can be billed twice.
+Every recording must be transcribed. Only requests in flight during a crash may be billed twice.
 """
 
 import os
@@ -28,7 +28,7 @@ from tests.harness import Harness
 from tests.samples import long_recording, wav
 
 _CALLERS = 3
-_WRITE_SECONDS = 1.0  # from a response until it is in the table, on a busy machine
+_WRITE_SECONDS = 1.0  # from a response until its result is in the table, on a busy machine
 _LONG_SECONDS = 100  # four parts
 
 CRASHES = (Process.kill, Process.terminate, Process.run_out_of_memory, Process.run_out_of_disk)
@@ -36,7 +36,7 @@ CRASHES = (Process.kill, Process.terminate, Process.run_out_of_memory, Process.r
 
 @pytest.fixture
 def queues(aws):
-    """Return the queue URLs. Their visibility timeout is CLAIM_SECONDS."""
+    """Set the visibility timeout of the queues to CLAIM_SECONDS. Return the queue URLs."""
     sqs = boto3.client("sqs")
     urls = [aws[name.lower()] for name in QUEUES]
     for url in urls:
@@ -49,7 +49,7 @@ def queues(aws):
 
 
 class CrashTest:
-    """Callers that run while processes crash, and the records of both."""
+    """Runs callers while processes crash, and records the transcripts and the crashes."""
 
     def __init__(self, server):
         self.caller = Caller(
@@ -67,7 +67,7 @@ class CrashTest:
         process.start()
 
     def call(self, caller_number):
-        """Transcribe one recording after another until stopped. Every third is a long upload."""
+        """Transcribe one recording after another until `stop` is called. Every third is long."""
         number = 0
         while not self._stopped.is_set():
             number += 1
@@ -83,7 +83,7 @@ class CrashTest:
         self._stopped.set()
 
     def unexplained_repeats(self, bills):
-        """Return the groups of repeated bills in which several requests met no crash."""
+        """Return the groups of identical requests billed twice although nothing crashed."""
         return [
             group for group in _group_by_request(bills) if sum(map(self._had_no_crash, group)) > 1
         ]
@@ -153,14 +153,14 @@ def test_every_recording_is_transcribed_and_billed_once_despite_crashes(
         f"{kills} times: {', '.join(f'{name} {times}' for name, times in counts.items())}",
         f"{len(crash_test.words)} recordings, all transcribed;"
         f" {len(upstream.bills)} billed requests, of which {repeated} repeat a request that was in"
-        " flight during a crash, and no other was billed twice; only transcripts left in the"
-        " bucket, no message left in the queues",
+        " flight during a crash; no other request was billed twice; only transcripts are left in"
+        " the bucket, and no messages in the queues",
     )
 
 
 @pytest.fixture
 def disk():
-    """Return a function that limits the size of every file, as a full disk does."""
+    """Return a function that limits the size of all files, to simulate a full disk."""
     soft_limit, hard_limit = resource.getrlimit(resource.RLIMIT_FSIZE)
     yield lambda limit: resource.setrlimit(resource.RLIMIT_FSIZE, (limit, hard_limit))
     resource.setrlimit(resource.RLIMIT_FSIZE, (soft_limit, hard_limit))
@@ -186,7 +186,7 @@ def test_a_full_disk_fails_no_part_and_bills_nothing(aws, disk):
     assert harness.handle(harness.upload_record(job_id)) == []
     (message,) = harness.part_messages()
     disk(1_000)
-    for _ in range(6):  # more than the retries of a part that crashes its process
+    for _ in range(6):  # more often than a part that crashes its process is retried
         assert harness.handle(message) == [message["messageId"]]
     disk(resource.RLIM_INFINITY)
     assert upstream.calls == []
@@ -224,14 +224,14 @@ def _decoder_pids():
 
 
 def _until_empty(queues):
-    """Wait until the queues have no messages, visible or in flight."""
+    """Wait until the queues have no visible messages and no messages in flight."""
     sqs = boto3.client("sqs")
     while any(_messages(sqs, queue) for queue in queues):
         time.sleep(0.5)
 
 
 def _messages(sqs, queue):
-    """Return how many messages a queue has, including those in flight."""
+    """Return the number of messages in a queue, including those in flight."""
     counts = sqs.get_queue_attributes(QueueUrl=queue, AttributeNames=["All"])["Attributes"]
     return int(counts["ApproximateNumberOfMessages"]) + int(
         counts["ApproximateNumberOfMessagesNotVisible"]
@@ -239,7 +239,7 @@ def _messages(sqs, queue):
 
 
 def _orphans(aws):
-    """Return the objects and items that no job needs in its current status."""
+    """Return the objects and items that are not needed by any job in its current status."""
     table = boto3.resource("dynamodb").Table(aws["table_name"])
     items = [item for page in _pages(table) for item in page if item["pk"].startswith("job#")]
     jobs = {item["id"]: item["status"] for item in items if item["sk"] == "job"}

@@ -1,4 +1,4 @@
-"""Send altered upload forms and forged JWTs to the stack, deployed to a local AWS."""
+"""Send altered upload forms and forged JWTs to the stack in a local AWS emulator."""
 
 import base64
 import hashlib
@@ -87,7 +87,7 @@ def other_keys(key, another):
 
 
 def other_policies(policy):
-    """Yield policies that allow more, for use with the signature of the original policy."""
+    """Yield altered policies. Each is sent with the signature of the original policy."""
     original = json.loads(base64.b64decode(policy))
     wider = [
         {**original, "expiration": "2099-01-01T00:00:00Z"},
@@ -123,7 +123,7 @@ def other_policies(policy):
 
 
 def altered_forms(form, another):
-    """Yield altered forms: each field changed or removed, and fields added."""
+    """Yield altered forms. In each of them, one field is changed, removed or added."""
     fields, key = form["fields"], form["fields"]["key"]
     for name, value in fields.items():
         yield {other: value_of for other, value_of in fields.items() if other != name}
@@ -192,7 +192,7 @@ def token(header, claims, sign=lambda _message: b""):
 
 
 def forged_tokens(issuer, monitored_address):
-    """Yield JWTs without a valid signature of the issuer."""
+    """Yield JWTs that have no valid signature from the issuer."""
     claims = {"iss": issuer.url, "aud": "steno", "sub": "mine", "exp": int(time.time()) + 600}
     public = httpx2.get(f"{issuer.url}/keys").json()["keys"][0]
     key = jwt.PyJWK(public).key
@@ -296,7 +296,7 @@ def forged_tokens(issuer, monitored_address):
 
 
 def wrong_claims():
-    """Yield claims that the issuer signs but that are not valid here or not valid now."""
+    """Yield claims that must be rejected even if the issuer has signed them."""
     now = int(time.time())
     yield from ({"exp": value} for value in (1, now - 3600, 0, -1))
     yield from ({"nbf": now + 3600}, {"nbf": 9**12})

@@ -1,4 +1,4 @@
-"""Attack egress: split responses, make the server contact addresses, and look for secrets."""
+"""Test that attackers cannot split responses, make the server contact hosts, or find secrets."""
 
 import io
 import logging
@@ -41,7 +41,7 @@ UPLOAD_FIELDS = ("filename", "content_type", *FIELDS)
 
 
 def responses_to(http, text, webm, **headers):
-    """Yield the responses to requests that each carry `text` in a different place."""
+    """Send requests with `text` in different places, and yield their responses."""
     for route, fields in (
         ("/api/transcribe", FIELDS),
         ("/v1/audio/transcriptions", (*FIELDS, *V1_FIELDS)),
@@ -123,7 +123,7 @@ def test_line_breaks_in_fields_do_not_split_headers_or_responses(
 
 @contextmanager
 def connections():
-    """Yield the list of the addresses that this process connects to or resolves."""
+    """Record the addresses that this process connects to or resolves, and yield them as a list."""
     contacted, active = [], [True]
 
     def record_address(event, details):
@@ -202,7 +202,7 @@ ROTATED = "lm-Rt5Yu8Io2Pa7Sd4Fg9Hj1Kl"
 TOKEN = "tok-Mn6Bv3Cx9Za2Lk5Jh8Gf4Ds"
 JWT = "eyJhbGciOiJSUzI1NiJ9.eyJzdWIiOiJRdzFFcjRUeTdVaTBPcCJ9.Zx8Cv5Bn2Ma9Sd6Fg3Hj0Kl"
 AWS_SECRET = "Aw4Se7Dr1Ft8Gy5Hu2Ji9KoLp0MnBvCxZqWe3Rt"
-FRAGMENT = 12  # consecutive characters of a secret that count as a leak
+FRAGMENT = 12  # this many consecutive characters of a secret count as a leak
 
 
 def leaks(text):
@@ -214,11 +214,14 @@ def leaks(text):
     return sorted(piece for piece in pieces if piece in text)
 
 
-PERMANENT = (400, 401, 403, 404, 413, 415, 422)  # statuses after which a job does not retry
+PERMANENT = (400, 401, 403, 404, 413, 415, 422)  # a job does not retry after these
 
 
 def echoes(statuses):
-    """Yield replies of an upstream that echo the key in each place, and truncated at any point."""
+    """Yield upstream replies that contain the API key in different places.
+
+    In some replies, the key is near the position at which Steno truncates messages.
+    """
 
     def echo(status, write):
         return lambda request: write(status, request.headers["authorization"])
@@ -250,7 +253,7 @@ def exceptions():
 
 @pytest.fixture
 def captured_log(caplog):
-    """Capture the log of this process, with Steno and its HTTP client at level DEBUG."""
+    """Capture the log of this process. Steno and its HTTP client log at the DEBUG level."""
     caplog.set_level(logging.INFO)
     for name in ("steno", "httpx2", "httpcore2", "uvicorn"):
         caplog.set_level(logging.DEBUG, name)

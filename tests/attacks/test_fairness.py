@@ -13,18 +13,21 @@ from infra.local.worker import lambda_record
 from tests.harness import PACING, Harness, JwtGateway
 from tests.samples import long_recording, recording
 
-_BATCH = 10  # the maximum of SQS
+_BATCH = 10  # the maximum batch size of SQS
 _HIDDEN_SECONDS = 3600  # longer than a test takes
 _FUNCTIONS = 16  # concurrent functions, as in the stack
 
 
 class FairQueue:
-    """Delivers the messages of a local queue in the order of SQS fair queues.
+    """Delivers the messages in a local queue in the same order as an SQS fair queue.
 
-    A message group is noisy in two cases: it has at least 30 messages in flight and more than 10 %
-    of all messages in flight, or it used more than 10 % of the recent processing time. Messages of
-    other groups are delivered first. Among noisy groups, the one with the fewest messages in
-    flight is first.
+    A message group is noisy if at least one of these conditions is met:
+
+    - The group has at least 30 messages in flight, and more than 10 % of all messages in flight.
+    - The group used more than 10 % of the recent processing time.
+
+    Messages of groups that are not noisy are delivered first. Among the noisy groups, the one with
+    the fewest messages in flight comes first.
 
     https://docs.aws.amazon.com/AWSSimpleQueueService/latest/SQSDeveloperGuide/sqs-fair-queues-detailed.html
     """
@@ -67,23 +70,26 @@ class FairQueue:
 
 
 def _group_of(message):
-    """Return the group of a message. A message without a group is its own group."""
+    """Return the group of a message. A message without a group forms its own group."""
     return message["Attributes"].get("MessageGroupId", message["MessageId"])
 
 
 class Functions:
-    """Concurrent functions on a simulated clock. Each message takes 4 to 12 seconds."""
+    """Functions that run concurrently on a simulated clock.
+
+    Processing a message takes 4 to 12 seconds.
+    """
 
     def __init__(self, harness, queue):
         self.started_groups = []  # the message groups in the order of delivery
         self.now = 0.0
         self._harness, self._queue = harness, queue
         self._rng = random.Random(1)
-        self._running = []  # a heap, by the time of the end
+        self._running = []  # a heap, ordered by end time
         self._order = count()
 
     def finish_next(self):
-        """Advance the clock until the next message is finished."""
+        """Advance the clock until a function has processed a message."""
         while len(self._running) < _FUNCTIONS and (delivered := self._queue.next()):
             record, group = delivered
             self.started_groups.append(group)

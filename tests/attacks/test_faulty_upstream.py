@@ -40,7 +40,7 @@ def test_requests_and_jobs_complete_and_are_billed_once_if_upstream_calls_fail(
             pacing=_PACING,
             metrics=Metrics(metrics_output),
             request_deadline_seconds=20,
-            # The engine processes one request at a time. More could miss their deadline.
+            # The engine processes one request at a time. Other requests could miss their deadline.
             max_concurrent_calls=2,
             daily_seconds=10**6,
         )
@@ -52,8 +52,8 @@ def test_requests_and_jobs_complete_and_are_billed_once_if_upstream_calls_fail(
         uploaded = pool.map(caller.transcribe_upload, long_recordings)
         transcripts, jobs = list(direct), list(uploaded)
     expected = [_transcribe(engine, recording) for recording in clips + long_recordings]
-    # The worker cuts and re-encodes recordings, which changes a few words. The threshold still
-    # detects the transcript of another recording.
+    # The worker cuts and re-encodes recordings, which changes a few words. The threshold allows
+    # that, but detects the transcript of another recording.
     assert [
         pair for pair in zip(expected, transcripts + jobs, strict=True) if jiwer.wer(*pair) > 0.5
     ] == []
@@ -65,7 +65,7 @@ def test_requests_and_jobs_complete_and_are_billed_once_if_upstream_calls_fail(
     billed = sum(call.seconds for call in faulty.processed if call.delivered)
     assert _paid_seconds(metrics_output) == pytest.approx(billed)
     undelivered_seconds = sum(call.seconds for call in faulty.processed if not call.delivered)
-    # Durations of requests without a response are estimates.
+    # If a request has no response, its billed duration is an estimate.
     assert _spent_seconds(server) >= billed + undelivered_seconds * 0.9
     faults = Counter(filter(None, faulty.faults))
     record_result(
@@ -81,7 +81,7 @@ def test_requests_and_jobs_complete_and_are_billed_once_if_upstream_calls_fail(
 
 
 def _transcribe(engine, recording):
-    """Return the transcript of the engine without faults."""
+    """Return the engine's transcript, without injected faults."""
     return engine.transcribe(recording, "recording.wav", model="gpt-transcribe").json()["text"]
 
 
@@ -93,7 +93,7 @@ def _paid_seconds(metrics_output):
 
 
 def _spent_seconds(server):
-    """Return the seconds in Steno's budget: billed, or possibly billed."""
+    """Return how many seconds are recorded in Steno's budget as billed or possibly billed."""
     item = server.services.jobs.client.scan(
         TableName="steno", FilterExpression="sk = :all", ExpressionAttributeValues={":all": "all"}
     )

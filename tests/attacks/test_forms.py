@@ -1,4 +1,4 @@
-"""Send forms very slowly, and forms with mutated bytes."""
+"""Send forms very slowly, and send forms with mutated bytes."""
 
 import contextlib
 import itertools
@@ -60,7 +60,7 @@ def test_slow_clients_do_not_block_others(quick_or_soak, record_result):
         "Clients that send a form byte by byte and then finish it or disconnect",
         f"{slow:,} concurrent clients",
         f"{other_requests} other requests served meanwhile; {slow // 2:,} slow requests served; no"
-        " temporary file left of the others",
+        " temporary file left by disconnected clients",
     )
 
 

@@ -1,4 +1,4 @@
-"""Overload the API and the worker, in a burst and for minutes, and check for leaks."""
+"""Overload the API and the worker, in a burst and for several minutes, and check for leaks."""
 
 import os
 import random
@@ -21,11 +21,11 @@ from tests.samples import recording
 from tests.transcription.test_direct import WORDS, spent
 
 _LONG_SECONDS = 60
-_MAX_GROWTH = 1.15  # ratio of the last quarter of the time to the second
+_MAX_GROWTH = 1.15  # from the second quarter of the run to the last
 
 
 class Load:
-    """Callers of a server, and the seconds that each waited for its transcript."""
+    """Calls a server, and records how many seconds each caller waits for its transcript."""
 
     def __init__(self, url):
         self.caller = Caller(Remote(url), "upstream_busy")
@@ -60,7 +60,7 @@ class Load:
 
 
 class Monitor:
-    """Samples the memory in bytes and the number of open descriptors of processes."""
+    """Measures the memory (in bytes) and the number of open descriptors of each process."""
 
     def __init__(self, *processes):
         self._processes = processes
@@ -72,9 +72,10 @@ class Monitor:
         )
 
     def growth(self):
-        """Yield for each process the growth of memory and of descriptors.
+        """For each process, yield the growth of its memory and of its number of file descriptors.
 
-        Growth is the median of the last quarter of the samples divided by that of the second.
+        Growth is the median of the last quarter of the samples, divided by the median of the second
+        quarter.
         """
         quarter = len(self.samples) // 4
         early, late = self.samples[quarter : 2 * quarter], self.samples[-quarter:]
@@ -96,7 +97,7 @@ def _descriptors(pid):
 
 @pytest.fixture
 def steno_processes(aws, tmp_path):
-    """Return the API process, its URL, the worker process and the upstream."""
+    """Start Steno. Return the API process, its URL, the worker process and the upstream."""
     upstream = BillingUpstream(max_seconds=2)
     with ExitStack() as stack:
         environment = {
@@ -155,7 +156,7 @@ def test_sustained_load_leaks_no_memory_and_no_descriptors(
     assert len(upstream.bills) == len(
         {(bill.prompt, bill.recording_hash) for bill in upstream.bills}
     )
-    if quick_or_soak(False, True):  # a short run has not reached a steady state
+    if quick_or_soak(False, True):  # a short run does not reach a steady state
         assert max(api_memory, worker_memory) < _MAX_GROWTH
         assert max(api_descriptors, worker_descriptors) <= _MAX_GROWTH
     record_result(

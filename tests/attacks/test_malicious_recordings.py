@@ -1,6 +1,6 @@
 """Send recordings that try to crash, exhaust, stall or mislead the decoder.
 
-Each one is transcribed or rejected with an error code.
+Each recording must be transcribed or rejected with an error code.
 """
 
 import hashlib
@@ -39,11 +39,11 @@ pytestmark = pytest.mark.skipif(
     not Path("/proc/self/task").exists(), reason="needs /proc, which only Linux has"
 )
 
-CUTTERS = 2  # concurrent
+CUTTERS = 2  # how many run at the same time
 SENDERS = 4
 MAX_DURATION_SECONDS = 43_200.0
-HANG_SECONDS = 120.0  # a decoder that takes longer is considered hanging
-# Bytes by which the API's memory may grow. A recording has at most 26 MB and is kept in a file.
+HANG_SECONDS = 120.0  # a decoder that takes longer counts as hung
+# The API's memory may grow by this many bytes. A recording has up to 26 MB and is kept in a file.
 MAX_GROWTH = 64_000_000
 REJECTED = {400, 413, 415, 422}
 TRANSCRIBED = "transcribed"
@@ -65,7 +65,7 @@ def monitor(tmp_path):
 
 @pytest.fixture
 def scratch(tmp_path, monkeypatch):
-    """Return the only folder for temporary files of this process and its child processes."""
+    """Return the folder in which this process and its child processes create temporary files."""
     folder = tmp_path / "scratch"
     folder.mkdir()
     monkeypatch.setattr(tempfile, "tempdir", str(folder))
@@ -74,10 +74,13 @@ def scratch(tmp_path, monkeypatch):
 
 
 def decoders():
-    """Return the decoder processes of this process, with the recordings that they read."""
+    """Return a dictionary of the decoders that this process has started.
+
+    Each key is a process id, and each value is the path of the decoder's recording.
+    """
     recordings_by_pid = {}
     for task in Path("/proc/self/task").iterdir():
-        # The thread or the process may have ended since it was listed.
+        # The thread or the process may have ended after it was listed.
         with suppress(FileNotFoundError, ProcessLookupError):
             for child in map(int, (task / "children").read_text().split()):
                 arguments = Path(f"/proc/{child}/cmdline").read_text().split("\0")
@@ -91,7 +94,7 @@ def sample(files, number, seed):
 
 
 def summary(outcomes):
-    """Format how many recordings were transcribed and how many were rejected with which code."""
+    """Describe how many recordings were transcribed and how many failed with each error code."""
     counted = Counter(outcomes)
     transcribed = counted.pop(TRANSCRIBED, 0)
     reasons = ", ".join(f"{number:,} {code}" for code, number in counted.most_common())
@@ -99,7 +102,7 @@ def summary(outcomes):
 
 
 def outcomes_of_cutting(corpus, folder, neighbor=None):
-    """Return the outcome of each recording, in order: TRANSCRIBED or an error code."""
+    """Cut all recordings. Return their outcomes in order: TRANSCRIBED or an error code."""
 
     def cut(number, file):
         return outcome_of_cutting(file, folder / str(number), neighbor)
@@ -111,7 +114,7 @@ def outcomes_of_cutting(corpus, folder, neighbor=None):
 def outcome_of_cutting(file, folder, neighbor):
     """Cut a recording in a child process and return TRANSCRIBED or the error code.
 
-    `neighbor` is a file to put next to the recording. It must stay unread.
+    `neighbor` is a file that is stored next to the recording. The decoder must not read it.
     """
     (folder / "parts").mkdir(parents=True)
     path = folder / "recording"
@@ -176,7 +179,7 @@ def test_extreme_headers_exhaust_no_memory_and_crash_no_process(
 
 
 def test_a_huge_table_stops_at_the_memory_limit(tmp_path, record_result):
-    """Without the limit, decoding this recording of 1 KB takes 2.5 GB of memory."""
+    """Without the memory limit, decoding this 1 KB recording uses 2.5 GB of memory."""
     (huge_table,) = (
         file for file in extreme_headers() if file.name.startswith("a fragment of 67108864 samples")
     )
@@ -209,7 +212,7 @@ def test_a_huge_table_stops_at_the_memory_limit(tmp_path, record_result):
 def test_no_recording_opens_another_file_or_address(
     tmp_path, monitor, quick_or_soak, record_result, capfd
 ):
-    """The playlists, scripts and references point at a monitored file and a monitored address."""
+    """The playlists, scripts and references point to a monitored file and a monitored address."""
     groups = [*external_references(monitor.path, monitor.address).values()]
     corpus = [
         file
@@ -230,7 +233,7 @@ def test_no_recording_opens_another_file_or_address(
 def test_every_direct_request_gets_a_response_and_leaks_nothing(
     scratch, monitor, quick_or_soak, record_result
 ):
-    """The API decodes no recording and keeps none in memory, so its memory hardly grows."""
+    """The API does not decode recordings or keep them in memory, so memory usage hardly grows."""
     corpus = sample(mutations(150), quick_or_soak(150, 3_000), 6) + sample(
         truncations(), quick_or_soak(150, 2_000), 7
     )
@@ -286,9 +289,9 @@ def peak_memory(process):
 def test_a_recording_that_the_upstream_rejects_is_converted_in_the_same_request(
     server, scratch, monitor, quick_or_soak, record_result, caplog
 ):
-    """A recording becomes a job if the upstream rejects it or does not support its container.
+    """If the upstream rejects a recording or does not support its container, a job is created.
 
-    This needs a bucket.
+    This requires a bucket.
     """
     number = quick_or_soak(2, 12)
     corpus = (
@@ -371,7 +374,10 @@ SIGNALS = (signal.SIGSEGV, signal.SIGABRT, signal.SIGBUS, signal.SIGFPE, signal.
 
 
 class SignalOnUpload:
-    """Sends one signal to the decoder of the recording of `size` bytes, before a part is stored."""
+    """Sends a signal to the decoder process whose recording has a size of `size` bytes.
+
+    The signal is sent once, just before a part is uploaded to S3.
+    """
 
     def __init__(self, size, number):
         self.sent = False
@@ -380,7 +386,7 @@ class SignalOnUpload:
         self._lock = threading.Lock()
 
     def register(self, harness):
-        """Register for the S3 uploads of this harness and return self."""
+        """Make the harness's S3 client call this object before each upload. Return the object."""
         harness.jobs.objects.client.meta.events.register("before-send.s3.PutObject", self)
         return self
 
@@ -393,7 +399,10 @@ class SignalOnUpload:
 
 
 def test_a_decoder_crash_fails_only_its_own_job(aws, scratch, quick_or_soak, record_result):
-    """The decoder gets a signal, as after a bug in FFmpeg. Other jobs of the worker complete."""
+    """The test kills the decoder with a signal, to simulate a crash caused by a bug in FFmpeg.
+
+    The worker completes its other jobs.
+    """
     crashing, signals = long_recording("webm", 300), SIGNALS[: quick_or_soak(1, 5)]
     for number in signals:
         with InspectingUpstream().serving_http() as url:
@@ -420,7 +429,7 @@ def test_a_decoder_crash_fails_only_its_own_job(aws, scratch, quick_or_soak, rec
             harness.http.post(f"/api/transcriptions/{job}/retry")
             run_until_finished(harness, [job])
             assert harness.job(job)["status"] == "completed"
-            # The next round must not reuse the transcripts.
+            # Delete the jobs, because the next round must not reuse their transcripts.
             for each in (*jobs, concurrent):
                 harness.http.delete(f"/api/transcriptions/{each}")
         assert (decoders(), list(scratch.glob("steno*"))) == ({}, [])
@@ -434,7 +443,7 @@ def test_a_decoder_crash_fails_only_its_own_job(aws, scratch, quick_or_soak, rec
 
 
 def upload_records(harness, jobs):
-    """Receive the messages about the uploads of these jobs, in the order of the jobs."""
+    """Receive the S3 event notifications for the uploads of these jobs, in the same order."""
     records = []
     while len(records) < len(jobs):
         records += harness.messages()
@@ -442,7 +451,7 @@ def upload_records(harness, jobs):
 
 
 class ShortTimeout:
-    """A Lambda context with five seconds left before the worker stops: enough to cut one part."""
+    """A Lambda context that leaves the worker five seconds, which is enough to cut one part."""
 
     def get_remaining_time_in_millis(self):
         return (SHUTDOWN_SECONDS + 5) * 1000

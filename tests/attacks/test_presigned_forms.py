@@ -1,4 +1,7 @@
-"""Reuse upload forms after and during their job. Each form results in one billed transcript."""
+"""Tests that reuse an upload form while its job runs or after the job has ended.
+
+For each form, only one transcript is billed.
+"""
 
 import hashlib
 from collections import Counter
@@ -34,7 +37,7 @@ def test_reusing_a_form_after_its_job_completed_bills_and_stores_nothing(
 
 
 class DistinctTranscripts(FakeUpstream):
-    """Returns a different word for each recording."""
+    """A fake upstream that returns a different word for each recording."""
 
     def _handle(self, request):
         super()._handle(request)
@@ -42,7 +45,7 @@ class DistinctTranscripts(FakeUpstream):
 
 
 class CallCounter:
-    """Counts the worker's AWS calls and runs `action` before call number `call_number`."""
+    """Counts the worker's AWS calls, and runs `action` before call number `call_number`."""
 
     def __init__(self, harness, call_number, action):
         self.calls = 0
@@ -76,9 +79,10 @@ class CallCounter:
 def test_reusing_a_form_during_its_job_gives_one_transcript_and_bills_once(
     aws, quick_or_soak, record_result, content_kind, delivered
 ):
-    """The form is reused before one of the worker's AWS calls.
+    """The form is reused just before one of the worker's AWS calls.
 
-    The message of the second upload is delivered to another function immediately or later.
+    The S3 event notification for the second upload is delivered to another function, either
+    immediately or later.
     """
     upstream = DistinctTranscripts()
     harness = Harness(aws, upstream, daily_seconds=10**6)
@@ -115,16 +119,16 @@ def test_reusing_a_form_during_its_job_gives_one_transcript_and_bills_once(
 
 
 def _run_job(harness, record):
-    """Run the worker on the message about an upload, then on the messages of its parts."""
+    """Have the worker handle the event notification for an upload, then all part messages."""
     assert harness.handle(record) == []
     while harness.handle_part_records():
         pass
 
 
 def _job_with_reuse(harness, content, prompt, call_number=0, reused_content=b"", delivered=""):
-    """Run a job and reuse its form before AWS call number `call_number`.
+    """Run a job, and reuse its form before AWS call number `call_number`.
 
-    Return the job id and the number of AWS calls of the worker.
+    Return the job id and the number of AWS calls that the worker made.
     """
     created = harness.request_upload(prompt=prompt).json()
     job_id, deliveries = created["id"], 1

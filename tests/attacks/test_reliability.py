@@ -1,4 +1,4 @@
-"""Test how a run updates the table of docs/reliability.md."""
+"""Test that a test run updates the table in docs/reliability.md correctly."""
 
 from tests.attacks.reliability import RELIABILITY_FILE, Row, update_table
 

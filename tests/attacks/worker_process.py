@@ -1,6 +1,6 @@
 """Run a worker process for tests that kill it: `python -m tests.attacks.worker_process SECONDS`.
 
-The process polls all queues and so runs all steps of a job. SECONDS is the lease time of a claim.
+The process polls all queues, so it runs all steps of a job. SECONDS is the lease time of a claim.
 """
 
 import sys
@@ -13,7 +13,8 @@ from handler.steps.pacing import Pacing
 from infra.local.worker import local_worker
 
 CLAIM_SECONDS = 2
-# The speech repeats. Shorter parts could be identical, and identical parts are billed only once.
+# The speech in a recording repeats, so shorter parts could be identical. Identical parts are billed
+# only once.
 PART_SECONDS = 30.0
 
 

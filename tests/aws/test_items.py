@@ -1,4 +1,4 @@
-"""Tests that stored data with unknown fields of a later version can be read."""
+"""Tests that stored data can be read even if a later version has added fields to it."""
 
 import json
 import zlib
@@ -21,7 +21,7 @@ LATER = {"added_later": {"by": ["another version"]}}
 
 
 def of_a_later_version(fields):
-    """Return the data as JSON with an unknown field in it and in each segment."""
+    """Return the data as JSON, with an unknown field added to it and to each segment."""
     segments = [{**segment, **LATER} for segment in fields["segments"]]
     return json.dumps({**fields, **LATER, "segments": segments}).encode()
 
@@ -37,7 +37,7 @@ def test_a_part_with_unknown_fields_is_read():
 
 
 def test_a_part_of_release_0_1_is_read():
-    """Release 0.1 stores neither `samples` nor `reused`."""
+    """Parts stored by release 0.1 contain neither `samples` nor `reused`."""
     fields = {
         "number": 1,
         "start": 16_000,
@@ -125,7 +125,7 @@ def test_a_job_of_a_later_version_is_transcribed_and_read(aws, table):
 
 
 def delete_before(harness, client, operation, job_id):
-    """Delete a job just before an AWS operation, as a concurrent request may."""
+    """Delete a job just before an AWS operation, to simulate a concurrent request."""
     event = f"before-call.{client.meta.service_model.service_name}.{operation}"
 
     def delete(**_):

@@ -1,4 +1,4 @@
-"""Tests of metrics.py: metrics count requests, parts and billed seconds, and contain no text."""
+"""Tests of metrics.py: metrics count requests, parts and billed seconds, but contain no text."""
 
 import io
 import json

@@ -1,4 +1,4 @@
-"""Tests of budget.py: the daily cap counts each reservation once, also if responses are lost."""
+"""Tests of budget.py: the daily cap counts each reservation once, even if responses are lost."""
 
 from concurrent.futures import ThreadPoolExecutor
 
@@ -15,7 +15,7 @@ DAY = "spent#2026-11-21"
 
 @pytest.fixture
 def table(monkeypatch):
-    """Run DynamoDB in this process."""
+    """Emulate DynamoDB in this process."""
     for name in ("AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY"):
         monkeypatch.setenv(name, "test")
     monkeypatch.setenv("AWS_DEFAULT_REGION", "eu-west-1")
@@ -24,13 +24,15 @@ def table(monkeypatch):
 
 
 class LostError(Exception):
-    """No attempt of the AWS client got a response."""
+    """Raised instead of returning a response to the AWS client."""
 
 
 class Table:
-    """A table whose writes are made twice while `lossy`, as after a lost response.
+    """A table that simulates lost responses and failed writes.
 
-    The response to write number `loses` is lost. Write number `fails` is not made.
+    While `lossy` is True, each write is executed twice, as if its first response had been lost.
+    `loses` is the number of a write that is executed, but whose response is lost. `fails` is the
+    number of a write that is not executed.
     """
 
     def __init__(self):
@@ -114,7 +116,7 @@ def test_a_named_reservation_is_made_once_and_settled_by_its_name(table):
 
 
 def test_a_named_reservation_remains_in_an_outage_until_it_is_settled(table):
-    """Requests for parts of its job may still be in flight."""
+    """It remains because requests for parts of the job may still be in flight."""
     budget = table.budget(100, 50)
     budget.reserve("ada", 40, "a job", "2026-11-21")
     table.fails = 3
@@ -191,7 +193,7 @@ def test_a_check_fails_only_if_the_budget_is_exhausted(table):
 
 
 def test_concurrent_reservations_do_not_exceed_the_cap(aws):
-    """This test uses the local AWS because moto's conditional writes are not atomic."""
+    """This test uses the AWS emulator, because conditional writes in moto are not atomic."""
     client = AWS().table_client()
     budget = Budget(client, aws["table_name"], 10, None, lambda: 1_795_219_200.0)
 

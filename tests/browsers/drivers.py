@@ -1,7 +1,7 @@
-"""Drive Chromium, Firefox and WebKit with a recording of speech as their microphone.
+"""Drive Chromium, Firefox and WebKit, with recorded speech as the microphone input.
 
-Chromium can record from a file. Firefox and WebKit record from a PulseAudio source, into which the
-driver plays the file.
+Chromium can record from a file. Firefox and WebKit record from a PulseAudio source, so the driver
+plays the file to that source.
 """
 
 import contextlib
@@ -31,7 +31,7 @@ PREFERENCES = {
 
 
 def missing_programs(*programs):
-    """Return the reason to skip if a program is missing, or an empty string."""
+    """Return the reason to skip a test if a program is missing, otherwise an empty string."""
     missing = [name for name in programs if not shutil.which(name)]
     return f"not installed: {', '.join(missing)}" if missing else ""
 
@@ -43,7 +43,7 @@ NO_WEBKIT = missing_programs("WebKitWebDriver", "Xvfb", "dbus-run-session", "pul
 
 @contextlib.contextmanager
 def running(*command, **options):
-    """Run a program. At the end, terminate it and all its child processes."""
+    """Run a program. When the context ends, terminate it and all its child processes."""
     with subprocess.Popen(
         command, start_new_session=True, stdin=subprocess.DEVNULL, **options
     ) as process:
@@ -55,7 +55,7 @@ def running(*command, **options):
 
 
 def until(condition):
-    """Poll `condition` until its result is true, and return the result."""
+    """Call `condition` repeatedly until its result is true, and return the result."""
     deadline = time.monotonic() + WAIT_SECONDS
     while not (result := condition()):
         assert time.monotonic() < deadline, f"the condition is still false after {WAIT_SECONDS} s"
@@ -68,7 +68,7 @@ def until(condition):
 
 @contextlib.contextmanager
 def chromium(speech):
-    """Start Chromium with Playwright. Each opened microphone plays the WAV file `speech` once."""
+    """Start Chromium with Playwright. Its fake microphone delivers the WAV file `speech` once."""
     arguments = [
         "--no-sandbox",
         "--use-fake-ui-for-media-stream",
@@ -82,7 +82,7 @@ def chromium(speech):
 
 
 class Chromium:
-    """Chromium. Its microphone plays the speech as soon as a page opens it."""
+    """The Chromium browser. Its fake microphone delivers the speech when a page records."""
 
     @classmethod
     @contextlib.contextmanager
@@ -109,7 +109,10 @@ class Chromium:
 
 @contextlib.contextmanager
 def sound_server(folder):
-    """Start PulseAudio with a microphone that records its output. Yield its environment."""
+    """Start PulseAudio with a virtual microphone that records the audio that PulseAudio plays.
+
+    Yield the environment variables for programs that use it.
+    """
     socket = folder / "sound"
     environment = {
         **os.environ,

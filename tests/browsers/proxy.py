@@ -6,11 +6,14 @@ import struct
 import threading
 from urllib.parse import urlsplit
 
-RESET = struct.pack("ii", 1, 0)  # closing then resets the connection
+RESET = struct.pack("ii", 1, 0)  # SO_LINGER: closing the socket resets the connection
 
 
 class Proxy:
-    """Forwards to `url`. Resets the first `times` connections that send more than `max_bytes`."""
+    """A proxy to `url`. It resets connections that send more than `max_bytes`.
+
+    After `times` resets, it forwards everything.
+    """
 
     @classmethod
     @contextlib.contextmanager

@@ -42,7 +42,7 @@ UPLOAD = """({ url, fields }) => new Promise((resolve) => {
 
 @contextlib.contextmanager
 def site(folder):
-    """Serve the files of `folder` and a copy of Steno's module. Yield the URL."""
+    """Serve the files in `folder` and a copy of Steno's JavaScript module. Yield the URL."""
 
     async def home(_request):
         return HTMLResponse("<!doctype html><title>Somebody's app</title>")
@@ -55,7 +55,7 @@ def site(folder):
 
 
 def transcribe_until_error(page, arguments):
-    """Run TRANSCRIBE with a simulated clock until its retries end. Return the error."""
+    """Run TRANSCRIBE with a simulated clock until it stops retrying. Return the error."""
     page.clock.install()
     page.evaluate(
         f"(input) => {{ ({TRANSCRIBE})(input).then((result) => (window.result = result)); }}",

@@ -34,7 +34,7 @@ ABORT = """async ({ server, recording, phase }) => {
     const { transcribe } = await import("/recorder.js");
     const ends = new AbortController();
     const onProgress = (progress) => progress.phase === phase && ends.abort();
-    // Megabytes, so that there are progress events during the upload.
+    // The blob has megabytes, so that there are progress events during the upload.
     const blob = new Blob([atob(recording).repeat(300)]);
     try {
         await transcribe(blob, { baseUrl: server, signal: ends.signal, onProgress });
@@ -83,9 +83,9 @@ RECORDING_BASE64 = base64.b64encode(recording("webm")).decode()
 
 @pytest.fixture
 def open_foreign_page(browser, npm, server, engine):
-    """Return a function that opens a page of another origin, and returns it and the server URL.
+    """Return a function that opens a page whose origin differs from the server's.
 
-    The server allows the origin only if `allowed`.
+    It returns the page and the server URL. The server allows the origin only if `allowed` is true.
     """
     with contextlib.ExitStack() as stack:
 
@@ -222,7 +222,7 @@ def test_an_aborted_transcription_rejects_immediately_and_sends_no_more_requests
     page.on("request", lambda request: requests.append(request.url.rpartition("/")[2]))
     if phase == "queued":
         page.clock.run_for(60_000)
-    page.evaluate("fetch('/recorder.js')")  # any earlier request would be listed before it
+    page.evaluate("fetch('/recorder.js')")  # an earlier request would be listed before this one
     assert requests == ["recorder.js"]
 
 

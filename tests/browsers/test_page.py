@@ -39,7 +39,7 @@ DROP = """(recording) => {
 
 @pytest.fixture
 def start_server(server, engine):
-    """Return a function that starts a server with the page, and returns its URL and the server."""
+    """Return a function that starts a server with the page and returns its URL and harness."""
     with contextlib.ExitStack() as stack:
 
         def start(**server_settings):
@@ -79,7 +79,7 @@ def open_page(page, url):
 
 
 def begin_recording(page, clock):
-    """Start to record and wait until the clock of the page shows `clock`."""
+    """Start recording, and wait until the clock on the page shows `clock`."""
     page.click("#record")
     expect(page.locator("#clock")).to_have_text(clock, timeout=10_000)
 
@@ -94,7 +94,7 @@ def expect_transcript(page, text=WORDS):
 
 
 def collect_texts(page, *element_ids):
-    """Collect each text that these elements have from now on in `window.seen`."""
+    """From now on, add each new text of these elements to `window.seen`."""
     page.evaluate(
         """(ids) => {
             window.seen = [];
@@ -236,7 +236,7 @@ def test_a_transcript_that_cannot_be_stored_does_not_delete_the_recording(page, 
     expect_transcript(page, "Ever tried")
     expect(page.locator("#alert")).to_contain_text("This browser cannot store the recording")
     page.evaluate("window.name = 'with space again'")
-    page.on("dialog", lambda dialog: dialog.accept())  # the warning before leaving the page
+    page.on("dialog", lambda dialog: dialog.accept())  # accept the warning about leaving
     open_page(page, url)
     expect(page.locator("#status")).to_have_text("Not sent yet")
     page.click("#again")
@@ -367,7 +367,7 @@ def test_a_transcript_is_copied_and_saved_in_every_format(page, start_server, li
     for kind, begins in (("txt", WORDS), ("srt", "1\n00:00:00,"), ("vtt", "WEBVTT")):
         with page.expect_download() as saved:
             page.click(f"#{kind}")
-            if kind == "srt" and limit > 1000:  # a direct request gives no timestamps
+            if kind == "srt" and limit > 1000:  # direct requests give no timestamps
                 page.click("#pay")
         assert saved.value.suggested_filename == f"Krapp's tape.{kind}"
         saved.value.save_as(tmp_path / kind)
@@ -494,7 +494,7 @@ def start_without_bucket():
 
 
 def save(page, kind, *, pay=None):
-    """Save subtitles and return their text. `pay` confirms the billing dialog, if there is one."""
+    """Save subtitles and return their text. `pay` is called to confirm the billing dialog."""
     with page.expect_download() as saved:
         page.click(f"#{kind}")
         if pay:
@@ -503,9 +503,9 @@ def save(page, kind, *, pay=None):
 
 
 def reply_with_job(page, job):
-    """Reply to uploads with the job `j` in the state `job`.
+    """Intercept uploads. Each upload creates a job with the id `j`, and polling returns `job`.
 
-    Return the list of the methods of requests to that job.
+    Return a list that collects the HTTP methods of the requests to that job.
     """
     methods = []
 
@@ -548,7 +548,7 @@ def test_subtitles_are_billed_again_only_after_confirmation_and_only_once(
     sent = []
     page.on("request", lambda request: sent.append(request.url.rpartition("/")[2]))
     assert "-->" in save(page, "srt", pay=confirm_twice)
-    assert len(engine.calls()) > 1  # one for each part
+    assert len(engine.calls()) > 1  # one call for each part
     assert sent.count("uploads") == 1
     for kind in ("vtt", "srt"):
         assert "-->" in save(page, kind)

@@ -1,4 +1,4 @@
-"""Test the layout of the recorder page at eight widths: no overflow, and controls large enough."""
+"""Test the recorder page at eight widths: nothing overflows, and all controls are large enough."""
 
 import pytest
 from playwright.sync_api import expect
@@ -27,7 +27,7 @@ HALF_SENT = """() => {
         else send.call(this);
     };
 }"""
-# Visible elements that leave the screen, are cut off, are covered, or are too small to tap.
+# Returns the visible elements that leave the screen, are cut off or covered, or are too small.
 PROBLEMS = """() => {
     const found = [];
     const name = ({ id, localName, textContent }) =>
@@ -61,7 +61,7 @@ PROBLEMS = """() => {
 
 @pytest.fixture
 def page(browser):
-    """Open the page of a server whose transcripts are very long words."""
+    """Open the page of a server whose transcripts consist of very long words."""
     words = f"{LONG_WORD} https://example.com/{LONG_WORD}"
     with browser.new_context() as context, serving(app(FakeUpstream(words=words))) as url:
         page = context.new_page()

@@ -1,4 +1,4 @@
-"""Deploy, update and use the stack in a local AWS that enforces IAM."""
+"""Deploy, update and use the stack in a local AWS emulator that enforces IAM."""
 
 import io
 import json
@@ -25,7 +25,7 @@ ASSETS_BUCKET = "cdk-hnb659fds-assets-000000000000-us-east-1"
 
 @dataclass
 class Cloud:
-    """A local AWS with the deployed stack, and clients with the credentials of its owner."""
+    """An AWS emulator with the deployed stack, and clients that use the owner's credentials."""
 
     url: str
     outputs: dict[str, str]
@@ -40,19 +40,19 @@ class Cloud:
 
     @property
     def host(self):
-        """Return the host of the API. Browsers resolve *.localhost to this machine."""
+        """Return the host name of the API. Browsers resolve *.localhost to this machine."""
         return f"{gateway_of(self.outputs)}.execute-api.localhost:{self.url.rpartition(':')[2]}"
 
     @property
     def queues(self):
-        """Return the queue URLs by the names of the queues' constructs."""
+        """Return a dictionary of queue URLs. The keys are the names of the CDK constructs."""
         urls = self.client("sqs").list_queues(QueueNamePrefix="Steno-")["QueueUrls"]
         return {re.search(r"/Steno-([A-Za-z]+?)[0-9A-F]{8}", url)[1]: url for url in urls}
 
     def deploy(self, folder):
-        """Deploy like the CDK CLI: upload the assets, then create or update the stack.
+        """Upload the assets, then create or update the stack, as the CDK CLI does.
 
-        `folder` is the output of `cdk synth`.
+        `folder` contains the output of `cdk synth`.
         """
         s3, stacks = self.client("s3"), self.client("cloudformation")
         for asset_id, asset in json.loads((folder / "Steno.assets.json").read_text())[
@@ -84,7 +84,7 @@ class Cloud:
         waiter.wait(StackName="Steno", WaiterConfig={"Delay": 1, "MaxAttempts": 60})
         (stack,) = stacks.describe_stacks(StackName="Steno")["Stacks"]
         self.outputs = {output["OutputKey"]: output["OutputValue"] for output in stack["Outputs"]}
-        # The local CloudFormation ignores the CORS configuration.
+        # The emulator's CloudFormation ignores the CORS configuration.
         (gateway,) = resources_of_type(template, "AWS::ApiGatewayV2::Api").values()
         self.client("apigatewayv2").update_api(
             ApiId=gateway_of(self.outputs), CorsConfiguration=gateway["CorsConfiguration"]
@@ -96,7 +96,7 @@ class Cloud:
 
 @contextmanager
 def deployed_cloud(folder, **choices):
-    """Deploy the stack with these context options to a new local AWS. Yield its Cloud."""
+    """Deploy the stack with these context options to a new AWS emulator. Yield its Cloud."""
     Template(folder, Target.here(), **choices)
     with local_cloud(folder) as cloud:
         cloud.deploy(folder)
@@ -108,7 +108,7 @@ def deployed_cloud(folder, **choices):
 
 @contextmanager
 def local_cloud(folder):
-    """Start a local AWS that enforces IAM and has only what `cdk bootstrap` creates."""
+    """Start an AWS emulator that enforces IAM and has only what `cdk bootstrap` creates."""
     port = free_port()
     environment = {
         **os.environ,
@@ -158,10 +158,11 @@ def zip_folder(folder):
 
 
 def adapt_template(value, secrets):
-    """Return the template with changes for three differences of the local AWS.
+    """Return the template, adapted to the AWS emulator, which differs from AWS in three ways.
 
-    It has no TLS. The `Ref` of a secret is its name, while the attribute `Id` is its ARN as in AWS.
-    Its gateway adds its CORS headers to those of the function instead of replacing them.
+    The emulator does not support TLS. It resolves the `Ref` of a secret to the secret's name
+    instead of its ARN. Its gateway adds its own CORS headers but, unlike API Gateway, does not
+    remove those of the function.
     """
     if isinstance(value, list):
         return [adapt_template(item, secrets) for item in value if not requires_tls(item)]
@@ -181,7 +182,7 @@ def requires_tls(statement):
 
 
 def resources_of_type(template, resource_type):
-    """Return the properties of the resources of a type, by logical id."""
+    """Map the logical id of each resource of this type to the properties of the resource."""
     found = template["Resources"].items()
     return {
         name: resource["Properties"]

@@ -15,7 +15,7 @@ KEY_ID = "first"
 
 
 class Issuer:
-    """Signs JWTs for the audience `steno` and publishes its key by OpenID Connect discovery."""
+    """Signs JWTs for the audience `steno` and publishes its key with OpenID Connect discovery."""
 
     def __init__(self):
         self.url = ""
@@ -39,7 +39,7 @@ class Issuer:
         return JSONResponse({"keys": [{**public, "kid": KEY_ID, "use": "sig", "alg": "RS256"}]})
 
     def header(self, *, forged=False, **claims):
-        """Return an Authorization header with a JWT. With `forged`, another key signs it."""
+        """Return an Authorization header with a JWT. A forged JWT is signed with another key."""
         payload = {"iss": self.url, "aud": "steno", "exp": int(time.time()) + 600, **claims}
         token = jwt.encode(
             payload, self._other_key if forged else self._key, "RS256", headers={"kid": KEY_ID}

@@ -26,7 +26,7 @@ MOST_BYTES = {"api": 16_000_000, "cutter": 50_000_000}
 
 @pytest.fixture(scope="session", params=[API, CUTTER], ids=lambda bundle: bundle.name)
 def built(request):
-    """Return a bundle and its folder, built for Lambda."""
+    """Build a bundle for Lambda. Return the bundle and its folder."""
     return request.param, request.param.build(ROOT / ".bundles", Target())
 
 
@@ -42,7 +42,7 @@ def test_a_zipped_bundle_is_small(built):
 def test_all_wheels_support_the_glibc_and_the_architecture_of_lambda(built):
     _, folder = built
     assert 0 < required_glibc_minor(folder) <= MAX_GLIBC_MINOR
-    # The field e_machine of the ELF header.
+    # The `e_machine` field of the ELF header.
     machines = {path.read_bytes()[18:20] for path in folder.rglob("*.so*")}
     assert machines == {(183).to_bytes(2, "little")}  # AArch64
 
@@ -63,12 +63,12 @@ def content(path):
 
 @pytest.mark.parametrize("bundle", [API, CUTTER], ids=lambda bundle: bundle.name)
 def test_every_source_has_unchecked_byte_code(bundle):
-    """Lambda cannot write byte code, because its code folder is read-only."""
+    """Lambda cannot write bytecode, because its code folder is read-only."""
     assert sources_without_byte_code(bundle.build(ROOT / ".bundles", Target.here())) == []
 
 
 def test_no_secret_is_in_the_template_or_the_bundles(tmp_path, monkeypatch):
-    """The environment of the machine that deploys has all secrets."""
+    """All secrets are set as environment variables on the machine that builds the bundles."""
     for name, secret in (
         ("OPENAI_API_KEY", KEY),
         ("ACCESS_TOKEN", TOKEN),

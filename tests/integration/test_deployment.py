@@ -1,4 +1,4 @@
-"""Test the stack, deployed to a local AWS that enforces IAM, with its functions and queues."""
+"""Test the stack, with its functions and queues, in a local AWS emulator that enforces IAM."""
 
 import base64
 import json
@@ -29,7 +29,7 @@ PROTECTED_ROUTES = (
 
 @pytest.fixture(scope="module")
 def sites(tmp_path_factory):
-    """Return the URLs of a site with an allowed origin and of one with another origin."""
+    """Return the URLs of two sites: one whose origin is allowed, and one whose origin is not."""
     with (
         site(tmp_path_factory.mktemp("site")) as allowed,
         site(tmp_path_factory.mktemp("site")) as foreign,
@@ -74,7 +74,7 @@ def test_a_recording_in_one_request_is_transcribed(cloud, token):
         (asset("endgame_nagg_nell.wav"), "that's a good story", 1),
         (long_recording("ogg", 80), "It was the", 2),
     ],
-    ids=["by the express queue", "by the parts queue"],
+    ids=["through the express queue", "through the parts queue"],
 )
 def test_an_upload_goes_through_bucket_queues_and_functions(cloud, token, content, words, parts):
     job_path = upload(cloud, token, content, response_format="srt")
@@ -116,7 +116,7 @@ def test_the_job_of_a_dead_letter_fails(cloud, token):
 
 
 def test_each_function_can_delete_the_objects_of_a_deleted_job(cloud):
-    """The message about an upload arrives after its job was deleted, and so does a dead letter."""
+    """An S3 event notification and a dead letter arrive after their jobs were deleted."""
     s3, sqs = cloud.client("s3"), cloud.client("sqs")
     for queue in ("Recordings", "DeadLetters"):
         job_id = uuid4().hex
@@ -125,7 +125,8 @@ def test_each_function_can_delete_the_objects_of_a_deleted_job(cloud):
             f"parts/{job_id}/0/0000.flac",
             f"transcripts/{job_id}.json",
         ]
-        for key in reversed(keys):  # the bucket sends a message about the upload, so it is last
+        # Store the upload last, because S3 sends an event notification for it.
+        for key in reversed(keys):
             s3.put_object(Bucket=cloud.outputs["BucketName"], Key=key, Body=b"x")
         sqs.send_message(QueueUrl=cloud.queues[queue], MessageBody=json.dumps({"key": keys[0]}))
         deadline = time.monotonic() + 60
@@ -140,7 +141,7 @@ def test_a_failed_job_can_be_retried_without_a_new_upload(cloud, token, engine):
         "times": 2,
     }
     engine.script(error_reply)
-    # A recording that no other test uses, so that its transcript is not in the ledger.
+    # No other test uses this recording, so its transcript is not in the ledger yet.
     job_path = upload(cloud, token, recording("ogg", "endgame_nagg_nell.wav", 5))
     assert wait_until_finished(cloud, token, job_path)["error"]["code"] == "upstream_credentials"
     engine.script()
@@ -166,7 +167,7 @@ def test_the_form_uploads_only_what_it_was_issued_for(cloud, token, changed_fiel
 
 
 class Role:
-    """An IAM user with the policies of a function's role.
+    """An IAM user that has the policies of a function's role.
 
     Tests cannot get the credentials of the role itself.
     """
@@ -194,7 +195,7 @@ class Role:
         )
 
     def is_allowed(self, service, call, **arguments):
-        """Return whether the call is allowed. A missing object counts as allowed."""
+        """Return whether the call is allowed. Errors such as a missing object are ignored."""
         try:
             getattr(self._client(service), call)(**arguments)
         except ClientError as error:
@@ -204,7 +205,8 @@ class Role:
         return True
 
 
-# The allowed actions on objects, the queues to send to, and the secrets to read.
+# For each function: the allowed actions on objects, the queues to which it may send messages, and
+# the secrets that it may read.
 PERMISSIONS = {
     "Api": (
         {
@@ -298,12 +300,15 @@ def test_the_functions_have_only_the_permissions_that_they_need(cloud):
         assert not role.is_allowed("iam", "list_users")
 
 
-# From browsers
+# Requests from browsers
 
 
 @pytest.fixture
 def browser(cloud, token):
-    """Return a function that opens a page and returns it with arguments for TRANSCRIBE."""
+    """Return a function that opens a page.
+
+    The function returns the page and the arguments for TRANSCRIBE.
+    """
     if NO_CHROMIUM:
         pytest.skip(NO_CHROMIUM)
     bearer = token["Authorization"].removeprefix("Bearer ")

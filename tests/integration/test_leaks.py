@@ -1,4 +1,4 @@
-"""Test that the API leaks no temporary file, descriptor or thread in 1,000 requests."""
+"""Test that the API leaks no temporary files, descriptors or threads during 1,000 requests."""
 
 import contextlib
 import tempfile
@@ -26,7 +26,7 @@ FAILURES = [
 
 async def valid_request(http):
     response = await http.post("/api/transcribe", files={"file": asset("beckett.wav")})
-    # 503 if the deadline of 1 s passed before the recording was sent.
+    # The status is 503 if the deadline of 1 s passed before the recording was sent to the upstream.
     assert response.status_code in (200, 422, 502, 503, 504)
 
 
@@ -45,13 +45,13 @@ async def invalid_form(http):
 
 
 async def cancelled(http):
-    """The client disconnects, either while it sends or while it waits for the response."""
+    """The client disconnects while it sends the request, or while it waits for the response."""
     with anyio.move_on_after(0.02):
         await http.post("/api/transcribe", files={"file": asset("beckett.wav")})
 
 
 async def connection_reset(http):
-    """The connection breaks in the middle of the body."""
+    """The connection is closed in the middle of the body."""
     host, port = http.base_url.host, http.base_url.port
     head = b"POST /api/transcribe HTTP/1.1\r\nHost: x\r\nContent-Length: 300000\r\n"
     async with await anyio.connect_tcp(host, port) as connection:
@@ -75,7 +75,7 @@ KINDS = [
 
 
 def descriptors(process):
-    """Return the open files of the process, without sockets, which it may keep for reuse."""
+    """Return the open files of the process, without sockets, which may stay open for reuse."""
     return sorted(link for link in _links(process) if not link.startswith("socket:"))
 
 
@@ -86,7 +86,7 @@ def sockets(process):
 def _links(process):
     links = []
     for path in Path(f"/proc/{process.pid}/fd").iterdir():
-        with contextlib.suppress(FileNotFoundError):  # closed since it was listed
+        with contextlib.suppress(FileNotFoundError):  # closed after it was listed
             links.append(str(path.readlink()))
     return links
 
@@ -130,7 +130,7 @@ async def test_a_thousand_requests_of_every_kind_leak_nothing(engine):
                 while descriptors(process) != before:
                     await http.get("/api/health")
         assert temp_files() == before_files
-        # Up to 30 threads of the pool, which are reused, and those of the server.
+        # The pool has up to 30 threads, which are reused. The other threads belong to the server.
         assert threads(process) <= 30 + 4
-        # Up to one kept-alive connection for each thread of the pool.
+        # Each thread of the pool may keep one connection alive.
         assert sockets(process) <= 30 + 8

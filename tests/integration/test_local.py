@@ -82,7 +82,7 @@ def test_with_a_key_it_uses_the_upstream_and_prints_its_url(engine):
             f"{engine.url} with your API key (the sample below costs a fraction of a cent)" in lines
         )
         assert "offline engine" not in lines
-        assert lines.count(WORDS) == 2  # by a direct request and by a job
+        assert lines.count(WORDS) == 2  # from a direct request and from a job
     assert len(engine.calls()) == 1  # the job reuses the paid result of the request
 
 
@@ -120,7 +120,7 @@ def test_a_failed_sample_prints_a_warning_with_a_remedy(engine, status, error, r
 
 
 def test_a_revoked_key_is_detected_at_the_next_start(engine, tmp_path):
-    """The ledger still has the transcript of the previous start."""
+    """The ledger still contains the transcript from the previous start."""
     for key in ("sk-good", "sk-good", "sk-wrong"):
         if key == "sk-wrong":
             engine.script({"status": 401, "body": {"error": {"message": "Incorrect API key"}}})
@@ -149,7 +149,7 @@ def test_it_starts_if_the_sample_exceeds_the_size_limit():
 
 @pytest.mark.parametrize("ignored", [False, True], ids=["foreground", "background"])
 def test_a_second_ctrl_c_stops_the_server_despite_an_unfinished_request(ignored):
-    """A shell script starts background jobs (`&`) with SIGINT ignored."""
+    """A server that a shell script starts in the background (`&`) initially ignores SIGINT."""
     before = signal.signal(signal.SIGINT, signal.SIG_IGN) if ignored else None
     with local_process() as process:
         if ignored:
@@ -158,9 +158,8 @@ def test_a_second_ctrl_c_stops_the_server_despite_an_unfinished_request(ignored)
         host, _, port = address(lines).removeprefix("http://").partition(":")
         with socket.create_connection((host, int(port))) as stalled:
             stalled.sendall(UPLOAD_HEAD)
-            httpx2.get(
-                f"{address(lines)}/api/health"
-            )  # so that the server has accepted the stalled request
+            # When this request completes, the server has also accepted the stalled request.
+            httpx2.get(f"{address(lines)}/api/health")
             process.send_signal(signal.SIGINT)
             assert any("Ctrl-C again" in line for line in process.stdout)
             process.send_signal(signal.SIGINT)

@@ -1,4 +1,4 @@
-"""Test that cdk-nag and cfn-lint have no findings in the template without a documented reason."""
+"""Test that cdk-nag and cfn-lint report no findings, except those with a documented reason."""
 
 from aws_cdk import Validations
 from cdk_nag import AwsSolutionsChecks, ServerlessChecks

@@ -1,4 +1,4 @@
-"""Test that a recording to be converted is transcribed in its request despite slow queues."""
+"""Test that a recording is converted and transcribed within one request despite slow queues."""
 
 import time
 from contextlib import ExitStack
@@ -66,4 +66,5 @@ def test_a_recording_of_safari_is_transcribed_in_the_same_request(slow_queues, t
         seconds = time.monotonic() - started
     assert response.status_code == 200, response.text
     assert response.json() == {"transcript": "Ever tried."}
-    assert seconds >= 2 * DELAY_SECONDS + 2 * UPSTREAM_SECONDS  # it passed both queues
+    # The recording went through both queues.
+    assert seconds >= 2 * DELAY_SECONDS + 2 * UPSTREAM_SECONDS

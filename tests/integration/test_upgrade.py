@@ -1,4 +1,7 @@
-"""Test updates from the last release and rollbacks: no job is lost, no part is billed twice."""
+"""Test updates from the last release, and rollbacks to it.
+
+No job is lost, and no part is billed twice.
+"""
 
 import json
 import os
@@ -47,7 +50,10 @@ REJECTED = {
 
 @pytest.fixture(scope="module")
 def releases(tmp_path_factory, engine_process):
-    """Return the folders with the templates and assets of the last release and of this version."""
+    """Return a folder for the last release and one for this version.
+
+    Each folder contains the template and the assets.
+    """
     source, old_folder, new_folder = (
         tmp_path_factory.mktemp(name) for name in ("source", "old", "new")
     )
@@ -64,7 +70,7 @@ def releases(tmp_path_factory, engine_process):
 
 @dataclass
 class Owner:
-    """Creates jobs in every state and checks their results."""
+    """The owner of the stack, who creates jobs in every state and checks their results."""
 
     cloud: object
     engine: object
@@ -90,13 +96,16 @@ class Owner:
         assert response.status_code == 202, response.text
 
     def stop_functions(self):
-        """Disable all event source mappings, so that no function gets messages."""
+        """Disable all event source mappings, so that no function receives messages."""
         functions = self.cloud.client("lambda")
         for mapping in functions.list_event_source_mappings()["EventSourceMappings"]:
             functions.update_event_source_mapping(UUID=mapping["UUID"], Enabled=False)
 
     def create_jobs(self):
-        """Create jobs in every state, with messages in the queues. Return their paths by state."""
+        """Create jobs in all states, with messages in the queues.
+
+        Return a dictionary that maps each state to the path of its job.
+        """
         job_paths = {"completed": self.upload(asset("endgame_nagg_nell.wav"))}
         assert self.wait_until_finished(job_paths["completed"])["status"] == "completed"
         self.engine.script(REJECTED)
@@ -151,7 +160,7 @@ def test_no_job_is_lost_and_no_part_is_billed_twice(releases, engine, tmp_path, 
         httpx2.post(
             form["url"], data=form["fields"], files={"file": recording("webm", seconds=8)}
         ).raise_for_status()
-        if direction == "rollback":  # the messages of the parts were deleted with their queue
+        if direction == "rollback":  # the messages for the parts were deleted with their queue
             backdate(cloud, job_paths["half done"])
         for name in ("failed", "dead", "half done"):
             if owner.wait_until_finished(job_paths[name])["status"] == "failed":
@@ -169,7 +178,7 @@ def test_no_job_is_lost_and_no_part_is_billed_twice(releases, engine, tmp_path, 
 
 
 def backdate(cloud, job_path):
-    """Set the creation time of the job back by one hour."""
+    """Change the creation time of the job to one hour earlier."""
     session = boto3.session.Session("test", "test", region_name="us-east-1")
     table = session.resource("dynamodb", endpoint_url=cloud.url).Table(cloud.outputs["TableName"])
     table.update_item(

@@ -1,4 +1,4 @@
-"""Tests of presigned forms that are used again: one recording at one key, billed once."""
+"""Tests of presigned forms that are used more than once: only one recording is billed."""
 
 import httpx2
 import pytest
@@ -56,7 +56,7 @@ def test_a_form_used_again_while_its_recording_is_transcribed_changes_nothing(aw
 
 
 def test_a_form_used_again_after_its_job_failed_waits_for_a_retry(aws, first, second):
-    """The recording that replaces the first is not transcribed until the owner retries the job."""
+    """The second recording replaces the first, and is not transcribed until the job is retried."""
     upstream = FakeUpstream(error_response(401))
     harness = Harness(aws, upstream)
     created = harness.request_upload().json()

@@ -1,4 +1,4 @@
-"""Tests of jobs through the API: upload, read, retry, delete, ownership and expiry."""
+"""Tests of the job routes: upload, read, retry, delete, ownership and expiry."""
 
 import json
 import threading
@@ -28,7 +28,7 @@ def clock():
 
 @pytest.fixture
 def timed(aws, clock):
-    """Return a harness whose clock only the test moves."""
+    """Return a harness whose clock changes only when the test sets it."""
     return Harness(aws, jobs=Jobs(settings(**aws), clock))
 
 
@@ -111,7 +111,7 @@ def test_the_bucket_rejects_another_key_type_or_size(aws):
 
 
 def test_the_bucket_rejects_an_expired_form(aws):
-    """This test takes a second, because the bucket uses the real clock."""
+    """This test takes a second, because it waits until the form has expired."""
     _, form = Jobs(settings(**aws), upload_seconds=1).create("a.webm", "audio/webm", 1000, {})
     until = time.monotonic() + 20
     while httpx2.post(form["url"], data=form["fields"], files={"file": b"x"}).status_code == 204:
@@ -119,7 +119,7 @@ def test_the_bucket_rejects_an_expired_form(aws):
 
 
 def test_a_form_is_sent_to_the_region_of_the_bucket(aws, monkeypatch):
-    """The global address of S3 redirects, and browsers do not follow the redirect of a form."""
+    """S3's global endpoint would redirect the form, and browsers do not follow this redirect."""
     monkeypatch.delenv("AWS_ENDPOINT_URL")
     monkeypatch.setenv("AWS_DEFAULT_REGION", "eu-central-1")
     jobs = Jobs(settings(**aws))
@@ -261,7 +261,7 @@ def test_two_concurrent_retries_are_one(aws):
 
 @pytest.mark.parametrize("status", ["processing", "completed"])
 def test_a_late_retry_changes_nothing(aws, status):
-    """Another request retries the job after the first request has read it as failed."""
+    """After the late request has read the status `failed`, another request retries the job."""
     upstream = FakeUpstream(error_response(401))
     harness, other = Harness(aws, upstream), Harness(aws, upstream)
     job_id = harness.upload(recording("webm"))
@@ -300,7 +300,7 @@ def test_a_retry_that_is_late_for_another_failure_is_not_billed(aws):
 
 
 def test_a_failed_job_that_release_0_1_retries_is_transcribed(harness):
-    """Release 0.1 sets `retry` and leaves the status to the worker, which may be newer."""
+    """Release 0.1 only sets `retry`. The worker, which may be newer, updates the status."""
     job_id = harness.upload(recording("webm"))
     key = {"pk": f"job#{job_id}", "sk": "job"}
     harness.jobs.client.update_item(
@@ -330,7 +330,7 @@ def test_a_job_of_release_0_1_that_fails_again_reads_as_failed(aws):
 
 
 def test_a_message_that_release_0_1_cannot_handle_is_a_list_which_it_returns_to_the_queue(harness):
-    """During a stack update, its worker receives messages from the same queue."""
+    """During a stack update, the worker of release 0.1 still receives messages from the queue."""
     harness.jobs.queues.send_recording(f"requests/{'0' * 32}.webm", "")
     harness.jobs.queues.send_recording(f"uploads/{'0' * 32}.webm", "")
     bodies = [json.loads(record["body"]) for record in harness.messages()]
@@ -354,7 +354,7 @@ def test_a_job_without_its_recording_cannot_be_retried(harness):
 
 def test_a_job_without_progress_for_six_hours_fails_and_can_be_retried(timed, clock):
     job_id = timed.upload(recording("webm"))
-    timed.cut(job_id)  # receives the part's message, which is then lost
+    timed.cut(job_id)  # the part's message is received, but never processed
     clock.now += 6 * 3600 - 10
     assert timed.job(job_id)["status"] == "processing"
     clock.now += 20
@@ -378,7 +378,7 @@ def test_an_old_job_that_makes_progress_does_not_fail(timed, clock):
     assert retry(timed, job_id).json()["code"] == "not_failed"
     clock.now += 2 * 3600
     assert timed.job(job_id)["status"] == "failed"
-    assert timed.handle(third) == []  # a message that has waited in a long queue
+    assert timed.handle(third) == []  # this message has been in the queue for hours
     assert timed.job(job_id)["status"] == "completed"
 
 
@@ -397,7 +397,7 @@ def test_a_retry_does_not_restart_a_stalled_job_whose_message_arrives_meanwhile(
 def test_a_queued_job_fails_after_a_day(timed, clock):
     job_id = timed.upload(recording("webm"))
     for _ in range(2):
-        timed.messages()  # receives the message, which is then lost
+        timed.messages()  # the message is received, but never processed
         clock.now += 86_390
         assert timed.job(job_id)["status"] == "queued"
         clock.now += 20

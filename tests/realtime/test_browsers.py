@@ -15,7 +15,7 @@ from tests.browsers.drivers import (
 from tests.conftest import serving
 from tests.samples import ASSETS, asset
 
-SPEECH = ASSETS / "beckett.wav"  # ten seconds
+SPEECH = ASSETS / "beckett.wav"  # ten seconds of speech
 ENGINES = [
     pytest.param(Chromium, marks=pytest.mark.skipif(bool(NO_CHROMIUM), reason=NO_CHROMIUM)),
     pytest.param(Firefox, marks=pytest.mark.skipif(bool(NO_FIREFOX), reason=NO_FIREFOX)),

@@ -1,4 +1,4 @@
-"""Tests of container.py: the container format of a recording is identified by its bytes."""
+"""Tests of container.py: the container format of a recording is identified from its bytes."""
 
 import contextlib
 from io import BytesIO
@@ -124,7 +124,7 @@ def test_an_mp4_may_begin_with_any_box(box):
     ids=["mp4", "webm", "wav"],
 )
 def test_a_file_with_an_impossible_size_field_is_sent_to_the_upstream(start):
-    with TemporaryFile() as file:  # seeking beyond the end differs from BytesIO
+    with TemporaryFile() as file:  # BytesIO behaves differently when seeking beyond the end
         file.write(start + bytes(100))
         assert identify(file).direct
 
@@ -164,7 +164,7 @@ def test_the_file_position_is_reset():
         b"RIFF\x24\0\0\0WEBPVP8 " + bytes(100),
         b"\xff\xfb",
         b"\x0b\x77",
-        b"\x0b\x77\0\0\x26\x40" + bytes(100),  # not a valid frame size of AC-3
+        b"\x0b\x77\0\0\x26\x40" + bytes(100),  # not a valid AC-3 frame size
         b"x",
         b"Get free money now, and other words in a text that is longer than that",
         bytes(100_000),
@@ -182,7 +182,7 @@ def test_a_web_page_is_reported_as_text():
 
 
 def header_only(kind):
-    """Return the start of the file, up to the audio data."""
+    """Return the start of a recording, up to its audio data."""
     whole = recording(kind)
     ends = {
         "webm": whole.find(b"\x1fC\xb6u"),

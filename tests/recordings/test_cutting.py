@@ -1,4 +1,4 @@
-"""Tests of cutting.py and decoder.py: recordings are cut into parts by a restricted process."""
+"""Tests of cutting.py and decoder.py: a restricted process cuts recordings into parts."""
 
 import contextlib
 import hashlib
@@ -22,7 +22,7 @@ from handler.errors import (
 )
 from handler.recordings import decoder
 from handler.recordings.cutting import CutterStopped, Part, cut_into_parts
-from handler.recordings.decoder import part_lengths
+from handler.recordings.timeline import part_lengths
 from tests.attacks.access_monitor import monitor_access
 from tests.samples import DIRECT, long_recording, recording, silent_video, video
 
@@ -37,7 +37,7 @@ def cut(path, folder, longest=DAY, **options):
 
 
 def samples(path):
-    """Return the whole file as 16 kHz mono samples, decoded without cutting."""
+    """Decode the whole file without cutting it. Return 16 kHz mono samples."""
     with av.open(str(path)) as container:
         resampler = av.AudioResampler(format="s16", layout="mono", rate=16_000)
         pieces = [
@@ -111,7 +111,7 @@ def test_a_cut_is_made_in_a_pause(write_file, tmp_path):
     parts = cut(write_file(long_recording("wav", 60)), tmp_path / "parts", **SHORT)
     for part in parts[1:]:
         first_100_ms = struct.unpack("<1600h", samples(part.path)[:3200])
-        assert max(map(abs, first_100_ms)) < 300  # of 32767
+        assert max(map(abs, first_100_ms)) < 300  # full scale is 32767
 
 
 @pytest.mark.parametrize(("kind", "gap"), [("webm", 5.0), ("fragmented mp4", 7.5)])
@@ -130,7 +130,7 @@ def test_a_part_after_a_gap_has_the_later_time(write_file, tmp_path):
 
 @pytest.mark.parametrize("kind", ["ogg", "mpeg-ts", "mp3", "flac"])
 def test_concatenated_recordings_have_their_total_length(kind, write_file, tmp_path):
-    """The timestamps of each recording start at zero or at any other time."""
+    """The timestamps of each recording may start at zero or at another time."""
     path = write_file(recording(kind, seconds=8) * 4)
     (part,) = cut(path, tmp_path / "parts", longest=60)
     assert part.seconds == pytest.approx(32, abs=0.5)
@@ -217,7 +217,7 @@ def test_a_truncated_recording_is_cut_as_far_as_possible(kind, write_file, tmp_p
     whole = recording(kind)
     for share in (0.1, 0.5, 0.9):
         path = write_file(whole[: round(len(whole) * share)])
-        if kind == "mp4":  # its index is at the end of the file
+        if kind == "mp4":  # MP4 files have their index at the end
             with pytest.raises(UnreadableRecording):
                 cut(path, tmp_path / "parts")
         elif share > 0.1:
@@ -226,7 +226,7 @@ def test_a_truncated_recording_is_cut_as_far_as_possible(kind, write_file, tmp_p
 
 
 def cutters():
-    """Return the ids of the decoder processes that this thread has started."""
+    """Return the process ids of the decoders that this thread has started."""
     children = Path(f"/proc/self/task/{threading.get_native_id()}/children").read_text().split()
     return [
         child
@@ -236,27 +236,28 @@ def cutters():
 
 
 def started_cutter(pipe):
-    """Wait until the decoder process opens the pipe. Return its id and our end of the pipe."""
-    writer = os.open(pipe, os.O_WRONLY)  # blocks until the process opens it for reading
+    """Wait until the decoder opens the pipe. Return its process id and the pipe's write end."""
+    writer = os.open(pipe, os.O_WRONLY)  # blocks until the decoder opens the pipe for reading
     (child,) = cutters()
     return child, writer
 
 
 def test_the_decoder_process_has_no_credentials_and_limited_memory(monkeypatch, tmp_path):
-    """A child process inherits the environment, which /proc shows."""
+    """By default, a child process inherits all environment variables, which /proc exposes."""
     monkeypatch.setenv("AWS_SECRET_ACCESS_KEY", "canary")
     monkeypatch.setenv("OPENAI_API_KEY", "canary")
-    # The process sets its limits, opens this pipe as the recording and blocks.
+    # The decoder sets its limits, opens this pipe instead of a recording, and blocks.
     pipe = tmp_path / "pipe"
     os.mkfifo(pipe)
     with cut_into_parts(pipe, tmp_path, DAY):
         child, writer = started_cutter(pipe)
         assert b"canary" not in Path(f"/proc/{child}/environ").read_bytes()
-        # 601 s is the hard limit. The process raises the soft limit after reading the packets.
+        # The soft limit is 60 s, and the hard limit is 601 s. The decoder raises the soft limit
+        # after it has read the packets.
         assert limit(child, "Max cpu time").split()[3:5] == ["60", "601"]
         assert "1000000000" in limit(child, "Max address space")
         os.close(writer)
-    assert cutters() == []  # the process ends if the block is left early
+    assert cutters() == []  # leaving the block early stops the decoder
 
 
 @pytest.mark.parametrize(

@@ -1,4 +1,4 @@
-"""Tests of workspace.py: folders of killed processes are deleted, folders in use are not."""
+"""Tests of workspace.py: folders of killed processes are deleted, but folders in use are not."""
 
 import tempfile
 

@@ -1,6 +1,6 @@
-"""Simulate an upstream with a rate limit: jobs use the limit, and callers share the functions.
+"""Simulate a rate limit of the upstream: jobs use most of it, but do not delay other callers.
 
-`python -m benchmarks.limiter` measures more limits.
+`python -m benchmarks.limiter` simulates more limits.
 """
 
 from io import BytesIO
@@ -12,7 +12,7 @@ from handler.recordings.container import identify
 from tests.fake_queues import FixedWindow, Simulated, TokenBucket, aws_in_process, new_caller
 from tests.samples import asset, wav
 
-HOUR = 12  # parts
+HOUR = 12  # the number of parts of a one-hour recording
 REQUESTS_PER_MINUTE = 60  # the limit of the upstream
 
 
@@ -34,11 +34,12 @@ def test_jobs_use_the_rate_limit_with_few_rejected_requests(limiter, request):
     seconds = simulated.upstream.answered[-1] - simulated.simulation.began - 60
     assert answered / seconds >= 0.85 * REQUESTS_PER_MINUTE / 60
     assert rejected <= 0.2 * (answered + rejected)
-    assert simulated.sqs.most_deliveries <= 10  # after 200, a message becomes a dead letter
+    # A message becomes a dead letter after 200 deliveries.
+    assert simulated.sqs.most_deliveries <= 10
 
 
 def test_a_slow_upstream_causes_no_dead_letters():
-    """The upstream accepts one request in 12 hours and sends no Retry-After."""
+    """The upstream accepts one request every 12 hours, and sends no Retry-After header."""
     simulated = Simulated(limiter=TokenBucket(1 / 720, size=1), retry_after=False, aws_seconds=0)
     job = simulated.cut(2)
     assert simulated.seconds_until_completed(job) >= 12 * 3600
@@ -53,9 +54,8 @@ def test_the_request_rate_recovers_after_the_upstream_was_busy():
     assert simulated.seconds_until_completed(simulated.cut(4 * HOUR)) <= 4 * HOUR * 10 / 2
 
 
-@pytest.mark.parametrize(
-    "delay_seconds", [31, 36]
-)  # seconds: the other parts have just started, or finish soon
+# After 31 s, parts of the long job have just started. After 36 s, they are about to finish.
+@pytest.mark.parametrize("delay_seconds", [31, 36])
 def test_ten_hours_of_one_caller_do_not_delay_another_caller(delay_seconds):
     alone = Simulated(seconds=10)
     simulated = Simulated(seconds=10)

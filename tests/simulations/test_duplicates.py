@@ -1,4 +1,4 @@
-"""Simulate duplicate, reordered and late messages, also after the end of their job."""
+"""Simulate duplicate, reordered and late messages. Some arrive after their job has ended."""
 
 import random
 from collections import Counter
@@ -13,9 +13,9 @@ from tests.fake_upstream import error_response, transcript_response
 from tests.samples import asset, wav
 
 SPEECH = asset("beckett.wav")[44:] * 3
-# Keys: the number of parts. Silence is not sent to the upstream.
+# Each key is the number of parts. Silence has no parts, because it is not sent to the upstream.
 RECORDINGS = {0: bytes(128_000), 1: SPEECH[:128_000], 2: SPEECH[: 26 * 32_000]}
-BILLED_SECONDS = 3  # for each response
+BILLED_SECONDS = 3  # per response
 DUPLICATED = {"copies": 2, "late": 300, "disorder": True}
 
 
@@ -26,14 +26,14 @@ def _aws():
 
 
 class ManyJobs:
-    """Jobs of many callers, each with its own recording.
+    """Jobs of many callers. Each job has its own recording.
 
     Every fifth job is deleted. Some jobs fail and are retried.
     """
 
     def __init__(self, size, seed):
         self.simulated = Simulated(
-            # A delivery of a part that another function has claimed is repeated when that one ends.
+            # A message for a claimed part is redelivered after 5 s, about when the claim ends.
             seconds=4.8,
             aws_seconds=0.05,
             pacing=replace(DEFAULT_PACING, part_seconds=13),
@@ -53,7 +53,7 @@ class ManyJobs:
             self._later(60, self._upload, number)
 
     def _later(self, max_seconds, action, *arguments):
-        """Run `action` at a random time within `max_seconds`."""
+        """Run `action` at a random time within the next `max_seconds`."""
         self.simulated.simulation.after(
             self._rng.uniform(0, max_seconds), lambda: action(*arguments)
         )
@@ -82,7 +82,7 @@ class ManyJobs:
             self._later(20, self._retry_until_completed, job)
 
     def _reply(self, content):
-        """Reject about every fourth part once, chosen by its size."""
+        """Reject the first request for about one in four parts, selected by their size."""
         if len(content) % 4 == 0 and not self.rejected[content]:
             self.rejected[content] += 1
             return error_response(400)
@@ -100,7 +100,7 @@ def test_every_job_completes_once_and_every_part_is_billed_once(request):
     for job_id, job in jobs.kept.items():
         parts, paid = jobs.parts[job_id], simulated.caller.get(job_id).seconds_paid
         assert simulated.text(job) == " ".join(["Ever tried."] * parts)
-        # A part in flight when its job fails is charged by its length, because it may be billed.
+        # If a part is in flight when its job fails, its duration is charged: it may be billed.
         if job_id in jobs.retries:
             assert paid >= BILLED_SECONDS * parts
         else:

@@ -1,4 +1,4 @@
-"""Simulate jobs that take hours: a slow upstream, AWS outages, and limited message chains."""
+"""Simulate jobs that take hours, because of a slow upstream, AWS outages or truncated responses."""
 
 import random
 
@@ -11,7 +11,7 @@ from tests.samples import asset, wav
 
 SPEECH = asset("beckett.wav")[44:]
 HOUR = 3600
-MAX_RUNS = 6  # of a function in one chain of messages. AWS stops recursive chains at 16.
+MAX_RUNS = 6  # invocations in one chain of messages; AWS stops recursive chains at 16
 
 
 @pytest.fixture(scope="module", autouse=True)
@@ -21,13 +21,14 @@ def _aws():
 
 
 def test_twelve_hours_are_cut_once_and_billed_once_with_a_slow_upstream():
-    """The upstream accepts 1.3 of the 144 parts per minute."""
+    """The job has 144 parts, and the upstream accepts 1.3 of them per minute."""
     simulated = Simulated(
         concurrency=2, seconds=40, limiter=TokenBucket(1.3, size=1), aws_seconds=0
     )
     job = simulated.cut(144)
     for _ in range(3):
-        simulated.announce(job)  # a second cut would fail the job: the object is not a recording
+        # The object is not a recording, so the job would fail if it were cut again.
+        simulated.announce(job)
         simulated.run(0.5 * HOUR)
         assert simulated.status(job) == "processing"
     simulated.run()
@@ -44,7 +45,7 @@ def truncated_response():
 
 
 def test_truncated_responses_do_not_cause_long_message_chains():
-    """The response for the longest part is always truncated, so that the part is halved."""
+    """The response for the longest part is always truncated, so the part is split in half."""
     simulated, longest = Simulated(aws_seconds=0), [0]
 
     def reply(content):
@@ -63,7 +64,7 @@ def test_truncated_responses_do_not_cause_long_message_chains():
 
 
 class SwitchableLimiter:
-    """A limiter that accepts no request while `is_closed`."""
+    """A limiter that accepts no requests while `is_closed` is true."""
 
     def __init__(self):
         self.is_closed = False

@@ -1,10 +1,11 @@
-"""Tests of crashes: a worker crashes before any of its writes, and another receives its message.
+"""Crash tests: a worker crashes before one of its writes, and another worker takes over.
 
-No recording is lost, no job is stuck, and only the request in flight is billed twice. A scenario
-is one course of a job with the list of its writes. The worker crashes before each of them and
-after the last one. One test compares the list with the writes of a run without a crash, so that
-the list is complete. If an earlier scenario contains a write, the write is tested again with
-`-m exhaustive` only. With `--soak`, a second worker crashes at each of the following writes.
+No recording may be lost, no job may get stuck, and only a request in flight may be billed twice.
+A scenario describes one possible course of a job and lists its writes. One test runs each scenario
+without a crash and checks that the list of writes is complete. In the other tests, the worker
+crashes before each of the writes and after the last one. If an earlier scenario already covers the
+crash before a write, that crash is tested again only with `-m exhaustive`. With `--soak`, the tests
+also make the second worker crash before each of its writes.
 """
 
 from collections import Counter
@@ -45,7 +46,7 @@ TRANSCRIBE = (*ASK, "store the result", *SAVE)
 STORE = ("put the transcript", "complete the job")
 FAIL = ("fail the job", "settle the budget")
 RETRY = ("settle the budget", "queue the job", "send to recordings")
-SWEEP = ("delete the recording", "delete the transcript")  # repeated after a deletion
+SWEEP = ("delete the recording", "delete the transcript")  # repeated once the job is deleted
 SWEEP_SOUND = ("delete the part audio", "delete the transcript")
 
 
@@ -60,17 +61,19 @@ def clean_up(audio_objects, items):
 
 
 def finish(parts):
-    # The result that is stored is the whole transcript.
+    # This result is the transcript of the whole recording, not of a part.
     return ("store the result", *STORE, *clean_up(parts, parts))
 
 
 @dataclass(frozen=True)
 class Scenario:
-    """A scenario: `prepare` sets up a job, then the following steps make `writes` in this order.
+    """A scenario for a job: how it is set up, which steps run, and what the steps write.
 
-    The steps are the request `act`, which the caller repeats if it gets no response, and then
-    `deliveries` of messages or deliveries of `dead_letters`. If `deleted` is the name of a write,
-    the job is deleted before that write, and the scenario starts after the deletion.
+    `prepare` sets up a job. If `act` is set, it sends a request after the setup. The caller
+    repeats this request if there is no response. Then the worker processes up to `deliveries`
+    messages. If `dead_letters` is not 0, the dead-letter function processes `dead_letters`
+    messages, and the worker processes none. `writes` lists the writes in order. If `deleted` is
+    the name of a write, the job is deleted just before that write, and `writes` begins with it.
     """
 
     writes: tuple[str, ...]
@@ -81,8 +84,8 @@ class Scenario:
     deleted: str = ""
     end: str = "completed"
     parts: int = 1
-    unconfirmed: int = 0  # requests that may have been billed when the budget was settled
-    may_stay_reserved: bool = False  # an unsettled reservation counts as spent
+    unconfirmed: int = 0  # possibly billed requests when the budget is settled
+    may_stay_reserved: bool = False  # a reservation may remain unsettled
 
 
 def uploaded(content=SHORT):
@@ -90,9 +93,10 @@ def uploaded(content=SHORT):
 
 
 def cut(content=SHORT, *replies, then=0):
-    """Return a setup: a recording is cut and `then` of its parts are transcribed.
+    """Return a setup that cuts a recording and then transcribes some of its parts.
 
-    `replies` are the next replies of the upstream.
+    `then` is the number of transcribed parts. After the setup, the upstream responds to the
+    requests with `replies`.
     """
 
     def prepare(world):
@@ -105,7 +109,7 @@ def cut(content=SHORT, *replies, then=0):
 
 
 def crashed_after(*writes, pacing=SHORT_PARTS, then=None):
-    """Return a setup: one worker after another crashes, each just after one of `writes`."""
+    """Return a setup in which a worker crashes just after each of `writes`, in this order."""
 
     def prepare(world):
         world.use(pacing)
@@ -148,7 +152,7 @@ def failed_at_once(world):
 
 
 def in_outage(then):
-    """Return a setup after which the next read from S3 fails."""
+    """Return a setup that calls `then(world)`. The first read from S3 after the setup fails."""
 
     def prepare(world):
         then(world)
@@ -230,7 +234,7 @@ SCENARIOS = {
     ),
     "unanswered": Scenario(
         (*ASK, "count the attempt", "release the claim", "return the message"),
-        cut(SHORT, httpx2.ReadTimeout("no answer")),
+        cut(SHORT, httpx2.ReadTimeout("no response")),
         deliveries=1,
     ),
     "retried": Scenario(
@@ -295,7 +299,7 @@ SCENARIOS = {
             "delete the recording",
             *["delete the part audio"] * 2,
             "delete the transcript",
-            *["delete the result"] * 2,  # of the whole recording and of the part
+            *["delete the result"] * 2,  # for the whole recording and for the part
             "delete the part",
             "delete the job",
             *SWEEP,
@@ -397,10 +401,11 @@ def world():
 def run(world):
     """Return a function that runs a scenario without a crash.
 
-    It returns the writes, and the states before each write and after the last one.
+    The function returns the names of the writes, the state before each write, and the state after
+    the last write.
     """
 
-    @lru_cache(maxsize=1)  # the tests of one scenario run one after another
+    @lru_cache(maxsize=1)  # all tests of a scenario run consecutively
     def run(name):
         run_scenario(world, SCENARIOS[name], world.record)
         return world.end()
@@ -409,7 +414,7 @@ def run(world):
 
 
 def run_scenario(world, scenario, on_begin):
-    """Run a scenario without a crash. `on_begin` is called when its writes begin."""
+    """Run a scenario without a crash. Call `on_begin` just before the scenario's first write."""
     world.empty()
     scenario.prepare(world)
     if scenario.deleted:
@@ -426,7 +431,7 @@ def run_scenario(world, scenario, on_begin):
 
 
 def recover(world, scenario, state, *, record=False):
-    """Continue from the state that a crashed worker has left."""
+    """Run a scenario to its end, starting from the state that a crashed worker left."""
     world.restore(state)
     if record:
         world.record()
@@ -440,7 +445,7 @@ def recover(world, scenario, state, *, record=False):
 def finish_job(world, scenario):
     """Deliver the remaining messages, then retry the job if it has failed."""
     world.work()
-    if world.status in ("failed", "queued"):  # "queued": a crash has interrupted a retry
+    if world.status in ("failed", "queued"):  # "queued" if a crash interrupted a retry
         assert world.objects() == [world.job.key]
         if scenario.writes == SCENARIOS["not a recording"].writes:
             world.put(SHORT)
@@ -449,9 +454,9 @@ def finish_job(world, scenario):
 
 
 def check(world, scenario, *in_flight):
-    """Check the job, the stored data and the bills.
+    """Check the job, the stored data and the billed requests.
 
-    `in_flight` has, for each crash, the bills of responses that the worker could not store.
+    For each crash, `in_flight` counts the billed requests whose responses were lost in the crash.
     """
 
     assert world.status == scenario.end
@@ -479,7 +484,7 @@ def test_the_list_contains_every_write(run, name):
 
 
 def numbered(writes):
-    """Append a number to a write that occurs again: "x", "x 2", "x 3"."""
+    """Append a number to each repetition of a write: "x", "x 2", "x 3"."""
     counts = Counter()
     return [
         f"{write} {counts[write]}".removesuffix(" 1")
@@ -491,7 +496,8 @@ def numbered(writes):
 def crash_points():
     """Return a test parameter for each crash point of each scenario.
 
-    A crash before a write that an earlier scenario contains is marked as exhaustive.
+    If an earlier scenario covers the crash before the same write, the parameter is marked as
+    exhaustive.
     """
 
     seen, points = set(), []
@@ -505,7 +511,7 @@ def crash_points():
 
 
 def in_flight(states, point):
-    """Return the bills of responses between the last write and the crash."""
+    """Count the billed requests whose responses arrived between the last write and the crash."""
     return Counter(states[point].bills) - Counter(states[max(point - 1, 0)].bills)
 
 
@@ -524,7 +530,7 @@ def test_a_job_survives_a_crash(world, run, request, name, point):
 
 @pytest.mark.parametrize("name", SCENARIOS)
 def test_lost_responses_change_nothing(world, name):
-    """Each write is made, its response is lost once, and the AWS client repeats the call."""
+    """Each write succeeds, but the first response is lost, so the AWS client repeats the call."""
     scenario = SCENARIOS[name]
     run_scenario(world, scenario, world.lose_responses)
     finish_job(world, scenario)

@@ -1,4 +1,4 @@
-"""Tests of dead_letters.py: the job of a dead-letter message fails and can be retried."""
+"""Tests of dead_letters.py: the job of a dead letter is set to `failed` and can be retried."""
 
 import io
 import json
@@ -19,7 +19,7 @@ def harness(aws):
 
 
 def handle_dead_letters(harness, *messages):
-    """Let the dead-letter function handle messages. Return whether it succeeds for all of them."""
+    """Pass messages to the dead-letter function. Return whether it processed all of them."""
     return harness.worker.handle_dead_letters({"Records": list(messages)}) == {
         "batchItemFailures": []
     }
@@ -65,7 +65,7 @@ def test_a_dead_letter_of_a_split_request_fails_the_job(aws):
 
 
 def test_a_dead_letter_of_a_split_request_whose_pieces_were_not_all_sent_fails_the_job(aws):
-    """No other message would send the missing pieces."""
+    """The worker sends the missing pieces only if it receives this message again."""
     harness = Harness(
         aws, FakeUpstream(truncated_response), pacing=replace(PACING, part_seconds=30)
     )
@@ -75,7 +75,7 @@ def test_a_dead_letter_of_a_split_request_whose_pieces_were_not_all_sent_fails_t
     (split,) = harness.messages()
 
     def fail(**_):
-        raise ValueError("as a bug would")
+        raise ValueError("simulated bug")
 
     events = harness.jobs.queues.sqs.meta.events
     events.register("provide-client-params.sqs.SendMessage", fail)
@@ -119,7 +119,7 @@ def test_a_dead_letter_of_a_part_of_an_earlier_generation_changes_nothing(harnes
 
 @pytest.mark.parametrize("dies_before", ["s3.PutObject", "dynamodb.PutItem"])
 def test_a_job_with_all_parts_saved_that_cannot_be_finished_fails(harness, dies_before):
-    """No other message would finish the job."""
+    """No other message would cause the worker to finish the job."""
     job_id = harness.upload(recording("webm"))
     (part,) = harness.cut(job_id)
 
@@ -128,7 +128,7 @@ def test_a_job_with_all_parts_saved_that_cannot_be_finished_fails(harness, dies_
             params.get("Key", "").startswith("transcripts/")
             or params.get("Item", {}).get("holder") == job_id
         ):
-            raise ValueError("as a bug would")
+            raise ValueError("simulated bug")
 
     service = harness.jobs.objects.client if dies_before == "s3.PutObject" else harness.jobs.client
     service.meta.events.register(f"provide-client-params.{dies_before}", fail)

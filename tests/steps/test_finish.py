@@ -1,4 +1,4 @@
-"""Tests of finish.py: joining the parts once, cleaning up and settling the budget."""
+"""Tests of finish.py: completing a job only once, deleting its data and settling the budget."""
 
 import threading
 
@@ -22,13 +22,13 @@ def items(harness, prefix):
 
 
 def spent(harness):
-    """Return the seconds spent today, and whether a reservation is not settled."""
+    """Return the seconds spent today, and whether any reservation is unsettled."""
     (item,) = items(harness, "spent#")
     return float(item["seconds"]), "unsettled" in item
 
 
 def diarized(*speakers):
-    """Return an upstream response with one word by each speaker."""
+    """Return an upstream response that contains one word from each speaker."""
     segments = [
         {
             "type": "transcript.text.segment",
@@ -51,7 +51,7 @@ def speakers(harness, job_id):
     return [segment["speaker"] for segment in segments]
 
 
-# Joining
+# Joining the parts
 
 
 def test_parts_are_joined_in_the_order_of_the_recording(aws):
@@ -134,11 +134,11 @@ def test_a_recording_without_text_in_its_parts_has_an_empty_transcript(aws):
     )
 
 
-# Completed once
+# Completing a job once
 
 
 def test_two_concurrent_deliveries_complete_a_job_once(aws, caplog):
-    """The worker that saved the last part crashed. The messages of both parts arrive together."""
+    """The worker crashes before completing the job. Then both messages arrive concurrently."""
     caplog.set_level("INFO", "steno")
     upstream, both = FakeUpstream(), threading.Barrier(2)
     harness = Harness(aws, upstream, daily_seconds=1000)
@@ -251,7 +251,7 @@ def test_a_transcript_is_reused_for_the_same_recording_in_another_job(aws):
 
 
 def test_results_of_a_replaced_recording_are_not_kept(aws):
-    """The form is used again after the first recording has been transcribed in part."""
+    """A second recording is uploaded after one part of the first has been transcribed."""
     harness = Harness(aws, FakeUpstream(transcript_response("A secret."), words="Ever tried."))
     created = harness.request_upload().json()
     harness.post(created["upload"], long_recording("ogg", 40))
@@ -334,7 +334,7 @@ def test_a_retry_reserves_only_the_parts_that_it_sends(aws):
 
 
 def test_a_request_that_may_have_been_billed_is_spent_when_its_job_fails(aws):
-    harness = Harness(aws, FakeUpstream(*[httpx2.ReadError("unplugged")] * 3), daily_seconds=1000)
+    harness = Harness(aws, FakeUpstream(*[httpx2.ReadError("reset")] * 3), daily_seconds=1000)
     job_id = harness.upload(recording("ogg"))
     harness.run_worker()
     assert harness.job(job_id)["status"] == "failed"
@@ -345,7 +345,7 @@ def test_a_request_that_may_have_been_billed_is_spent_when_its_job_fails(aws):
 
 
 def assert_nothing_is_left(harness):
-    """Deliver all messages. Then only the items of the budget and of the upstream may exist."""
+    """Deliver all messages, then check that only budget and upstream items are still stored."""
     while records := harness.messages(wait=0) + harness.part_messages():
         assert harness.handle(*records) == []
     assert harness.objects() == []
@@ -386,8 +386,9 @@ def test_delete_leaves_nothing_of_a_job_that_waits_for_its_retry(aws):
     assert_nothing_is_left(harness)
 
 
-# AWS calls of a job whose only part is split in two: (call, text in its parameters, always tested).
-# The calls that are not always tested are marked as exhaustive.
+# The AWS calls made for a job whose only part is split in two. Each tuple contains a call, a text
+# in the call's parameters, and whether the call is always tested. If not, it is tested only with
+# `-m exhaustive`.
 CALLS = [
     ("s3.HeadObject", "uploads/", False),
     ("dynamodb.UpdateItem", ":new", False),

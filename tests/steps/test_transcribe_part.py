@@ -1,4 +1,4 @@
-"""Tests of transcribe_part.py: each part is sent to the upstream once for all its deliveries."""
+"""Tests of transcribe_part.py: a part is sent only once, even if its message is delivered again."""
 
 import threading
 from dataclasses import replace
@@ -21,7 +21,7 @@ from tests.harness import (
 )
 from tests.samples import long_recording, recording
 
-CONNECTION_LOST = httpx2.ReadError("unplugged")
+CONNECTION_LOST = httpx2.ReadError("reset")
 
 
 @pytest.fixture
@@ -35,14 +35,14 @@ def clock():
 
 
 class Crash(BaseException):
-    """A crash of the worker. It is a BaseException, so that no `except Exception` handles it."""
+    """A simulated worker crash: a BaseException, which `except Exception` does not catch."""
 
 
 # Claims
 
 
 def test_two_concurrent_deliveries_of_a_part_are_billed_once(aws):
-    """The second delivery finds the claim of the first while the upstream works."""
+    """The message is delivered again while the upstream is still processing the first request."""
     called, returned = threading.Event(), threading.Event()
 
     def wait_for_the_second(_):
@@ -90,7 +90,7 @@ def test_the_claim_and_the_message_are_renewed_while_a_part_is_transcribed(aws, 
             while renewed.acquire(blocking=False):
                 pass
             clock.now += claim_seconds * 0.9
-            for _ in range(2):  # the first renewal may have begun before the clock moved
+            for _ in range(2):  # the first renewal may have begun before the clock was changed
                 assert renewed.acquire(timeout=60)
             assert other.handle(part) == [part["messageId"]]
         return transcript_response("Ever tried.")
@@ -123,7 +123,7 @@ def test_the_claim_of_a_crashed_worker_expires(aws, clock):
 
 
 def test_the_same_recording_in_two_jobs_is_billed_once(aws):
-    """The part of the second job finds the claim of the first job, and later its result."""
+    """The worker crashes after storing the first job's result, which the second job then uses."""
     upstream = FakeUpstream()
     harness = Harness(aws, upstream)
     identities = [harness.upload(recording("webm")) for _ in range(2)]
@@ -234,7 +234,7 @@ def test_a_message_of_an_older_generation_changes_nothing_during_the_next_cut(aw
     ids=["refused", "transcribed"],
 )
 def test_a_part_in_flight_while_its_job_is_retried_changes_nothing(aws, reply):
-    """Its job fails because of another part and is retried before the upstream responds."""
+    """Another part makes the job fail, and the job is retried before the upstream responds."""
 
     def fail_and_retry(_):
         assert other.handle(second) == []
@@ -333,7 +333,7 @@ def test_a_permanent_error_fails_the_job_at_once_and_keeps_the_recording(aws, re
         (httpx2.ReadTimeout("late"), 3, "upstream_timeout"),
         (httpx2.Response(502), 3, "upstream_failed"),
         (error_response(500), 10, "upstream_failed"),
-        (httpx2.ConnectError("nobody there"), 10, "upstream_failed"),
+        (httpx2.ConnectError("connection refused"), 10, "upstream_failed"),
     ],
 )
 def test_attempts_at_a_failing_upstream_are_limited(aws, failure, times, code):
@@ -461,7 +461,7 @@ def test_a_response_that_was_stored_before_a_crash_is_used_and_counts_as_billed(
 
 
 def test_parts_in_flight_when_another_fails_are_billed_and_kept(aws):
-    """The upstream rejects the third part while the first two are transcribed."""
+    """The upstream rejects the third part while it is still transcribing the first two."""
     both_called, failed = threading.Barrier(3), threading.Event()
 
     def wait_for_the_third(_):

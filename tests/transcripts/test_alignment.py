@@ -1,4 +1,4 @@
-"""Tests of alignment.py: texts are aligned to speech intervals by punctuation and length."""
+"""Tests of alignment.py: aligning text to speech intervals, based on punctuation and length."""
 
 import itertools
 
@@ -18,7 +18,7 @@ SENTENCES = [
 
 
 def text_and_intervals(*sentences):
-    """Return the text of (text, start, end) triples, and intervals with 5 syllables a second."""
+    """Join the texts of (text, start, end) triples. Return the text and its speech intervals."""
     intervals = [
         SpeechInterval(start, end, round((end - start) * 5)) for _, start, end in sentences
     ]
@@ -51,7 +51,7 @@ def test_a_clause_after_a_comma_and_a_pause_is_a_segment():
 
 
 def test_a_pause_is_aligned_to_punctuation_rather_than_to_the_nearest_word():
-    """By length alone, "It was" would belong to the first interval."""
+    """If only durations were considered, "It was" would be assigned to the first interval."""
     text = "I never saw the city again. It was burnt."
     segments = align(text, [SpeechInterval(0, 2.4, 10), SpeechInterval(3.0, 3.8, 3)])
     assert as_tuples(segments) == [
@@ -102,7 +102,7 @@ def test_a_script_without_spaces_is_aligned_by_characters():
 
 
 def test_a_text_in_one_long_interval_is_split_at_its_sentences():
-    """With background music, for example, no pause is detected."""
+    """For example, no pauses are detected in speech with background music."""
     text = "We laugh less heartily, but we have still that resource. " * 4
     segments = align(text, [SpeechInterval(2.0, 22.0, 70)])
     assert [segment.start for segment in segments] == pytest.approx([2.0, 12.0], abs=0.1)

@@ -173,7 +173,7 @@ def test_a_word_longer_than_a_line_is_continued_on_the_next():
 TEXTS = st.text("abcdefghi ,.?!-'\"&<>{}\\0123今日はสวัดี。、 \n", max_size=600)
 SPEECH = st.lists(
     st.tuples(st.integers(8, 900), st.integers(4, 600), st.integers(1, 60)), min_size=1, max_size=25
-)  # (pause, speech, syllables), the first two in frames of 20 ms
+)  # (pause, speech, syllables); pause and speech are measured in frames of 20 ms
 
 
 def intervals(frames):
@@ -213,7 +213,7 @@ def test_every_cue_follows_the_rules(text, frames):
             assert cue.end <= sound[-1]
         assert previous <= cue.start or not number
         assert cue.end <= following or crowded
-        if cue.end - cue.start < MIN_CUE_MS:  # only if there is no time
+        if cue.end - cue.start < MIN_CUE_MS:  # allowed only if there is no pause to extend into
             assert (cue.start == previous and cue.end >= following) or crowded
         if columns(" ".join(cue.lines)) * 1000 > MAX_COLUMNS_PER_SECOND * (
             cue.end - cue.start + 60

@@ -419,7 +419,7 @@ def test_only_configured_origins_are_allowed_by_cors(client, webm):
 
 
 def test_without_a_token_pages_of_other_origins_cannot_cause_costs(client, webm):
-    """A form needs no preflight, so CORS alone cannot prevent a page from causing costs."""
+    """Submitting a form needs no preflight request, so CORS alone does not prevent costs."""
     upstream = FakeUpstream()
     http = client(upstream)
     http.headers["Host"] = "127.0.0.1:8000"
@@ -427,7 +427,7 @@ def test_without_a_token_pages_of_other_origins_cannot_cause_costs(client, webm)
         ("https://evil.example", 401),
         ("null", 401),
         ("http://localhost:3000", 200),
-        ("http://127.0.0.1:8000", 200),  # the server's own page
+        ("http://127.0.0.1:8000", 200),  # the origin of the server's own page
     ):
         assert (
             http.post(JSON_ROUTE, files={"file": webm}, headers={"Origin": origin}).status_code

@@ -1,4 +1,4 @@
-"""Tests that responses match /openapi.json, for the life of a job and for unusual input."""
+"""Tests that responses match /openapi.json, for every status of a job and for unusual input."""
 
 import json
 
@@ -11,7 +11,7 @@ from tests.fake_upstream import transcript_response
 from tests.harness import Harness
 from tests.samples import recording
 
-# A response that is valid for every model and format.
+# An upstream whose response is valid for every model and format.
 UPSTREAM = httpx2.MockTransport(
     lambda _request: transcript_response(
         "Ever tried.", duration=0.5, segments=[{"id": 0, "start": 0.1, "end": 0.4, "text": "Ever."}]

@@ -1,4 +1,4 @@
-"""Tests of deadline.py and clients.py: a request gets its response before Lambda's timeout."""
+"""Tests of deadline.py and clients.py: a request gets its response before Lambda times out."""
 
 import contextlib
 import socket
@@ -21,7 +21,7 @@ from tests.harness import Harness
 
 
 class OnLambda:
-    """The app with Lambda's context in its scope, as with Mangum. `events` records the order."""
+    """Adds a Lambda context to the scope, as Mangum does, and records each read in `events`."""
 
     def __init__(self, application, seconds):
         self.app = application
@@ -73,7 +73,7 @@ def test_without_lambda_the_deadline_is_the_setting(webm):
 
 
 def test_the_deadline_counts_from_the_arrival_of_the_request(webm, monkeypatch):
-    """The deadline starts before the token is read and before the form is received."""
+    """The app first reads the remaining time, then the token, and then the form."""
     secrets = Starlette(routes=[Route("/", lambda _: secret_read(), methods=["POST"])])
 
     def secret_read():
@@ -114,7 +114,7 @@ def test_a_request_that_arrives_too_late_becomes_a_job(server, webm):
 
 @contextlib.contextmanager
 def silent_server():
-    """Run a server that accepts connections and never responds. Yield its address and them."""
+    """Run a server that accepts connections but never responds. Yield its URL and connections."""
     connections = []
     with socket.create_server(("127.0.0.1", 0)) as listener:
 
@@ -145,7 +145,11 @@ def test_an_unresponsive_s3_is_a_503_after_two_attempts(aws, monkeypatch):
 
 
 def max_seconds(client):
-    """Return the maximum seconds of one call. botocore pauses at most 1, 2, 4 ... seconds."""
+    """Return the longest time that a call can take, in seconds.
+
+    botocore waits at most 1, 2, 4, ... seconds between attempts.
+    """
+
     config = client.meta.config
     attempts = config.retries["total_max_attempts"]
     return attempts * max(config.connect_timeout, config.read_timeout) + 2 ** (attempts - 1) - 1
@@ -164,7 +168,7 @@ def test_the_longest_s3_call_fits_in_the_time_after_a_direct_attempt():
     config = settings(bucket_name="b", table_name="t", **queues)
     api = build_services(config).jobs.objects.client
     worker = Jobs(config, limits=WORKER_LIMITS).objects.client
-    function_seconds = 27  # test_stack.py compares the deadline with the timeout of the stack
+    function_seconds = 27  # test_stack.py compares the stack's actual timeout with the deadline
     deadline = Settings(
         aws_lambda_function_name="steno", openai_api_key="k", access_token="t"
     ).request_deadline_seconds

@@ -66,9 +66,9 @@ def test_the_upstream_gets_the_canonical_name_for_every_file_name(client, webm, 
             f"multipart/form-data; boundary={'b' * 500}",
             "form",
         ),
-        (b"", MULTIPART, "stops"),
-        (part('; name="file"', b"sound"), MULTIPART, "stops"),
-        (form(part('; name="file"', b"sound"))[:60], MULTIPART, "stops"),
+        (b"", MULTIPART, "incomplete"),
+        (part('; name="file"', b"sound"), MULTIPART, "incomplete"),
+        (form(part('; name="file"', b"sound"))[:60], MULTIPART, "incomplete"),
         (form(part('; name="language"', b"en")), MULTIPART, "no `file`"),
         (form(part("", b"sound")), MULTIPART, "no name"),
         (
@@ -93,7 +93,7 @@ def test_an_invalid_form_is_rejected_with_the_reason(client, body, content_type,
 
 
 def test_samples_of_known_speakers_do_not_count_as_recording(client, webm):
-    """The samples are data URLs of 2 to 10 s. They do not reduce the limit of the recording."""
+    """Samples are data URLs with 2 to 10 s of audio. The size limit applies to the recording."""
     sample = "data:audio/wav;base64," + "A" * 1_300_000
     fields = {"model": "gpt-4o-transcribe-diarize", "known_speaker_references[]": [sample] * 4}
     http = client(max_audio_bytes=len(webm))
@@ -109,7 +109,7 @@ def test_a_recording_of_the_maximum_size_is_accepted_and_one_byte_more_is_reject
 
 
 class Caller:
-    """An ASGI client that sends a recording in chunks of 64 KiB and disconnects after `chunks`."""
+    """An ASGI client that sends `chunks` chunks of 64 KiB of a recording and then disconnects."""
 
     def __init__(self, *, content_length=None, chunks=2_000):
         headers = [(b"content-type", MULTIPART.encode())]
@@ -146,10 +146,10 @@ class Caller:
 
 
 async def test_a_large_body_is_rejected_while_it_arrives_and_a_limited_rest_is_discarded():
-    caller = Caller()  # would send 130 MB
+    caller = Caller()  # would send 130 MB in total
     await app(max_audio_bytes=1_000_000)(caller.scope, caller.receive, caller.send)
     assert caller.status == 413
-    # 1 MB is received and 32 MB are discarded, in chunks of 64 KiB.
+    # 1 MB is received and 32 MiB are discarded, in chunks of 64 KiB.
     assert 500 < caller.chunks_before_response < 600
 
 
@@ -191,7 +191,7 @@ def test_a_client_with_expect_100_continue_is_rejected_before_it_sends_the_body(
 
 
 def _raw_post(url, body, headers=None):
-    """Send the whole body before reading the response, as browsers do."""
+    """Send the whole request before reading the response, as browsers do."""
     host, _, port = url.removeprefix("http://").partition(":")
     headers = headers or f"Content-Length: {len(body)}\r\n"
     with socket.create_connection((host, int(port)), timeout=20) as connection:

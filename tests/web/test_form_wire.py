@@ -59,7 +59,7 @@ def head(*headers, content_type=MULTIPART):
 
 
 def read_response(connection):
-    """Return the status and error code (or None) of the response, or None if there is none."""
+    """Return the status and the error code (or None), or None if there is no response."""
     response = http.client.HTTPResponse(connection)
     try:
         response.begin()
@@ -84,7 +84,7 @@ def is_up(url):
 
 
 def with_boundary(boundary, content_type=None):
-    """Return a valid form with another boundary, and its content type."""
+    """Return a valid form that uses the given boundary, and the form's content type."""
     return GOOD.replace(
         BOUNDARY.encode(), boundary.encode()
     ), content_type or f"multipart/form-data; boundary={boundary}"
@@ -183,7 +183,7 @@ def test_a_handmade_form_is_accepted_or_rejected_with_a_code(url, body, content_
     assert send_form(url, body, content_type=content_type) == outcome
 
 
-# The connection
+# Connections
 
 
 CHUNKED = "Transfer-Encoding: chunked"
@@ -202,7 +202,7 @@ def in_chunks(*pieces):
         ([f"Content-Length: {len(GOOD) - 30}"], GOOD, {(422, "invalid_request")}),
         (["Content-Length: 0"], GOOD, {(422, "invalid_request")}),
         ([f"Content-Length: {len(GOOD)}"] * 2, GOOD, {(200, None)}),
-        # From here on, uvicorn itself rejects the request, because it is not valid HTTP.
+        # The following requests are not valid HTTP, so uvicorn itself rejects them.
         ([CHUNKED], b"zz\r\n" + GOOD, {(400, None), None}),
         ([CHUNKED], b"-1\r\n" + GOOD, {(400, None), None}),
         ([CHUNKED], b"f" * 40 + b"\r\n" + GOOD, {(400, None), None}),
@@ -224,7 +224,7 @@ def test_a_wrong_length_does_not_affect_other_requests(url, headers, body, outco
 
 
 def test_a_request_with_content_length_and_chunks_is_one_request(url):
-    """Otherwise, a proxy and the server could disagree where the request ends (smuggling)."""
+    """To prevent request smuggling, a proxy and the server must agree on where a request ends."""
     smuggled = b"GET /api/config HTTP/1.1\r\nHost: test\r\n\r\n"
     with connect(url) as connection:
         connection.sendall(head(CHUNKED, "Content-Length: 5") + in_chunks(GOOD) + smuggled)
@@ -234,7 +234,7 @@ def test_a_request_with_content_length_and_chunks_is_one_request(url):
 
 
 def wait_until_closed():
-    """Wait until the temporary files are closed, which another thread does."""
+    """Wait until another thread has closed the temporary files."""
     deadline = time.monotonic() + 20
     while open_temp_files() - OPEN_FILES:
         assert time.monotonic() < deadline
@@ -271,7 +271,7 @@ def test_no_file_stays_open_after_a_client_disconnects(ending, headers):
                     )
         assert is_up(url)
         assert wait_until_closed()
-    assert len(upstream.calls) == 1  # the request of `is_up`
+    assert len(upstream.calls) == 1  # the request that `is_up` sends
 
 
 def test_a_body_that_arrives_byte_by_byte_is_accepted(url):
@@ -332,7 +332,7 @@ OPEN = part('; name="prompt"', b"")[:-2]
     ],
 )
 async def test_an_endless_body_is_rejected_with_limited_memory(start, piece, end):
-    """The body is chunked, so that there is no Content-Length."""
+    """The body is sent in chunks, without a Content-Length."""
     times = 64 * MEGABYTE // len(piece)
     async with in_process(max_audio_bytes=MEGABYTE) as http:
         await http.get("/api/health")
@@ -347,7 +347,7 @@ async def test_an_endless_body_is_rejected_with_limited_memory(start, piece, end
             tracemalloc.stop()
     assert response.status_code in (413, 422)
     assert (response.status_code, response.json()["code"]) in CODES
-    assert peak < 24 * MEGABYTE  # the limit of 6 MB for fields, as bytes and as text
+    assert peak < 24 * MEGABYTE  # up to 6 MB of fields are held in memory, as bytes and as text
     assert wait_until_closed()
 
 
@@ -359,6 +359,3 @@ async def test_a_content_length_of_5000_digits_is_too_large():
             "/api/transcribe", content=stream(GOOD, b"", b"", 0), headers=headers
         )
     assert (response.status_code, response.json()["code"]) == (413, "recording_too_large")
-
-
-# Valid forms with small changes

@@ -59,7 +59,7 @@ def test_the_transcript_of_a_failed_job_is_the_error_of_the_job(aws, content, re
     assert (
         response.json()["detail"] == f"The job failed, so it has no transcript. {error['detail']}"
     )
-    assert "Retry-After" not in response.headers  # a retry of the request would not help
+    assert "Retry-After" not in response.headers  # repeating the request would not help
     assert response.headers["Location"] == f"/api/transcriptions/{job_id}"
     codes = [json.loads(line).get("Code") for line in out.getvalue().splitlines()]
-    assert codes.count(code) == 1  # counted once by the worker, not for each request
+    assert codes.count(code) == 1  # counted by the worker, but not again for each request

@@ -1,9 +1,9 @@
-// Stores recordings in IndexedDB, so that no crash, reload or lost connection loses them.
-// An entry is {id, name, created, language, format, job, transcript}. The bytes of its recording are in `chunks`.
+// Stores recordings in IndexedDB, so that they survive crashes, reloads and network failures.
+// An entry is {id, name, created, language, format, job, transcript}. Its recording is stored in `chunks`.
 
 let database;
 
-/** Opens the database, or opens it again after an error or if the browser has closed it. */
+/** Opens the database. Opens it again after an error, or if the browser closed it. */
 function open() {
 	database ??= new Promise((resolve, reject) => {
 		const request = indexedDB.open("steno", 1);
@@ -29,7 +29,7 @@ async function transact(mode, action) {
 	});
 }
 
-/** Newest first. */
+/** Returns the entries, newest first. */
 export const entries = async () =>
 	(await transact("readonly", (entries) => entries.getAll())).sort((a, b) => b.created - a.created);
 

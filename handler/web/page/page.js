@@ -6,11 +6,11 @@ import { deleteJob, followJob, record, retryJob, transcribe } from "./recorder.j
 const LANGUAGES = "ar bg ca cs da de el en es et fi fr he hi hr hu id it ja ko lt lv ms nl no pl pt ro ru sk sl sr sv th tr uk ur vi zh";
 const CLOCK_MILLISECONDS = 200;
 const SAVING_MILLISECONDS = 5000; // maximum wait for IndexedDB
-// By error code. Shown instead of details that are written for developers.
+// Messages by error code. They replace details written for developers.
 const USER_MESSAGES = {
 	unsupported_media:
 		"This file is not a recording in a supported format." +
-		" It may be a document, a picture or a web page, with no audio or video in it." +
+		" It may be a document, a picture or a web page." +
 		" Choose an MP3, M4A, WAV, WebM, Ogg or FLAC file.",
 };
 
@@ -25,7 +25,7 @@ let recording = null;
 
 // Sending and waiting
 
-/** Runs an action, and shows its progress and its error. Returns whether it succeeded. */
+/** Runs an action, and shows its progress and any error. Returns whether it succeeded. */
 async function run(item, action) {
 	const controller = (item.controller = new AbortController());
 	item.error = null;
@@ -65,16 +65,16 @@ async function transcribeItem(item, retrying = false) {
 	await run(item, async (options) => {
 		const { transcript, model, job, segments } = await getTranscription(item, options, retrying);
 		Object.assign(entry, { transcript, model }, job ? { job } : { segments });
-		// Without speech, keep the recording for another try.
+		// If no speech was found, keep the recording for a retry.
 		await (transcript ? storage.finish : storage.save)(entry).catch(onSaveError);
 	});
 }
 
-/** Follows the job of the entry, or sends the recording. */
+/** Waits for the entry's job. If there is none, sends the recording. */
 async function getTranscription({ entry, blob }, options, retrying) {
 	if (retrying && entry.job)
 		await retryJob(entry.job, options).catch((error) => {
-			if (error.code === "not_failed") return; // it is still running
+			if (error.code === "not_failed") return; // the job is still running
 			if (error.status !== 404 || !blob) throw error;
 			entry.job = "";
 		});
@@ -85,7 +85,7 @@ function setError(item, error) {
 	const { entry } = item;
 	item.error = error;
 	entry.job = error.job || entry.job;
-	const isFinal = error.job || error.status === 404; // a reload would give the same error
+	const isFinal = error.job || error.status === 404; // reloading would not help
 	if (isFinal && entry.transcript === undefined) entry.failed = errorText(error);
 	saveEntry(entry);
 }
@@ -100,7 +100,7 @@ function saveJob({ entry }, job) {
 
 async function cancel(item) {
 	const { entry, blob, progress, controller } = item;
-	const isDone = Boolean(entry.transcript); // then only subtitles are in progress
+	const isDone = Boolean(entry.transcript); // only subtitles can be in progress
 	const job = progress?.job || (isDone ? "" : entry.job);
 	if (job) entry.job = "";
 	controller.abort();
@@ -138,7 +138,7 @@ function addItem(blob, about) {
 	return item;
 }
 
-/** A file without a job is not saved, because the user still has it. */
+/** Saves an entry, unless it is a file without a job, which the user still has. */
 async function saveEntry(entry) {
 	if (!entry.recorded && !entry.job && !entry.transcript) return;
 	await storage.save(entry).catch(onSaveError);
@@ -183,7 +183,7 @@ async function start() {
 				.then(() => saveEntry(item.entry));
 		},
 	});
-	// A phone that goes to sleep stops recording.
+	// Phones stop recording when they go to sleep.
 	const wakeLock = await navigator.wakeLock?.request("screen").catch(() => null);
 	const stopClock = runClock();
 	drawRecorder();
@@ -201,7 +201,7 @@ async function start() {
 			await Promise.race([saving, new Promise((resolve) => setTimeout(resolve, SAVING_MILLISECONDS))]);
 			if (!item) return;
 			item.blob = blob;
-			if (item.error) draw(item); // the user decides whether to send a muted one
+			if (item.error) draw(item); // if it is muted, the user decides whether to send it
 			else transcribeItem(item);
 		});
 }
@@ -309,7 +309,7 @@ function draw(item) {
 	$("again").textContent = error ? "Try again" : "Send";
 	$("cancel").hidden = !controller;
 	$("delete").hidden = Boolean(controller) || (recording && !done && !blob && !error);
-	if (document.activeElement.hidden) $("name").focus(); // the pressed button is gone
+	if (document.activeElement.hidden) $("name").focus(); // the focused button was hidden
 }
 
 function drawBar(id, isOn, progress) {
@@ -351,7 +351,7 @@ $("copy").onclick = async () => {
 		await navigator.clipboard.writeText(selected.entry.transcript);
 		$("status").textContent = "Copied.";
 	} catch {
-		showAlert(new Error("Copying needs an HTTPS page. Select the text instead."));
+		showAlert(new Error("Copying requires HTTPS. Select the text instead."));
 	}
 };
 $("txt").onclick = () => download(selected, "txt", selected.entry.transcript);
@@ -363,7 +363,7 @@ $("again").onclick = () => {
 $("cancel").onclick = () => cancel(selected);
 $("delete").onclick = () => remove(selected);
 
-/** Saves subtitles. Without times, asks before transcribing again. */
+/** Saves subtitles. Without timestamps, asks before transcribing again. */
 async function subtitles(item, format) {
 	const { entry, blob } = item;
 	if (item.controller) return;
@@ -394,7 +394,7 @@ async function subtitles(item, format) {
 	if (text !== null) download(item, format, text);
 }
 
-/** Renders SRT or WebVTT, for servers without jobs. */
+/** Renders segments as SRT or WebVTT, for servers without jobs. */
 function toSubtitles(segments, format) {
 	const clock = (seconds) => new Date(seconds * 1000).toISOString().slice(11, 23);
 	const escape = (text) => text.replace(/&/g, "&amp;").replace(/</g, "&lt;").replace(/>/g, "&gt;");

@@ -1,10 +1,10 @@
 /**
- * Steno's client for browsers. It records audio, and transcribes recordings of any size.
+ * Steno's client for browsers. It records audio and transcribes recordings of any size.
  *
  *     const { transcript } = await transcribe(await (await record()).stop(), { token });
  *
- * `baseUrl` defaults to the server of this module. `signal` stops waiting, but not the job. `asJob` uploads small
- * recordings too, because jobs keep every format. Progress counts bytes while sending, then parts.
+ * `baseUrl` defaults to the server of this module. `signal` stops waiting, but not the job. `asJob` creates a job
+ * even for a small recording. Progress is measured in bytes while sending, then in parts.
  *
  * @typedef {"json" | "text" | "srt" | "vtt" | "verbose_json"} Format
  * @typedef {{baseUrl?: string, token?: string, signal?: AbortSignal}} Access
@@ -14,10 +14,10 @@
  * @typedef {{transcript: string, model: string, job: string, segments?: any[], duration?: number}} Transcription
  */
 
-const DELAYS = [1, 2, 4, 8, 15, 30, 30, 30]; // seconds between tries
+const DELAYS = [1, 2, 4, 8, 15, 30, 30, 30]; // seconds between attempts
 const POLL_SECONDS = 2;
 
-/** `code` is for programs, `detail` for people. `status` is 0 without a response. */
+/** `code` is for programs, `detail` for people. `status` is 0 if there is no response. */
 export class StenoError extends Error {
 	status = 0;
 	job = "";
@@ -30,7 +30,7 @@ export class StenoError extends Error {
 }
 
 /**
- * Transcribes a recording. Retries lost connections for two minutes.
+ * Transcribes a recording. Retries for two minutes if the connection is lost.
  * Rejects with a StenoError or the signal's reason.
  * @param {Blob} recording @param {Options} [options] @returns {Promise<Transcription>}
  */
@@ -40,7 +40,7 @@ export async function transcribe(recording, options = {}) {
 	const max = uploads ?? direct;
 	if (recording.size > max) throw new StenoError("recording_too_large", `The recording is larger than ${max} bytes.`);
 	if (recording.size > direct || (options.asJob && uploads)) return upload(recording, options);
-	// Without uploads, there is no ledger, and a retry may be billed.
+	// A server without uploads may bill a retry.
 	const tries = uploads ? undefined : 1;
 	const response = await call("POST", "transcribe", options, toForm(toBody(options), recording), "", tries);
 	return response.status === 202 ? followJob(response.data.id, options) : toResult(response);
@@ -69,8 +69,8 @@ export const retryJob = (job, options = {}) => call("POST", `transcriptions/${jo
 export const deleteJob = (job, options = {}) => call("DELETE", `transcriptions/${job}`, options);
 
 /**
- * Records from the microphone. `stop()` and `finished` return the recording, or reject with `empty_recording` or
- * `muted` (and the `recording`). `onLevel` gets 0 to 1 ten times a second, `onChunk` each second's bytes.
+ * Records from the microphone. `stop()` and `finished` resolve with the recording, or reject with `empty_recording`
+ * or `muted` (with the `recording`). `onLevel` gets a level from 0 to 1, `onChunk` a Blob every second.
  * @param {{onLevel?: (level: number) => void, onChunk?: (chunk: Blob) => void}} [options]
  */
 export async function record({ onLevel, onChunk } = {}) {
@@ -101,7 +101,7 @@ export async function record({ onLevel, onChunk } = {}) {
 }
 
 async function microphone() {
-	if (!navigator.mediaDevices) throw new StenoError("not_supported", "Recording needs an HTTPS page.");
+	if (!navigator.mediaDevices) throw new StenoError("not_supported", "Recording requires HTTPS.");
 	try {
 		return await navigator.mediaDevices.getUserMedia({ audio: { sampleRate: 48_000 } }); // required by WebKitGTK
 	} catch ({ name, message }) {
@@ -175,7 +175,7 @@ async function call(method, path, options, body = null, job = "", tries = DELAYS
 		const header = (name) => request.getResponseHeader(name) ?? "";
 		const text = request.responseText;
 		const type = header("Content-Type");
-		const status = type.includes("html") ? 0 : request.status; // from a captive portal
+		const status = type.includes("html") ? 0 : request.status; // captive portals send HTML
 		const parse = () => (type.includes("json") ? JSON.parse(text) : null);
 		const retryAfter = Number(header("Retry-After"));
 		if (status && status < 300) return { status, text, data: parse(), model: header("Steno-Model"), retryAfter };
@@ -191,14 +191,14 @@ async function call(method, path, options, body = null, job = "", tries = DELAYS
 	}
 }
 
-/** Waits, or until the browser is online again. */
+/** Waits for `seconds`, or until the browser is online. */
 const pause = (seconds, signal) =>
 	when(signal, (done, cleanup) => {
 		setTimeout(done, seconds * 1000);
 		addEventListener("online", done, cleanup);
 	});
 
-/** Waits until `start` calls back or `signal` aborts. */
+/** Resolves when `start` calls its callback. Rejects on abort. */
 function when(signal, start) {
 	signal?.throwIfAborted();
 	const cleanup = new AbortController();
