@@ -48,7 +48,7 @@ class System:
 
     @property
     def cutters(self) -> int:
-        """Return the number of cutters, calculated as in infra/stack.py."""
+        """Return the number of cutters, calculated as in infra/functions.py."""
         return max(2, self.concurrency // 4)
 
 

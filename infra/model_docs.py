@@ -8,13 +8,6 @@ from handler.upstream import profiles
 
 FILE = Path(__file__).parent.parent / "docs" / "models.md"
 _SERVERS = Path(profiles.__file__).parent / "servers"
-_NAMES = {
-    "openai": "OpenAI",
-    "azure": "Azure",
-    "groq": "Groq",
-    "mistral": "Mistral",
-    "speaches": "speaches",
-}
 _INTRODUCTION = """\
 # Models
 
@@ -36,14 +29,15 @@ _LANGUAGES = {None: "no", "language": "one", "languages": "several"}
 def render() -> str:
     """Return the page in Markdown."""
     known = profiles.servers()
-    order = sorted(known, key=lambda name: ([*_NAMES, name].index(name), name))
-    return "\n".join([_INTRODUCTION, *(_section(name, known[name]) for name in order)])
+    others = sorted(name for name in known if name != "openai")
+    sections = [_section(name, known[name]) for name in ("openai", *others)]
+    return "\n".join([_INTRODUCTION, *sections])
 
 
 def _section(name: str, server: profiles.Server) -> str:
-    source = json.loads((_SERVERS / f"{name}.json").read_text())["source"]
+    content = json.loads((_SERVERS / f"{name}.json").read_text())
     rows = "".join(f"| {' | '.join(_cells(*item))} |\n" for item in server.models.items())
-    return f"## {_NAMES.get(name, name)}\n\nSource: {source}\n\n{_HEAD}{rows}"
+    return f"## {content['title']}\n\nSource: {content['source']}\n\n{_HEAD}{rows}"
 
 
 def _cells(name: str, model: profiles.Model) -> Iterator[str]:

@@ -1,44 +1,39 @@
 """The CDK stack that contains all AWS resources of Steno."""
 
 from dataclasses import dataclass
-from math import ceil
 from pathlib import Path
 from typing import Any
 
-from aws_cdk import CfnOutput, Duration, RemovalPolicy, Size, Stack
+from aws_cdk import CfnOutput, Duration, RemovalPolicy, Stack
 from aws_cdk import aws_apigatewayv2 as http
 from aws_cdk import aws_certificatemanager as acm
 from aws_cdk import aws_dynamodb as dynamodb
 from aws_cdk import aws_iam as iam
-from aws_cdk import aws_lambda as lambda_
 from aws_cdk import aws_logs as logs
 from aws_cdk import aws_s3 as s3
 from aws_cdk import aws_secretsmanager as secretsmanager
 from aws_cdk import aws_sqs as sqs
 from aws_cdk.aws_apigatewayv2_authorizers import HttpJwtAuthorizer
 from aws_cdk.aws_apigatewayv2_integrations import HttpLambdaIntegration
-from aws_cdk.aws_lambda_event_sources import SqsEventSource
 from constructs import Construct
 
 from handler.durations import TRANSCRIPT_DAYS, UNFINISHED_DAYS
 from infra.access_log import AccessLog
 from infra.choices import Choices
+from infra.functions import (
+    CUTTER_TIMEOUT,
+    DEAD_LETTERS_TIMEOUT,
+    GATEWAY_TIMEOUT,
+    LOG_RETENTION,
+    TRANSCRIBER_TIMEOUT,
+    Functions,
+    Resources,
+)
 from infra.monitoring import MonitoredResources, Monitoring
 from infra.nag_suppressions import acknowledge_findings
 
-# The handler's deadline for the upstream is 25 s on Lambda. The function's timeout is longer, so
-# that the handler can report a missed deadline. The gateway's timeout is longer than that of the
-# function, so that the gateway can report that the function timed out.
-API_TIMEOUT, GATEWAY_TIMEOUT = Duration.seconds(27), Duration.seconds(29)
-CUTTER_TIMEOUT = Duration.minutes(15)
-# A part may wait 60 s for the upstream's rate limit and 300 s for the response (pacing.py). The
-# worker stops 30 s before the timeout (worker.py). The remaining 30 s are for AWS API calls.
-TRANSCRIBER_TIMEOUT = Duration.minutes(7)
-DEAD_LETTERS_TIMEOUT = Duration.minutes(1)
 # With the backoff in worker.py, 200 deliveries are enough for an AWS outage of two days.
 MAX_DELIVERIES = 200
-# The maximum size of a request body. Encoded in base64, it must fit in a Lambda event of 6 MB.
-DIRECT_BYTES = 4_500_000
 _PAGE_ROUTES = ("/", "/page.js", "/recorder.js", "/kept.js", "/style.css")
 _DOCS_ROUTES = ("/docs", "/docs.js", "/openapi.json")
 OPEN_ROUTES = (*_PAGE_ROUTES, *_DOCS_ROUTES, "/api/health", "/api/config")
@@ -65,8 +60,6 @@ _CORS_REQUEST_HEADERS = [
         )
     ),
 ]
-_ARCHITECTURES = {"aarch64": lambda_.Architecture.ARM_64, "x86_64": lambda_.Architecture.X86_64}
-_LOG_RETENTION = logs.RetentionDays.ONE_MONTH
 
 
 @dataclass(frozen=True)
@@ -96,11 +89,25 @@ class Steno(Stack):
         self.gateway = self._gateway()
         self.bucket = self._bucket()
         self.table = self._table()
-        self.mappings: list[str] = []  # the ids of the event source mappings that process jobs
-        self.api = self._api(bundles.api)
-        self.cutter = self._cutter(bundles.cutter)
-        self.transcriber = self._transcriber(bundles.api)
-        self._dead_letter_consumer(bundles.api)
+        functions = Functions(
+            self,
+            choices,
+            Resources(
+                self.openai_key,
+                self.access_token,
+                self.dead_letters,
+                self.recordings,
+                self.parts,
+                self.express,
+                self.bucket,
+                self.table,
+            ),
+        )
+        self.api = functions.add_api(bundles.api)
+        self.cutter = functions.add_cutter(bundles.cutter)
+        self.transcriber = functions.add_transcriber(bundles.api)
+        functions.add_dead_letter_consumer(bundles.api)
+        self.mappings = functions.mappings
         self._routes()
         self.stage = self._stage()
         self.domain = self._domain() if choices.domain else None
@@ -241,200 +248,6 @@ class Steno(Stack):
             removal_policy=RemovalPolicy.RETAIN_ON_UPDATE_OR_DELETE,
         )
 
-    def _api(self, code: Path) -> lambda_.Function:
-        choices = self._choices
-        snap_start = None
-        if choices.snapstart == "on":
-            snap_start = lambda_.SnapStartConf.ON_PUBLISHED_VERSIONS
-        environment = {
-            "AUTH": choices.auth,
-            "ALLOWED_ORIGINS": ",".join(choices.origin_list),
-            "MAX_AUDIO_BYTES": str(DIRECT_BYTES),
-        }
-        if choices.auth == "token":
-            environment["TOKEN_SECRET_ARN"] = self.access_token.secret_arn
-        function = self._function(
-            "Api",
-            code,
-            "handler.main.lambda_handler",
-            timeout=API_TIMEOUT,
-            memory_size=1024,
-            snap_start=snap_start,
-            environment=environment,
-        )
-        self._allow_upstream_keys(function)
-        if choices.auth == "token":
-            self._allow(function, self.access_token.secret_arn, "secretsmanager:GetSecretValue")
-        # "Get" is also required for HeadObject, which checks whether a recording was uploaded.
-        for prefix in ("uploads", "requests"):
-            self._allow_objects(function, prefix, "Get", "Put", "Delete")
-        self._allow_objects(function, "parts", "Delete")
-        self._allow_objects(function, "transcripts", "Get", "Delete")
-        self._allow_send(function, self.recordings)
-        self._allow_new_items(function)
-        return function
-
-    def _cutter(self, code: Path) -> lambda_.Function:
-        """Return the function that decodes untrusted recordings. It cannot read the secrets."""
-        function = self._function(
-            "Cutter",
-            code,
-            "handler.worker.lambda_handler",
-            timeout=CUTTER_TIMEOUT,
-            memory_size=1769,  # one vCPU
-            ephemeral_storage_size=Size.gibibytes(4),  # for the largest upload and its parts
-            environment={"AUTH": "open"},  # it has no HTTP callers
-        )
-        for prefix in ("uploads", "requests"):
-            self._allow_objects(function, prefix, "Get", "Delete")
-        self._allow_objects(function, "parts", "Get", "Put", "Delete")
-        self._allow_objects(function, "transcripts", "Put", "Delete")
-        self._allow_send(function, self.parts, self.express)
-        self._allow_new_items(function)
-        self._consume(function, self.recordings, self._choices.parts_at_once // 4)
-        return function
-
-    def _transcriber(self, code: Path) -> lambda_.Function:
-        """Return the function that sends parts to the upstream."""
-        function = self._function(
-            "Transcriber",
-            code,
-            "handler.worker.lambda_handler",
-            timeout=TRANSCRIBER_TIMEOUT,
-            memory_size=512,
-            environment={"AUTH": "open"},  # it has no HTTP callers
-        )
-        self._allow_upstream_keys(function)
-        for prefix in ("uploads", "requests"):
-            self._allow_objects(function, prefix, "Delete")
-        self._allow_objects(function, "parts", "Get", "Delete")
-        self._allow_objects(function, "transcripts", "Put", "Delete")
-        self._allow_send(function, self.recordings)  # requests to split a part
-        self._allow_new_items(function)
-        batch = self._choices.batch_size
-        invocations = ceil(self._choices.parts_at_once / batch)
-        self._consume(function, self.parts, invocations, batch)
-        self._consume(function, self.express, invocations // 2, batch)
-        return function
-
-    def _dead_letter_consumer(self, code: Path) -> None:
-        """Add the function that reads the dead-letter queue and marks the affected jobs as failed.
-
-        It is a separate function because the other functions may be overloaded.
-        """
-        function = self._function(
-            "DeadLetterConsumer",
-            code,
-            "handler.worker.dead_letters_handler",
-            timeout=DEAD_LETTERS_TIMEOUT,
-            memory_size=512,
-            environment={"AUTH": "open"},  # it has no HTTP callers
-        )
-        for prefix in ("uploads", "requests", "parts", "transcripts"):
-            self._allow_objects(function, prefix, "Delete")
-        self._event_source(function, self.dead_letters, 2)
-
-    def _consume(
-        self, function: lambda_.Function, queue: sqs.Queue, max_concurrency: int, batch: int = 1
-    ) -> None:
-        self.mappings.append(
-            self._event_source(function, queue, max_concurrency, batch).event_source_mapping_id
-        )
-
-    def _event_source(
-        self, function: lambda_.Function, queue: sqs.Queue, max_concurrency: int, batch: int = 1
-    ) -> SqsEventSource:
-        """Invoke the function for messages in the queue, up to `batch` at a time.
-
-        At most `max_concurrency` invocations run at the same time. Lambda requires at least 2.
-        https://docs.aws.amazon.com/lambda/latest/dg/services-sqs-scaling.html
-        """
-        source = SqsEventSource(
-            queue,
-            batch_size=batch,
-            max_concurrency=max(2, max_concurrency),
-            report_batch_item_failures=True,
-        )
-        function.add_event_source(source)
-        return source
-
-    def _function(
-        self, name: str, code: Path, entry: str, environment: dict[str, str], **props: Any
-    ) -> lambda_.Function:
-        """Return a Lambda function that may write logs and traces, and may use the table."""
-        log = logs.LogGroup(
-            self, f"{name}Log", retention=_LOG_RETENTION, removal_policy=RemovalPolicy.DESTROY
-        )
-        role = iam.Role(
-            self, f"{name}Role", assumed_by=iam.ServicePrincipal("lambda.amazonaws.com")
-        )
-        function = lambda_.Function(
-            self,
-            name,
-            runtime=lambda_.Runtime.PYTHON_3_13,
-            architecture=_ARCHITECTURES[self._choices.machine],
-            code=lambda_.Code.from_asset(str(code)),
-            handler=entry,
-            role=role,
-            log_group=log,
-            logging_format=lambda_.LoggingFormat.JSON,
-            tracing=lambda_.Tracing.ACTIVE,
-            environment={
-                "OPENAI_SECRET_ARN": self.openai_key.secret_arn,
-                "OPENAI_BASE_URL": self._choices.openai_base_url,
-                "WHISPER_MODEL": self._choices.model,
-                "BUCKET_NAME": self.bucket.bucket_name,
-                "TABLE_NAME": self.table.table_name,
-                "RECORDINGS_QUEUE_URL": self.recordings.queue_url,
-                "PARTS_QUEUE_URL": self.parts.queue_url,
-                "EXPRESS_QUEUE_URL": self.express.queue_url,
-                "TRANSCRIPT_DAYS": str(TRANSCRIPT_DAYS),
-                "METRICS_NAMESPACE": self._choices.name,
-                **self._optional_environment(),
-                **environment,
-            },
-            **props,
-        )
-        self._allow(function, log.log_group_arn, "logs:CreateLogStream", "logs:PutLogEvents")
-        actions = ("GetItem", "UpdateItem", "DeleteItem", "Query")
-        self._allow(function, self.table.table_arn, *(f"dynamodb:{action}" for action in actions))
-        # Without ListBucket, S3 returns 403 instead of 404 if an object does not exist.
-        self._allow(function, self.bucket.bucket_arn, "s3:ListBucket")
-        return function
-
-    def _optional_environment(self) -> dict[str, str]:
-        choices = self._choices
-        values = {
-            "MODELS": choices.models,
-            "UPSTREAMS": choices.upstreams,
-            "FALLBACK_MODELS": choices.fallback_models,
-            "DAILY_SECONDS": choices.daily_seconds,
-            "DAILY_SECONDS_PER_CALLER": choices.daily_seconds_per_caller,
-            "AWS_ENDPOINT_URL": choices.aws_endpoint_url,
-        }
-        return {name: value for name, value in values.items() if value}
-
-    def _allow(self, function: lambda_.Function, resource: str, *actions: str) -> None:
-        function.add_to_role_policy(
-            iam.PolicyStatement(actions=list(actions), resources=[resource])
-        )
-
-    def _allow_upstream_keys(self, function: lambda_.Function) -> None:
-        arns = [upstream["secret_arn"] for upstream in self._choices.upstream_list]
-        for arn in arns or [self.openai_key.secret_arn]:
-            self._allow(function, arn, "secretsmanager:GetSecretValue")
-
-    def _allow_new_items(self, function: lambda_.Function) -> None:
-        self._allow(function, self.table.table_arn, "dynamodb:PutItem")
-
-    def _allow_objects(self, function: lambda_.Function, prefix: str, *actions: str) -> None:
-        objects = self.bucket.arn_for_objects(f"{prefix}/*")
-        self._allow(function, objects, *(f"s3:{action}Object" for action in actions))
-
-    def _allow_send(self, function: lambda_.Function, *queues: sqs.Queue) -> None:
-        for queue in queues:
-            self._allow(function, queue.queue_arn, "sqs:SendMessage")
-
     def _gateway(self) -> http.HttpApi:
         return http.HttpApi(
             self,
@@ -487,7 +300,7 @@ class Steno(Stack):
             # CloudWatch Logs. Deployments fail if the policy has more than 5,120 characters.
             # https://docs.aws.amazon.com/AmazonCloudWatch/latest/logs/AWS-logs-infrastructure-CWL.html
             log_group_name=f"/aws/vendedlogs/steno/{self.stack_name}",
-            retention=_LOG_RETENTION,
+            retention=LOG_RETENTION,
             removal_policy=RemovalPolicy.DESTROY,
         )
         return http.HttpStage(

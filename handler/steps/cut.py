@@ -15,7 +15,7 @@ from handler.jobs.parts import PartMessage, PartTranscript, part_transcript
 from handler.jobs.progress import Superseded
 from handler.jobs.store import Jobs, reservation_id
 from handler.recordings.container import FLAC, looks_truncated
-from handler.recordings.cutting import VERSION, Part, cut_into_parts
+from handler.recordings.cutting import SEARCH_SECONDS, VERSION, Part, cut_into_parts
 from handler.recordings.speech_activity import SAMPLE_RATE
 from handler.recordings.workspace import scratch_folder
 from handler.steps.finish import Finish
@@ -118,9 +118,13 @@ class Cut:
         return updated
 
     def _part_seconds(self, request: UpstreamRequest) -> float:
-        if request.needs_alignment:
-            return self.pacing.timed_part_seconds
-        return self.pacing.part_seconds
+        pacing = self.pacing
+        seconds = pacing.timed_part_seconds if request.needs_alignment else pacing.part_seconds
+        if request.model.max_seconds is None:
+            return seconds
+        # The length of a part can exceed `part_seconds` by SEARCH_SECONDS, so that the lengths are
+        # equal, and by as much again, so that it ends in a pause.
+        return min(seconds, max(request.model.max_seconds - 2 * SEARCH_SECONDS, SEARCH_SECONDS))
 
     def _cut(
         self,

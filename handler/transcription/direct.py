@@ -93,10 +93,12 @@ class Direct:
             job_id = answer_key(caller.owner, digest, job_options, model.base_url)[:32]
             handover = Handover(self.jobs, job_id, file, container, job_options, caller, deadline)
         too_large = model.max_bytes is not None and recording.size > model.max_bytes
+        too_long = model.max_seconds is not None and recording.typical_seconds > model.max_seconds
         if handover and (
             needs_alignment
             or not container.direct
             or too_large
+            or too_long
             or _takes_too_long(recording, deadline)
         ):
             return await handover.wait_for_result()

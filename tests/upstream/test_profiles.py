@@ -1,16 +1,19 @@
 """Tests of profiles.py and models.py: built-in profiles, and the settings MODELS and UPSTREAMS."""
 
 import json
+from dataclasses import replace
 from datetime import date
 
 import pytest
-from pydantic import ValidationError
+from pydantic import TypeAdapter, ValidationError
 
 from handler.transcription.options import OpenAIOptions
 from handler.upstream.models import Models, Upstream, server_at
-from handler.upstream.profiles import servers
+from handler.upstream.profiles import Model, servers
 from tests.conftest import ROOT, TODAY, settings
 from tests.fake_upstream import FakeUpstream, transcript_response
+from tests.harness import PACING, Harness, is_part_request
+from tests.samples import long_recording
 
 GROQ = "https://api.groq.com/openai/v1"
 MISTRAL = "https://api.mistral.ai/v1"
@@ -35,7 +38,9 @@ def test_each_server_states_the_source_of_its_profiles(name):
     path = ROOT / "handler" / "upstream" / "servers" / f"{name}.json"
     content = json.loads(path.read_text())
     assert content["source"].startswith("https://")
-    assert content["models"]
+    assert content["title"]
+    values = [vars(model) for model in servers()[name].models.values()]
+    TypeAdapter(list[Model]).validate_python(values)  # raises an error if a type is wrong
 
 
 @pytest.mark.parametrize(
@@ -222,3 +227,31 @@ def test_an_error_about_an_upstream_does_not_show_its_key():
     with pytest.raises(ValidationError) as error:
         settings(upstreams=json.dumps([entry]))
     assert "gsk-secret" not in str(error.value)
+
+
+@pytest.mark.parametrize("limit", ['"max_bytes": 1000', '"max_seconds": 1'])
+def test_a_recording_beyond_the_models_limits_becomes_a_job(server, webm, limit):
+    upstream = FakeUpstream()
+    models = f'{{"small": {{{limit}}}}}'
+    harness = server(upstream, openai_base_url="http://x/v1", whisper_model="small", models=models)
+    assert harness.send(webm).json() == {"transcript": "Ever tried."}
+    assert all(is_part_request(call) for call in upstream.calls)
+
+
+def test_parts_are_at_most_as_long_as_the_model_allows(aws):
+    models = '{"small": {"max_seconds": 40}}'
+    config = {"openai_base_url": "http://x/v1", "whisper_model": "small", "models": models}
+    harness = Harness(aws, FakeUpstream(), pacing=replace(PACING, part_seconds=300), **config)
+    records = harness.cut(harness.upload(long_recording("ogg", 75)))
+    seconds = [json.loads(record["body"])["part"]["samples"] / 16_000 for record in records]
+    assert len(seconds) >= 2
+    assert max(seconds) <= 40
+
+
+def test_without_a_bucket_a_file_larger_than_the_model_accepts_is_rejected(client, webm):
+    http = client(
+        openai_base_url="http://x/v1", whisper_model="small", models='{"small": {"max_bytes": 10}}'
+    )
+    response = http.post("/api/transcribe", files={"file": webm})
+    assert (response.status_code, response.json()["code"]) == (413, "recording_too_large")
+    assert "small accepts at most 10 bytes" in response.json()["detail"]
