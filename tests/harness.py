@@ -42,7 +42,7 @@ class Harness:
     ):
         """Use a fake upstream, unless `overrides` contains the setting `openai_base_url`."""
         config = settings(**aws, **overrides)
-        if upstream is None and "openai_base_url" not in overrides:
+        if upstream is None and not overrides.keys() & {"openai_base_url", "upstreams"}:
             upstream = FakeUpstream()
         self.services = build_services(
             config, transport=upstream, today=lambda: today, jobs=jobs, metrics=metrics

@@ -131,8 +131,11 @@ class Options(BaseModel):
 
         Steno then computes them by aligning the text with the audio.
         """
-        excluded = model.timestamps_exclude_language and bool(self._languages())
-        return self.response_format in TIMED_FORMATS and (model.timestamps is None or excluded)
+        has_timestamps = model.timestamps is not None and not self._excludes_timestamps(model)
+        return self.response_format in TIMED_FORMATS and not has_timestamps
+
+    def _excludes_timestamps(self, model: Model) -> bool:
+        return model.timestamps_exclude_language and bool(self._languages())
 
     def upstream_parameters(self, model: Model, models: Models) -> dict[str, Any]:
         """Return the parameters of the upstream request for `model`.
@@ -175,6 +178,9 @@ class Options(BaseModel):
         if self.response_format == "diarized_json" and not model.diarization:
             problem = f"response_format=diarized_json is not supported by {model.name}."
             raise _unsupported("response_format", problem, model, "diarization", models)
+        if self.response_format == "diarized_json" and self._excludes_timestamps(model):
+            problem = f"`language` cannot be combined with diarized_json at {model.name}."
+            raise InvalidOption("language", f"{problem} Remove `language`.")
         parameters = {"response_format": "json"} if model.response_format else {}
         if self.response_format == "diarized_json":
             return parameters | dict(model.diarization or {})

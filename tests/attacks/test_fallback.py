@@ -21,8 +21,8 @@ def test_requests_and_jobs_complete_and_are_billed_by_one_upstream_if_the_first_
     aws, engine, quick_or_soak, record_result
 ):
     first, second, rng = FaultyUpstream(0.5), FaultyUpstream(0), random.Random(2)
-    clips = [clip(rng.uniform(2, 4), rng) for _ in range(quick_or_soak(20, 200))]
-    long_recordings = [clip(rng.uniform(41, 59), rng) for _ in range(quick_or_soak(2, 20))]
+    clips = [clip(rng.uniform(2, 4), rng) for _ in range(quick_or_soak(10, 200))]
+    long_recordings = [clip(rng.uniform(41, 59), rng) for _ in range(quick_or_soak(1, 20))]
     with ExitStack() as stack:
         upstreams = [
             {

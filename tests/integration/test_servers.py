@@ -39,7 +39,12 @@ OPTIONS = {
     "chunking": {"chunking_strategy": "auto"},
     "speaker names": {"known_speaker_names[]": ["Ada"], "known_speaker_references[]": ["data:,"]},
 }
-UPLOAD_OPTIONS = ("no option", "language", "prompt", "keywords", "temperature")
+# All formats without an option, and all options with a format without and with timestamps.
+COMBINATIONS = [
+    *((response_format, {}) for response_format in FORMATS),
+    *itertools.product(("json", "verbose_json", "diarized_json"), list(OPTIONS.values())[1:]),
+]
+UPLOAD_OPTIONS = ("no option", "language", "keywords")
 
 
 def settings_for(engine, name):
@@ -61,7 +66,7 @@ def test_each_request_is_transcribed_or_rejected_before_it_is_billed(name, serve
     app = server(**settings_for(engine, name))
     clip = recording("webm")
     transcribed = 0
-    for response_format, option in itertools.product(FORMATS, OPTIONS.values()):
+    for response_format, option in COMBINATIONS:
         form = {"response_format": response_format, **option}
         response = app.http.post("/v1/audio/transcriptions", files={"file": clip}, data=form)
         calls = engine.calls()
@@ -94,7 +99,7 @@ def test_each_upload_is_transcribed_or_rejected_before_it_is_billed(name, aws, e
             assert "ever" in text.lower()
         assert {call["status"] for call in engine.calls()} <= {200}
         completed += 1
-    assert completed >= 2
+    assert completed >= 1
 
 
 @pytest.mark.parametrize("name", SERVERS)
