@@ -164,7 +164,9 @@ class Jobs:
             self._queue_again(job, caller.account)
         recording.seek(0)
         self.objects.put(job.key, recording, container.media_type)
-        log.info("The request stored the recording of job %s.", job.id, extra={"job": job.id})
+        log.info(
+            "Job %s was created for the recording of a request.", job.id, extra={"job": job.id}
+        )
         # Send a message even if the job is already queued: the process that queued it may have
         # crashed before it sent the message.
         self.queues.send_recording(job.key, caller.account)

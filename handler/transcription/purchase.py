@@ -109,7 +109,11 @@ class Purchases:
             except UpstreamError as error:
                 if not error.allows_fallback:
                     raise
-                log.warning("The request to %s failed: %s", candidate.model.full_name, error)
+                log.warning(
+                    "The upstream model %s failed, so a fallback is used: %s",
+                    candidate.model.full_name,
+                    error,
+                )
                 if throttle := self.throttles.get(candidate.model.upstream):
                     await _record(throttle.rest)
         return await self._purchase(last, caller, deadline, attempts, skip_if_possibly_billed)

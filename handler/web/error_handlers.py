@@ -117,7 +117,7 @@ class HandleUnexpectedErrors:
             if is_outage(error):
                 log.error("AWS is unavailable: %s", error)
             else:
-                log.exception("Internal error")
+                log.exception("A request failed because of a bug in Steno. The traceback follows.")
             response = await _error_response(Request(scope), error)
             await response(scope, receive, send)
 
