@@ -212,8 +212,13 @@ class Monitoring(Construct):
 
     def _add_dashboard(self, resources: MonitoredResources) -> None:
         dashboard = cloudwatch.Dashboard(self, "Dashboard")
-        stage, queues = resources.stage, resources.queues.items()
-        graphs: dict[str, list[cloudwatch.IMetric]] = {
+        for title, metrics in (self._work_graphs(resources) | _load_graphs(resources)).items():
+            dashboard.add_widgets(cloudwatch.GraphWidget(title=title, left=metrics, width=12))
+
+    def _work_graphs(self, resources: MonitoredResources) -> dict[str, list[cloudwatch.IMetric]]:
+        """Return the metrics of requests, the upstream and jobs, by the title of their graph."""
+        stage = resources.stage
+        return {
             "Requests": [
                 stage.metric_count(),
                 stage.metric_client_error(),
@@ -253,24 +258,29 @@ class Monitoring(Construct):
                     label="",
                 )
             ],
-            **{
-                name: [
-                    function.metric_invocations(),
-                    function.metric_errors(),
-                    function.metric_throttles(),
-                ]
-                for name, function in resources.job_functions.items()
-            },
-            "Waiting messages": [
-                *(
-                    queue.metric_approximate_number_of_messages_visible(label=name)
-                    for name, queue in queues
-                ),
-                resources.dead_letters.metric_number_of_messages_received(label="Dead letters"),
-            ],
-            "Age of the oldest message": [
-                queue.metric_approximate_age_of_oldest_message(label=name) for name, queue in queues
-            ],
         }
-        for title, metrics in graphs.items():
-            dashboard.add_widgets(cloudwatch.GraphWidget(title=title, left=metrics, width=12))
+
+
+def _load_graphs(resources: MonitoredResources) -> dict[str, list[cloudwatch.IMetric]]:
+    """Return the metrics of the functions and queues, by the title of their graph."""
+    queues = resources.queues.items()
+    return {
+        **{
+            name: [
+                function.metric_invocations(),
+                function.metric_errors(),
+                function.metric_throttles(),
+            ]
+            for name, function in resources.job_functions.items()
+        },
+        "Waiting messages": [
+            *(
+                queue.metric_approximate_number_of_messages_visible(label=name)
+                for name, queue in queues
+            ),
+            resources.dead_letters.metric_number_of_messages_received(label="Dead letters"),
+        ],
+        "Age of the oldest message": [
+            queue.metric_approximate_age_of_oldest_message(label=name) for name, queue in queues
+        ],
+    }
