@@ -48,7 +48,7 @@ _EXIT = "import os; os._exit(0)"  # skip the shutdown, which is not part of a co
 
 _STENO = "import anyio, handler.main; services = handler.main.app.state.services; "
 _SPEECH, _JOBS, _FORM = (
-    "anyio.run(services.client.ready); ",
+    "anyio.run(services.clients[''].ready); ",
     "services.jobs.client; ",
     "services.jobs.objects.presigned_post('k', '', 1, 1); ",
 )
@@ -120,7 +120,7 @@ def cases(upstream: str, aws: Mapping[str, str], request: Path) -> Iterator[Case
         "cold start, with secret read and presigning",
         0.8,
         0.55,
-        Start(_STENO + "services.openai_key.get(); " + _SPEECH + _FORM, environment=secret),
+        Start(_STENO + "services.clients[''].key.get(); " + _SPEECH + _FORM, environment=secret),
         Start("import naive; naive.upload(); ", naive=True, environment=secret),
         Start(
             _UPSTREAM_FLOOR

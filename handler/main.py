@@ -27,7 +27,7 @@ logs.configure(on_lambda="AWS_LAMBDA_FUNCTION_NAME" in os.environ)
 app = create_app(read_settings())
 if jobs := app.state.services.stored_jobs:
     # Build the client now, because Lambda provides more CPU in the init phase than afterwards.
-    jobs.client  # noqa: B018
+    jobs.client  # noqa: B018 - reading the attribute builds it
 
 # All responses are text. Mangum encodes a response as base64 if its media type is not listed here.
 lambda_handler = Mangum(

@@ -4,6 +4,7 @@ import re
 from collections.abc import Callable
 from dataclasses import dataclass, field, replace
 from datetime import date, timedelta
+from functools import cache
 from urllib.parse import urlsplit
 
 from handler.errors import InvalidOption
@@ -15,6 +16,7 @@ MODEL_NAME = re.compile(r"[!-~]{1,200}")  # the name is sent in a response heade
 _WARNING_PERIOD = timedelta(days=180)
 
 
+@cache
 def server_at(base_url: str) -> str | None:
     """Return the name, such as `groq`, of the built-in server that has this URL, or None."""
     host = (urlsplit(base_url).hostname or "").removesuffix(".")

@@ -109,9 +109,9 @@ def test_a_module_is_imported_when_one_of_its_names_is_used(package):
     assert example.A is example.a.A is sys.modules["example.a"].A
     assert {"A", "Renamed", "C"} <= set(dir(example))
     with pytest.raises(AttributeError, match="module 'example' has no attribute 'D'"):
-        example.D  # noqa: B018
+        example.D  # noqa: B018 - reading it imports it
     with pytest.raises(AssertionError):
-        example.C  # noqa: B018
+        example.C  # noqa: B018 - reading it imports it
 
 
 def test_a_star_import_imports_all_names(package):
@@ -147,4 +147,4 @@ def test_modules_and_other_packages_use_the_default_finders(package):
 def test_an_import_error_inside_a_module_is_raised(package):
     example = package(__init__="from .a import A", a="A = 1", broken="import nowhere_to_be_found")
     with pytest.raises(ModuleNotFoundError, match="nowhere_to_be_found"):
-        example.broken  # noqa: B018
+        example.broken  # noqa: B018 - reading it imports it
