@@ -3,6 +3,7 @@
 StenoError
 ├── ClientError                 change the request
 │   ├── Unauthorized
+│   ├── OriginNotAllowed
 │   ├── NotFound
 │   ├── MethodNotAllowed
 │   ├── NotReady
@@ -78,6 +79,13 @@ class ClientError(StenoError):
 class Unauthorized(ClientError):
     status = HTTPStatus.UNAUTHORIZED
     code = "unauthorized"
+
+
+class OriginNotAllowed(ClientError):
+    """The request was sent by a web page whose origin is not in ALLOWED_ORIGINS."""
+
+    status = HTTPStatus.FORBIDDEN
+    code = "origin_not_allowed"
 
 
 class NotFound(ClientError):

@@ -78,36 +78,123 @@ class Settings(BaseSettings):
         extra="ignore", env_ignore_empty=True, hide_input_in_errors=True, frozen=True
     )
 
-    openai_api_key: SecretStr | None = None
-    openai_secret_arn: str | None = None
-    openai_base_url: str = OPENAI_URL
-    whisper_model: str = DEFAULT_MODEL
-    models: Annotated[dict[str, Model], NoDecode] = Field(default_factory=dict)
-    upstreams: Annotated[tuple[UpstreamSettings, ...], NoDecode] = ()
-    fallback_models: Annotated[tuple[str, ...], NoDecode] = ()
-    allowed_origins: Annotated[tuple[str, ...], NoDecode] = ("http://localhost:3000",)
-    auth: Auth = "open"
-    access_token: SecretStr | None = None
-    token_secret_arn: str | None = None
+    # `python -m infra.docs` writes docs/reference/settings.md from the descriptions.
+    openai_api_key: SecretStr | None = Field(
+        default=None,
+        description="The API key of the server that transcribes. Either this setting,"
+        " `OPENAI_SECRET_ARN` or `UPSTREAMS` is required. `make run` uses the offline engine if"
+        " none is set.",
+    )
+    openai_secret_arn: str | None = Field(
+        default=None, description="The ARN of the Secrets Manager secret that contains the API key."
+    )
+    openai_base_url: str = Field(
+        default=OPENAI_URL,
+        description="The URL of the server that transcribes: OpenAI, or any server with OpenAI's"
+        " transcription route. It usually ends with `/v1`.",
+    )
+    whisper_model: str = Field(
+        default=DEFAULT_MODEL,
+        description="The model for requests that do not choose one. Required for servers that do"
+        " not offer the default.",
+    )
+    models: Annotated[dict[str, Model], NoDecode] = Field(
+        default_factory=dict,
+        description="Profiles of models that Steno does not know, or that it describes wrongly, as"
+        " a JSON object. See [Use another server than OpenAI](../how-to/other-servers.md).",
+    )
+    upstreams: Annotated[tuple[UpstreamSettings, ...], NoDecode] = Field(
+        default=(),
+        description="Several servers in the order of preference, as a JSON list, instead of"
+        " `OPENAI_BASE_URL` and `OPENAI_API_KEY`."
+        " See [Use another server than OpenAI](../how-to/other-servers.md).",
+    )
+    fallback_models: Annotated[tuple[str, ...], NoDecode] = Field(
+        default=(),
+        description="Models to try, separated by commas, if the server of the chosen model fails"
+        " before anything can have been billed.",
+    )
+    allowed_origins: Annotated[tuple[str, ...], NoDecode] = Field(
+        default=("http://localhost:*", "http://127.0.0.1:*"),
+        description="The origins of the web pages that may call the API, separated by commas."
+        " `http://localhost:*` allows any port, and `*` alone allows all pages.",
+    )
+    auth: Auth = Field(
+        default="open",
+        description="How callers authenticate: `token` (a bearer token), `jwt` (JWTs that API"
+        " Gateway has verified; on AWS only) or `open` (not at all). The default is `token` on AWS"
+        " and if a token is set.",
+    )
+    access_token: SecretStr | None = Field(
+        default=None, description="The bearer token for `AUTH=token`, or use `TOKEN_SECRET_ARN`."
+    )
+    token_secret_arn: str | None = Field(
+        default=None,
+        description="The ARN of the Secrets Manager secret that contains the bearer token.",
+    )
     # OpenAI accepts requests of up to 25 MiB, including the multipart encoding.
-    max_audio_bytes: int = Field(default=26_000_000, ge=1)
-    max_concurrent_calls: int = Field(default=250, ge=1)
-    request_deadline_seconds: float = Field(default=600, gt=0)
-
-    bucket_name: str | None = None
-    table_name: str | None = None
-    recordings_queue_url: str | None = None
-    parts_queue_url: str | None = None
-    express_queue_url: str | None = None
+    max_audio_bytes: int = Field(
+        default=26_000_000,
+        ge=1,
+        description="The largest recording in one request, in bytes. The stack sets 4,500,000,"
+        " because a request must fit into an event of Lambda.",
+    )
+    max_concurrent_calls: int = Field(
+        default=250,
+        ge=1,
+        description="The maximum number of recordings that are sent upstream at the same time."
+        " Others wait. `make run` uses 4 with the offline engine.",
+    )
+    request_deadline_seconds: float = Field(
+        default=600,
+        gt=0,
+        description="The time limit of one request, from its arrival. The default is 25 on AWS,"
+        " because API Gateway ends requests after 30 seconds.",
+    )
+    bucket_name: str | None = Field(
+        default=None,
+        description="The S3 bucket for recordings and transcripts. Without it, there are no"
+        " uploads and no jobs. The stack and `make run` set this and the next four settings.",
+    )
+    table_name: str | None = Field(
+        default=None, description="The DynamoDB table for jobs and budgets."
+    )
+    recordings_queue_url: str | None = Field(
+        default=None, description="The URL of the SQS queue of uploaded recordings."
+    )
+    parts_queue_url: str | None = Field(
+        default=None, description="The URL of the SQS queue of parts."
+    )
+    express_queue_url: str | None = Field(
+        default=None, description="The URL of the SQS queue of short recordings."
+    )
     # S3 accepts form uploads of at most 5 GB.
-    max_upload_bytes: int = Field(default=2_000_000_000, ge=1, le=5_000_000_000)
-    max_audio_seconds: float = Field(default=12 * 3600, gt=0)
-    transcript_days: int = Field(default=TRANSCRIPT_DAYS, ge=1)
-    daily_seconds: float | None = Field(default=None, gt=0)
-    daily_seconds_per_caller: float | None = Field(default=None, gt=0)
-
-    # The CloudWatch namespace of the metrics.
-    metrics_namespace: str = Field(default="Steno", pattern=r"^[A-Za-z0-9.\-_/#:]{1,255}$")
+    max_upload_bytes: int = Field(
+        default=2_000_000_000,
+        ge=1,
+        le=5_000_000_000,
+        description="The largest recording that can be uploaded, in bytes (at most 5 GB).",
+    )
+    max_audio_seconds: float = Field(
+        default=12 * 3600, gt=0, description="The longest recording of a job, in seconds."
+    )
+    transcript_days: int = Field(
+        default=TRANSCRIPT_DAYS, ge=1, description="The number of days that transcripts are kept."
+    )
+    daily_seconds: float | None = Field(
+        default=None,
+        gt=0,
+        description="The maximum number of seconds of audio that are paid for in a day (UTC)."
+        " See [Limit the costs](../how-to/budgets.md).",
+    )
+    daily_seconds_per_caller: float | None = Field(
+        default=None, gt=0, description="The same for each caller."
+    )
+    metrics_namespace: str = Field(
+        default="Steno",
+        pattern=r"^[A-Za-z0-9.\-_/#:]{1,255}$",
+        description="The CloudWatch namespace of the metrics. The stack sets its own name.",
+    )
 
     # Set by Lambda. On Lambda, `auth` and `request_deadline_seconds` have other defaults.
     aws_lambda_function_name: str | None = None

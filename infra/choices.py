@@ -2,7 +2,7 @@
 
 import json
 import re
-from dataclasses import dataclass, fields
+from dataclasses import dataclass, field, fields
 from typing import Any
 
 from constructs import Node
@@ -25,34 +25,91 @@ _RENAMED = {
 }
 
 
+def _option(default: str, description: str) -> Any:
+    """Return a field whose description is published in docs/reference/deploy-options.md."""
+    return field(default=default, metadata={"description": description})
+
+
 @dataclass(frozen=True)
 class Choices:
     """The values of the `-c name=value` options. Items of lists are separated by commas."""
 
-    name: str = "Steno"  # the name of the stack; each environment in an account needs its own
-    auth: str = "token"  # how callers authenticate: token, jwt or open
-    issuer: str = ""  # the issuer URL of JWTs, for auth=jwt
-    audience: str = ""  # the accepted audiences of JWTs, for auth=jwt
-    origins: str = "http://localhost:3000"  # the origins of web pages that may call the API (CORS)
-    model: str = "gpt-transcribe"  # the transcription model of the upstream
-    openai_base_url: str = "https://api.openai.com/v1"  # the URL of the upstream
-    models: str = ""  # model profiles, as JSON for the setting MODELS
-    upstreams: str = ""  # several upstreams, as JSON for the setting UPSTREAMS
-    fallback_models: str = ""  # models to try if the selected model's upstream fails
-    daily_seconds: str = ""  # maximum seconds of audio to pay for per day; empty: no cap
-    daily_seconds_per_caller: str = ""  # maximum seconds of audio per caller and day; empty: no cap
-    aws_endpoint_url: str = ""  # the URL of an AWS emulator, for testing the functions
-    machine: str = "aarch64"  # the architecture of the functions: aarch64 or x86_64
-    concurrency: str = "16"  # the number of parts that are transcribed at the same time
-    batch: str = "1"  # how many of these parts share one Lambda invocation
-    throttle: str = "50"  # maximum requests per second, for all callers together
-    domain: str = ""  # the custom domain of the API, such as speech.example.com
-    certificate: str = ""  # the ARN of the domain's ACM certificate, in the stack's region
-    tags: str = ""  # tags for all resources, such as team=speech,env=dev
-    protect: str = "off"  # on: the stack cannot be deleted
-    snapstart: str = "off"  # on: use SnapStart for the API function; AWS charges for it
-    alarm_email: str = ""  # the email address for alarms
-    alarm_seconds: str = "36000"  # raise an alarm if more seconds of audio are paid for in a day
+    name: str = _option(
+        "Steno",
+        "the name of the stack. Each environment in an account needs its own name",
+    )
+    auth: str = _option(
+        "token",
+        "how callers authenticate: `token` (one bearer token, which is generated), `jwt` "
+        "(requires `issuer` and `audience`; each user has jobs of their own) or `open` (requires "
+        "`daily_seconds`)",
+    )
+    issuer: str = _option("", "the issuer URL of JWTs, for `auth=jwt`")
+    audience: str = _option(
+        "",
+        "the accepted audiences of JWTs, separated by commas, for `auth=jwt`",
+    )
+    origins: str = _option(
+        "http://localhost:3000",
+        "the origins of the web pages that may call the API, separated by commas. `*` allows all "
+        "pages",
+    )
+    model: str = _option("gpt-transcribe", "the model for requests that do not choose one")
+    openai_base_url: str = _option(
+        "https://api.openai.com/v1",
+        "the URL of the server that transcribes",
+    )
+    models: str = _option("", "profiles of models, as JSON, for the setting `MODELS`")
+    upstreams: str = _option(
+        "",
+        "several servers, as JSON, for the setting `UPSTREAMS`. Each needs `secret_arn`",
+    )
+    fallback_models: str = _option(
+        "",
+        "the models to try if the server of the chosen model fails before anything can have been "
+        "billed",
+    )
+    daily_seconds: str = _option(
+        "",
+        "the maximum number of seconds of audio that are paid for in a day (UTC)",
+    )
+    daily_seconds_per_caller: str = _option("", "the same for each caller")
+    aws_endpoint_url: str = _option("", "the URL of an AWS emulator, for testing the functions")
+    machine: str = _option("aarch64", "the architecture of the functions: `aarch64` or `x86_64`")
+    concurrency: str = _option(
+        "16",
+        "the number of parts that are transcribed at the same time (2 to 1000). Short recordings "
+        "have half as many functions of their own, and a quarter as many recordings are cut at "
+        "the same time",
+    )
+    batch: str = _option(
+        "1",
+        "how many parts one function transcribes at the same time (1 to 10). More parts need "
+        "fewer functions, but all parts of a function start again if it crashes",
+    )
+    throttle: str = _option(
+        "50",
+        "the maximum number of requests per second, of all callers together",
+    )
+    domain: str = _option(
+        "",
+        "a domain of your own for the API, such as `speech.example.com`. Requires `certificate`",
+    )
+    certificate: str = _option(
+        "",
+        "the ARN of the domain's certificate in ACM, in the region of the stack",
+    )
+    tags: str = _option("", "tags for all resources, such as `team=speech,env=dev`")
+    protect: str = _option("off", "`on` protects the stack from being deleted")
+    snapstart: str = _option(
+        "off",
+        "`on` starts the API function from a snapshot, which AWS charges for",
+    )
+    alarm_email: str = _option("", "the email address for alarms")
+    alarm_seconds: str = _option(
+        "36000",
+        "the number of seconds of audio paid for in a day that raises an alarm",
+    )
 
     @classmethod
     def of(cls, node: Node) -> "Choices":
@@ -60,7 +117,7 @@ class Choices:
 
         Exits with a message if an option is unknown or has an invalid value.
         """
-        names = [field.name for field in fields(cls)]
+        names = [option.name for option in fields(cls)]
         # Names in the CDK's own context contain `:` or `-`, so this pattern skips them.
         for name in node.get_all_context():
             if name in _RENAMED:
@@ -87,6 +144,27 @@ class Choices:
                     f"-c {name}={value} is not valid."
                     f" The allowed values are {', '.join(allowed[:-1])} and {allowed[-1]}."
                 )
+        self._validate_numbers()
+        if bool(self.domain) != bool(self.certificate):
+            raise SystemExit(
+                "-c domain=speech.example.com and -c certificate=arn:aws:acm:..."
+                " must be set together."
+            )
+        if any(not (key and separator) for key, separator, _ in self._tags()):
+            raise SystemExit(
+                f"-c tags={self.tags} is not valid. Use the format team=speech,env=dev."
+            )
+        self._validate_origins()
+        self._validate_upstreams()
+        if self.auth == "jwt" and not (self.issuer and self.audience_list):
+            raise SystemExit("-c auth=jwt requires -c issuer=https://... and -c audience=...")
+        if self.auth == "open" and not self.daily_seconds:
+            raise SystemExit(
+                "-c auth=open lets anybody use your OpenAI account. Set a daily cap, such as"
+                " -c daily_seconds=3600."
+            )
+
+    def _validate_numbers(self) -> None:
         for name in ("daily_seconds", "daily_seconds_per_caller", "alarm_seconds"):
             value = getattr(self, name)
             if value and not _NUMBER.fullmatch(value):
@@ -106,23 +184,14 @@ class Choices:
                 f"-c throttle={self.throttle} is not valid."
                 f" Use 1 to {_MAX_RATE} requests per second."
             )
-        if bool(self.domain) != bool(self.certificate):
-            raise SystemExit(
-                "-c domain=speech.example.com and -c certificate=arn:aws:acm:..."
-                " must be set together."
-            )
-        if any(not (key and separator) for key, separator, _ in self._tags()):
-            raise SystemExit(
-                f"-c tags={self.tags} is not valid. Use the format team=speech,env=dev."
-            )
-        self._validate_upstreams()
-        if self.auth == "jwt" and not (self.issuer and self.audience_list):
-            raise SystemExit("-c auth=jwt requires -c issuer=https://... and -c audience=...")
-        if self.auth == "open" and not self.daily_seconds:
-            raise SystemExit(
-                "-c auth=open lets anybody use your OpenAI account. Set a daily cap, such as"
-                " -c daily_seconds=3600."
-            )
+
+    def _validate_origins(self) -> None:
+        for origin in self.origin_list:
+            if origin.endswith(":*"):
+                raise SystemExit(
+                    f"-c origins={origin} is not valid. API Gateway needs the port of each origin,"
+                    " such as http://localhost:5173."
+                )
 
     def _validate_upstreams(self) -> None:
         _parse_json(self.models, "models", dict)

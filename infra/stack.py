@@ -35,7 +35,14 @@ from infra.nag_suppressions import acknowledge_findings
 # With the backoff in worker.py, 200 deliveries are enough for an AWS outage of two days.
 MAX_DELIVERIES = 200
 _PAGE_ROUTES = ("/", "/page.js", "/recorder.js", "/kept.js", "/style.css")
-_DOCS_ROUTES = ("/docs", "/docs.js", "/openapi.json")
+_DOCS_ROUTES = (
+    "/docs",
+    "/docs.js",
+    "/swagger-ui-bundle.js",
+    "/swagger-ui.css",
+    "/openapi.json",
+    "/errors",
+)
 OPEN_ROUTES = (*_PAGE_ROUTES, *_DOCS_ROUTES, "/api/health", "/api/config")
 _CORS_REQUEST_HEADERS = [
     "authorization",

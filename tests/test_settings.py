@@ -19,7 +19,7 @@ LAMBDA = {"aws_lambda_function_name": "steno-api"}
 def test_the_defaults_are_as_documented():
     config = settings()
     assert config.whisper_model == "gpt-transcribe"
-    assert config.allowed_origins == ("http://localhost:3000",)
+    assert config.allowed_origins == ("http://localhost:*", "http://127.0.0.1:*")
     assert config.auth == "open"
     assert config.max_audio_bytes == 26_000_000
     assert config.max_concurrent_calls == 250

@@ -11,6 +11,7 @@ from handler.settings import Settings
 from handler.web import job_routes, openapi, pages, routes
 from handler.web.drain import DrainRejectedBody
 from handler.web.error_handlers import HandleUnexpectedErrors, add_error_handlers
+from handler.web.origins import any_port_pattern
 from handler.web.request_id import RequestId
 
 log = logging.getLogger("steno")
@@ -22,6 +23,9 @@ def create_app(settings: Settings, services: Services | None = None) -> FastAPI:
     app = openapi.DocumentedApp(
         title="Steno",
         summary="Self-hosted speech-to-text API.",
+        description=openapi.DESCRIPTION,
+        servers=[{"url": "/", "description": "This server"}],
+        openapi_tags=[{"name": tag} for tag in openapi.TAGS],
         version=__version__,
         redirect_slashes=False,
         docs_url=None,  # handler.web.pages serves /docs
@@ -41,6 +45,7 @@ def create_app(settings: Settings, services: Services | None = None) -> FastAPI:
     app.add_middleware(
         CORSMiddleware,
         allow_origins=settings.allowed_origins,
+        allow_origin_regex=any_port_pattern(settings.allowed_origins),
         allow_methods=["GET", "POST", "DELETE"],
         allow_headers=["*"],  # OpenAI's SDK adds about a dozen headers
         expose_headers=["Location", "Retry-After", "Steno-Model", "x-request-id", "x-should-retry"],

@@ -1,9 +1,7 @@
 """Authorize requests, and identify the caller, who owns the jobs that a request creates."""
 
 import hmac
-import re
 from collections.abc import Callable, Coroutine
-from ipaddress import ip_address
 from typing import Annotated, Any
 
 import anyio.to_thread
@@ -11,9 +9,10 @@ from fastapi import Depends, Request, Response
 from fastapi.routing import APIRoute
 from fastapi.security import HTTPAuthorizationCredentials, HTTPBearer
 
-from handler.errors import Unauthorized
+from handler.errors import OriginNotAllowed, Unauthorized
 from handler.jobs.job import SHARED_ACCOUNT, Caller
 from handler.services import Services
+from handler.web import origins
 from handler.web.deadline import deadline_of
 
 
@@ -38,10 +37,10 @@ async def _authorize(
 ) -> None:
     auth = services.settings.auth
     origin = request.headers.get("origin")
-    if auth == "open" and origin and not _is_allowed_origin(origin, request, services):
-        raise Unauthorized(
+    if auth == "open" and origin and not origins.is_allowed(origin, request, services.settings):
+        raise OriginNotAllowed(
             f"Pages from the origin {origin[:200]} are not allowed to call this server."
-            " Add the origin to ALLOWED_ORIGINS."
+            " Add the origin to ALLOWED_ORIGINS (on AWS: deploy with -c origins=...)."
         )
     if auth == "jwt" and not subject(request):
         raise Unauthorized(
@@ -55,34 +54,6 @@ async def _authorize(
             raise Unauthorized(
                 "The access token is missing or wrong. Send it as `Authorization: Bearer ...`."
             )
-
-
-def _is_allowed_origin(origin: str, request: Request, services: Services) -> bool:
-    """Return whether pages from this origin may send requests.
-
-    CORS alone is not enough: it prevents a page from another origin from reading responses, but
-    not from sending recordings, which are billed to the owner of the server.
-    """
-    settings, host = services.settings, request.headers.get("host", "")
-    if origin in settings.allowed_origins or "*" in settings.allowed_origins:
-        return True
-    # On Lambda, the Host header can be trusted: API Gateway accepts only its own host names.
-    is_own_host = settings.aws_lambda_function_name is not None or _is_local_host(host)
-    return is_own_host and origin in (f"http://{host}", f"https://{host}")
-
-
-def _is_local_host(host: str) -> bool:
-    """Return whether the host is an IP address or `localhost`.
-
-    Other host names are not trusted. After a browser has loaded a page from a domain, the owner of
-    the domain can change its DNS record to the address of this server (DNS rebinding).
-    """
-    match = re.fullmatch(r"\[?([^\[\]@]+?)\]?(:[0-9]+)?", host)
-    name = match[1] if match else ""
-    try:
-        return name == "localhost" or bool(ip_address(name))
-    except ValueError:
-        return False
 
 
 class AuthenticatedRoute(APIRoute):

@@ -50,7 +50,7 @@ async def _error_response(request: Request, error: Exception) -> Response:
         log.warning("The HTTP request failed with %s: %s", steno_error.code, steno_error.detail)
     if request.url.path.startswith("/v1/"):
         return responses.openai_error(steno_error)
-    return responses.problem(steno_error)
+    return responses.problem(steno_error, f"{request.base_url}errors")
 
 
 def _to_steno_error(request: Request, error: Exception) -> StenoError:

@@ -32,9 +32,14 @@ if TYPE_CHECKING:
 
 log = logging.getLogger("steno")
 
-router = APIRouter(prefix="/api", route_class=AuthenticatedRoute, dependencies=[Depends(bearer)])
+router = APIRouter(
+    prefix="/api",
+    route_class=AuthenticatedRoute,
+    dependencies=[Depends(bearer)],
+    tags=[openapi.UPLOADS_AND_JOBS],
+)
 
-JobId = Annotated[str, Path(description="Id of the job.")]
+JobId = Annotated[str, Path(alias="id", description="Id of the job.")]
 _FILE_FIELDS = {"filename", "content_type", "size"}
 _UNKNOWN_TYPE = "application/octet-stream"
 
@@ -111,7 +116,7 @@ def _check(upload: Upload, services: Services) -> None:
     upload.upstream_parameters(services.models.get(upload.model), services.models)
 
 
-@router.get("/transcriptions/{identity}", summary="Get a job", responses=openapi.JOB)
+@router.get("/transcriptions/{id}", summary="Get a job", responses=openapi.JOB)
 async def transcription(identity: JobId, services: ServicesDep, caller: CallerDep) -> Response:
     """Return the status of a job, and the text transcribed so far."""
     job, text = await anyio.to_thread.run_sync(_get_job_and_text, services, identity, caller.owner)
@@ -119,7 +124,7 @@ async def transcription(identity: JobId, services: ServicesDep, caller: CallerDe
 
 
 @router.get(
-    "/transcriptions/{identity}/transcript",
+    "/transcriptions/{id}/transcript",
     summary="Get the transcript of a job",
     responses=openapi.TRANSCRIPT,
 )
@@ -149,7 +154,7 @@ async def transcript(
 
 
 @router.post(
-    "/transcriptions/{identity}/retry",
+    "/transcriptions/{id}/retry",
     summary="Retry a failed job",
     status_code=202,
     responses=openapi.RETRY,
@@ -165,7 +170,7 @@ async def retry(identity: JobId, services: ServicesDep, caller: CallerDep) -> Re
 
 
 @router.delete(
-    "/transcriptions/{identity}",
+    "/transcriptions/{id}",
     summary="Delete a job",
     status_code=204,
     responses=openapi.DELETE,

@@ -15,6 +15,20 @@ from handler.transcription.options import OpenAIOptions, Options, TranscribeOpti
 from handler.upstream.models import MODEL_NAME, is_openai
 
 _SCHEMAS = "#/components/schemas/"
+TRANSCRIPTION, UPLOADS_AND_JOBS, OPENAI_API, SERVER = TAGS = (
+    "Transcription",
+    "Uploads and jobs",
+    "OpenAI-compatible API",
+    "Server",
+)
+DESCRIPTION = """\
+Send a recording in one request, or upload a large recording to a bucket and poll its job.
+
+Later versions may add fields to any response. Clients must ignore fields that they do not know.
+
+Errors are problem details (RFC 9457). Use the field `code` in programs. The page [errors](errors)
+lists all codes. Routes below `/v1` return errors in OpenAI's format.
+"""
 
 
 class DocumentedApp(FastAPI):
@@ -57,8 +71,6 @@ def _schemas() -> dict[str, Any]:
         ref_template=_SCHEMAS + "{model}",
     )
     definitions: dict[str, Any] = generated["$defs"]
-    for schema in definitions.values():
-        schema.setdefault("additionalProperties", False)
     codes = sorted({error.code for error in _error_classes(StenoError)})
     for name in ("Problem", "OpenAIErrorDetail", "Failure"):
         definitions[name]["properties"]["code"]["enum"] = codes
@@ -140,6 +152,7 @@ _ERROR_HEADERS = {
 }
 _COMMON_ERRORS = (
     errors.Unauthorized,
+    errors.OriginNotAllowed,
     errors.UpstreamCredentials,  # also used if the access token's secret cannot be read
     errors.StorageUnavailable,
     StenoError,
@@ -163,7 +176,7 @@ _TRANSCRIPTION_ERRORS = (
 )
 _JOB_ERRORS = (errors.NotFound, *_COMMON_ERRORS)
 _LINKS = {
-    name: {"operationId": name, "parameters": {"identity": "$response.body#/id"}}
+    name: {"operationId": name, "parameters": {"id": "$response.body#/id"}}
     for name in ("transcription", "transcript", "retry", "delete")
 }
 

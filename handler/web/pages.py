@@ -1,7 +1,8 @@
 """Serve the static files in the folder `page`: the recorder page and the page at /docs."""
 
 import hashlib
-from functools import cache, partial
+import importlib.util
+from functools import cache
 from pathlib import Path
 
 import anyio.to_thread
@@ -11,9 +12,10 @@ from handler.services import Services
 from handler.web.auth import ServicesDep
 
 _FOLDER = Path(__file__).parent / "page"
-_PAGES = {"": "index.html", "docs": "docs.html"}
+_PAGES = {"": "index.html", "docs": "docs.html", "errors": "errors.html"}
+# Files of Swagger UI. The package fastapi-offline includes them. It is not imported.
+_SWAGGER_UI = ("swagger-ui-bundle.js", "swagger-ui.css")
 _TYPES = {".html": "text/html", ".js": "text/javascript", ".css": "text/css"}
-_SWAGGER_UI = " https://cdn.jsdelivr.net/npm/swagger-ui-dist@5.35.0/"
 _HEADERS = {
     "Cache-Control": "no-cache",  # browsers must revalidate with the ETag
     "Permissions-Policy": "microphone=(self)",
@@ -27,18 +29,18 @@ router = APIRouter(include_in_schema=False)
 async def _serve(request: Request, services: ServicesDep) -> Response:
     """Return a static file, or status 304 if the browser already has its current version."""
     name = request.scope["path"].removeprefix("/")
-    path = _FOLDER / _PAGES.get(name, name)
+    path = _swagger_ui(name) if name in _SWAGGER_UI else _FOLDER / _PAGES.get(name, name)
     content, tag = _read(path)
     headers = {**_HEADERS, "ETag": tag}
     if path.suffix == ".html":
-        policy = partial(_policy, services, cdn=_SWAGGER_UI if name == "docs" else "")
-        headers["Content-Security-Policy"] = await anyio.to_thread.run_sync(policy)
+        headers["Content-Security-Policy"] = await anyio.to_thread.run_sync(_policy, services)
     if request.headers.get("if-none-match") == tag:
         return Response(status_code=304, headers=headers)
     return Response(content, headers=headers, media_type=_TYPES[path.suffix])
 
 
-for _name in (*_PAGES, "page.js", "recorder.js", "kept.js", "style.css", "docs.js"):
+_SCRIPTS_AND_STYLES = ("page.js", "recorder.js", "kept.js", "style.css", "docs.js", *_SWAGGER_UI)
+for _name in (*_PAGES, *_SCRIPTS_AND_STYLES):
     router.add_api_route(f"/{_name}", _serve, methods=["GET"])
 
 
@@ -48,17 +50,24 @@ def _read(path: Path) -> tuple[bytes, str]:
     return content, f'"{hashlib.sha256(content).hexdigest()[:16]}"'
 
 
-def _policy(services: Services, cdn: str) -> str:
+def _swagger_ui(name: str) -> Path:
+    spec = importlib.util.find_spec("fastapi_offline")
+    assert spec, "fastapi-offline is one of the requirements"  # noqa: S101 - narrows the type
+    assert spec.origin  # noqa: S101
+    return Path(spec.origin).parent / "static" / name
+
+
+def _policy(services: Services) -> str:
     """Return the Content-Security-Policy of an HTML page.
 
-    The page may load scripts and styles only from this server and from `cdn`. It may connect only
-    to this server and its bucket.
+    The page may load scripts and styles only from this server. It may connect only to this server
+    and its bucket.
     """
     bucket = f" {services.jobs.objects.origin}" if services.settings.bucket_name else ""
     rules = {
         "default-src": "'none'",
-        "script-src": f"'self'{cdn}",
-        "style-src": f"'self'{cdn}",
+        "script-src": "'self'",
+        "style-src": "'self'",
         "connect-src": f"'self'{bucket}",
         "media-src": "blob:",
         "img-src": "data:",

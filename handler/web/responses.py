@@ -145,11 +145,14 @@ class ProblemResponse(JSONResponse):
     media_type = "application/problem+json"
 
 
-def problem(error: StenoError) -> Response:
-    """Return an error as problem details (RFC 9457)."""
+def problem(error: StenoError, errors_page: str) -> Response:
+    """Return an error as problem details (RFC 9457).
+
+    `errors_page` is the URL of the page that explains the error codes.
+    """
     status = HTTPStatus(error.status)
     body: schemas.Problem = {
-        "type": "about:blank",
+        "type": f"{errors_page}#{error.code}",
         "title": status.phrase,
         "status": status,
         "detail": _utf8(error.detail),

@@ -21,7 +21,7 @@ from handler.web.form import receive_form
 if TYPE_CHECKING:
     from handler.web import schemas
 
-public_router = APIRouter(prefix="/api")
+public_router = APIRouter(prefix="/api", tags=[openapi.SERVER])
 authenticated_router = APIRouter(route_class=AuthenticatedRoute, dependencies=[Depends(bearer)])
 
 
@@ -55,7 +55,10 @@ async def config(services: ServicesDep) -> Response:
 
 
 @authenticated_router.post(
-    "/api/transcribe", summary="Transcribe a recording", **openapi.TRANSCRIBE
+    "/api/transcribe",
+    summary="Transcribe a recording",
+    tags=[openapi.TRANSCRIPTION],
+    **openapi.TRANSCRIBE,
 )
 async def transcribe(request: Request, services: ServicesDep, caller: CallerDep) -> Response:
     """Transcribe a recording in one request.
@@ -72,6 +75,7 @@ async def transcribe(request: Request, services: ServicesDep, caller: CallerDep)
 @authenticated_router.post(
     "/v1/audio/transcriptions",
     summary="Transcribe a recording (OpenAI-compatible)",
+    tags=[openapi.OPENAI_API],
     **openapi.OPENAI_TRANSCRIBE,
 )
 async def openai_transcribe(request: Request, services: ServicesDep, caller: CallerDep) -> Response:
@@ -93,7 +97,10 @@ async def openai_transcribe(request: Request, services: ServicesDep, caller: Cal
 
 
 @authenticated_router.get(
-    "/v1/models", summary="List the models (OpenAI-compatible)", responses=openapi.OPENAI_MODELS
+    "/v1/models",
+    summary="List the models (OpenAI-compatible)",
+    tags=[openapi.OPENAI_API],
+    responses=openapi.OPENAI_MODELS,
 )
 async def models(services: ServicesDep) -> Response:
     """List the models that a request can choose, in OpenAI's format.

@@ -20,9 +20,7 @@ Seconds = Annotated[float, Field(ge=0)]
 class Problem(TypedDict):
     """An error as problem details (RFC 9457)."""
 
-    type: Annotated[
-        str, Field(description="Always `about:blank`. The field `code` identifies the error.")
-    ]
+    type: Annotated[str, Field(description="URL of the explanation of `code`, on this server.")]
     title: Annotated[str, Field(description="Name of the HTTP status.")]
     status: Annotated[int, Field(description="HTTP status code.")]
     detail: Annotated[str, Field(description="Description of the problem and how to solve it.")]

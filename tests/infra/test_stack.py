@@ -538,6 +538,7 @@ def test_with_snapstart_the_gateway_calls_a_published_version(tmp_path, bundles)
         ),
         ({"upstreams": '[{"name": "groq"}]'}, "requires `secret_arn`"),
         ({"throttle": "10001"}, "1 to 10000"),
+        ({"origins": "http://localhost:*"}, "needs the port of each origin"),
         ({"domain": "speech.example.com"}, "set together"),
         ({"certificate": "arn:aws:acm:eu-west-1:1:certificate/1"}, "set together"),
         ({"tags": "speech"}, "team=speech"),

@@ -132,14 +132,14 @@ function measure(stream, onLevel) {
 async function upload(recording, options) {
 	const content_type = /^(audio|video)\//.test(recording.type) ? recording.type : "";
 	const body = JSON.stringify({ filename: recording.name, content_type, size: recording.size, ...toBody(options) });
-	// If the form has expired, get another.
+	// If the form has expired (403, or 400 if AWS's session token has expired), get another.
 	for (let renewed = false; ; renewed = true) {
 		const { id, upload } = (await call("POST", "uploads", options, body)).data;
 		try {
 			await call("POST", upload.url, options, toForm(upload.fields, recording), id);
 			return await followJob(id, options);
 		} catch (error) {
-			if (renewed || error.status !== 403) throw error;
+			if (renewed || ![400, 403].includes(error.status)) throw error;
 		}
 	}
 }
@@ -179,16 +179,29 @@ async function call(method, path, options, body = null, job = "", tries = DELAYS
 		const parse = () => (type.includes("json") ? JSON.parse(text) : null);
 		const retryAfter = Number(header("Retry-After"));
 		if (status && status < 300) return { status, text, data: parse(), model: header("Steno-Model"), retryAfter };
+		if (!status && (await isForeign(base))) {
+			const detail = `The server does not allow pages from ${location.origin}. Add this origin to ALLOWED_ORIGINS.`;
+			throw new StenoError("origin_not_allowed", detail);
+		}
+		const s3Error = { message: /<Message>(.*?)</.exec(text)?.[1] ?? text };
+		const { code, detail, message } = (status && parse()) || s3Error;
+		const throttled = status === 429 && !code; // by API Gateway, before Steno received the request
 		const retryable = method === "GET" ? [0, 429, 502, 503, 504] : [0, 503];
-		if (!retryable.includes(status) || tried >= tries) {
+		if (!(throttled || retryable.includes(status)) || tried >= tries) {
 			if (!status) throw new StenoError("connection_lost", "The server cannot be reached from this page.");
-			const s3Error = { message: /<Message>(.*?)</.exec(text)?.[1] ?? text };
-			const { code = `http_${status}`, detail, message } = parse() ?? s3Error;
-			throw new StenoError(code, detail || message || code, { status, job: header("Location").split("/").pop() });
+			const fields = { status, job: header("Location").split("/").pop() };
+			throw new StenoError(code ?? `http_${status}`, detail || message || `HTTP status ${status}`, fields);
 		}
 		if (!status) report("offline", 0);
 		await pause(retryAfter || DELAYS[tried - 1], signal);
 	}
+}
+
+/** Returns whether the server can be reached, but does not allow the origin of this page. */
+async function isForeign(base) {
+	const succeeds = (mode) =>
+		fetch(`${base}health`, { mode, signal: AbortSignal.timeout(5000) }).then(Boolean, () => false);
+	return !(await succeeds("cors")) && (await succeeds("no-cors")) && !(await succeeds("cors"));
 }
 
 /** Waits for `seconds`, or until the browser is online. */

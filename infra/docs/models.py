@@ -1,4 +1,4 @@
-"""`python -m infra.model_docs` writes docs/models.md from the profiles of the models."""
+"""Renders docs/reference/models.md from the profiles of the models."""
 
 import json
 from collections.abc import Iterator
@@ -6,18 +6,18 @@ from pathlib import Path
 
 from handler.upstream import profiles
 
-FILE = Path(__file__).parent.parent / "docs" / "models.md"
 _SERVERS = Path(profiles.__file__).parent / "servers"
 _INTRODUCTION = """\
 # Models
 
 These models have a built-in profile. `GET /v1/models` lists those of your server. A model without a
-profile gets `language` and `prompt` only. [Use another server than OpenAI](other-servers.md)
+profile gets `language` and `prompt` only.
+[Use another server than OpenAI](../how-to/other-servers.md)
 describes how to add a profile.
 
 "Own" timestamps come from the model. For the other models, Steno aligns the text with the speech.
 "Words" are timestamps of words. Prices are list prices in US dollars for an hour of audio, as of
-November 2026. `python -m infra.model_docs` writes this page.
+November 2026.
 """
 _HEAD = """\
 | model | languages | `prompt` | `keywords` | `temperature` | timestamps | words | speakers | price | until |
@@ -55,7 +55,3 @@ def _cells(name: str, model: profiles.Model) -> Iterator[str]:
 
 def _yes_or_no(supported: object) -> str:
     return "yes" if supported else "no"
-
-
-if __name__ == "__main__":
-    FILE.write_text(render())

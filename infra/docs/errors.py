@@ -1,0 +1,105 @@
+"""Renders the reference page of the errors, and the page `/errors` that each server includes."""
+
+import json
+from collections.abc import Iterator
+from html import escape
+from pathlib import Path
+from typing import NamedTuple
+
+from handler.errors import StenoError
+
+_TEXTS = Path(__file__).parent / "errors.json"
+_INTRODUCTION = """\
+# Errors
+
+An error is an object of the type `application/problem+json`
+([RFC 9457](https://www.rfc-editor.org/rfc/rfc9457)):
+
+```json
+{
+  "type": "http://127.0.0.1:8000/errors#unsupported_media",
+  "title": "Unsupported Media Type",
+  "status": 415,
+  "detail": "The file is text, not a recording. Send an audio or video file.",
+  "code": "unsupported_media",
+  "request_id": "0f7b6f3c5d0f4d8f9d8a1f7f7e0c4c2e"
+}
+```
+
+Use `code` in programs, and show `detail` to people. `type` is the URL of the explanation on the
+server itself. `request_id` is also in the header `X-Request-Id` and in the server's log. Routes
+below `/v1` return OpenAI's format, with the same `code`.
+
+If the response has the header `Retry-After`, send the same request again after that many seconds.
+
+On AWS, API Gateway itself rejects some requests. Its responses contain only a `message`: 401 if it
+checks JWTs, 413 if the request is larger than 6 MB (a recording of about 4.7 MB), 429 if there are
+too many requests per second, and 503.
+"""
+_SECTION = """\
+## {code}
+
+Status {status}. {cause}
+
+**What to do:** {remedy}
+"""
+_HTML = """\
+<!doctype html>
+<html lang="en">
+<head>
+<meta charset="utf-8">
+<meta name="viewport" content="width=device-width, initial-scale=1">
+<title>Errors of the Steno API</title>
+<link rel="icon" href="data:,">
+<link rel="stylesheet" href="style.css">
+</head>
+<body>
+<main>
+<h1>Errors</h1>
+{sections}</main>
+</body>
+</html>
+"""
+_HTML_SECTION = """\
+<section id="{code}">
+<h2><code>{code}</code> (status {status})</h2>
+<p>{cause}</p>
+<p><strong>What to do:</strong> {remedy}</p>
+</section>
+"""
+
+
+class _Entry(NamedTuple):
+    code: str
+    status: str
+    cause: str
+    remedy: str
+
+
+def render() -> str:
+    """Return docs/reference/errors.md, with one heading for each code."""
+    sections = [_SECTION.format_map(entry._asdict()) for entry in _entries()]
+    return "\n".join([_INTRODUCTION, *sections])
+
+
+def render_html() -> str:
+    """Return the page `/errors`. The `type` of an error is the URL of its section."""
+    sections = "".join(
+        _HTML_SECTION.format_map({name: escape(text) for name, text in entry._asdict().items()})
+        for entry in _entries()
+    )
+    return _HTML.format(sections=sections)
+
+
+def _entries() -> Iterator[_Entry]:
+    texts = json.loads(_TEXTS.read_text())
+    for code, status in sorted(_statuses(StenoError).items(), key=lambda item: (item[1], item[0])):
+        yield _Entry(code, str(status), texts[code]["cause"], texts[code]["remedy"])
+
+
+def _statuses(error: type[StenoError]) -> dict[str, int]:
+    """Return the HTTP status of each code of `error` and its subclasses."""
+    statuses = {error.code: int(error.status)} if "code" in vars(error) else {}
+    for subclass in error.__subclasses__():
+        statuses |= _statuses(subclass)
+    return statuses

@@ -1,0 +1,27 @@
+"""Test that the generated pages match the code, and that the other pages describe all of it."""
+
+import json
+
+import pytest
+
+from handler.upstream.profiles import servers
+from infra.docs.pages import pages
+from tests.conftest import ROOT
+
+
+@pytest.mark.parametrize("path", pages())
+def test_a_generated_page_is_up_to_date(path):
+    assert (ROOT / path).read_text() == pages()[path], "Run: .venv/bin/python -m infra.docs"
+
+
+def test_each_error_code_is_explained():
+    codes = json.loads((ROOT / "tests" / "public_contract.json").read_text())["codes"]
+    texts = json.loads((ROOT / "infra" / "docs" / "errors.json").read_text())
+    assert texts.keys() == codes.keys()
+
+
+def test_each_field_of_a_profile_is_documented():
+    documented = (ROOT / "docs" / "how-to" / "other-servers.md").read_text()
+    (model, *_) = servers()["openai"].models.values()
+    fields = vars(model).keys() - {"name", "upstream", "base_url", "is_documented"}
+    assert {field for field in fields if f"`{field}`" not in documented} == set()
