@@ -24,10 +24,10 @@ SERIAL_TESTS := tests/realtime tests/attacks/test_faulty_upstream.py
 CDK := aws-cdk@2.1148.1
 
 .DEFAULT_GOAL := help
-.PHONY: help run test test-all test-more soak bench lint release synth bootstrap deploy destroy lock clean
+.PHONY: help run test test-all test-more soak bench clients docs docs-serve lint release synth bootstrap deploy destroy lock clean
 
 help: ## list the commands
-	@awk -F ':[^#]*## ' '/^[a-z-]+:.*## / {printf "  make %-10s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
+	@awk -F ':[^#]*## ' '/^[a-z-]+:.*## / {printf "  make %-11s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
 
 run: $(ENV).run ## start Steno on http://127.0.0.1:8000 (or PORT=...) and transcribe a sample
 	@$(PY) -m infra.local
@@ -38,14 +38,17 @@ test: $(ENV).dev lint ## run lint and the main tests (with="-k cutter" selects t
 test-all: test test-more ## run the tests of both test and test-more
 
 test-more: $(ENV).all ## run the other tests: deployed stack, browsers, attacks, exhaustive cases
-	@$(PYTEST) tests/simulations tests/integration tests/browsers tests/attacks $(SERIAL_TESTS:%=--ignore=%) $(with)
+	@$(PYTEST) tests/simulations tests/integration tests/browsers tests/examples tests/attacks $(SERIAL_TESTS:%=--ignore=%) $(with)
 	@$(PYTEST) -m exhaustive
 	@$(PY) -m pytest $(SERIAL_TESTS)
 
-soak: $(ENV).all ## run the attack tests for an hour, write docs/reliability.md (with="-k crash" selects tests)
+clients: $(ENV).all ## test with packages from npm and PyPI: generated clients, the React example
+	@$(PYTEST) tests/clients
+
+soak: $(ENV).all ## run the attack tests for an hour, write docs/about/reliability.md (with="-k crash" selects tests)
 	@$(PY) -m pytest tests/attacks tests/simulations tests/steps/test_crash_points.py --soak -m "" $(with)
 
-bench: $(ENV).bench ## run the benchmarks and write benchmarks/results.json and docs/benchmarks.png
+bench: $(ENV).bench ## run the benchmarks and write benchmarks/results.json and docs/about/benchmarks.png
 	@$(PY) -m benchmarks
 
 lint: $(ENV).dev ## run ruff and mypy
@@ -57,10 +60,19 @@ synth: $(ENV).dev ## write the CloudFormation template to cdk.out
 	@npx --yes $(CDK) synth --quiet $(with)
 
 bootstrap: $(ENV).dev ## prepare your AWS account for CDK (once per account and region)
-	@npx --yes $(CDK) bootstrap
+	@npx --yes $(CDK) bootstrap $(with)
 
-destroy: $(ENV).dev ## delete the stack from your AWS account, except the bucket and the table
-	@npx --yes $(CDK) destroy
+destroy: $(ENV).dev ## delete the stack from your AWS account, except its data (with="-c name=...")
+	@npx --yes $(CDK) destroy $(with)
+
+docs: $(ENV).all ## write the documentation to site/
+	@$(PY) -m infra.docs
+	@$(PY) -m mkdocs build --strict --quiet
+	@echo 'Wrote site/index.html.'
+
+docs-serve: $(ENV).all ## show the documentation on http://127.0.0.1:8001, and update it on changes
+	@$(PY) -m infra.docs
+	@$(PY) -m mkdocs serve --strict --dev-addr 127.0.0.1:8001
 
 deploy: $(ENV).dev ## deploy the stack to your AWS account (with="-c auth=jwt ..." sets options)
 	@npx --yes $(CDK) deploy $(with)
@@ -75,8 +87,8 @@ release: ## test, commit, tag and archive a release (VERSION=1.2.3)
 	@$(MAKE) test-all
 	@$(PYTHON) -m infra.release write "$(VERSION)"
 
-clean: ## delete the virtual environment, the bundles and cdk.out
-	rm -rf $(VENV) .bundles cdk.out
+clean: ## delete the virtual environment, the bundles, cdk.out and site
+	rm -rf $(VENV) .bundles cdk.out site
 
 $(ENV):
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' 2>/dev/null || \

@@ -12,7 +12,7 @@ from pathlib import Path
 from benchmarks import chart, cold, concurrency, cost, cutting, memory, row, sizes, turnaround, warm
 
 RESULTS = Path(__file__).parent / "results.json"
-CHART = Path(__file__).parent.parent / "docs" / "benchmarks.png"
+CHART = Path(__file__).parent.parent / "docs" / "about" / "benchmarks.png"
 
 
 def main() -> None:

@@ -1,6 +1,6 @@
 """Simulate how Steno processes thousands of one-hour recordings per hour, and what AWS charges.
 
-    python -m benchmarks.scale        print the table in docs/scaling.md
+    python -m benchmarks.scale        print the table in docs/operations/scaling.md
 
 `benchmarks.scale_run` compares the simulation with a real run.
 
@@ -124,7 +124,7 @@ def _even_arrivals(jobs_per_hour: int) -> list[float]:
 
 
 def table() -> Iterator[str]:
-    """Yield the lines of the table in docs/scaling.md."""
+    """Yield the lines of the table in docs/operations/scaling.md."""
     heads = (
         "jobs per hour",
         "`concurrency`",

@@ -127,7 +127,8 @@ class Choices:
                     f"-c {name}=... is not an option. The options are {', '.join(names)}."
                 )
         values = {name: node.try_get_context(name) for name in names}
-        choices = cls(**{name: str(value) for name, value in values.items() if value is not None})
+        given = {name: _to_text(value) for name, value in values.items() if value is not None}
+        choices = cls(**given)
         choices._validate()
         return choices
 
@@ -233,6 +234,15 @@ class Choices:
     @property
     def audience_list(self) -> list[str]:
         return _split(self.audience)
+
+
+def _to_text(value: Any) -> str:
+    """Convert a value from `cdk.json`, which can also be a boolean, number, list or object."""
+    if isinstance(value, bool):
+        return "on" if value else "off"
+    if isinstance(value, list) and all(isinstance(item, str) for item in value):
+        return ",".join(value)
+    return json.dumps(value) if isinstance(value, list | dict) else str(value)
 
 
 def _parse_json(text: str, name: str, kind: type) -> Any:

@@ -205,7 +205,7 @@ class Monitoring(Construct):
             comparison_operator=cloudwatch.ComparisonOperator.GREATER_THAN_THRESHOLD,
             evaluation_periods=periods,
             treat_missing_data=cloudwatch.TreatMissingData.NOT_BREACHING,
-            alarm_description=f"{problem} What to do: docs/alarms.md#{name.lower()}",
+            alarm_description=f"{problem} What to do: docs/operations/alarms.md#{name.lower()}",
         )
         alarm.add_alarm_action(SnsAction(self.topic))
         alarm.add_ok_action(SnsAction(self.topic))

@@ -36,7 +36,7 @@ def pytest_addoption(parser):
     parser.addoption(
         "--soak",
         action="store_true",
-        help="run the attack tests for hours, and write docs/reliability.md",
+        help="run the attack tests for hours, and write docs/about/reliability.md",
     )
 
 
@@ -58,6 +58,7 @@ _SHARED = {
     "emulator": ("test_emulator.py",),
     "browser with recordings": ("test_page.py",),
     "browser": ("test_accessibility.py", "test_clients.py", "test_page_widths.py"),
+    "make run": ("test_examples.py",),
 }
 
 

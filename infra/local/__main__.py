@@ -245,6 +245,9 @@ def _upstream(configured: Mapping[str, str | None]) -> Iterator[str]:
     If neither an API key nor a URL is configured, the offline engine runs until the block ends.
     """
     url = configured.get("OPENAI_BASE_URL")
+    if configured.get("UPSTREAMS"):
+        yield f"the servers in UPSTREAMS ({_COST})"
+        return
     if configured.get("OPENAI_API_KEY") or configured.get("OPENAI_SECRET_ARN"):
         yield f"{url or 'OpenAI'} with your API key ({_COST})"
         return

@@ -1,7 +1,7 @@
-"""Fixtures that set how often an attack is repeated, and that update docs/reliability.md.
+"""Fixtures that set how often an attack is repeated, and that update docs/about/reliability.md.
 
 `make test-all` repeats each attack a few times. `make soak` repeats it as often as
-docs/reliability.md states, and updates that file.
+docs/about/reliability.md states, and updates that file.
 """
 
 import pytest
@@ -24,7 +24,7 @@ def quick_or_soak(request):
 def record_result(request):
     """Return a function that records an attack, its repetitions and its result.
 
-    If the test passes with `--soak`, these values are added to docs/reliability.md as a row.
+    If the test passes with `--soak`, these values are added to docs/about/reliability.md as a row.
     """
     rows = request.config.stash.setdefault(_ROWS, [])
 

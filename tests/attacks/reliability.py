@@ -1,11 +1,11 @@
-"""Update the table of docs/reliability.md from the results of a test run."""
+"""Update the table of docs/about/reliability.md from the results of a test run."""
 
 from collections.abc import Iterable
 from dataclasses import dataclass
 
 from tests.conftest import ROOT
 
-RELIABILITY_FILE = ROOT / "docs" / "reliability.md"
+RELIABILITY_FILE = ROOT / "docs" / "about" / "reliability.md"
 _HEAD = "| Attack | Repetitions | Result | Test |\n| --- | --- | --- | --- |\n"
 
 

@@ -1,4 +1,4 @@
-"""Test that a test run updates the table in docs/reliability.md correctly."""
+"""Test that a test run updates the table in docs/about/reliability.md correctly."""
 
 from tests.attacks.reliability import RELIABILITY_FILE, Row, update_table
 

@@ -147,7 +147,9 @@ def test_a_page_of_a_forbidden_origin_can_read_nothing_and_spend_nothing(open_fo
     }
     with pytest.raises(Error, match="Failed to fetch dynamically imported module"):
         page.evaluate(TRANSCRIBE, {**arguments, "module": f"{server}/recorder.js"})
-    assert transcribe_until_error(page, arguments)["code"] == "connection_lost"
+    error = page.evaluate(TRANSCRIBE, arguments)  # without a simulated clock: there is no retry
+    assert error["code"] == "origin_not_allowed"
+    assert page.url.rstrip("/") in error["detail"]
     assert engine.calls() == []
 
 
@@ -177,15 +179,28 @@ def test_polling_respects_retry_after(open_foreign_page):
         page.clock.run_for(200)
 
 
-def test_a_request_is_retried_if_the_server_is_busy(open_foreign_page):
+def test_a_server_that_cannot_be_reached_is_not_taken_for_a_forbidden_origin(open_foreign_page):
     page, server = open_foreign_page(True)
-    busy = [
-        {
-            "status": 503,
-            "json": {"code": "upstream_busy", "detail": "Later."},
-            "headers": ALLOWED | {"Retry-After": "1"},
-        }
-    ]
+    page.route(f"{server}/api/**", lambda route: route.abort())
+    arguments = {
+        "module": "/recorder.js",
+        "server": server,
+        "recording": RECORDING_BASE64,
+        "options": {},
+    }
+    assert transcribe_until_error(page, arguments)["code"] == "connection_lost"
+
+
+@pytest.mark.parametrize(
+    ("status", "body"),
+    [
+        (503, {"code": "upstream_busy", "detail": "Later."}),
+        (429, {"message": "Too Many Requests"}),  # from API Gateway
+    ],
+)
+def test_a_request_is_retried_if_the_server_is_busy(open_foreign_page, status, body):
+    page, server = open_foreign_page(True)
+    busy = [{"status": status, "json": body, "headers": ALLOWED | {"Retry-After": "1"}}]
     page.route(
         "**/api/transcribe", lambda route: route.fulfill(**busy.pop()) if busy else route.fallback()
     )
@@ -196,6 +211,32 @@ def test_a_request_is_retried_if_the_server_is_busy(open_foreign_page):
         "options": {},
     }
     assert WORDS in page.evaluate(TRANSCRIBE, arguments)["transcript"]
+
+
+@pytest.mark.parametrize(
+    ("status", "message"),
+    [
+        (400, "The provided token has expired."),
+        (403, "Invalid according to Policy: Policy expired."),
+    ],
+)
+def test_an_expired_upload_form_is_renewed_once(open_foreign_page, status, message):
+    page, server = open_foreign_page(True, max_audio_bytes=1000)
+    expired = [{"status": status, "body": f"<Error><Message>{message}</Message></Error>"}]
+    page.route(
+        "**/steno",  # the bucket
+        lambda route: (
+            route.fulfill(**expired.pop(), headers=ALLOWED) if expired else route.fallback()
+        ),
+    )
+    arguments = {
+        "module": "/recorder.js",
+        "server": server,
+        "recording": RECORDING_BASE64,
+        "options": {},
+    }
+    assert WORDS in page.evaluate(TRANSCRIBE, arguments)["transcript"]
+    assert expired == []
 
 
 @pytest.mark.parametrize("phase", ["sending", "queued"])

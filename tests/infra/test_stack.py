@@ -358,11 +358,16 @@ def test_every_queue_and_function_of_jobs_has_alarms(template):
 
 
 def test_each_alarm_notifies_its_end_and_links_to_its_docs(template):
-    sections = re.findall(r"^## (.*)$", (ROOT / "docs" / "alarms.md").read_text(), re.MULTILINE)
+    sections = re.findall(
+        r"^## (.*)$", (ROOT / "docs" / "operations" / "alarms.md").read_text(), re.MULTILINE
+    )
     alarms = template.all("AWS::CloudWatch::Alarm").values()
     for alarm in alarms:
         assert alarm["OKActions"] == alarm["AlarmActions"]
-    named = {re.search(r"docs/alarms.md#(\w+)$", alarm["AlarmDescription"])[1] for alarm in alarms}
+    named = {
+        re.search(r"docs/operations/alarms.md#(\w+)$", alarm["AlarmDescription"])[1]
+        for alarm in alarms
+    }
     assert named == {section.lower() for section in sections}
 
 
@@ -549,6 +554,19 @@ def test_invalid_context_options_are_rejected(context, reason):
     with pytest.raises(SystemExit, match=reason):
         Choices.of(App(context=context).node)
     Choices.of(App(context={"auth": "open", "daily_seconds": "3600"}).node)
+
+
+def test_options_in_cdk_json_may_be_lists_objects_numbers_and_booleans():
+    context = {
+        "origins": ["https://a.example", "https://b.example"],
+        "models": {"my-model": {"like": "whisper-1"}},
+        "concurrency": 8,
+        "protect": True,
+    }
+    choices = Choices.of(App(context=context).node)
+    assert choices.origin_list == context["origins"]
+    assert json.loads(choices.models) == context["models"]
+    assert (choices.parts_at_once, choices.protect) == (8, "on")
 
 
 # CloudFormation replaces a resource whose logical id changes. The next deployment would
