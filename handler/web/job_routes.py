@@ -147,8 +147,8 @@ async def transcript(
     if response_format in TIMED_FORMATS and result.text and not result.segments:
         raise InvalidOption(
             "response_format",
-            f"{response_format} requires timestamps, but {result.model} returned none."
-            " Use json or text.",
+            f"{response_format} requires timestamps, but this transcript has none. Use json or"
+            f" text, or upload the recording again with response_format={response_format}.",
         )
     return await anyio.to_thread.run_sync(responses.transcription, result, response_format)
 

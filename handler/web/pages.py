@@ -15,6 +15,7 @@ _FOLDER = Path(__file__).parent / "page"
 _PAGES = {"": "index.html", "docs": "docs.html", "errors": "errors.html"}
 # Files of Swagger UI. The package fastapi-offline includes them. It is not imported.
 _SWAGGER_UI = ("swagger-ui-bundle.js", "swagger-ui.css")
+_MODULE = "recorder.js"
 _TYPES = {".html": "text/html", ".js": "text/javascript", ".css": "text/css"}
 _HEADERS = {
     "Cache-Control": "no-cache",  # browsers must revalidate with the ETag
@@ -32,6 +33,9 @@ async def _serve(request: Request, services: ServicesDep) -> Response:
     path = _swagger_ui(name) if name in _SWAGGER_UI else _FOLDER / _PAGES.get(name, name)
     content, tag = _read(path)
     headers = {**_HEADERS, "ETag": tag}
+    if name == _MODULE:
+        # A page of any origin can import the module. If its calls are not allowed, it can say so.
+        headers["Access-Control-Allow-Origin"] = "*"
     if path.suffix == ".html":
         headers["Content-Security-Policy"] = await anyio.to_thread.run_sync(_policy, services)
     if request.headers.get("if-none-match") == tag:
@@ -39,7 +43,7 @@ async def _serve(request: Request, services: ServicesDep) -> Response:
     return Response(content, headers=headers, media_type=_TYPES[path.suffix])
 
 
-_SCRIPTS_AND_STYLES = ("page.js", "recorder.js", "kept.js", "style.css", "docs.js", *_SWAGGER_UI)
+_SCRIPTS_AND_STYLES = ("page.js", _MODULE, "kept.js", "style.css", "docs.js", *_SWAGGER_UI)
 for _name in (*_PAGES, *_SCRIPTS_AND_STYLES):
     router.add_api_route(f"/{_name}", _serve, methods=["GET"])
 

