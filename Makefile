@@ -67,12 +67,12 @@ destroy: $(ENV).dev ## delete the stack from your AWS account, except its data (
 
 docs: $(ENV).all ## write the documentation to site/
 	@$(PY) -m infra.docs
-	@$(PY) -m mkdocs build --strict --quiet
+	@NO_MKDOCS_2_WARNING=1 $(PY) -m mkdocs build --strict --quiet
 	@echo 'Wrote site/index.html.'
 
 docs-serve: $(ENV).all ## show the documentation on http://127.0.0.1:8001, and update it on changes
 	@$(PY) -m infra.docs
-	@$(PY) -m mkdocs serve --strict --dev-addr 127.0.0.1:8001
+	@NO_MKDOCS_2_WARNING=1 $(PY) -m mkdocs serve --strict --dev-addr 127.0.0.1:8001
 
 deploy: $(ENV).dev ## deploy the stack to your AWS account (with="-c auth=jwt ..." sets options)
 	@npx --yes $(CDK) deploy $(with)

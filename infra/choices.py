@@ -3,9 +3,10 @@
 import json
 import re
 from dataclasses import dataclass, field, fields
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-from constructs import Node
+if TYPE_CHECKING:  # importing it starts Node.js
+    from constructs import Node
 
 _NUMBER = re.compile(r"[1-9][0-9]{0,9}")
 _NAME = re.compile(r"[A-Za-z][A-Za-z0-9-]{0,39}")
@@ -112,7 +113,7 @@ class Choices:
     )
 
     @classmethod
-    def of(cls, node: Node) -> "Choices":
+    def of(cls, node: "Node") -> "Choices":
         """Return the options in the CDK context of `node`.
 
         Exits with a message if an option is unknown or has an invalid value.
