@@ -59,6 +59,7 @@ _SHARED = {
     "browser with recordings": ("test_page.py",),
     "browser": ("test_accessibility.py", "test_clients.py", "test_page_widths.py"),
     "make run": ("test_examples.py",),
+    "generated clients": ("test_generated_clients.py", "test_react.py"),
 }
 
 

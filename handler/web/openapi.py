@@ -73,7 +73,8 @@ def _schemas() -> dict[str, Any]:
     definitions: dict[str, Any] = generated["$defs"]
     codes = sorted({error.code for error in _error_classes(StenoError)})
     for name in ("Problem", "OpenAIErrorDetail", "Failure"):
-        definitions[name]["properties"]["code"]["enum"] = codes
+        # This is not an enumeration, because later versions may add codes.
+        definitions[name]["properties"]["code"]["examples"] = codes
     return definitions
 
 

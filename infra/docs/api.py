@@ -20,6 +20,10 @@ If the server requires a token, send it with each request:
 
 Later versions may add fields to any response. Ignore fields that you do not know.
 [Errors](errors.md) lists all error codes.
+
+To generate a client, use for example `openapi-python-client generate --url URL/openapi.json`, or
+`openapi-typescript URL/openapi.json -o schema.ts --default-non-nullable=false`. `make clients`
+tests both.
 """
 
 

@@ -10,22 +10,17 @@ from tests.browsers.drivers import until
 RECORDING_MS = 4000  # the speech of the fake microphone
 
 
-def run_page(content, browser, folder, recording):
-    """Serve the page, record or choose a recording, and return its text with the transcript."""
-    (folder / "index.html").write_text(content)
+def use_page(folder, browser):
+    """Serve the page in `folder`, record speech, and return the page's text with the transcript."""
     with _serving(folder) as url, browser.new_context() as context:
         context.grant_permissions(["microphone"])
         page = context.new_page()
         problems = []
         page.on("pageerror", lambda error: problems.append(str(error)))
         page.goto(url)
-        buttons = page.get_by_role("button")
-        if buttons.count():
-            buttons.first.click()
-            page.wait_for_timeout(RECORDING_MS)
-            buttons.last.click()
-        else:
-            page.set_input_files("input[type=file]", recording)
+        page.get_by_role("button", name="Record").click()
+        page.wait_for_timeout(RECORDING_MS)
+        page.get_by_role("button", name="Stop").click()
         text = until(lambda: problems or _transcript(page))
         assert problems == []
         return text
