@@ -20,6 +20,8 @@ PYTEST = $(PY) -m pytest -n $(JOBS)
 # Tests that must not run in parallel with others. They record audio in browsers, or send requests
 # with deadlines to a slow upstream.
 SERIAL_TESTS := tests/realtime tests/attacks/test_faulty_upstream.py
+# Tests of an update from the last release. They deploy both versions, which takes minutes.
+UPGRADE_TESTS := tests/integration/test_upgrade.py
 
 CDK := aws-cdk@2.1148.1
 
@@ -38,7 +40,7 @@ test: $(ENV).dev lint ## run lint and the main tests (with="-k cutter" selects t
 test-all: test test-more ## run the tests of both test and test-more
 
 test-more: $(ENV).all ## run the other tests: deployed stack, browsers, attacks, exhaustive cases
-	@$(PYTEST) tests/simulations tests/integration tests/browsers tests/examples tests/attacks $(SERIAL_TESTS:%=--ignore=%) $(with)
+	@$(PYTEST) tests/simulations tests/integration tests/browsers tests/examples tests/attacks $(addprefix --ignore=,$(SERIAL_TESTS) $(UPGRADE_TESTS)) $(with)
 	@$(PYTEST) -m exhaustive
 	@$(PY) -m pytest $(SERIAL_TESTS)
 
@@ -46,7 +48,7 @@ clients: $(ENV).all ## test with packages from npm and PyPI: generated clients, 
 	@$(PYTEST) tests/clients
 
 soak: $(ENV).all ## run the attack tests for an hour, write docs/about/reliability.md (with="-k crash" selects tests)
-	@$(PY) -m pytest tests/attacks tests/simulations tests/steps/test_crash_points.py --soak -m "" $(with)
+	@$(PY) -m pytest tests/attacks tests/simulations tests/steps/test_crash_points.py $(UPGRADE_TESTS) --soak -m "" $(with)
 
 bench: $(ENV).bench ## run the benchmarks and write benchmarks/results.json and docs/about/benchmarks.png
 	@$(PY) -m benchmarks
@@ -85,6 +87,7 @@ lock: ## update handler/requirements.lock after the requirements have changed (r
 release: ## test, commit, tag and archive a release (VERSION=1.2.3)
 	@$(PYTHON) -m infra.release check "$(VERSION)"
 	@$(MAKE) test-all
+	@$(PYTEST) $(UPGRADE_TESTS)
 	@$(PYTHON) -m infra.release write "$(VERSION)"
 
 clean: ## delete the virtual environment, the bundles, cdk.out and site

@@ -17,6 +17,7 @@ def test_speech_is_transcribed(engine):
     assert transcription["usage"] == {"type": "duration", "seconds": 10}
 
 
+@pytest.mark.exhaustive  # 6 s
 def test_a_transcript_does_not_depend_on_earlier_recordings(engine):
     for seconds in (0.7, 0.9, 2.3):
         cut_in_a_word = recording("wav", seconds=seconds)

@@ -28,6 +28,19 @@ from tests.samples import DIRECT, long_recording, recording, silent_video, video
 
 SHORT = {"part_seconds": 20.0, "search_seconds": 3.0}
 DAY = 86_400.0
+OTHER_KINDS = [
+    "ogg",
+    "flac",
+    "wav",
+    "mp4",
+    "aac",
+    "avi",
+    "mpeg-ts",
+    "mpeg-ps",
+    "asf",
+    "ac-3",
+    "tta",
+]
 
 
 def cut(path, folder, longest=DAY, **options):
@@ -71,7 +84,11 @@ def test_all_parts_but_the_last_have_the_target_length_and_none_is_shorter_than_
 
 
 @pytest.mark.parametrize(
-    "kind", [*DIRECT, "mp4", "aac", "avi", "mpeg-ts", "mpeg-ps", "asf", "ac-3", "tta"]
+    "kind",
+    [
+        *("webm", "fragmented mp4", "mp3"),
+        *(pytest.param(kind, marks=pytest.mark.exhaustive) for kind in OTHER_KINDS),
+    ],
 )
 def test_joined_parts_equal_the_uncut_decode_bit_for_bit(kind, write_file, tmp_path):
     path = write_file(long_recording(kind, 60))

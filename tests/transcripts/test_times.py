@@ -89,6 +89,7 @@ def test_a_completed_upload_has_every_format(aws, engine, fields):
     assert harness.transcript(job_id).json() == {"transcript": " ".join(BECKETT)}
 
 
+@pytest.mark.exhaustive  # 20 s
 def test_cues_begin_at_the_times_of_the_engine(engine_server, engine):
     """Half of the cues begin within 0.4 s of the engine's timestamps, and 90% within 1.5 s."""
     errors = []

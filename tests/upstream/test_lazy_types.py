@@ -57,6 +57,7 @@ def attributes(mode, package_names=None):
     return json.loads(run.stdout)
 
 
+@pytest.mark.exhaustive  # 8 s
 def test_all_names_of_the_sdks_type_packages_are_the_same_in_any_order_of_use():
     package_names, eager = attributes("eager")
     with ThreadPoolExecutor(2) as pool:
