@@ -1,4 +1,5 @@
-"""Run all benchmarks (`make bench`), print the results, and write results.json and the chart.
+"""Run all benchmarks (`make bench`), print the results, and write results.json, the chart and the
+table in docs/about/performance.md.
 
 python -m benchmarks
 """
@@ -12,7 +13,10 @@ from pathlib import Path
 from benchmarks import chart, cold, concurrency, cost, cutting, memory, row, sizes, turnaround, warm
 
 RESULTS = Path(__file__).parent / "results.json"
-CHART = Path(__file__).parent.parent / "docs" / "about" / "benchmarks.png"
+PAGE = Path(__file__).parent.parent / "docs" / "about" / "performance.md"
+CHART = PAGE.parent / "benchmarks.png"
+# The table in PAGE is between these lines.
+START, END = "<!-- results -->\n", "<!-- end of results -->\n"
 
 
 def main() -> None:
@@ -27,6 +31,8 @@ def main() -> None:
     results = {**machine, "rows": [asdict(result) | {"holds": result.holds} for result in rows]}
     RESULTS.write_text(json.dumps(results, indent=1) + "\n")
     chart.draw(rows, CHART)
+    before, _, rest = PAGE.read_text().partition(START)
+    PAGE.write_text(before + START + row.markdown(rows) + END + rest.partition(END)[2])
     missed = sum(not result.holds for result in rows)
     seconds = time.monotonic() - started
     print(f"{len(rows)} results in {seconds:.0f} s. {missed} miss their bound (marked with !).")

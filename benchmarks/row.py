@@ -32,6 +32,12 @@ class Row:
         """Return whether Steno meets the bound."""
         return self.steno >= self.must if self.more_is_better else self.steno <= self.must
 
+    def scaled(self, one: float, unit: str) -> "Row":
+        """Return the row of absolute values that belongs to a row of ratios. `one` is in `unit`."""
+        naive, floor = (value and value * one for value in (self.naive, self.floor))
+        values = (self.steno * one, self.must * one, self.stretch * one, naive, floor)
+        return Row(f"{self.what}, in {unit}", unit, *values)
+
 
 def table(rows: Iterable[Row]) -> str:
     """Return the table as text."""
@@ -44,6 +50,18 @@ def line(row: Row) -> str:
     mark = " " if row.holds else "!"
     cells = " ".join(f"{short(value):>8}" for value in values)
     return f"{row.what:57} {mark}{cells}  {row.unit}"
+
+
+def markdown(rows: Iterable[Row]) -> str:
+    """Return the table in Markdown, without the goals."""
+    lines = [
+        "| | Steno | tutorial | floor | bound | unit |",
+        "| --- | --- | --- | --- | --- | --- |",
+    ]
+    for row in rows:
+        values = " | ".join(map(short, (row.steno, row.naive, row.floor, row.must)))
+        lines.append(f"| {row.what} | {values} | {row.unit} |")
+    return "\n".join(lines) + "\n"
 
 
 def short(value: float | None) -> str:

@@ -128,16 +128,9 @@ def rows() -> Iterator[Row]:
         hour = measure(words_per_second)
         slowest = max(hour.parts)
         parts = sum(hour.parts) / slowest
-        yield Row(what, "ratio to slowest part", hour.seconds / slowest, bound, goal, parts, 1)
-        yield Row(
-            "  in seconds",
-            "s",
-            hour.seconds,
-            bound * slowest,
-            goal * slowest,
-            sum(hour.parts),
-            slowest,
-        )
+        seconds = hour.seconds / slowest
+        ratio = Row(what, "ratio to slowest part", seconds, bound, goal, parts, 1)
+        yield from (ratio, ratio.scaled(slowest, "s"))
 
 
 if __name__ == "__main__":

@@ -112,7 +112,7 @@ def rows() -> Iterator[Row]:
                 runs.append(json.loads(run.stdout.splitlines()[-1]))
     for number, (size, bound_and_goal) in enumerate(BOUNDS_AND_GOALS.items()):
         floor, naive, steno = ([run[number] for run in runs] for runs in results.values())
-        yield Row(
+        ratio = Row(
             f"warm request of {NAMES[size]}",
             "ratio to SDK alone",
             _median_ratio(steno, floor),
@@ -120,6 +120,7 @@ def rows() -> Iterator[Row]:
             _median_ratio(naive, floor),
             1.0,
         )
+        yield from (ratio, ratio.scaled(1000 * statistics.median(floor), "ms"))
 
 
 def _median_ratio(dividends: list[float], divisors: list[float]) -> float:

@@ -42,7 +42,8 @@ async function transcribe(path, format, url) {
 	}
 	if (typeof result === "string") return result;
 	const job = `${url}/api/transcriptions/${result.id}`; // the recording became a job
-	while (!["completed", "failed"].includes((await send(job, access)).status)) await sleep(2000);
+	for (let state; !["completed", "failed"].includes((state = await send(job, access)).status); await sleep(2000))
+		console.error(`${state.status}: ${state.progress.done} parts done`);
 	return send(`${job}/transcript?response_format=${format}`, access);
 }
 

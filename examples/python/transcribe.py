@@ -11,8 +11,8 @@ from urllib.request import Request, urlopen
 def form(fields, path):
     """Yield a form in chunks. The file is the last field, because S3 requires this."""
     field = '--steno-form\r\nContent-Disposition: form-data; name="'
-    yield "".join(f'{field}{name}"\r\n\r\n{fields[name]}\r\n' for name in fields).encode()
-    yield f'{field}file"; filename="recording"\r\n\r\n'.encode()
+    head = "".join(f'{field}{name}"\r\n\r\n{fields[name]}\r\n' for name in fields)
+    yield f'{head}{field}file"; filename="recording"\r\n\r\n'.encode()
     with Path(path).open("rb") as file:
         yield from iter(lambda: file.read(1_000_000), b"")
     yield b"\r\n--steno-form--\r\n"
@@ -28,8 +28,8 @@ def send(url, headers, fields=None, path=None):
         body = form(fields, path)
     try:
         with urlopen(Request(url, body, headers), timeout=660) as response:
-            text = response.read().decode()
-            return json.loads(text) if "json" in response.headers.get_content_type() else text
+            is_json = "json" in response.headers.get_content_type()
+            return json.load(response) if is_json else response.read().decode()
     except (OSError, ValueError) as error:
         text = error.read().decode() if hasattr(error, "read") else ""
         detail = json.loads(text).get("detail", text) if text.startswith("{") else text
@@ -45,15 +45,15 @@ if not options.file.is_file():
     parser.error(f"{options.file} does not exist, or is not a file")
 path, url, fields = options.file, options.url.rstrip("/"), {"response_format": options.format}
 access = {"Authorization": f"Bearer {os.environ.get('ACCESS_TOKEN', '')}"}
-size, config = path.stat().st_size, send(f"{url}/api/config", {})
-if size <= config["direct_max_bytes"]:
+if (size := path.stat().st_size) <= send(f"{url}/api/config", {})["direct_max_bytes"]:
     result = send(f"{url}/api/transcribe", access, fields, path)
 else:
     result = send(f"{url}/api/uploads", access, {**fields, "filename": path.name, "size": size})
     send(result["upload"]["url"], {}, result["upload"]["fields"], path)
 if isinstance(result, dict):  # the recording became a job
     job = f"{url}/api/transcriptions/{result['id']}"
-    while send(job, access)["status"] not in ("completed", "failed"):
+    while (state := send(job, access))["status"] not in ("completed", "failed"):
+        os.write(2, f"{state['status']}: {state['progress']['done']} parts done\n".encode())
         time.sleep(2)
     result = send(f"{job}/transcript?response_format={options.format}", access)
 print(result.strip())

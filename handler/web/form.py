@@ -195,5 +195,5 @@ def _boundary(request: Request) -> bytes:
 def _too_large(max_bytes: int) -> RecordingTooLarge:
     return RecordingTooLarge(
         f"The recording is larger than {max_bytes:,} bytes, the limit for one request."
-        " Send a shorter one. If the server has a bucket, you can also upload it with /api/uploads."
+        " Upload it instead (POST /api/uploads), or send a smaller one."
     )

@@ -180,7 +180,8 @@ async function call(method, path, options, body = null, job = "", tries = DELAYS
 		const retryAfter = Number(header("Retry-After"));
 		if (status && status < 300) return { status, text, data: parse(), model: header("Steno-Model"), retryAfter };
 		if (!status && (await isForeign(base))) {
-			const detail = `The server does not allow pages from ${location.origin}. Add this origin to ALLOWED_ORIGINS.`;
+			const remedy = "Add this origin to ALLOWED_ORIGINS, or open the page from an allowed origin.";
+			const detail = `The server does not allow pages from ${location.origin}. ${remedy}`;
 			throw new StenoError("origin_not_allowed", detail);
 		}
 		const s3Error = { message: /<Message>(.*?)</.exec(text)?.[1] ?? text };
