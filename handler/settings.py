@@ -81,9 +81,9 @@ class Settings(BaseSettings):
     # `python -m infra.docs` writes docs/reference/settings.md from the descriptions.
     openai_api_key: SecretStr | None = Field(
         default=None,
-        description="The API key of the server that transcribes. Either this setting,"
-        " `OPENAI_SECRET_ARN` or `UPSTREAMS` is required. `make run` uses the offline engine if"
-        " none is set.",
+        description="The API key of the server that transcribes. One of the settings"
+        " `OPENAI_API_KEY`, `OPENAI_SECRET_ARN` and `UPSTREAMS` is required. If none of them is"
+        " set, `make run` uses the offline engine.",
     )
     openai_secret_arn: str | None = Field(
         default=None, description="The ARN of the Secrets Manager secret that contains the API key."
@@ -91,28 +91,29 @@ class Settings(BaseSettings):
     openai_base_url: str = Field(
         default=OPENAI_URL,
         description="The URL of the server that transcribes: OpenAI, or any server with OpenAI's"
-        " transcription route. It usually ends with `/v1`.",
+        " transcription route. The URL usually ends with `/v1`.",
     )
     whisper_model: str = Field(
         default=DEFAULT_MODEL,
-        description="The model for requests that do not choose one. Required for servers that do"
-        " not offer the default.",
+        description="The model for requests that do not choose one. This setting is required if the"
+        " server that transcribes does not offer the default model.",
     )
     models: Annotated[dict[str, Model], NoDecode] = Field(
         default_factory=dict,
-        description="Profiles of models that Steno does not know, or that it describes wrongly, as"
-        " a JSON object. See [Use another server than OpenAI](../how-to/other-servers.md).",
+        description="A JSON object with profiles of models that have no built-in profile, or whose"
+        " built-in profile is wrong."
+        " See [Use a server other than OpenAI](../how-to/other-servers.md).",
     )
     upstreams: Annotated[tuple[UpstreamSettings, ...], NoDecode] = Field(
         default=(),
-        description="Several servers in the order of preference, as a JSON list, instead of"
-        " `OPENAI_BASE_URL` and `OPENAI_API_KEY`."
-        " See [Use another server than OpenAI](../how-to/other-servers.md).",
+        description="A JSON list of several servers that transcribe, in the order of preference. It"
+        " replaces `OPENAI_BASE_URL` and `OPENAI_API_KEY`."
+        " See [Use a server other than OpenAI](../how-to/other-servers.md).",
     )
     fallback_models: Annotated[tuple[str, ...], NoDecode] = Field(
         default=(),
-        description="Models to try, separated by commas, if the server of the chosen model fails"
-        " before anything can have been billed.",
+        description="A list of models, separated by commas. Steno tries them if the server of the"
+        " requested model fails, but only if the failed request cannot have been billed.",
     )
     allowed_origins: Annotated[tuple[str, ...], NoDecode] = Field(
         default=("http://localhost:*", "http://127.0.0.1:*"),
@@ -121,12 +122,13 @@ class Settings(BaseSettings):
     )
     auth: Auth = Field(
         default="open",
-        description="How callers authenticate: `token` (a bearer token), `jwt` (JWTs that API"
-        " Gateway has verified; on AWS only) or `open` (not at all). The default is `token` on AWS"
-        " and if a token is set.",
+        description="How callers authenticate: `token` (a bearer token), `jwt` (a JWT that API"
+        " Gateway verifies; only on AWS) or `open` (no authentication). On AWS, or if a token is"
+        " set, the default is `token`.",
     )
     access_token: SecretStr | None = Field(
-        default=None, description="The bearer token for `AUTH=token`, or use `TOKEN_SECRET_ARN`."
+        default=None,
+        description="The bearer token for `AUTH=token`. Alternatively, set `TOKEN_SECRET_ARN`.",
     )
     token_secret_arn: str | None = Field(
         default=None,
@@ -136,25 +138,26 @@ class Settings(BaseSettings):
     max_audio_bytes: int = Field(
         default=26_000_000,
         ge=1,
-        description="The largest recording in one request, in bytes. The stack sets 4,500,000,"
-        " because a request must fit into an event of Lambda.",
+        description="The maximum size of a recording in one request, in bytes. The stack sets"
+        " 4,500,000, because a request must fit into a Lambda event.",
     )
     max_concurrent_calls: int = Field(
         default=250,
         ge=1,
-        description="The maximum number of recordings that are sent upstream at the same time."
-        " Others wait. `make run` uses 4 with the offline engine.",
+        description="The maximum number of recordings that are sent to the server that transcribes"
+        " at the same time. Further recordings wait. With the offline engine, `make run` uses 4.",
     )
     request_deadline_seconds: float = Field(
         default=600,
         gt=0,
-        description="The time limit of one request, from its arrival. The default is 25 on AWS,"
-        " because API Gateway ends requests after 30 seconds.",
+        description="The time limit of one request in seconds, measured from its arrival. On AWS,"
+        " the default is 25, because API Gateway ends requests after at most 30 seconds.",
     )
     bucket_name: str | None = Field(
         default=None,
-        description="The S3 bucket for recordings and transcripts. Without it, there are no"
-        " uploads and no jobs. The stack and `make run` set this and the next four settings.",
+        description="The S3 bucket for recordings and transcripts. A server without a bucket does"
+        " not support uploads and jobs. Uploads require this and the next four settings. The stack"
+        " and `make run` set them.",
     )
     table_name: str | None = Field(
         default=None, description="The DynamoDB table for jobs and budgets."
@@ -173,27 +176,36 @@ class Settings(BaseSettings):
         default=2_000_000_000,
         ge=1,
         le=5_000_000_000,
-        description="The largest recording that can be uploaded, in bytes (at most 5 GB).",
+        description="The maximum size of an uploaded recording, in bytes. The highest possible"
+        " value is 5 GB.",
     )
     max_audio_seconds: float = Field(
-        default=12 * 3600, gt=0, description="The longest recording of a job, in seconds."
+        default=12 * 3600,
+        gt=0,
+        description="The maximum duration of a recording that becomes a job, in seconds.",
     )
     transcript_days: int = Field(
-        default=TRANSCRIPT_DAYS, ge=1, description="The number of days that transcripts are kept."
+        default=TRANSCRIPT_DAYS,
+        ge=1,
+        description="The number of days for which the transcripts of jobs are kept.",
     )
     daily_seconds: float | None = Field(
         default=None,
         gt=0,
-        description="The maximum number of seconds of audio that are paid for in a day (UTC)."
-        " See [Limit the costs](../how-to/budgets.md).",
+        description="The maximum number of seconds of audio that can be billed per day (UTC), for"
+        " all callers together. See [Limit the costs](../how-to/budgets.md).",
     )
     daily_seconds_per_caller: float | None = Field(
-        default=None, gt=0, description="The same for each caller."
+        default=None,
+        gt=0,
+        description="The maximum number of seconds of audio that can be billed per day (UTC), for"
+        " each caller. See [Limit the costs](../how-to/budgets.md).",
     )
     metrics_namespace: str = Field(
         default="Steno",
         pattern=r"^[A-Za-z0-9.\-_/#:]{1,255}$",
-        description="The CloudWatch namespace of the metrics. The stack sets its own name.",
+        description="The CloudWatch namespace of the metrics. The stack sets it to the name of the"
+        " stack.",
     )
 
     # Set by Lambda. On Lambda, `auth` and `request_deadline_seconds` have other defaults.

@@ -37,18 +37,19 @@ class Choices:
 
     name: str = _option(
         "Steno",
-        "the name of the stack. Each environment in an account needs its own name",
+        "the name of the stack. If you deploy several stacks in an account, each needs its own "
+        "name",
     )
     auth: str = _option(
         "token",
-        "how callers authenticate: `token` (one bearer token, which is generated), `jwt` "
-        "(requires `issuer` and `audience`; each user has jobs of their own) or `open` (requires "
-        "`daily_seconds`)",
+        "how callers authenticate: `token` (one generated bearer token for all callers), `jwt` "
+        "(each user has their own jobs; requires `issuer` and `audience`) or `open` (no "
+        "authentication; requires `daily_seconds`)",
     )
-    issuer: str = _option("", "the issuer URL of JWTs, for `auth=jwt`")
+    issuer: str = _option("", "the issuer URL of the JWTs, for `auth=jwt`")
     audience: str = _option(
         "",
-        "the accepted audiences of JWTs, separated by commas, for `auth=jwt`",
+        "the accepted audiences of the JWTs, separated by commas, for `auth=jwt`",
     )
     origins: str = _option(
         "http://localhost:3000",
@@ -58,58 +59,70 @@ class Choices:
     model: str = _option("gpt-transcribe", "the model for requests that do not choose one")
     openai_base_url: str = _option(
         "https://api.openai.com/v1",
-        "the URL of the server that transcribes",
+        "the URL of the server that transcribes: OpenAI, or any server with OpenAI's "
+        "transcription route",
     )
-    models: str = _option("", "profiles of models, as JSON, for the setting `MODELS`")
+    models: str = _option(
+        "",
+        "profiles of models, as a JSON object. See the setting [`MODELS`](settings.md#models)",
+    )
     upstreams: str = _option(
         "",
-        "several servers, as JSON, for the setting `UPSTREAMS`. Each needs `secret_arn`",
+        "several servers that transcribe, as a JSON list. See the setting "
+        "[`UPSTREAMS`](settings.md#upstreams). Each server requires `secret_arn`",
     )
     fallback_models: str = _option(
         "",
-        "the models to try if the server of the chosen model fails before anything can have been "
-        "billed",
+        "a list of models, separated by commas. Steno tries them if the server of the requested "
+        "model fails, but only if the failed request cannot have been billed",
     )
     daily_seconds: str = _option(
         "",
-        "the maximum number of seconds of audio that are paid for in a day (UTC)",
+        "the maximum number of seconds of audio that can be billed per day (UTC), for all callers "
+        "together",
     )
-    daily_seconds_per_caller: str = _option("", "the same for each caller")
+    daily_seconds_per_caller: str = _option(
+        "",
+        "the maximum number of seconds of audio that can be billed per day (UTC), for each caller",
+    )
     aws_endpoint_url: str = _option("", "the URL of an AWS emulator, for testing the functions")
     machine: str = _option("aarch64", "the architecture of the functions: `aarch64` or `x86_64`")
     concurrency: str = _option(
         "16",
-        "the number of parts that are transcribed at the same time (2 to 1000). Short recordings "
-        "have half as many functions of their own, and a quarter as many recordings are cut at "
-        "the same time",
+        "the maximum number of parts of long recordings that are transcribed at the same time (2 "
+        "to 1000). For short recordings, there are half as many additional functions. A quarter "
+        "as many recordings are cut at the same time",
     )
     batch: str = _option(
         "1",
-        "how many parts one function transcribes at the same time (1 to 10). More parts need "
-        "fewer functions, but all parts of a function start again if it crashes",
+        "the number of parts that one function transcribes at the same time (1 to 10). A higher "
+        "number requires fewer functions. However, if a function crashes, all its parts are "
+        "transcribed again",
     )
     throttle: str = _option(
         "50",
-        "the maximum number of requests per second, of all callers together",
+        "the maximum number of requests per second, for all callers together",
     )
     domain: str = _option(
         "",
-        "a domain of your own for the API, such as `speech.example.com`. Requires `certificate`",
+        "your own domain for the API, such as `speech.example.com`. Requires `certificate`",
     )
     certificate: str = _option(
         "",
-        "the ARN of the domain's certificate in ACM, in the region of the stack",
+        "the ARN of the domain's certificate in ACM. The certificate must be in the region of the "
+        "stack",
     )
     tags: str = _option("", "tags for all resources, such as `team=speech,env=dev`")
-    protect: str = _option("off", "`on` protects the stack from being deleted")
+    protect: str = _option("off", "`on` protects the stack against deletion")
     snapstart: str = _option(
         "off",
-        "`on` starts the API function from a snapshot, which AWS charges for",
+        "`on` starts the API function from a snapshot, which makes cold starts faster. AWS charges "
+        "for snapshots",
     )
-    alarm_email: str = _option("", "the email address for alarms")
+    alarm_email: str = _option("", "the email address to which alarms are sent")
     alarm_seconds: str = _option(
         "36000",
-        "the number of seconds of audio paid for in a day that raises an alarm",
+        "the number of seconds of audio per day above which the alarm `SecondsPaid` starts",
     )
 
     @classmethod

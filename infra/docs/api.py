@@ -12,18 +12,19 @@ _EXAMPLES = Path(__file__).parent / "api_examples.md"
 _INTRODUCTION = """\
 # API
 
-The server describes its API at `/openapi.json`, and shows it at `/docs`. This page is generated
-from the same document. The examples use the server of `make run`.
+Every server has an OpenAPI document at `/openapi.json`, and an interactive page at `/docs`. This
+page is generated from the same document. The examples use the server that `make run` starts.
 
 If the server requires a token, send it with each request:
 `-H "Authorization: Bearer $ACCESS_TOKEN"`.
 
-Later versions may add fields to any response. Ignore fields that you do not know.
-[Errors](errors.md) lists all error codes.
+Later versions may add fields to any response, so ignore unknown fields. [Errors](errors.md)
+explains all error codes.
 
-To generate a client, use for example `openapi-python-client generate --url URL/openapi.json`, or
-`openapi-typescript URL/openapi.json -o schema.ts --default-non-nullable=false`. `make clients`
-tests both.
+To generate a client, use one of these commands. `make clients` tests both.
+
+- Python: `openapi-python-client generate --url URL/openapi.json`
+- TypeScript: `openapi-typescript URL/openapi.json -o schema.ts --default-non-nullable=false`
 """
 
 

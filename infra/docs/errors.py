@@ -26,15 +26,18 @@ An error is an object of the type `application/problem+json`
 }
 ```
 
-Use `code` in programs, and show `detail` to people. `type` is the URL of the explanation on the
-server itself. `request_id` is also in the header `X-Request-Id` and in the server's log. Routes
-below `/v1` return OpenAI's format, with the same `code`.
+Use `code` in programs, and show `detail` to users. `type` is the URL of the page that explains the
+code, on the server that sent the response. `request_id` is also in the header `X-Request-Id` and in
+the server log. Routes under `/v1` return errors in OpenAI's format, with the same `code`.
 
 If the response has the header `Retry-After`, send the same request again after that many seconds.
 
-On AWS, API Gateway itself rejects some requests. Its responses contain only a `message`: 401 if it
-checks JWTs, 413 if the request is larger than 6 MB (a recording of about 4.7 MB), 429 if there are
-too many requests per second, and 503.
+On AWS, API Gateway itself rejects some requests. Its responses contain only a `message`:
+
+- 401: the JWT is missing or not valid (only with `AUTH=jwt`).
+- 413: the request is larger than 6 MB, which corresponds to a recording of about 4.7 MB.
+- 429: there are too many requests per second.
+- 503: the API function is not available.
 """
 _SECTION = """\
 ## {code}

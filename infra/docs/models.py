@@ -10,14 +10,18 @@ _SERVERS = Path(profiles.__file__).parent / "servers"
 _INTRODUCTION = """\
 # Models
 
-These models have a built-in profile. `GET /v1/models` lists those of your server. A model without a
-profile gets `language` and `prompt` only.
-[Use another server than OpenAI](../how-to/other-servers.md)
-describes how to add a profile.
+The models on this page have a built-in profile. `GET /v1/models` lists the models of your server.
+For a model without a profile, Steno supports only the options `language` and `prompt`.
+[Use a server other than OpenAI](../how-to/other-servers.md) describes how to add a profile.
 
-"Own" timestamps come from the model. For the other models, Steno aligns the text with the speech.
-"Words" are timestamps of words. Prices are list prices in US dollars for an hour of audio, as of
-November 2026.
+| column | meaning |
+| --- | --- |
+| languages | whether a request can specify no language, one language, or several |
+| timestamps | `own`: returned by the model; `aligned`: Steno aligns the text with the speech |
+| words | whether the model returns timestamps of words |
+| speakers | whether the model identifies speakers |
+| price | the list price in US dollars for an hour of audio, as of November 2026 |
+| until | the day on which the model is shut down, if it is known |
 """
 _HEAD = """\
 | model | languages | `prompt` | `keywords` | `temperature` | timestamps | words | speakers | price | until |

@@ -12,10 +12,11 @@ _SETTINGS = """\
 # Settings
 
 Steno reads its settings from environment variables, and from the file `.env` in the working
-directory. An empty variable counts as unset. An invalid setting ends the start with one sentence
-that names the setting and the remedy.
+directory. An empty variable is treated as not set. If a setting is invalid, the server does not
+start. It prints a message with the name of the setting and the remedy.
 
-On AWS, the stack sets the environment variables. Use the [deploy options](deploy-options.md).
+On AWS, the stack sets the environment variables. Use the [deploy options](deploy-options.md) to
+change them.
 """
 _OPTIONS = """\
 # Deploy options
@@ -27,9 +28,9 @@ Set options with `-c name=value`:
 make deploy with="-c origins=https://app.example.com -c daily_seconds=36000"
 ```
 
-Options are not stored: each `make deploy` uses the default of every option that it is not given.
-To keep options, write them into the `context` of `cdk.json`. An unknown option or an invalid value
-ends the command with one sentence.
+An option applies to one deployment only. If you omit it in the next `make deploy`, its default is
+used. To keep options, write them into the `context` of `cdk.json`. If an option is unknown or its
+value is invalid, the command stops with a message.
 """
 
 
