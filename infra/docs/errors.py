@@ -1,6 +1,7 @@
 """Renders the reference page of the errors, and the page `/errors` that each server includes."""
 
 import json
+import re
 from collections.abc import Iterator
 from html import escape
 from pathlib import Path
@@ -88,10 +89,14 @@ def render() -> str:
 def render_html() -> str:
     """Return the page `/errors`. The `type` of an error is the URL of its section."""
     sections = "".join(
-        _HTML_SECTION.format_map({name: escape(text) for name, text in entry._asdict().items()})
+        _HTML_SECTION.format_map({name: _to_html(text) for name, text in entry._asdict().items()})
         for entry in _entries()
     )
     return _HTML.format(sections=sections)
+
+
+def _to_html(text: str) -> str:
+    return re.sub("`(.+?)`", r"<code>\1</code>", escape(text))
 
 
 def _entries() -> Iterator[_Entry]:
