@@ -147,6 +147,11 @@ class Models:
             )
         return model
 
+    def find_available(self, name: str) -> Model | None:
+        """Return the model with this name, or None if no upstream offers it, or it is retired."""
+        model = self.find(name) if MODEL_NAME.fullmatch(name) else None
+        return None if model is None or model.is_retired(self.today()) else model
+
     def available(self) -> list[Model]:
         """Return the default model and all models that the upstreams list, except retired ones."""
         models = {model.full_name: model for model in (*self._listed(), self.get())}

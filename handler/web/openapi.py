@@ -278,6 +278,10 @@ OPENAI_MODELS = {
     200: {"description": "The models that a request can choose.", "content": _content("Models")},
     **_openai_errors(*_COMMON_ERRORS),
 }
+OPENAI_MODEL = {
+    200: {"description": "The model.", "content": _content("Model")},
+    **_openai_errors(errors.NotFound, *_COMMON_ERRORS),
+}
 UPLOADS = {
     201: _job_response("The job, and the form for uploading its recording.", _LOCATION, "Awaited"),
     **_problems(

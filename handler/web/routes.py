@@ -1,19 +1,20 @@
 """Routes for transcription in one request, and for the server's health, limits and models."""
 
 from collections.abc import Callable
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Annotated
 
 import anyio.to_thread
-from fastapi import APIRouter, Depends, Request, Response
+from fastapi import APIRouter, Depends, Path, Request, Response
 from fastapi.responses import JSONResponse
 
-from handler.errors import InvalidRequest, UpstreamBusy
+from handler.errors import InvalidRequest, NotFound, UpstreamBusy
 from handler.jobs.job import Caller, Job
 from handler.services import Services
 from handler.transcription.options import OpenAIOptions, Options, TranscribeOptions
 from handler.transcripts.formats import TIMED_FORMATS
 from handler.transcripts.transcript import Transcript
 from handler.upstream.models import server_at
+from handler.upstream.profiles import Model
 from handler.web import openapi, responses
 from handler.web.auth import AuthenticatedRoute, CallerDep, ServicesDep, bearer
 from handler.web.form import receive_form
@@ -108,18 +109,38 @@ async def models(services: ServicesDep) -> Response:
     An upstream may have models that are not in this list. A request can choose them too, unless the
     upstream is OpenAI.
     """
-    data: list[schemas.Model] = [
-        {
-            "id": model.full_name,
-            "object": "model",
-            "created": 0,
-            "owned_by": server_at(model.base_url) or "upstream",
-            "shutdown_date": str(model.shutdown) if model.shutdown else None,
-        }
-        for model in services.models.available()
-    ]
+    data = [_describe(model) for model in services.models.available()]
     body: schemas.Models = {"object": "list", "data": data}
     return JSONResponse(body)
+
+
+@authenticated_router.get(
+    "/v1/models/{id:path}",
+    summary="Get a model (OpenAI-compatible)",
+    tags=[openapi.OPENAI_API],
+    responses=openapi.OPENAI_MODEL,
+)
+async def model(
+    name: Annotated[str, Path(alias="id", description="Name of the model.")],
+    services: ServicesDep,
+) -> Response:
+    """Return a model that requests can choose, in OpenAI's format."""
+    found = services.models.find_available(name)
+    if found is None:
+        raise NotFound(
+            f"There is no model `{name[:100]}` on this server. GET /v1/models lists the models."
+        )
+    return JSONResponse(_describe(found))
+
+
+def _describe(model: Model) -> "schemas.Model":
+    return {
+        "id": model.full_name,
+        "object": "model",
+        "created": 0,
+        "owned_by": server_at(model.base_url) or "upstream",
+        "shutdown_date": str(model.shutdown) if model.shutdown else None,
+    }
 
 
 async def _transcribe(

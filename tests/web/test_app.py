@@ -177,6 +177,27 @@ def test_health_and_config_have_the_data_for_clients(client):
     }
 
 
+def test_a_model_is_described_as_in_the_list(client):
+    http = client()
+    for listed in http.get("/v1/models").json()["data"]:
+        assert http.get(f"/v1/models/{listed['id']}").json() == listed
+    response = http.get("/v1/models/whisper-2")
+    assert (response.status_code, response.json()["error"]["code"]) == (404, "not_found")
+    assert "GET /v1/models" in response.json()["error"]["message"]
+
+
+def test_a_model_of_another_upstream_is_found_by_its_full_name(client):
+    http = client(openai_base_url="http://127.0.0.1:1/v1", whisper_model="org/any-model")
+    assert http.get("/v1/models/org/any-model").json()["id"] == "org/any-model"
+    assert http.get("/v1/models/not%20a%20name").status_code == 404
+
+
+def test_a_retired_model_is_not_found(client):
+    http = client(today=date(2027, 2, 27))
+    assert http.get("/v1/models/whisper-1").status_code == 404
+    assert http.get("/v1/models/gpt-transcribe").status_code == 200
+
+
 def test_the_models_are_listed_in_openais_shape(client):
     listed = client().get("/v1/models").json()
     assert listed["object"] == "list"
