@@ -106,14 +106,14 @@ class Settings(BaseSettings):
     )
     upstreams: Annotated[tuple[UpstreamSettings, ...], NoDecode] = Field(
         default=(),
-        description="A JSON list of several servers that transcribe, in the order of preference. It"
-        " replaces `OPENAI_BASE_URL` and `OPENAI_API_KEY`."
+        description="A JSON list of several servers that transcribe, in the order of preference."
+        " This setting replaces `OPENAI_BASE_URL` and `OPENAI_API_KEY`."
         " See [Use a server other than OpenAI](../how-to/other-servers.md).",
     )
     fallback_models: Annotated[tuple[str, ...], NoDecode] = Field(
         default=(),
-        description="A list of models, separated by commas. Steno tries them if the server of the"
-        " requested model fails, but only if the failed request cannot have been billed.",
+        description="A list of models, separated by commas. Steno tries these models if the server"
+        " of the requested model fails and the failed request cannot have been billed.",
     )
     allowed_origins: Annotated[tuple[str, ...], NoDecode] = Field(
         default=("http://localhost:*", "http://127.0.0.1:*"),
@@ -156,8 +156,8 @@ class Settings(BaseSettings):
     bucket_name: str | None = Field(
         default=None,
         description="The S3 bucket for recordings and transcripts. A server without a bucket does"
-        " not support uploads and jobs. Uploads require this and the next four settings. The stack"
-        " and `make run` set them.",
+        " not support uploads and jobs. Uploads require `BUCKET_NAME` and the next four settings on"
+        " this page. The stack and `make run` set these five settings.",
     )
     table_name: str | None = Field(
         default=None, description="The DynamoDB table for jobs and budgets."
@@ -182,7 +182,7 @@ class Settings(BaseSettings):
     max_audio_seconds: float = Field(
         default=12 * 3600,
         gt=0,
-        description="The maximum duration of a recording that becomes a job, in seconds.",
+        description="The maximum duration, in seconds, of a recording that becomes a job.",
     )
     transcript_days: int = Field(
         default=TRANSCRIPT_DAYS,
@@ -204,8 +204,8 @@ class Settings(BaseSettings):
     metrics_namespace: str = Field(
         default="Steno",
         pattern=r"^[A-Za-z0-9.\-_/#:]{1,255}$",
-        description="The CloudWatch namespace of the metrics. The stack sets it to the name of the"
-        " stack.",
+        description="The CloudWatch namespace of the metrics. On AWS, the namespace is the name"
+        " of the stack.",
     )
 
     # Set by Lambda. On Lambda, `auth` and `request_deadline_seconds` have other defaults.

@@ -73,8 +73,8 @@ class Choices:
     )
     fallback_models: str = _option(
         "",
-        "a list of models, separated by commas. Steno tries them if the server of the requested "
-        "model fails, but only if the failed request cannot have been billed",
+        "a list of models, separated by commas. Steno tries these models if the server of the "
+        "requested model fails and the failed request cannot have been billed",
     )
     daily_seconds: str = _option(
         "",
@@ -90,8 +90,9 @@ class Choices:
     concurrency: str = _option(
         "16",
         "the maximum number of parts of long recordings that are transcribed at the same time (2 "
-        "to 1000). For short recordings, there are half as many additional functions. A quarter "
-        "as many recordings are cut at the same time",
+        "to 1000). Additional functions transcribe short recordings: at most half of this "
+        "number at the same time. The maximum number of recordings that are cut at the same time "
+        "is a quarter of this number",
     )
     batch: str = _option(
         "1",

@@ -43,7 +43,7 @@ async function transcribe(path, format, url) {
 	if (typeof result === "string") return result;
 	const job = `${url}/api/transcriptions/${result.id}`; // the recording became a job
 	for (let state; !["completed", "failed"].includes((state = await send(job, access)).status); await sleep(2000))
-		console.error(`${state.status}: ${state.progress.done} parts done`);
+		console.error(`${state.progress.done} parts are done`);
 	return send(`${job}/transcript?response_format=${format}`, access);
 }
 

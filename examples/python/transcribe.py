@@ -53,7 +53,7 @@ else:
 if isinstance(result, dict):  # the recording became a job
     job = f"{url}/api/transcriptions/{result['id']}"
     while (state := send(job, access))["status"] not in ("completed", "failed"):
-        os.write(2, f"{state['status']}: {state['progress']['done']} parts done\n".encode())
+        os.write(2, f"{state['progress']['done']} parts are done\n".encode())
         time.sleep(2)
     result = send(f"{job}/transcript?response_format={options.format}", access)
 print(result.strip())

@@ -229,7 +229,7 @@ class OpenAIOptions(Options):
     known_speaker_references: list[str] = Field(
         [],
         max_length=4,
-        description="Audio samples of known speakers, as data URLs. Each lasts 2 to 10 seconds.",
+        description="Audio samples of known speakers, as data URLs, each 2 to 10 seconds long.",
     )
     stream: bool = Field(
         False,

@@ -26,7 +26,7 @@ class Problem(TypedDict):
     detail: Annotated[str, Field(description="Description of the problem and how to solve it.")]
     code: Annotated[str, Field(description="Stable error code, for use in programs.")]
     request_id: Annotated[
-        str, Field(description="Id of the request. It also appears in the server log.")
+        str, Field(description="Id of the request. The server log also contains this id.")
     ]
 
 
@@ -36,7 +36,9 @@ class OpenAIErrorDetail(TypedDict):
     message: Annotated[str, Field(description="Description of the problem and how to solve it.")]
     type: Annotated[
         Literal["invalid_request_error", "server_error"],
-        Field(description="`invalid_request_error` for a 4xx status, `server_error` for 5xx."),
+        Field(
+            description="`invalid_request_error` for 4xx statuses, `server_error` for 5xx statuses."
+        ),
     ]
     param: Annotated[str | None, Field(description="Name of the invalid form field, or null.")]
     code: Annotated[str, Field(description="Stable error code, for use in programs.")]
@@ -70,7 +72,8 @@ class Config(TypedDict):
     upload_max_bytes: Annotated[
         int | None,
         Field(
-            description="Maximum size of an uploaded recording, in bytes. Null without a bucket."
+            description="Maximum size of an uploaded recording, in bytes."
+            " Null if the server has no bucket."
         ),
     ]
     model: Annotated[str, Field(description="Name of the model that the server uses by default.")]
@@ -128,7 +131,7 @@ class Progress(TypedDict):
         Count | None,
         Field(
             description="Total number of parts."
-            " Null at first, then estimated until all parts are cut."
+            " Null at first, then an estimate until all parts are cut."
         ),
     ]
 
@@ -171,7 +174,7 @@ class Job(TypedDict):
     ]
     transcript: Annotated[
         str,
-        Field(description="Transcript as plain text. It is partial until the job is completed."),
+        Field(description="Transcript as plain text. Incomplete until the job is completed."),
     ]
     error: Annotated[
         Failure | None,

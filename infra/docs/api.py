@@ -13,7 +13,7 @@ _INTRODUCTION = """\
 # API
 
 Every server has an OpenAPI document at `/openapi.json`, and an interactive page at `/docs`. This
-page is generated from the same document. The examples use the server that `make run` starts.
+page is generated from the OpenAPI document. The examples use the server that `make run` starts.
 
 If the server requires a token, send it with each request:
 `-H "Authorization: Bearer $ACCESS_TOKEN"`.
@@ -21,7 +21,7 @@ If the server requires a token, send it with each request:
 Later versions may add fields to any response, so ignore unknown fields. [Errors](errors.md)
 explains all error codes.
 
-To generate a client, use one of these commands. `make clients` tests both.
+To generate a client, use one of these commands. `make clients` tests both commands.
 
 - Python: `openapi-python-client generate --url URL/openapi.json`
 - TypeScript: `openapi-typescript URL/openapi.json -o schema.ts --default-non-nullable=false`

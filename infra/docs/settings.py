@@ -13,7 +13,7 @@ _SETTINGS = """\
 
 Steno reads its settings from environment variables, and from the file `.env` in the working
 directory. An empty variable is treated as not set. If a setting is invalid, the server does not
-start. It prints a message with the name of the setting and the remedy.
+start. Instead, it prints a message with the name of the setting and the remedy.
 
 On AWS, the stack sets the environment variables. Use the [deploy options](deploy-options.md) to
 change them.
@@ -28,9 +28,9 @@ Set options with `-c name=value`:
 make deploy with="-c origins=https://app.example.com -c daily_seconds=36000"
 ```
 
-An option applies to one deployment only. If you omit it in the next `make deploy`, its default is
-used. To keep options, write them into the `context` of `cdk.json`. If an option is unknown or its
-value is invalid, the command stops with a message.
+An option applies only to one deployment. If you omit the option in the next `make deploy`, its
+default is used. To keep options, write them into the `context` of `cdk.json`. If an option is
+unknown or its value is invalid, the command stops with a message.
 """
 
 

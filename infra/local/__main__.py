@@ -62,10 +62,9 @@ def main() -> None:
     # A process that a shell starts in the background ignores SIGINT by default.
     signal.signal(signal.SIGINT, signal.default_int_handler)
     configured = {**dotenv_values(".env"), **os.environ}
-    listener = _listen(configured.get("PORT") or "8000")
-    address = f"http://127.0.0.1:{listener.getsockname()[1]}"
     with (
         _exclusive_use(STATE),
+        _listen(configured.get("PORT") or "8000") as listener,
         _upstream(configured) as upstream,
         _temp_files_in(STATE / "tmp"),
         _jobs(configured) as aws,
@@ -73,6 +72,7 @@ def main() -> None:
         settings = read_settings()
         logs.configure(on_lambda=False)
         services = build_services(settings)
+        address = f"http://127.0.0.1:{listener.getsockname()[1]}"
         server = LocalServer(services, address)
         print(f"Steno   {address}  (recorder page; API reference: {address}/docs)")
         print(f"Speech  {upstream}, model {settings.whisper_model}")

@@ -40,10 +40,14 @@ def test_a_port_in_use_is_reported_in_one_line():
 
 
 def test_a_second_instance_in_the_same_folder_is_rejected_and_changes_nothing(tmp_path):
+    """The port is also in use. Another port would not help, so the message does not suggest it."""
     (tmp_path / ".steno").mkdir()
-    with (tmp_path / ".steno/lock").open("w") as lock:
+    with (
+        (tmp_path / ".steno/lock").open("w") as lock,
+        socket.create_server(("127.0.0.1", 0)) as listener,
+    ):
         fcntl.flock(lock, fcntl.LOCK_EX)
-        with local_process(tmp_path) as process:
+        with local_process(tmp_path, PORT=str(listener.getsockname()[1])) as process:
             _, errors = process.communicate(timeout=60)
     assert process.returncode == 1
     assert "already running in this folder" in errors

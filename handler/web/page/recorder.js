@@ -172,7 +172,9 @@ async function call(method, path, options, body = null, job = "", tries = DELAYS
 			request.onloadend = done;
 			request.send(body);
 		}).catch((reason) => (request.abort(), Promise.reject(reason)));
-		const header = (name) => request.getResponseHeader(name) ?? "";
+		// A page may read only the type of the bucket's responses.
+		const readable = (name) => url.startsWith(base) || name === "Content-Type";
+		const header = (name) => (readable(name) && request.getResponseHeader(name)) || "";
 		const text = request.responseText;
 		const type = header("Content-Type");
 		const status = type.includes("html") ? 0 : request.status; // captive portals send HTML
