@@ -307,7 +307,7 @@ def _access(settings: Settings) -> str:
     if settings.auth == "token":
         return "token required: `Authorization: Bearer ...`"
     origins = ", ".join(settings.allowed_origins)
-    return f"programs on this machine, pages of {origins} (set ACCESS_TOKEN to require a token)"
+    return f"programs on this machine, pages on {origins} (set ACCESS_TOKEN to require a token)"
 
 
 def _log_config() -> dict[str, object]:
