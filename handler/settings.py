@@ -144,8 +144,8 @@ class Settings(BaseSettings):
     max_concurrent_calls: int = Field(
         default=250,
         ge=1,
-        description="The maximum number of recordings that are sent to the server that transcribes"
-        " at the same time. Further recordings wait. With the offline engine, `make run` uses 4.",
+        description="The maximum number of recordings that are sent at the same time to the server"
+        " that transcribes. Further recordings wait. With the offline engine, `make run` uses 4.",
     )
     request_deadline_seconds: float = Field(
         default=600,
