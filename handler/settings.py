@@ -81,7 +81,7 @@ class Settings(BaseSettings):
     # `python -m infra.docs` writes docs/reference/settings.md from the descriptions.
     openai_api_key: SecretStr | None = Field(
         default=None,
-        description="The API key of the server that transcribes. One of the settings"
+        description="The API key of the speech service. One of the settings"
         " `OPENAI_API_KEY`, `OPENAI_SECRET_ARN` and `UPSTREAMS` is required. If none of them is"
         " set, `make run` uses the offline engine.",
     )
@@ -90,30 +90,31 @@ class Settings(BaseSettings):
     )
     openai_base_url: str = Field(
         default=OPENAI_URL,
-        description="The URL of the server that transcribes: OpenAI, or any server with OpenAI's"
+        description="The URL of the speech service: OpenAI, or any server with OpenAI's"
         " transcription route. The URL usually ends with `/v1`.",
     )
     whisper_model: str = Field(
         default=DEFAULT_MODEL,
         description="The model for requests that do not choose one. This setting is required if the"
-        " server that transcribes does not offer the default model.",
+        " speech service does not offer the default model.",
     )
     models: Annotated[dict[str, Model], NoDecode] = Field(
         default_factory=dict,
-        description="A JSON object with profiles of models that have no built-in profile, or whose"
-        " built-in profile is wrong."
+        description="A JSON object with profiles of models. Add a profile for a model if the model"
+        " has no built-in profile, or if its built-in profile is wrong."
         " See [Use a server other than OpenAI](../how-to/other-servers.md).",
     )
     upstreams: Annotated[tuple[UpstreamSettings, ...], NoDecode] = Field(
         default=(),
-        description="A JSON list of several servers that transcribe, in the order of preference."
+        description="A JSON list of several speech services, in the order of preference."
         " This setting replaces `OPENAI_BASE_URL` and `OPENAI_API_KEY`."
         " See [Use a server other than OpenAI](../how-to/other-servers.md).",
     )
     fallback_models: Annotated[tuple[str, ...], NoDecode] = Field(
         default=(),
-        description="A list of models, separated by commas. Steno tries these models if the server"
-        " of the requested model fails and the failed request cannot have been billed.",
+        description="A list of models, separated by commas. If the server of the requested"
+        " model fails, Steno tries these models. Steno does not try these models if the failed"
+        " request may have been billed.",
     )
     allowed_origins: Annotated[tuple[str, ...], NoDecode] = Field(
         default=("http://localhost:*", "http://127.0.0.1:*"),
@@ -138,20 +139,21 @@ class Settings(BaseSettings):
     max_audio_bytes: int = Field(
         default=26_000_000,
         ge=1,
-        description="The maximum size of a recording in one request, in bytes. The stack sets"
-        " 4,500,000, because a request must fit into a Lambda event.",
+        description="The maximum size of a recording in one request, in bytes. On AWS,"
+        " the value is 4,500,000, because a request must fit into a Lambda event.",
     )
     max_concurrent_calls: int = Field(
         default=250,
         ge=1,
-        description="The maximum number of recordings that are sent at the same time to the server"
-        " that transcribes. Further recordings wait. With the offline engine, `make run` uses 4.",
+        description="The maximum number of requests that Steno sends to the speech service at the"
+        " same time. Further requests wait. With the offline engine, `make run` sets the value 4.",
     )
     request_deadline_seconds: float = Field(
         default=600,
         gt=0,
-        description="The time limit of one request in seconds, measured from its arrival. On AWS,"
-        " the default is 25, because API Gateway ends requests after at most 30 seconds.",
+        description="The time limit of one request, in seconds. The time starts when the request"
+        " arrives. On AWS, the default is 25, because API Gateway ends requests after at"
+        " most 30 seconds.",
     )
     bucket_name: str | None = Field(
         default=None,
@@ -182,7 +184,7 @@ class Settings(BaseSettings):
     max_audio_seconds: float = Field(
         default=12 * 3600,
         gt=0,
-        description="The maximum duration, in seconds, of a recording that becomes a job.",
+        description="The maximum duration of the recording of a job, in seconds.",
     )
     transcript_days: int = Field(
         default=TRANSCRIPT_DAYS,

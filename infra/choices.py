@@ -37,8 +37,8 @@ class Choices:
 
     name: str = _option(
         "Steno",
-        "the name of the stack. If you deploy several stacks in an account, each needs its own "
-        "name",
+        "the name of the stack. If you deploy several stacks in an account, each stack needs its "
+        "own name",
     )
     auth: str = _option(
         "token",
@@ -59,8 +59,7 @@ class Choices:
     model: str = _option("gpt-transcribe", "the model for requests that do not choose one")
     openai_base_url: str = _option(
         "https://api.openai.com/v1",
-        "the URL of the server that transcribes: OpenAI, or any server with OpenAI's "
-        "transcription route",
+        "the URL of the speech service: OpenAI, or any server with OpenAI's transcription route",
     )
     models: str = _option(
         "",
@@ -68,13 +67,14 @@ class Choices:
     )
     upstreams: str = _option(
         "",
-        "several servers that transcribe, as a JSON list. See the setting "
+        "several speech services, as a JSON list. See the setting "
         "[`UPSTREAMS`](settings.md#upstreams). Each server requires `secret_arn`",
     )
     fallback_models: str = _option(
         "",
-        "a list of models, separated by commas. Steno tries these models if the server of the "
-        "requested model fails and the failed request cannot have been billed",
+        "a list of models, separated by commas. If the server of the requested model fails, Steno "
+        "tries these models. Steno does not try these models if the failed request may have been "
+        "billed",
     )
     daily_seconds: str = _option(
         "",
@@ -89,16 +89,16 @@ class Choices:
     machine: str = _option("aarch64", "the architecture of the functions: `aarch64` or `x86_64`")
     concurrency: str = _option(
         "16",
-        "the maximum number of parts of long recordings that are transcribed at the same time (2 "
-        "to 1000). Additional functions transcribe short recordings: at most half of this "
-        "number at the same time. The maximum number of recordings that are cut at the same time "
-        "is a quarter of this number",
+        "the maximum number of parts of long recordings that are transcribed at the same time. The "
+        "value can be 2 to 1000. Additional functions transcribe short recordings. Half of the "
+        "value is the maximum number of short recordings that are transcribed at the same time. A "
+        "quarter of the value is the maximum number of recordings that are cut at the same time",
     )
     batch: str = _option(
         "1",
-        "the number of parts that one function transcribes at the same time (1 to 10). A higher "
-        "number requires fewer functions. However, if a function crashes, all its parts are "
-        "transcribed again",
+        "the number of parts that one function transcribes at the same time (1 to 10). With a "
+        "higher number, fewer functions are needed. However, if a function crashes, all parts of "
+        "this function are transcribed again",
     )
     throttle: str = _option(
         "50",
@@ -117,13 +117,14 @@ class Choices:
     protect: str = _option("off", "`on` protects the stack against deletion")
     snapstart: str = _option(
         "off",
-        "`on` starts the API function from a snapshot, which makes cold starts faster. AWS charges "
-        "for snapshots",
+        "with `on`, AWS starts the API function from a snapshot. Cold starts are then faster. AWS "
+        "charges for snapshots",
     )
     alarm_email: str = _option("", "the email address to which alarms are sent")
     alarm_seconds: str = _option(
         "36000",
-        "the number of seconds of audio per day above which the alarm `SecondsPaid` starts",
+        "the limit of the alarm `SecondsPaid`, in seconds of audio per day. If more seconds are "
+        "billed, the alarm starts",
     )
 
     @classmethod

@@ -57,7 +57,12 @@ _SHARED = {
     "stack with JWTs": ("test_deployed.py",),
     "emulator": ("test_emulator.py",),
     "browser with recordings": ("test_page.py",),
-    "browser": ("test_accessibility.py", "test_clients.py", "test_page_widths.py"),
+    "browser": (
+        "test_accessibility.py",
+        "test_clients.py",
+        "test_docs_page.py",
+        "test_page_widths.py",
+    ),
     "make run": ("test_examples.py",),
     "generated clients": ("test_generated_clients.py", "test_react.py"),
 }

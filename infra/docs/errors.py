@@ -13,7 +13,7 @@ _TEXTS = Path(__file__).parent / "errors.json"
 _INTRODUCTION = """\
 # Errors
 
-An error is an object of the type `application/problem+json`
+An error is a JSON object with the media type `application/problem+json`
 ([RFC 9457](https://www.rfc-editor.org/rfc/rfc9457)):
 
 ```json
@@ -27,11 +27,12 @@ An error is an object of the type `application/problem+json`
 }
 ```
 
-Use `code` in programs, and show `detail` to users. `type` is the URL of the page that explains the
-code, on the server that sent the response. `request_id` is also in the header `X-Request-Id` and in
-the server log. Routes under `/v1` return errors in OpenAI's format, with the same `code`.
+Use `code` in programs, and show `detail` to users. `type` is a URL on the server that sent the
+response. The page at this URL explains the code. `request_id` is also in the header `X-Request-Id`
+and in the server log. Routes under `/v1` return errors in OpenAI's format, with the same `code`.
 
-If the response has the header `Retry-After`, send the same request again after that many seconds.
+If the response has the header `Retry-After`, send the same request again after this number of
+seconds.
 
 On AWS, API Gateway itself rejects some requests. Its responses contain only a `message`:
 

@@ -16,12 +16,12 @@ For a model without a profile, Steno supports only the options `language` and `p
 
 | column | meaning |
 | --- | --- |
-| languages | whether a request can specify no language, one language, or several |
-| timestamps | `own`: the model returns them; `aligned`: Steno aligns the text with the speech |
+| languages | how many languages a request can specify: no language, one language, or several |
+| timestamps | `own`: the model returns them. `aligned`: Steno aligns the text with the speech |
 | words | whether the model returns timestamps of words |
 | speakers | whether the model identifies speakers |
 | price | the list price in US dollars for an hour of audio, as of November 2026 |
-| until | the day on which the model is shut down; empty if this day is not known |
+| until | the day on which the model is shut down. The cell is empty if this day is not known |
 """
 _HEAD = """\
 | model | languages | `prompt` | `keywords` | `temperature` | timestamps | words | speakers | price | until |

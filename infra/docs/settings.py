@@ -12,7 +12,7 @@ _SETTINGS = """\
 # Settings
 
 Steno reads its settings from environment variables, and from the file `.env` in the working
-directory. An empty variable is treated as not set. If a setting is invalid, the server does not
+directory. Steno ignores empty variables. If a setting is invalid, the server does not
 start. Instead, it prints a message with the name of the setting and the remedy.
 
 On AWS, the stack sets the environment variables. Use the [deploy options](deploy-options.md) to
@@ -29,8 +29,8 @@ make deploy with="-c origins=https://app.example.com -c daily_seconds=36000"
 ```
 
 An option applies only to one deployment. If you omit the option in the next `make deploy`, its
-default is used. To keep options, write them into the `context` of `cdk.json`. If an option is
-unknown or its value is invalid, the command stops with a message.
+default is used. To keep options, write them into the `context` of `cdk.json`. If an
+option is unknown or has an invalid value, `make deploy` prints an error message and exits.
 """
 
 
