@@ -117,7 +117,7 @@ def cases(upstream: str, aws: Mapping[str, str], request: Path) -> Iterator[Case
         Start(_UPSTREAM_FLOOR),
     )
     yield Case(
-        "cold start, with secret read and presigning",
+        "cold start that reads the secret and presigns a form",
         0.8,
         0.55,
         Start(_STENO + "services.clients[''].key.get(); " + _SPEECH + _FORM, environment=secret),

@@ -1,4 +1,4 @@
-"""Serve the static files in the folder `page`: the recorder page and the page at /docs."""
+"""Serve the static files in the folder `page`: the recorder page, `/docs` and `/errors`."""
 
 import hashlib
 import importlib.util

@@ -121,7 +121,10 @@ def test_the_api_runs_in_the_emulator_with_only_its_bundle(emulator, runtime, en
     with running_function(
         emulator, runtime, API, "handler.main.lambda_handler", OPENAI_BASE_URL=engine.url, **OPEN
     ) as invoke:
-        assert json.loads(invoke(event("health"))["body"])["status"] == "ok"
+        health = event("health")
+        assert json.loads(invoke(health)["body"])["status"] == "ok"
+        swagger_ui = json.loads(json.dumps(health).replace("/api/health", "/swagger-ui.css"))
+        assert ".swagger-ui" in invoke(swagger_ui)["body"]  # from the package fastapi-offline
         response = invoke(event("transcribe"))
         assert (response["statusCode"], json.loads(response["body"])) == (
             200,
