@@ -18,8 +18,8 @@ from tests.samples import asset
 SHELLS = {"bash": ("bash", "-eu", "-o", "pipefail"), "zsh": ("zsh", "-feu", "-o", "pipefail")}
 COMMANDS = {"sh": "{content}", "python": "python3 {file}", "js": "node {file}"}
 SUFFIXES = {"python": "py", "js": "mjs"}
-CHECKED = ("json", "yaml", "jsx", "html", *COMMANDS)
-SHOWN = ("text", "ts", "mermaid")
+CHECKED = ("json", "yaml", "jsx", "ts", "html", *COMMANDS)
+SHOWN = ("text", "mermaid")
 _HANGS_AFTER_SECONDS = 300
 
 
@@ -125,6 +125,14 @@ def test_each_block_names_a_language_that_is_tested_or_only_shown():
 @pytest.mark.parametrize("block", blocks_in("json", "yaml"), ids=str)
 def test_json_and_yaml_blocks_are_valid(block):
     (json.loads if block.language == "json" else yaml.safe_load)(block.content)
+
+
+@pytest.mark.parametrize("block", blocks_in("ts"), ids=str)
+def test_typescript_blocks_have_valid_syntax(block, tmp_path, programs):
+    """They import packages of other vendors, which are not installed."""
+    file = tmp_path / "block.mts"
+    file.write_text(block.content)
+    run(f"node --check {file}", "bash", tmp_path, programs)
 
 
 @pytest.mark.parametrize("block", blocks_in("jsx"), ids=str)
