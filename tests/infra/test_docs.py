@@ -1,8 +1,10 @@
 """Test that the generated pages match the code, and that the other pages describe all of it."""
 
 import json
+from typing import get_type_hints
 
 import pytest
+from openai.types.audio import transcription_create_params
 
 from handler.upstream.profiles import servers
 from infra.docs.pages import pages
@@ -18,6 +20,16 @@ def test_each_error_code_is_explained():
     codes = json.loads((ROOT / "tests" / "public_contract.json").read_text())["codes"]
     texts = json.loads((ROOT / "infra" / "docs" / "errors.json").read_text())
     assert texts.keys() == codes.keys()
+
+
+def test_each_parameter_of_openais_sdk_is_documented():
+    documented = (ROOT / "docs" / "reference" / "openai.md").read_text()
+    for parameters in (
+        transcription_create_params.TranscriptionCreateParamsNonStreaming,
+        transcription_create_params.TranscriptionCreateParamsStreaming,
+    ):
+        names = get_type_hints(parameters)
+        assert {name for name in names if f"| `{name}` |" not in documented} == set()
 
 
 def test_each_field_of_a_profile_is_documented():
