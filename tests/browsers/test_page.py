@@ -286,7 +286,7 @@ def test_polling_resumes_after_errors_without_a_new_upload(page, start_server, e
     page.route("**/api/transcriptions/*", fail_after_first)
     open_page(page, url)
     select_file(page, recording("ogg", seconds=8))
-    expect(page.locator("#status")).to_have_text("http_500", timeout=20_000)
+    expect(page.locator("#status")).to_have_text("HTTP status 500", timeout=20_000)
     page.unroute("**/api/transcriptions/*")
     page.click("#again")
     expect_transcript(page, "Ever tried")

@@ -331,7 +331,7 @@ def test_an_allowed_page_transcribes_by_request_and_by_upload(browser, sites, se
     page, arguments = browser(sites[0])
     content = base64.b64encode(long_recording("wav", seconds)).decode()
     result = page.evaluate(TRANSCRIBE, {**arguments, "recording": content})
-    assert "It was the" in result["transcript"], result
+    assert "It was the" in result.get("transcript", ""), result
     assert bool(result["job"]) == (seconds == 60)
 
 
