@@ -288,7 +288,7 @@ class FakeSQS:
     def get_queue_url(self, *, QueueName):  # noqa: N803 - boto3's parameter name
         return {"QueueUrl": QueueName}
 
-    def send_message(self, *, QueueUrl, MessageBody, MessageGroupId=""):  # noqa: N803
+    def send_message(self, *, QueueUrl, MessageBody, MessageGroupId=""):  # noqa: N803 - as in boto3
         message_id = uuid4().hex
         chain = getattr(self._thread, "chain", ())
         for _ in range(self._copies):
@@ -300,7 +300,7 @@ class FakeSQS:
             self._poll_after(QueueUrl, late)
         return {"MessageId": message_id}
 
-    def change_message_visibility(self, *, QueueUrl, ReceiptHandle, VisibilityTimeout):  # noqa: N803
+    def change_message_visibility(self, *, QueueUrl, ReceiptHandle, VisibilityTimeout):  # noqa: N803 - as in boto3
         copy = self.queues[QueueUrl].of(ReceiptHandle)
         if copy is None:
             raise ReceiptHandleIsInvalid
@@ -309,7 +309,7 @@ class FakeSQS:
         self.queues[QueueUrl].hide(copy, VisibilityTimeout)
         self._poll_after(QueueUrl, VisibilityTimeout)
 
-    def delete_message(self, *, QueueUrl, ReceiptHandle):  # noqa: N803
+    def delete_message(self, *, QueueUrl, ReceiptHandle):  # noqa: N803 - as in boto3
         if copy := self.queues[QueueUrl].of(ReceiptHandle):
             self.queues[QueueUrl].delete(copy)
 

@@ -116,7 +116,7 @@ class _Handler(BaseHTTPRequestHandler):
             self.handle_call()
 
     # http.server requires these names.
-    do_GET = do_HEAD = do_POST = do_PUT = do_DELETE = do_OPTIONS = _any  # noqa: N815
+    do_GET = do_HEAD = do_POST = do_PUT = do_DELETE = do_OPTIONS = _any  # noqa: N815 - names of http.server
 
     def log_message(self, *_):
         pass

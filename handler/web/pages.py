@@ -57,7 +57,7 @@ def _read(path: Path) -> tuple[bytes, str]:
 def _swagger_ui(name: str) -> Path:
     spec = importlib.util.find_spec("fastapi_offline")
     assert spec, "fastapi-offline is one of the requirements"  # noqa: S101 - narrows the type
-    assert spec.origin  # noqa: S101
+    assert spec.origin  # noqa: S101 - narrows the type
     return Path(spec.origin).parent / "static" / name
 
 

@@ -80,6 +80,16 @@ export async function dictate(signal: AbortSignal): Promise<string> {
 RECORDING_BASE64 = base64.b64encode(recording("webm")).decode()
 
 
+def arguments_for(server):
+    """Return the arguments of TRANSCRIBE for a page with a copy of the module."""
+    return {
+        "module": "/recorder.js",
+        "server": server,
+        "recording": RECORDING_BASE64,
+        "options": {},
+    }
+
+
 @pytest.fixture
 def open_foreign_page(browser, npm, server, engine):
     """Return a function that opens a page whose origin differs from the server's.
@@ -138,12 +148,7 @@ def test_a_small_recording_sent_as_a_job_is_available_in_every_format(open_forei
 
 def test_a_page_of_a_forbidden_origin_can_read_nothing_and_spend_nothing(open_foreign_page, engine):
     page, server = open_foreign_page(False)
-    arguments = {
-        "module": "/recorder.js",
-        "server": server,
-        "recording": RECORDING_BASE64,
-        "options": {},
-    }
+    arguments = arguments_for(server)
     for module in ("/recorder.js", f"{server}/recorder.js"):
         # There is no simulated clock, so a retry would take seconds.
         error = page.evaluate(TRANSCRIBE, {**arguments, "module": module})
@@ -181,12 +186,7 @@ def test_polling_respects_retry_after(open_foreign_page):
 def test_a_server_that_cannot_be_reached_is_not_taken_for_a_forbidden_origin(open_foreign_page):
     page, server = open_foreign_page(True)
     page.route(f"{server}/api/**", lambda route: route.abort())
-    arguments = {
-        "module": "/recorder.js",
-        "server": server,
-        "recording": RECORDING_BASE64,
-        "options": {},
-    }
+    arguments = arguments_for(server)
     assert transcribe_until_error(page, arguments)["code"] == "connection_lost"
 
 
@@ -203,12 +203,7 @@ def test_a_request_is_retried_if_the_server_is_busy(open_foreign_page, status, b
     page.route(
         "**/api/transcribe", lambda route: route.fulfill(**busy.pop()) if busy else route.fallback()
     )
-    arguments = {
-        "module": "/recorder.js",
-        "server": server,
-        "recording": RECORDING_BASE64,
-        "options": {},
-    }
+    arguments = arguments_for(server)
     assert WORDS in page.evaluate(TRANSCRIBE, arguments)["transcript"]
 
 
@@ -228,12 +223,7 @@ def test_an_expired_upload_form_is_renewed_once(open_foreign_page, status, messa
             route.fulfill(**expired.pop(), headers=ALLOWED) if expired else route.fallback()
         ),
     )
-    arguments = {
-        "module": "/recorder.js",
-        "server": server,
-        "recording": RECORDING_BASE64,
-        "options": {},
-    }
+    arguments = arguments_for(server)
     assert WORDS in page.evaluate(TRANSCRIBE, arguments)["transcript"]
     assert expired == []
 
