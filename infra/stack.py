@@ -273,6 +273,7 @@ class Steno(Stack):
                     "location",
                     "retry-after",
                     "steno-model",
+                    "steno-timestamps",
                     "x-request-id",
                     "x-should-retry",
                 ],

@@ -16,7 +16,7 @@ from handler.billing.ledger import MAX_ITEM_BYTES
 from handler.errors import StenoError
 from handler.recordings.section import Section
 from handler.recordings.speech_activity import SpeechInterval
-from handler.transcripts.alignment import align
+from handler.transcripts.alignment import align, align_words
 from handler.transcripts.transcript import Segment, Transcript, segments_from_json
 
 _FIRST_PIECE_NUMBER = 10_000  # greater than any part number
@@ -69,7 +69,8 @@ class PartTranscript:
     samples in the part, or 0 if the part was split. `seconds_paid` is the number of seconds that
     were or may have been billed for the part. `entries` are the ledger keys of its results.
     `reused` is True if the transcript was paid for in an earlier generation. `model` is the name of
-    the model that transcribed the part, or an empty string if no model was used.
+    the model that transcribed the part, or an empty string if no model was used. `aligned` contains
+    "segment" or "word" if Steno computed these timestamps.
     """
 
     number: int
@@ -82,6 +83,8 @@ class PartTranscript:
     samples: int = 0
     reused: bool = False
     model: str = ""
+    aligned: tuple[str, ...] = ()
+    languages: tuple[str, ...] = ()
 
     def to_bytes(self) -> bytes:
         return zlib.compress(json.dumps(asdict(self)).encode())
@@ -92,6 +95,8 @@ class PartTranscript:
         tuples = {
             "segments": segments_from_json(content["segments"]),
             "entries": tuple(content["entries"]),
+            "aligned": tuple(content.get("aligned", ())),
+            "languages": tuple(content.get("languages", ())),
         }
         return cls(**{**known_fields(cls, content), **tuples})
 
@@ -251,21 +256,36 @@ def part_transcript(
     """Convert the transcript of a section to the transcript of a part of the recording.
 
     The new timestamps are relative to the start of the recording. If the transcript has no
-    timestamps, its text is aligned with the speech in the section.
+    timestamps of segments or words, they are computed from the speech in the section.
     """
     speech = section.speech or (SpeechInterval(0.0, section.seconds, 1),)
-    segments = [
-        replace(segment, start=section.at(segment.start), end=section.at(segment.end))
-        for segment in transcript.segments or align(transcript.text, speech)
-    ]
+    segments = transcript.segments or align(transcript.text, speech)
+    aligned: tuple[str, ...] = ()
+    if not transcript.segments:
+        aligned = ("segment", "word")
+    elif not all(segment.words for segment in segments):
+        aligned = ("word",)
     return PartTranscript(
         section.number,
         section.start,
         transcript.text,
-        tuple(segments),
+        tuple(_shift(align_words(segment, speech), section) for segment in segments),
         transcript.language,
         seconds_paid,
         entries,
         section.samples,
         model=transcript.model,
+        aligned=aligned,
+        languages=transcript.languages,
+    )
+
+
+def _shift(segment: Segment, section: Section) -> Segment:
+    """Convert the times of a segment in the section to times in the recording."""
+    words = tuple(
+        word._replace(start=section.at(word.start), end=section.at(word.end))
+        for word in segment.words
+    )
+    return replace(
+        segment, start=section.at(segment.start), end=section.at(segment.end), words=words
     )

@@ -173,10 +173,13 @@ def join_parts(saved: Sequence[PartTranscript], model: str, duration: float | No
             else:
                 segments.append(segment)
     models = dict.fromkeys(part.model for part in saved if part.model)
+    aligned = dict.fromkeys(granularity for part in saved for granularity in part.aligned)
     return Transcript(
         text=join_texts(part.text for part in saved),
         model=", ".join(models) or model,
         segments=tuple(segments),
         language=next((part.language for part in saved if part.language), None),
         duration=None if duration is None else round(duration, 3),
+        aligned=tuple(aligned),
+        languages=tuple(dict.fromkeys(code for part in saved for code in part.languages)),
     )

@@ -96,6 +96,7 @@ class Direct:
         too_long = model.max_seconds is not None and recording.typical_seconds > model.max_seconds
         if handover and (
             needs_alignment
+            or options.needs_word_alignment(model)
             or not container.direct
             or too_large
             or too_long

@@ -65,6 +65,12 @@ class Options(BaseModel):
         description="Words that may occur in the recording. Repeat the field for each keyword.",
     )
     response_format: str = "json"
+    timestamp_granularities: list[Literal["word", "segment"]] = Field(
+        [],
+        max_length=2,
+        description="Timestamps to return. Requires `response_format=verbose_json`."
+        " Default: `segment`.",
+    )
     temperature: float | None = Field(
         None,
         ge=0,
@@ -134,6 +140,11 @@ class Options(BaseModel):
         has_timestamps = model.timestamps is not None and not self._excludes_timestamps(model)
         return self.response_format in TIMED_FORMATS and not has_timestamps
 
+    def needs_word_alignment(self, model: Model) -> bool:
+        """Return whether the request requires word timestamps that the model does not return."""
+        has_words = model.word_timestamps and not self.needs_alignment(model)
+        return "word" in self.timestamp_granularities and not has_words
+
     def _excludes_timestamps(self, model: Model) -> bool:
         return model.timestamps_exclude_language and bool(self._languages())
 
@@ -169,6 +180,13 @@ class Options(BaseModel):
             if in_use and not getattr(model, ability):
                 problem = f"`{option}` is not supported by {model.name}."
                 raise _unsupported(option, problem, model, ability, models)
+        self._require_format("timestamp_granularities", "verbose_json")
+
+    def _require_format(self, option: str, response_format: str) -> None:
+        if getattr(self, option) and self.response_format != response_format:
+            raise InvalidOption(
+                option, f"`{option}` requires response_format={response_format}. Set it too."
+            )
 
     def _format_parameters(self, model: Model, models: Models) -> dict[str, Any]:
         """Return the parameters that select the content of the upstream's response.
@@ -181,11 +199,15 @@ class Options(BaseModel):
         if self.response_format == "diarized_json" and self._excludes_timestamps(model):
             problem = f"`language` cannot be combined with diarized_json at {model.name}."
             raise InvalidOption("language", f"{problem} Remove `language`.")
-        parameters = {"response_format": "json"} if model.response_format else {}
+        parameters: dict[str, Any] = {"response_format": "json"} if model.response_format else {}
         if self.response_format == "diarized_json":
             return parameters | dict(model.diarization or {})
-        if self.response_format in TIMED_FORMATS and not self.needs_alignment(model):
-            return parameters | dict(model.timestamps or {})
+        if self.response_format not in TIMED_FORMATS or self.needs_alignment(model):
+            return parameters
+        parameters |= dict(model.timestamps or {})
+        if model.word_timestamps:
+            # Always request both, so that a later request for the other one is not billed.
+            parameters["timestamp_granularities"] = ["word", "segment"]
         return parameters
 
 
@@ -214,9 +236,6 @@ class OpenAIOptions(Options):
     response_format: OpenAIFormatName = Field("json", description="Format of the transcript.")
     include: list[Literal["logprobs"]] = Field(
         [], description="Additional data to return. Requires `response_format=json`."
-    )
-    timestamp_granularities: list[Literal["word", "segment"]] = Field(
-        [], description="Timestamps to return. Requires `response_format=verbose_json`."
     )
     chunking_strategy: Annotated[
         Literal["auto"] | ServerVad | None, WithJsonSchema(CHUNKING_SCHEMA)
@@ -258,41 +277,21 @@ class OpenAIOptions(Options):
     @property
     def unsupported_in_jobs(self) -> list[str]:
         supported = {*Options.model_fields, "languages", "stream"}
-        if not self._wants_word_timestamps:
-            supported.add("timestamp_granularities")
         unsupported = self.model_fields_set - supported
         diarized = ["response_format"] if self.response_format == "diarized_json" else []
         return diarized + [option for option in type(self).model_fields if option in unsupported]
 
-    @property
-    def _wants_word_timestamps(self) -> bool:
-        return "word" in self.timestamp_granularities
-
     def _forwarded_options(self) -> set[str]:
         options = super()._forwarded_options()
         options |= {"include", "chunking_strategy"}
-        options |= {"known_speaker_names", "known_speaker_references"}
-        if self._wants_word_timestamps:  # segment timestamps do not require this parameter
-            options.add("timestamp_granularities")
-        return options
+        return options | {"known_speaker_names", "known_speaker_references"}
 
     def _languages(self) -> list[str]:
         return list(dict.fromkeys([*super()._languages(), *self.languages]))
 
     def _reject_ignored_options(self, model: Model, models: Models) -> None:
         super()._reject_ignored_options(model, models)
-        if self._wants_word_timestamps and not model.word_timestamps:
-            option = "timestamp_granularities"
-            problem = f"{option}=word is not supported by {model.name}."
-            raise _unsupported(option, problem, model, "word_timestamps", models)
-        for option, response_format in (
-            ("timestamp_granularities", "verbose_json"),
-            ("include", "json"),
-        ):
-            if getattr(self, option) and self.response_format != response_format:
-                raise InvalidOption(
-                    option, f"`{option}` requires response_format={response_format}. Set it too."
-                )
+        self._require_format("include", "json")
 
 
 # The attribute of Model that each option requires.

@@ -10,6 +10,7 @@ recordings.
 
 from bisect import bisect_right
 from collections.abc import Sequence
+from dataclasses import replace
 from heapq import nsmallest
 from itertools import accumulate, pairwise
 from math import inf, log
@@ -17,7 +18,7 @@ from operator import itemgetter
 from unicodedata import east_asian_width
 
 from handler.recordings.speech_activity import SpeechInterval
-from handler.transcripts.transcript import Segment
+from handler.transcripts.transcript import Segment, WordTime
 from handler.transcripts.words import Ending, Word, split_words
 
 # The time that it takes to speak a character, as a multiple of the time for a letter. _NEW_WORD is
@@ -50,7 +51,7 @@ _MIN_PAUSE_SECONDS = 0.01  # words of the same interval have no pause between th
 
 
 def align(text: str, intervals: Sequence[SpeechInterval]) -> tuple[Segment, ...]:
-    """Return the sentences and clauses of `text` as segments with timestamps.
+    """Return the sentences and clauses of `text` as segments, with the times of their words.
 
     The segments contain the whole text in order, and do not overlap. If `text` or `intervals` is
     empty, the result is empty.
@@ -67,10 +68,40 @@ def align(text: str, intervals: Sequence[SpeechInterval]) -> tuple[Segment, ...]
         ends_at_pause = pause > _MIN_PAUSE_SECONDS and (is_long or word.ending)
         ends_at_stop = is_long and word.ending is Ending.STOP
         if pause >= _SEGMENT_PAUSE_SECONDS or ends_at_pause or ends_at_stop:
+            timed = _timed(words[first : index + 1], times[first : index + 1])
             segment_text = text[words[first].start : word.end]
-            segments.append(Segment(round(times[first][0], 3), round(end, 3), segment_text))
+            segments.append(Segment(timed[0].start, timed[-1].end, segment_text, words=timed))
             first = index + 1
     return tuple(segments)
+
+
+def align_words(segment: Segment, intervals: Sequence[SpeechInterval] = ()) -> Segment:
+    """Return the segment with the times of its words, unless it already has them.
+
+    The words are aligned with the parts of `intervals` that are inside the segment. If there are
+    none, the whole segment counts as speech.
+    """
+    words = split_words(segment.text)
+    if segment.words or not words:
+        return segment
+    clipped = (_clip(interval, segment) for interval in intervals)
+    inside = [interval for interval in clipped if interval.start < interval.end]
+    times = _word_times(words, inside or [SpeechInterval(segment.start, segment.end, 1)])
+    # The times are rounded, but those of the segment may not be.
+    return replace(segment, words=tuple(word.within(segment) for word in _timed(words, times)))
+
+
+def _clip(interval: SpeechInterval, segment: Segment) -> SpeechInterval:
+    start, end = max(interval.start, segment.start), min(interval.end, segment.end)
+    seconds = max(interval.end - interval.start, _MIN_PAUSE_SECONDS)
+    return SpeechInterval(start, end, max(round(interval.syllables * (end - start) / seconds), 1))
+
+
+def _timed(words: Sequence[Word], times: Sequence[tuple[float, float]]) -> tuple[WordTime, ...]:
+    return tuple(
+        WordTime(word.text, round(start, 3), round(end, 3))
+        for word, (start, end) in zip(words, times, strict=True)
+    )
 
 
 def _word_times(

@@ -3,22 +3,37 @@
 import json
 from collections.abc import Iterable, Mapping
 from dataclasses import asdict, dataclass, field
-from typing import Any, Self
+from typing import Any, NamedTuple, Self
 
 from handler.aws.items import known_fields
+
+
+class WordTime(NamedTuple):
+    """A word of a segment. `start` and `end` are in seconds from the beginning of the recording."""
+
+    text: str
+    start: float
+    end: float
+
+    def within(self, segment: "Segment") -> "WordTime":
+        """Return the word, with its times moved into the segment if they are outside."""
+        start = min(max(self.start, segment.start), segment.end)
+        return WordTime(self.text, start, min(max(self.end, start), segment.end))
 
 
 @dataclass(frozen=True)
 class Segment:
     """A segment of a transcript, with timestamps.
 
-    `start` and `end` are in seconds from the beginning of the recording.
+    `start` and `end` are in seconds from the beginning of the recording. `words` is empty if the
+    times of the words are not known.
     """
 
     start: float
     end: float
     text: str
     speaker: str | None = None
+    words: tuple[WordTime, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -28,7 +43,9 @@ class Transcript:
     `segments` is empty unless timestamps were requested. `duration` and `seconds_billed` are in
     seconds. `cut_off` is true if the transcript is about as long as the model allows, so words may
     be missing at the end. `answer` is the body of the upstream's response, in the response format
-    `answer_format`. The OpenAI-compatible routes return it.
+    `answer_format`. The OpenAI-compatible routes return it. `aligned` contains "segment" or "word"
+    if Steno computed the timestamps of the segments or words. It is None if this is not known.
+    `languages` contains the codes of all languages that the model detected, if it returns them.
     """
 
     text: str
@@ -40,6 +57,8 @@ class Transcript:
     cut_off: bool = False
     answer: dict[str, Any] = field(default_factory=dict)
     answer_format: str = "json"
+    aligned: tuple[str, ...] | None = None
+    languages: tuple[str, ...] = ()
 
     def to_json(self) -> bytes:
         return json.dumps(asdict(self)).encode()
@@ -48,9 +67,20 @@ class Transcript:
     def from_json(cls, stored: bytes) -> Self:
         fields = json.loads(stored)
         segments = segments_from_json(fields["segments"])
-        return cls(**{**known_fields(cls, fields), "segments": segments})
+        aligned = fields.get("aligned")
+        tuples = {
+            "segments": segments,
+            "aligned": None if aligned is None else tuple(aligned),
+            "languages": tuple(fields.get("languages", ())),
+        }
+        return cls(**{**known_fields(cls, fields), **tuples})
 
 
 def segments_from_json(stored: Iterable[Mapping[str, Any]]) -> tuple[Segment, ...]:
     """Return the segments from the JSON of a stored transcript or part."""
-    return tuple(Segment(**known_fields(Segment, segment)) for segment in stored)
+    return tuple(map(_segment_from_json, stored))
+
+
+def _segment_from_json(stored: Mapping[str, Any]) -> Segment:
+    words = tuple(WordTime(*word) for word in stored.get("words", ()))
+    return Segment(**{**known_fields(Segment, stored), "words": words})

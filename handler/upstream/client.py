@@ -5,10 +5,7 @@ SDK sends the HTTP requests.
 """
 
 import asyncio
-import json
-import math
 import random
-import sys
 import time
 from io import BufferedReader
 from threading import Lock
@@ -22,15 +19,15 @@ from handler.errors import (
     UpstreamBusy,
     UpstreamCredentials,
     UpstreamError,
-    UpstreamFailed,
 )
 from handler.recordings.container import Container
-from handler.transcripts.transcript import Segment, Transcript
+from handler.transcripts.transcript import Transcript
 from handler.upstream.daemon_threads import DaemonThreads
 from handler.upstream.errors import DEFAULT_RETRY_AFTER_SECONDS, timed_out
 from handler.upstream.file_view import FileView
 from handler.upstream.openai_sdk import Client, HTTPClient
 from handler.upstream.profiles import Model
+from handler.upstream.response import parse_response
 
 if TYPE_CHECKING:
     import httpx2
@@ -40,18 +37,6 @@ _MAX_ATTEMPTS = 3
 # hundreds of simultaneous recordings would delay other tasks.
 _YIELDS_BEFORE_SENDING = 2
 _FIRST_BACKOFF_SECONDS = 0.5
-# A transcript that uses more than this share of the model's maximum output tokens is treated as cut
-# off.
-_CUT_OFF_RATIO = 0.95
-_TOKENS_PER_SECOND = 10  # of audio
-# The estimated number of tokens per character, for code points below each limit: Latin letters,
-# most other scripts, and Chinese characters.
-_TOKENS_PER_CHARACTER = (
-    (0x80, 0.25),
-    (0x2E80, 0.4),
-    (sys.maxunicode + 1, 1.0),
-)
-_MAX_SEGMENT_START = 1e6  # seconds
 
 
 class Key(Protocol):
@@ -162,7 +147,7 @@ class UpstreamClient:
         with BufferedReader(FileView(call.recording)) as recording:
             file = call.container.filename, recording, call.container.media_type
             body = client.transcription(file, call.parameters, seconds_left)
-        return _parse_response(body, call.model, call.parameters)
+        return parse_response(body, call.model, call.parameters)
 
 
 class _Call:
@@ -210,79 +195,3 @@ class _Call:
         with self._lock:
             self._given_up = True
             return self._may_be_billed
-
-
-def _parse_response(body: bytes, model: Model, parameters: dict[str, Any]) -> Transcript:
-    response_format = parameters.get("response_format", "json")
-    timestamps = response_format != "json" or "timestamp_granularities" in parameters
-    try:
-        response = json.loads(
-            body, parse_constant=_reject_constant, parse_float=_parse_finite_float
-        )
-        return _read_response(response, model, response_format, timestamps=timestamps)
-    except (ValueError, TypeError, KeyError, AttributeError, RecursionError):
-        raise UpstreamFailed(
-            f"The speech service returned HTTP 200, but the body is not valid {response_format}."
-            " If this error persists, the server's owner should check OPENAI_BASE_URL."
-        ) from None
-
-
-def _read_response(
-    response: dict[str, Any], model: Model, response_format: str, *, timestamps: bool
-) -> Transcript:
-    text = response["text"].strip()
-    segments = tuple(
-        sorted(map(_segment, response.get("segments") or ()), key=lambda segment: segment.start)
-    )
-    if timestamps and text and not segments and not response.get("words"):
-        raise ValueError("timestamps are missing")
-    usage = response.get("usage") or {}
-    languages = [language["code"] for language in response.get("languages") or ()]
-    tokens = usage.get("output_tokens") or _estimate_tokens(text)
-    seconds_billed = _billed_seconds(usage)
-    return Transcript(
-        text=text,
-        model=model.full_name,
-        segments=segments,
-        language=response.get("language") or next(iter(languages), None),
-        duration=response.get("duration") or seconds_billed,
-        seconds_billed=seconds_billed,
-        cut_off=tokens > _CUT_OFF_RATIO * (model.max_output_tokens or math.inf),
-        answer=response,
-        answer_format=response_format,
-    )
-
-
-def _segment(fields: dict[str, Any]) -> Segment:
-    start = max(float(fields["start"]), 0.0)
-    if start > _MAX_SEGMENT_START:
-        raise ValueError("the start of a segment is out of range")
-    end = max(float(fields["end"]), start)
-    text = "" + fields["text"]  # raises TypeError if the text is not a string
-    # Mistral names the field `speaker_id`.
-    return Segment(start, end, text, fields.get("speaker") or fields.get("speaker_id"))
-
-
-def _parse_finite_float(text: str) -> float:
-    number = float(text)
-    return number if math.isfinite(number) else _reject_constant(text)  # such as 1e400
-
-
-def _reject_constant(text: str) -> float:
-    raise ValueError(f"{text} is not a finite number")
-
-
-def _billed_seconds(usage: dict[str, Any]) -> float | None:
-    """Return the billed seconds, or None if `usage` contains neither seconds nor audio tokens."""
-    seconds = usage.get("seconds", usage.get("prompt_audio_seconds"))  # the latter at Mistral
-    if tokens := (usage.get("input_token_details") or {}).get("audio_tokens"):
-        seconds = tokens / _TOKENS_PER_SECOND
-    is_valid = isinstance(seconds, int | float) and math.isfinite(seconds) and seconds >= 0
-    return seconds if is_valid else None
-
-
-def _estimate_tokens(text: str) -> float:
-    return sum(
-        next(tokens for end, tokens in _TOKENS_PER_CHARACTER if ord(character) < end)
-        for character in text
-    )

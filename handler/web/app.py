@@ -48,7 +48,10 @@ def create_app(settings: Settings, services: Services | None = None) -> FastAPI:
         allow_origin_regex=any_port_pattern(settings.allowed_origins),
         allow_methods=["GET", "POST", "DELETE"],
         allow_headers=["*"],  # OpenAI's SDK adds about a dozen headers
-        expose_headers=["Location", "Retry-After", "Steno-Model", "x-request-id", "x-should-retry"],
+        expose_headers=[
+            *("Location", "Retry-After", "Steno-Model", "Steno-Timestamps"),
+            *("x-request-id", "x-should-retry"),
+        ],
     )
     app.add_middleware(RequestId)
     if warning := services.models.warning():

@@ -91,7 +91,7 @@ def _validation_error(error: RequestValidationError) -> StenoError:
             "The body is not a JSON object."
             " Send one with the header `Content-Type: application/json`."
         )
-    name = str(first["loc"][1])
+    name = str(first["loc"][1]).removesuffix("[]")
     detail = field_error(name, first)
     if name in OpenAIOptions.model_fields:
         return InvalidOption(name, detail)

@@ -2,7 +2,7 @@
 
 import logging
 from dataclasses import replace
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Literal
 
 import anyio.to_thread
 from fastapi import APIRouter, Depends, Path, Query, Response
@@ -42,6 +42,25 @@ router = APIRouter(
 JobId = Annotated[str, Path(alias="id", description="Id of the job.")]
 _FILE_FIELDS = {"filename", "content_type", "size"}
 _UNKNOWN_TYPE = "application/octet-stream"
+
+
+Granularities = tuple[Literal["word", "segment"], ...]
+
+
+def _granularities(
+    with_brackets: Annotated[
+        Granularities,
+        Query(
+            alias="timestamp_granularities[]",
+            description="Timestamps to return. Requires `response_format=verbose_json`."
+            " Default: `segment`.",
+        ),
+    ] = (),
+    without_brackets: Annotated[
+        Granularities, Query(alias="timestamp_granularities", include_in_schema=False)
+    ] = (),
+) -> Granularities:
+    return (*with_brackets, *without_brackets)
 
 
 class Upload(TranscribeOptions):
@@ -132,12 +151,18 @@ async def transcript(
     identity: JobId,
     services: ServicesDep,
     caller: CallerDep,
+    granularities: Annotated[Granularities, Depends(_granularities)],
     response_format: Annotated[FormatName, Query(description="Format of the transcript.")] = "json",
 ) -> Response:
     """Return the transcript of a completed job.
 
     The formats `srt`, `vtt` and `verbose_json` require a transcript with timestamps.
     """
+    if granularities and response_format != "verbose_json":
+        raise InvalidOption(
+            "timestamp_granularities",
+            "`timestamp_granularities` requires response_format=verbose_json. Set it too.",
+        )
     job = await anyio.to_thread.run_sync(services.jobs.get, identity, caller.owner)
     if job.status == "failed":
         raise JobFailed(job.id, **(job.error or {"code": JobFailed.code, "detail": ""}))
@@ -150,7 +175,9 @@ async def transcript(
             f"{response_format} requires timestamps, but this transcript has none. Use json or"
             f" text, or upload the recording again with response_format={response_format}.",
         )
-    return await anyio.to_thread.run_sync(responses.transcription, result, response_format)
+    return await anyio.to_thread.run_sync(
+        responses.transcription, result, response_format, granularities
+    )
 
 
 @router.post(

@@ -226,7 +226,14 @@ def _form_body(name: str) -> dict[str, Any]:
 def _transcript_response(*bodies: str) -> dict[str, Any]:
     return {
         "description": "The transcript.",
-        "headers": {"Steno-Model": _header("Name of the model that transcribed the recording.")},
+        "headers": {
+            "Steno-Model": _header("Name of the model that transcribed the recording."),
+            "Steno-Timestamps": _header(
+                "`model` if the model returned the timestamps, `aligned` if Steno computed them."
+                " Omitted if the format has no timestamps.",
+                required=False,
+            ),
+        },
         "content": {
             "application/json": {
                 "schema": {"anyOf": [{"$ref": _SCHEMAS + body} for body in bodies]}

@@ -1,10 +1,11 @@
 """Build responses for transcripts, jobs and errors, in Steno's format and in OpenAI's format."""
 
 import time
+from collections.abc import Iterable, Sequence
 from datetime import UTC, datetime
 from http import HTTPStatus
 from math import ceil
-from typing import TYPE_CHECKING, cast
+from typing import TYPE_CHECKING, Any, cast
 
 from fastapi.responses import JSONResponse, PlainTextResponse, Response
 
@@ -19,7 +20,8 @@ from handler.errors import (
 )
 from handler.jobs.job import Job
 from handler.logs import request_id
-from handler.transcripts.formats import render
+from handler.transcripts.alignment import align_words
+from handler.transcripts.formats import TIMED_FORMATS, render
 from handler.transcripts.transcript import Transcript
 
 if TYPE_CHECKING:
@@ -33,13 +35,19 @@ _POLL_SECONDS_BY_AGE = ((30, POLL_SECONDS), (300, 5))
 _MAX_POLL_SECONDS = 15
 
 
-def transcription(transcript: Transcript, response_format: str) -> Response:
-    """Return a transcript in the format of Steno's own API."""
+def transcription(
+    transcript: Transcript, response_format: str, granularities: Sequence[str] = ()
+) -> Response:
+    """Return a transcript in the format of Steno's own API.
+
+    `granularities` are the requested timestamps: `word`, `segment`, or both.
+    """
+    headers = _transcript_headers(transcript, response_format, granularities)
     if (text := render(transcript, response_format)) is not None:
-        return PlainTextResponse(text, headers=_model_header(transcript))
+        return PlainTextResponse(text, headers=headers)
     if response_format == "json":
         short_body: schemas.Transcript = {"transcript": transcript.text}
-        return JSONResponse(short_body, headers=_model_header(transcript))
+        return JSONResponse(short_body, headers=headers)
     body: schemas.VerboseTranscript = {
         "transcript": transcript.text,
         "language": transcript.language,
@@ -48,31 +56,62 @@ def transcription(transcript: Transcript, response_format: str) -> Response:
         "no_speech": not transcript.text,
         "model": transcript.model,
     }
-    return JSONResponse(body, headers=_model_header(transcript))
+    if "word" in granularities:
+        body["words"] = _words(transcript)
+    return JSONResponse(body, headers=headers)
 
 
-def openai_transcription(transcript: Transcript, response_format: str) -> Response:
+def openai_transcription(
+    transcript: Transcript, response_format: str, granularities: Sequence[str] = ()
+) -> Response:
     """Return a transcript in the format of OpenAI's API.
 
-    If the upstream returned the same format, its response body is returned unchanged.
+    `granularities` are the requested timestamps. If the upstream returned the same format, its
+    response body is returned, without the timestamps that were not requested.
     """
+    headers = _transcript_headers(transcript, response_format, granularities)
     if (text := render(transcript, response_format)) is not None:
-        return PlainTextResponse(text, headers=_model_header(transcript))
-    if transcript.answer and response_format == transcript.answer_format:
-        return JSONResponse(transcript.answer, headers=_model_header(transcript))
+        return PlainTextResponse(text, headers=headers)
+    return JSONResponse(_openai_body(transcript, response_format, granularities), headers=headers)
+
+
+def _openai_body(
+    transcript: Transcript, response_format: str, granularities: Sequence[str]
+) -> dict[str, Any]:
+    is_from_upstream = transcript.answer and response_format == transcript.answer_format
+    body = (
+        dict(transcript.answer) if is_from_upstream else _joined_body(transcript, response_format)
+    )
+    if response_format != "verbose_json":
+        return body
+    if "word" not in granularities:
+        body.pop("words", None)
+        return body
+    if not body.get("words"):
+        body["words"] = _words(transcript)
+    if "segment" not in granularities:
+        body.pop("segments", None)
+    return body
+
+
+def _joined_body(transcript: Transcript, response_format: str) -> dict[str, Any]:
+    """Return the body for a transcript that Steno joined from the parts of a recording."""
+    duration = transcript.duration or 0.0
+    body: dict[str, Any] = {
+        "text": transcript.text,
+        "usage": transcript.answer.get("usage") or {"type": "duration", "seconds": ceil(duration)},
+    }
+    if transcript.languages:
+        body["languages"] = [{"code": code} for code in transcript.languages]
     if response_format == "json":
-        usage = {"type": "duration", "seconds": ceil(transcript.duration or 0)}
-        return JSONResponse(
-            {"text": transcript.text, "usage": usage}, headers=_model_header(transcript)
-        )
-    body = {
+        return body
+    return {
         "task": "transcribe",
         "language": transcript.language or "",
-        "duration": transcript.duration or 0.0,
-        "text": transcript.text,
+        "duration": duration,
         "segments": _segments(transcript),
+        **body,
     }
-    return JSONResponse(body, headers=_model_header(transcript))
 
 
 def job(job: Job, text: str, status: int = 200) -> Response:
@@ -126,8 +165,25 @@ def date(seconds: float) -> str:
     return datetime.fromtimestamp(seconds, UTC).isoformat(timespec="seconds").replace("+00:00", "Z")
 
 
-def _model_header(transcript: Transcript) -> dict[str, str]:
-    return {"Steno-Model": transcript.model}
+def _transcript_headers(
+    transcript: Transcript, response_format: str, granularities: Iterable[str]
+) -> dict[str, str]:
+    headers = {"Steno-Model": transcript.model}
+    if response_format in TIMED_FORMATS and transcript.aligned is not None:
+        is_aligned = not set(transcript.aligned).isdisjoint(granularities or ("segment",))
+        if "word" in granularities and not all(segment.words for segment in transcript.segments):
+            is_aligned = True
+        headers["Steno-Timestamps"] = "aligned" if is_aligned else "model"
+    return headers
+
+
+def _words(transcript: Transcript) -> "list[schemas.Word]":
+    """Return the words of all segments. Words without times are spread over their segment."""
+    return [
+        {"word": word.text, "start": word.start, "end": word.end}
+        for segment in transcript.segments
+        for word in align_words(segment).words
+    ]
 
 
 def _segments(transcript: Transcript) -> "list[schemas.Segment]":

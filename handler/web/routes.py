@@ -1,6 +1,6 @@
 """Routes for transcription in one request, and for the server's health, limits and models."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING, Annotated
 
 import anyio.to_thread
@@ -70,7 +70,7 @@ async def transcribe(request: Request, services: ServicesDep, caller: CallerDep)
     options, result = await _transcribe(request, services, caller, TranscribeOptions)
     if isinstance(result, Job):
         return responses.job(result, "", 202)
-    return await _render(responses.transcription, result, options.response_format)
+    return await _render(responses.transcription, result, options)
 
 
 @authenticated_router.post(
@@ -94,7 +94,7 @@ async def openai_transcribe(request: Request, services: ServicesDep, caller: Cal
             safe_to_retry=True,
             retry_after=responses.POLL_SECONDS,
         )
-    return await _render(responses.openai_transcription, result, options.response_format)
+    return await _render(responses.openai_transcription, result, options)
 
 
 @authenticated_router.get(
@@ -157,12 +157,15 @@ async def _transcribe(
 
 
 async def _render(
-    render: Callable[[Transcript, str], Response], transcript: Transcript, response_format: str
+    render: Callable[[Transcript, str, Sequence[str]], Response],
+    transcript: Transcript,
+    options: Options,
 ) -> Response:
     """Render a transcript. Subtitles are rendered in a thread, because line breaking is slow.
 
     Rendering any other format takes less time than a thread switch.
     """
-    if response_format in TIMED_FORMATS:
-        return await anyio.to_thread.run_sync(render, transcript, response_format)
-    return render(transcript, response_format)
+    arguments = (transcript, options.response_format, options.timestamp_granularities)
+    if options.response_format in TIMED_FORMATS:
+        return await anyio.to_thread.run_sync(render, *arguments)
+    return render(*arguments)

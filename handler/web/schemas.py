@@ -204,6 +204,18 @@ class Segment(TypedDict):
     ]
 
 
+class Word(TypedDict):
+    """A word of the transcript, with its timestamps."""
+
+    word: Annotated[str, Field(description="The word, with its punctuation.")]
+    start: Annotated[
+        float, Field(description="Start time in seconds, from the beginning of the recording.")
+    ]
+    end: Annotated[
+        float, Field(description="End time in seconds, from the beginning of the recording.")
+    ]
+
+
 class VerboseTranscript(TypedDict):
     """Response for `response_format=verbose_json`."""
 
@@ -217,6 +229,15 @@ class VerboseTranscript(TypedDict):
     ]
     segments: Annotated[
         list[Segment], Field(description="Segments of the transcript, in chronological order.")
+    ]
+    words: NotRequired[
+        Annotated[
+            list[Word],
+            Field(
+                description="Words of the transcript, in chronological order."
+                " Present if `timestamp_granularities` contains `word`."
+            ),
+        ]
     ]
     no_speech: Annotated[bool, Field(description="Whether the transcript is empty.")]
     model: Annotated[str, Field(description="Name of the model that transcribed the recording.")]

@@ -49,7 +49,6 @@ def test_several_languages_are_sent_to_a_model_that_accepts_them():
         ("whisper-1", "keywords", "Steno", "gpt-transcribe"),
         ("gpt-4o-transcribe-diarize", "prompt", "Names: Ada", "whisper-1"),
         ("gpt-transcribe", "include", "logprobs", "gpt-4o-transcribe"),
-        ("gpt-transcribe", "timestamp_granularities", "word", "whisper-1"),
         ("gpt-transcribe", "chunking_strategy", "auto", "gpt-4o-transcribe"),
         ("gpt-transcribe", "known_speaker_names", "Ada", "gpt-4o-transcribe-diarize"),
         ("whisper-1", "known_speaker_references", "data:,", "gpt-4o-transcribe-diarize"),
@@ -110,18 +109,30 @@ def test_job_options_contain_a_format_only_if_times_must_be_aligned(
     assert options.job_options(models().get(model)) == expected
 
 
-def test_word_timestamps_need_a_model_that_supports_them():
-    segments = OpenAIOptions.from_form(
-        {"response_format": ["verbose_json"], "timestamp_granularities[]": ["segment"]}
+@pytest.mark.parametrize(
+    ("model", "granularities", "aligned"),
+    [
+        ("gpt-transcribe", ["word"], True),
+        ("gpt-4o-transcribe-diarize", ["word", "segment"], True),
+        ("whisper-1", ["word"], False),
+        ("gpt-transcribe", ["segment"], False),
+    ],
+)
+def test_words_are_aligned_only_if_the_model_does_not_return_them(model, granularities, aligned):
+    options = OpenAIOptions.from_form(
+        {"response_format": ["verbose_json"], "timestamp_granularities[]": granularities}
     )
-    assert "timestamp_granularities" not in segments.upstream_parameters(models().get(), models())
-    assert segments.unsupported_in_jobs == []
-    words = OpenAIOptions.from_form(
-        {"response_format": ["verbose_json"], "timestamp_granularities[]": ["word", "segment"]}
+    assert options.needs_word_alignment(models().get(model)) is aligned
+    assert options.unsupported_in_jobs == []
+
+
+def test_all_timestamps_are_requested_so_that_another_granularity_is_not_billed():
+    segments = upstream_parameters("whisper-1", response_format="verbose_json")
+    words = upstream_parameters(
+        "whisper-1", response_format="verbose_json", **{"timestamp_granularities[]": "word"}
     )
-    assert words.unsupported_in_jobs == ["timestamp_granularities"]
-    with pytest.raises(InvalidOption, match="whisper-1"):
-        words.upstream_parameters(models().get(), models())
+    assert segments == words
+    assert words["timestamp_granularities"] == ["word", "segment"]
 
 
 def test_other_options_are_passed_on():
@@ -137,12 +148,6 @@ def test_other_options_are_passed_on():
         "temperature": 0.2,
         "keywords": ["Steno", "Mangum"],
     }
-    words = upstream_parameters(
-        "whisper-1",
-        response_format="verbose_json",
-        **{"timestamp_granularities[]": ["word", "segment"]},
-    )
-    assert words["timestamp_granularities"] == ["word", "segment"]
     assert upstream_parameters("gpt-4o-transcribe", **{"include[]": "logprobs"})["include"] == [
         "logprobs"
     ]

@@ -53,10 +53,8 @@ def test_at_another_host_there_is_no_shutdown_warning(client, caplog):
 
 def test_a_retired_model_is_suggested_for_its_options_at_another_host(client, webm):
     http = client(today=AFTER, openai_base_url=OTHER)
-    response = http.post(
-        ROUTES[1], files={"file": webm}, data={"timestamp_granularities[]": "word"}
-    )
-    assert "whisper-1" in response.json()["error"]["message"]
+    response = http.post(ROUTES[1], files={"file": webm}, data={"chunking_strategy": "auto"})
+    assert "gpt-4o-transcribe" in response.json()["error"]["message"]
 
 
 @pytest.mark.parametrize("route", ROUTES)
@@ -89,7 +87,6 @@ def test_an_unknown_model_is_sent_to_another_host_with_common_options(client, we
         {"known_speaker_names[]": "Ada"},
         {"known_speaker_references[]": "data:,"},
         {"languages[]": ["en", "de"]},
-        {"timestamp_granularities[]": "word", "response_format": "verbose_json"},
         {"response_format": "diarized_json"},
     ],
 )

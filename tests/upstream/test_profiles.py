@@ -77,6 +77,7 @@ def test_groq_returns_segments_itself(client, webm):
         "model": ["whisper-large-v3"],
         "language": ["en"],
         "response_format": ["verbose_json"],
+        "timestamp_granularities[]": ["word", "segment"],
     }
 
 
