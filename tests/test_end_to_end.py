@@ -154,7 +154,7 @@ def test_the_sdk_lists_the_models(sdk):
         ),
         (
             None,
-            {"extra_body": {"stream": "true"}},
+            {"extra_body": {"stream": "true", "response_format": "srt"}},
             openai.UnprocessableEntityError,
             "invalid_option",
         ),

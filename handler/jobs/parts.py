@@ -18,6 +18,7 @@ from handler.recordings.section import Section
 from handler.recordings.speech_activity import SpeechInterval
 from handler.transcripts.alignment import align, align_words
 from handler.transcripts.transcript import Segment, Transcript, segments_from_json
+from handler.transcripts.words import join_texts
 
 _FIRST_PIECE_NUMBER = 10_000  # greater than any part number
 
@@ -232,6 +233,18 @@ class Parts:
 def seconds_paid_for(saved: Iterable[PartTranscript]) -> float:
     """Return the seconds billed for these parts. Reused transcripts are not counted."""
     return sum(part.seconds_paid for part in saved if not part.reused)
+
+
+def text_without_gaps(saved: Iterable[PartTranscript]) -> str:
+    """Return the text from the beginning of the recording up to the first part that is missing."""
+    texts, end = [], 0
+    # The empty transcript of a part that was split has no samples. It precedes its pieces.
+    for part in sorted(saved, key=lambda part: (part.start, part.samples)):
+        if part.start > end:
+            break
+        texts.append(part.text)
+        end += part.samples
+    return join_texts(texts)
 
 
 def _key(job: str, generation: str, part: int) -> dict[str, str]:

@@ -26,6 +26,7 @@ from handler.jobs.job import Caller, Job
 from handler.jobs.store import Jobs
 from handler.recordings.container import Container, identify, looks_truncated
 from handler.transcription.handover import Handover
+from handler.transcription.listener import Listener
 from handler.transcription.options import Options
 from handler.transcription.purchase import PossiblyBilled, PurchaseRequest, Purchases
 from handler.transcripts.transcript import Transcript
@@ -74,11 +75,18 @@ class Direct:
     jobs: Jobs | None
 
     async def transcribe(
-        self, file: BinaryIO, options: Options, caller: Caller, deadline: float
+        self,
+        file: BinaryIO,
+        options: Options,
+        caller: Caller,
+        deadline: float,
+        listener: Listener | None = None,
     ) -> Transcript | Job:
         """Return the transcript, or the job if it has not finished by `deadline`.
 
-        `deadline` is a value of `time.monotonic()`. Raises a StenoError if the transcription fails.
+        `deadline` is a value of `time.monotonic()`. If there is a `listener`, it receives the text
+        while the transcription runs, and a job may take longer than the deadline. Raises a
+        StenoError if the transcription fails.
         """
         model = self.models.get(options.model)
         parameters = options.upstream_parameters(model, self.models)
@@ -91,7 +99,9 @@ class Direct:
         if self.jobs and not options.unsupported_in_jobs:
             job_options = options.job_options(model)
             job_id = answer_key(caller.owner, digest, job_options, model.base_url)[:32]
-            handover = Handover(self.jobs, job_id, file, container, job_options, caller, deadline)
+            handover = Handover(
+                self.jobs, job_id, file, container, job_options, caller, deadline, listener
+            )
         too_large = model.max_bytes is not None and recording.size > model.max_bytes
         too_long = model.max_seconds is not None and recording.typical_seconds > model.max_seconds
         if handover and (
@@ -123,6 +133,7 @@ class Direct:
             digest,
             recording.typical_seconds,
             recording.max_seconds,
+            listener,
         )
         request = replace(request, fallbacks=self._fallbacks(request, options))
         return await self._purchase(request, caller, handover, deadline)

@@ -9,12 +9,15 @@ import anyio.to_thread
 
 from handler.errors import NotFound, error_from_code
 from handler.jobs.job import Caller, Job
+from handler.jobs.parts import text_without_gaps
 from handler.jobs.store import Jobs
 from handler.recordings.container import Container
+from handler.transcription.listener import Listener
 from handler.transcripts.transcript import Transcript
 from handler.upstream.profiles import Model
 
 _POLL_SECONDS = 0.25
+_LISTENER_POLL_SECONDS = 1.0  # for jobs that may take longer than a request
 
 
 @dataclass(frozen=True)
@@ -22,7 +25,8 @@ class Handover:
     """Hands a recording over to the job `job_id`, and waits for the job until `deadline`.
 
     The job id is derived from the caller, the recording and the options, so a repeated request
-    waits for the same job. `deadline` is a value of `time.monotonic()`.
+    waits for the same job. `deadline` is a value of `time.monotonic()`. If there is a `listener`,
+    it receives the text of the parts, and the deadline does not apply.
     """
 
     jobs: Jobs
@@ -32,6 +36,7 @@ class Handover:
     options: dict[str, Any]
     caller: Caller
     deadline: float
+    listener: Listener | None = None
 
     def with_model_only(self, model: Model) -> "Handover":
         """Return a handover to a job that uses only `model`.
@@ -47,14 +52,37 @@ class Handover:
         Raises the job's error if the job failed.
         """
         job = await anyio.to_thread.run_sync(self._create_job)
-        while not job.finished and time.monotonic() < self.deadline:
-            await anyio.sleep(_POLL_SECONDS)
-            job = await anyio.to_thread.run_sync(self.jobs.get, job.id)
+        if self.listener:
+            job = await self._follow(job, self.listener)
+        else:
+            job = await self._wait(job)
         if job.status == "failed":
             error = error_from_code(**(job.error or {"code": "", "detail": ""}))
             error.job = job.id
             raise error
         return await anyio.to_thread.run_sync(self.jobs.transcript, job) if job.finished else job
+
+    async def _wait(self, job: Job) -> Job:
+        """Wait until the job is finished or the deadline is reached. Return the job."""
+        while not job.finished and time.monotonic() < self.deadline:
+            await anyio.sleep(_POLL_SECONDS)
+            job = await anyio.to_thread.run_sync(self.jobs.get, job.id)
+        return job
+
+    async def _follow(self, job: Job, listener: Listener) -> Job:
+        """Report the text of the parts until the job is finished. Return the job."""
+        parts_reported = 0
+        while not job.finished and listener.is_connected:
+            if len(job.saved) > parts_reported:
+                parts_reported = len(job.saved)
+                saved = await anyio.to_thread.run_sync(
+                    self.jobs.parts.saved, job.id, job.generation
+                )
+                listener.update(text_without_gaps(saved))
+            in_time = time.monotonic() < self.deadline
+            await anyio.sleep(_POLL_SECONDS if in_time else _LISTENER_POLL_SECONDS)
+            job = await anyio.to_thread.run_sync(self.jobs.get, job.id)
+        return job
 
     def _create_job(self) -> Job:
         try:

@@ -67,7 +67,6 @@ class Options(BaseModel):
     response_format: str = "json"
     timestamp_granularities: list[Literal["word", "segment"]] = Field(
         [],
-        max_length=2,
         description="Timestamps to return. Requires `response_format=verbose_json`."
         " Default: `segment`.",
     )
@@ -252,18 +251,9 @@ class OpenAIOptions(Options):
     )
     stream: bool = Field(
         False,
-        description="Only `false` is supported: the response is the complete transcript.",
-        json_schema_extra={"const": False},
+        description="Whether to return the transcript as server-sent events. Subtitles and word"
+        " timestamps cannot be streamed.",
     )
-
-    @field_validator("stream")
-    @classmethod
-    def _reject_streaming(cls, stream: bool) -> bool:
-        if stream:
-            raise ValueError(
-                "must be `false` or omitted, because Steno does not stream transcripts"
-            )
-        return stream
 
     @field_validator("chunking_strategy", mode="wrap")
     @classmethod
@@ -292,6 +282,12 @@ class OpenAIOptions(Options):
     def _reject_ignored_options(self, model: Model, models: Models) -> None:
         super()._reject_ignored_options(model, models)
         self._require_format("include", "json")
+        has_words = "word" in self.timestamp_granularities
+        if self.stream and (self.response_format in ("srt", "vtt") or has_words):
+            raise InvalidOption(
+                "stream",
+                "`stream` cannot be combined with subtitles or word timestamps. Remove `stream`.",
+            )
 
 
 # The attribute of Model that each option requires.

@@ -17,6 +17,7 @@ from handler.errors import StenoError, UpstreamBusy, UpstreamError, UpstreamFail
 from handler.jobs.job import Caller
 from handler.jobs.store import Jobs
 from handler.recordings.container import Container
+from handler.transcription.listener import Listener
 from handler.transcripts.transcript import Transcript
 from handler.upstream.lazy_client import LazyClient
 from handler.upstream.profiles import Model
@@ -52,8 +53,9 @@ class PurchaseRequest:
 
     `digest` is the recording's SHA-256. `seconds` is its estimated duration, which is recorded as
     billed if the response does not contain the billed seconds. `max_seconds` is the duration to
-    reserve in the budget. `fallbacks` are requests that send the same recording to other
-    upstreams if this request fails.
+    reserve in the budget. If there is a `listener`, it receives the text while the upstream sends
+    it. `fallbacks` are requests that send the same recording to other upstreams if this request
+    fails.
     """
 
     recording: BinaryIO
@@ -63,6 +65,7 @@ class PurchaseRequest:
     digest: str
     seconds: float
     max_seconds: float
+    listener: Listener | None = None
     fallbacks: "tuple[PurchaseRequest, ...]" = ()
 
     def billed_seconds(self, transcript: Transcript) -> float:
@@ -224,6 +227,7 @@ class Purchases:
             request.parameters,
             timeout_seconds,
             attempts=attempts,
+            on_text=request.listener.update if request.listener else None,
         )
         milliseconds = round((time.monotonic() - start) * 1000)
         self.metrics.emit(

@@ -7,6 +7,8 @@ SDK sends the HTTP requests.
 import asyncio
 import random
 import time
+from collections.abc import Callable
+from dataclasses import dataclass, field
 from io import BufferedReader
 from threading import Lock
 from typing import TYPE_CHECKING, Any, BinaryIO, Protocol
@@ -76,13 +78,16 @@ class UpstreamClient:
         seconds: float,
         *,
         attempts: int = _MAX_ATTEMPTS,
+        on_text: Callable[[str], None] | None = None,
     ) -> Transcript:
         """Return the transcript within `seconds`.
 
         Sends at most `attempts` requests, and retries only if the failed request cannot have been
-        billed. Raises the StenoError of the last attempt.
+        billed. Raises the StenoError of the last attempt. If the model streams its transcript,
+        `on_text` is called in another thread with the text so far.
         """
-        call = _Call(recording, container, model, parameters, time.monotonic() + seconds)
+        deadline = time.monotonic() + seconds
+        call = _Call(recording, container, model, parameters, deadline, on_text)
         try:
             with anyio.fail_after(seconds):
                 return await self._send_with_retries(call, attempts)
@@ -146,33 +151,33 @@ class UpstreamClient:
         seconds_left = call.begin()
         with BufferedReader(FileView(call.recording)) as recording:
             file = call.container.filename, recording, call.container.media_type
-            body = client.transcription(file, call.parameters, seconds_left)
+            if call.on_text and call.model.streaming:
+                body = client.streamed_transcription(
+                    file, call.parameters, seconds_left, call.on_text
+                )
+            else:
+                body = client.transcription(file, call.parameters, seconds_left)
         return parse_response(body, call.model, call.parameters)
 
 
+@dataclass
 class _Call:
     """The state of one call of `transcribe`, shared by its task and its thread.
 
     The thread calls `begin` before each request, so that nothing is sent after a call of `give_up`.
     """
 
-    def __init__(
-        self,
-        recording: BinaryIO,
-        container: Container,
-        model: Model,
-        parameters: dict[str, Any],
-        deadline: float,
-    ) -> None:
-        self.recording = recording
-        self.container = container
-        self.model = model
-        self.parameters = parameters
-        self.deadline = deadline
-        self.ids = logs.ids()  # the thread does not inherit the logging context
-        self._given_up = False
-        self._may_be_billed = False
-        self._lock = Lock()
+    recording: BinaryIO
+    container: Container
+    model: Model
+    parameters: dict[str, Any]
+    deadline: float
+    on_text: Callable[[str], None] | None = None
+    # The thread does not inherit the logging context.
+    ids: dict[str, str | int] = field(default_factory=logs.ids)
+    _given_up: bool = False
+    _may_be_billed: bool = False
+    _lock: Lock = field(default_factory=Lock)
 
     def begin(self) -> float:
         """Return the seconds left for the next request, and mark the call as possibly billed.

@@ -113,6 +113,14 @@ def error_from_response(error: "openai.APIStatusError", key: str) -> StenoError:
     return _server_error(response)
 
 
+def stream_error(error: "openai.APIError", key: str) -> UpstreamFailed:
+    """Return the error for an error event in a stream. The request may have been billed."""
+    message = _remove_keys(error.message.replace(key, "[key]"))
+    return UpstreamFailed(
+        f'The speech service failed during the transcription: "{message}". Try again later.'
+    )
+
+
 def _client_error(response: _ErrorResponse) -> StenoError:
     param = response.error.param
     if response.error.code == "audio_too_short":

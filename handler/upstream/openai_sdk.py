@@ -8,16 +8,23 @@ SDK logs methods and statuses, but not headers, bodies or files.
 """
 
 import inspect
+import json
 import logging
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from contextlib import contextmanager
 from typing import Any, BinaryIO
 
 import httpx2
 
 from handler.errors import UpstreamFailed
 from handler.upstream import lazy_types
-from handler.upstream.errors import connection_error, error_from_response, timed_out
+from handler.upstream.errors import (
+    connection_error,
+    error_from_response,
+    stream_error,
+    timed_out,
+)
 
 lazy_types.install()
 
@@ -51,21 +58,44 @@ class Client(openai.OpenAI):
         Raises a StenoError if the request fails.
         """
         create: Any = self.audio.transcriptions.with_raw_response.create
-        known = {name: value for name, value in parameters.items() if name in _SDK_PARAMETERS}
-        extra = {name: value for name, value in parameters.items() if name not in _SDK_PARAMETERS}
-        timeout = httpx2.Timeout(seconds, connect=min(seconds, _CONNECT_SECONDS))
+        with self._convert_errors():
+            response = create(file=file, **_arguments(parameters, seconds))
+        _log_request_id(response)
+        body: bytes = response.content
+        return body
+
+    def streamed_transcription(
+        self,
+        file: tuple[str, BinaryIO, str],
+        parameters: Mapping[str, Any],
+        seconds: float,
+        on_text: Callable[[str], None],
+    ) -> bytes:
+        """Do the same as `transcription`, and call `on_text` with the text so far.
+
+        The server may ignore the request to stream. In this case, `on_text` is not called.
+        """
+        create: Any = self.audio.transcriptions.create
+        with self._convert_errors():
+            events = create(file=file, stream=True, **_arguments(parameters, seconds))
+            with events:
+                _log_request_id(events.response)
+                media_type = events.response.headers.get("content-type", "")
+                if not media_type.startswith("text/event-stream"):
+                    content: bytes = events.response.read()
+                    return content
+                return _read_events(events, on_text)
+
+    @contextmanager
+    def _convert_errors(self) -> Iterator[None]:
         try:
-            response = create(file=file, timeout=timeout, extra_body=extra, **known)
+            yield
         except openai.APIStatusError as error:
             raise error_from_response(error, self.api_key) from None
         except openai.APIConnectionError as error:
             raise connection_error(error.__cause__ or error) from None
-        log.info(
-            "Received the transcription from the upstream (request id %s).",
-            response.headers.get("x-request-id", "none"),
-        )
-        body: bytes = response.content
-        return body
+        except openai.APIError as error:  # an event in the stream
+            raise stream_error(error, self.api_key) from None
 
     @property
     def default_headers(self) -> dict[str, str | openai.Omit]:
@@ -77,8 +107,53 @@ class Client(openai.OpenAI):
         }
 
 
+def _arguments(parameters: Mapping[str, Any], seconds: float) -> dict[str, Any]:
+    """Return the arguments of the SDK's method. `extra_body` has the parameters it lacks."""
+    known = {name: value for name, value in parameters.items() if name in _SDK_PARAMETERS}
+    extra = {name: value for name, value in parameters.items() if name not in _SDK_PARAMETERS}
+    timeout = httpx2.Timeout(seconds, connect=min(seconds, _CONNECT_SECONDS))
+    return {**known, "extra_body": extra, "timeout": timeout}
+
+
+def _log_request_id(response: Any) -> None:
+    log.info(
+        "Received the transcription from the upstream (request id %s).",
+        response.headers.get("x-request-id", "none"),
+    )
+
+
+def _read_events(events: Iterable[Any], on_text: Callable[[str], None]) -> bytes:
+    """Read a stream of events. Return the body that the server would send without streaming."""
+    text, segments = "", []
+    try:
+        for event in events:
+            if event.type == "transcript.text.delta":
+                text += event.delta
+                on_text(text)
+            elif event.type == "transcript.text.segment":
+                segments.append(event.to_dict())
+            elif event.type == "transcript.text.done":
+                return json.dumps(_joined_body(event.to_dict(), segments)).encode()
+    except (ValueError, AttributeError, TypeError):
+        raise UpstreamFailed(
+            "The speech service sent an event that is not valid. If this error persists, the"
+            " server's owner should check OPENAI_BASE_URL."
+        ) from None
+    raise connection_error(EOFError())
+
+
+def _joined_body(done: dict[str, Any], segments: list[dict[str, Any]]) -> dict[str, Any]:
+    body = {name: value for name, value in done.items() if name != "type"}
+    if segments:
+        duration = max(segment["end"] for segment in segments)
+        body |= {"task": "transcribe", "duration": duration, "segments": segments}
+    return body
+
+
 class HTTPClient(httpx2.Client):
     """Sends each request over a new connection, and limits the size and duration of responses.
+
+    Responses are read completely, except streams of events.
 
     If a server closes a reused connection, it is unknown whether the request was billed. The SDK
     itself reads the body of an error response without a size limit. A read timeout alone does not
@@ -93,12 +168,16 @@ class HTTPClient(httpx2.Client):
         self,
         request: httpx2.Request,
         *,
-        stream: bool = False,  # noqa: ARG002 - responses are always read completely
+        stream: bool = False,
         **options: Any,
     ) -> httpx2.Response:
         deadline = time.monotonic() + float(request.extensions["timeout"]["read"])
         request.stream = _BufferedStream(request.stream)
         response = super().send(request, stream=True, **options)
+        # A compressed stream is read completely, because only the decoded size is limited.
+        if stream and response.is_success and "content-encoding" not in response.headers:
+            response.stream = _LimitedStream(response.stream, deadline)
+            return response
         try:
             body = _read_body(response, deadline)
         finally:
@@ -133,15 +212,34 @@ class _BufferedStream(httpx2.SyncByteStream):
             yield b"".join(chunks)
 
 
+class _LimitedStream(httpx2.SyncByteStream):
+    """A response body that must end before the deadline and must not be too long."""
+
+    def __init__(self, stream: Any, deadline: float) -> None:
+        self._stream = stream
+        self._deadline = deadline
+
+    def __iter__(self) -> Iterator[bytes]:
+        return _limit(self._stream, self._deadline)
+
+    def close(self) -> None:
+        self._stream.close()
+
+
 def _read_body(response: httpx2.Response, deadline: float) -> bytes:
-    body = bytearray()
-    for chunk in response.iter_bytes():
-        body += chunk
+    return b"".join(_limit(response.iter_bytes(), deadline))
+
+
+def _limit(chunks: Iterable[bytes], deadline: float) -> Iterator[bytes]:
+    """Yield the chunks. Raises a StenoError after the deadline, or if the body is too long."""
+    size = 0
+    for chunk in chunks:
+        size += len(chunk)
         if time.monotonic() > deadline:
             raise timed_out()
-        if len(body) > _MAX_RESPONSE_BYTES:
+        if size > _MAX_RESPONSE_BYTES:
             raise UpstreamFailed(
                 "The speech service's response is too long (more than 32 MB)."
                 " If this error persists, the server's owner should check OPENAI_BASE_URL."
             )
-    return bytes(body)
+        yield chunk

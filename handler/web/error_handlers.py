@@ -43,14 +43,20 @@ def add_error_handlers(app: FastAPI) -> None:
 
 
 async def _error_response(request: Request, error: Exception) -> Response:
+    steno_error = report_error(request, error)
+    if request.url.path.startswith("/v1/"):
+        return responses.openai_error(steno_error)
+    return responses.problem(steno_error, f"{request.base_url}errors")
+
+
+def report_error(request: Request, error: Exception) -> StenoError:
+    """Return the StenoError for an exception. Log it and count it."""
     steno_error = _to_steno_error(request, error)
     if not isinstance(steno_error, JobFailed):  # already counted when the job failed
         request.app.state.services.metrics.emit(steno_error.code, Failures=1)
     if steno_error.status >= 500:
         log.warning("The HTTP request failed with %s: %s", steno_error.code, steno_error.detail)
-    if request.url.path.startswith("/v1/"):
-        return responses.openai_error(steno_error)
-    return responses.problem(steno_error, f"{request.base_url}errors")
+    return steno_error
 
 
 def _to_steno_error(request: Request, error: Exception) -> StenoError:

@@ -254,6 +254,11 @@ def _job_response(description: str, headers: dict[str, Any], body: str = "Job") 
 
 _TRANSCRIPT_RESPONSE = _transcript_response("Transcript", "VerboseTranscript")
 
+_OPENAI_RESPONSE = _transcript_response("OpenAITranscript")
+_OPENAI_RESPONSE["content"]["text/event-stream"] = {
+    "schema": {"type": "string", "description": "Server-sent events, if `stream` is true."}
+}
+
 HEALTH = {
     200: {"description": "The server is running.", "content": _content("Health")},
     **_problems(StenoError),
@@ -277,7 +282,7 @@ TRANSCRIBE: dict[str, Any] = {
 OPENAI_TRANSCRIBE: dict[str, Any] = {
     "openapi_extra": _form_body("OpenAIForm"),
     "responses": {
-        200: _transcript_response("OpenAITranscript"),
+        200: _OPENAI_RESPONSE,
         **_openai_errors(*_TRANSCRIPTION_ERRORS),
     },
 }

@@ -72,12 +72,13 @@ def openai_transcription(
     headers = _transcript_headers(transcript, response_format, granularities)
     if (text := render(transcript, response_format)) is not None:
         return PlainTextResponse(text, headers=headers)
-    return JSONResponse(_openai_body(transcript, response_format, granularities), headers=headers)
+    return JSONResponse(openai_body(transcript, response_format, granularities), headers=headers)
 
 
-def _openai_body(
-    transcript: Transcript, response_format: str, granularities: Sequence[str]
+def openai_body(
+    transcript: Transcript, response_format: str, granularities: Sequence[str] = ()
 ) -> dict[str, Any]:
+    """Return the JSON body of a transcript in the format of OpenAI's API."""
     is_from_upstream = transcript.answer and response_format == transcript.answer_format
     body = (
         dict(transcript.answer) if is_from_upstream else _joined_body(transcript, response_format)
@@ -224,21 +225,26 @@ def openai_error(error: StenoError) -> Response:
     OpenAI's SDKs obey the header `x-should-retry`. It is `true` only if a retry can succeed
     and the recording cannot be billed twice.
     """
-    body: schemas.OpenAIErrorDetail = {
-        "message": _utf8(error.detail),
-        "type": "invalid_request_error"
-        if error.status < HTTPStatus.INTERNAL_SERVER_ERROR
-        else "server_error",
-        "param": error.option if isinstance(error, InvalidOption) else None,
-        "code": error.code,
-    }
     headers = _error_headers(error)
     if error.status >= HTTPStatus.INTERNAL_SERVER_ERROR:
         should_retry = isinstance(error, StorageUnavailable) or (
             isinstance(error, UpstreamError) and error.safe_to_retry
         )
         headers["x-should-retry"] = "true" if should_retry else "false"
-    return JSONResponse({"error": body}, HTTPStatus(error.status), headers=headers)
+    return JSONResponse(openai_error_body(error), HTTPStatus(error.status), headers=headers)
+
+
+def openai_error_body(error: StenoError) -> "schemas.OpenAIError":
+    """Return the JSON body of an error in the format of OpenAI's API."""
+    is_client_error = error.status < HTTPStatus.INTERNAL_SERVER_ERROR
+    return {
+        "error": {
+            "message": _utf8(error.detail),
+            "type": "invalid_request_error" if is_client_error else "server_error",
+            "param": error.option if isinstance(error, InvalidOption) else None,
+            "code": error.code,
+        }
+    }
 
 
 def _utf8(text: str) -> str:

@@ -1,7 +1,9 @@
 """Routes for transcription in one request, and for the server's health, limits and models."""
 
 from collections.abc import Callable, Sequence
-from typing import TYPE_CHECKING, Annotated
+from contextlib import AsyncExitStack
+from functools import partial
+from typing import TYPE_CHECKING, Annotated, TypeVar
 
 import anyio.to_thread
 from fastapi import APIRouter, Depends, Path, Request, Response
@@ -15,12 +17,14 @@ from handler.transcripts.formats import TIMED_FORMATS
 from handler.transcripts.transcript import Transcript
 from handler.upstream.models import server_at
 from handler.upstream.profiles import Model
-from handler.web import openapi, responses
+from handler.web import openapi, responses, streaming
 from handler.web.auth import AuthenticatedRoute, CallerDep, ServicesDep, bearer
 from handler.web.form import receive_form
 
 if TYPE_CHECKING:
     from handler.web import schemas
+
+AnyOptions = TypeVar("AnyOptions", bound=Options)
 
 public_router = APIRouter(prefix="/api", tags=[openapi.SERVER])
 authenticated_router = APIRouter(route_class=AuthenticatedRoute, dependencies=[Depends(bearer)])
@@ -67,7 +71,11 @@ async def transcribe(request: Request, services: ServicesDep, caller: CallerDep)
     If the transcription takes longer than the time limit for a request, it continues as a job. The
     response then has the status 202, and its `Location` header contains the path of the job.
     """
-    options, result = await _transcribe(request, services, caller, TranscribeOptions)
+    async with AsyncExitStack() as resources:
+        options, transcribe = await _receive(
+            request, services, caller, TranscribeOptions, resources
+        )
+        result = await transcribe(None)
     if isinstance(result, Job):
         return responses.job(result, "", 202)
     return await _render(responses.transcription, result, options)
@@ -82,9 +90,17 @@ async def transcribe(request: Request, services: ServicesDep, caller: CallerDep)
 async def openai_transcribe(request: Request, services: ServicesDep, caller: CallerDep) -> Response:
     """Transcribe a recording with an API that is compatible with OpenAI's.
 
-    To use an OpenAI SDK, change its `base_url` and `api_key`.
+    To use an OpenAI SDK, change its `base_url` and `api_key`. With `stream=true`, the response
+    consists of server-sent events. On AWS, which cannot stream responses, all events are sent at
+    the end.
     """
-    options, result = await _transcribe(request, services, caller, OpenAIOptions)
+    async with AsyncExitStack() as resources:
+        options, transcribe = await _receive(request, services, caller, OpenAIOptions, resources)
+        if options.stream and "aws.event" not in request.scope:
+            return await streaming.live(
+                request, transcribe, resources.pop_all(), options.response_format
+            )
+        result = await transcribe(None)
     if isinstance(result, Job):
         # OpenAI's clients do not support 202. If a client sends the request again, the new request
         # waits for the same job.
@@ -94,6 +110,8 @@ async def openai_transcribe(request: Request, services: ServicesDep, caller: Cal
             safe_to_retry=True,
             retry_after=responses.POLL_SECONDS,
         )
+    if options.stream:
+        return streaming.complete(result, options.response_format)
     return await _render(responses.openai_transcription, result, options)
 
 
@@ -143,17 +161,27 @@ def _describe(model: Model) -> "schemas.Model":
     }
 
 
-async def _transcribe(
-    request: Request, services: Services, caller: Caller, options_type: type[Options]
-) -> tuple[Options, Transcript | Job]:
+async def _receive(
+    request: Request,
+    services: Services,
+    caller: Caller,
+    options_type: type[AnyOptions],
+    resources: AsyncExitStack,
+) -> tuple[AnyOptions, streaming.Transcribe]:
+    """Receive a recording and its options. Return the options, and a function that transcribes.
+
+    The recording is deleted when `resources` are closed.
+    """
     if request.query_params:
         raise InvalidRequest(
             "Query parameters are not supported. Send options as form fields, along with `file`."
         )
-    async with receive_form(request, services.settings.max_audio_bytes) as form:
-        options = options_type.from_form(form.fields)
-        deadline = request.state.deadline
-        return options, await services.direct.transcribe(form.recording, options, caller, deadline)
+    form = await resources.enter_async_context(
+        receive_form(request, services.settings.max_audio_bytes)
+    )
+    options = options_type.from_form(form.fields)
+    deadline = request.state.deadline
+    return options, partial(services.direct.transcribe, form.recording, options, caller, deadline)
 
 
 async def _render(

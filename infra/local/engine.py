@@ -17,7 +17,7 @@ import json
 import math
 import socket
 from collections import deque
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Iterator
 from dataclasses import asdict, dataclass, field
 from typing import Any
 
@@ -59,6 +59,8 @@ _FORMATS = {
     "whisper-1": {"json", "text", "srt", "vtt", "verbose_json"},
     "gpt-4o-transcribe-diarize": {"json", "text", "diarized_json"},
 }
+# OpenAI ignores `stream` for the other models.
+_STREAMING_MODELS = {name for name in _FORMATS if name.startswith("gpt-4o")}
 _ALL_FORMATS = {"json", "text", "srt", "vtt", "verbose_json"}
 
 
@@ -227,6 +229,9 @@ def _response(
         body["languages"] = [{"code": "en"}]
     if "logprobs" in fields.get("include[]", []):
         body["logprobs"] = [{"token": word, "logprob": -0.1} for word in result.text.split()]
+    if fields.get("stream") == "true" and fields["model"] in _STREAMING_MODELS:
+        events = "".join(map(_event, _events(result, response_format, body)))
+        return Response(events, media_type="text/event-stream")
     # Mistral has only one format, which includes segments if the request asks for them.
     if response_format != "json" or (server and "response_format" not in server.fields):
         body |= {"task": "transcribe", "language": "english", "duration": result.duration}
@@ -238,6 +243,22 @@ def _response(
         if "word" in granularities:
             body["words"] = [word for line in result.lines for word in _words(line)]
     return JSONResponse(server.reshape(body, fields) if server else body)
+
+
+def _events(
+    result: Transcription, response_format: str, body: dict[str, Any]
+) -> Iterator[dict[str, Any]]:
+    """Yield the events of OpenAI's stream. Each delta contains one word."""
+    for number, word in enumerate(result.text.split()):
+        yield {"type": "transcript.text.delta", "delta": f" {word}" if number else word}
+    if response_format == "diarized_json":
+        for number, line in enumerate(result.lines):
+            yield _segment(number, line, response_format)
+    yield {"type": "transcript.text.done", **body}
+
+
+def _event(fields: dict[str, Any]) -> str:
+    return f"data: {json.dumps(fields)}\n\n"
 
 
 def _words(line: Line) -> list[dict[str, Any]]:

@@ -189,7 +189,6 @@ def test_the_diarization_model_gets_its_required_chunking_strategy():
         ("response_format", "docx"),
         ("keywords", "<b>"),
         ("keywords", "two\nlines"),
-        ("stream", "true"),
         ("stream", "perhaps"),
         ("timestamp_granularities", "sentence"),
         ("chunking_strategy", "{not json"),
