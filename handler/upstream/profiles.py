@@ -26,11 +26,12 @@ class Model:
     `keyword_space` replaces each space in a keyword. `response_format` is False if the upstream
     does not accept that field. `timestamps` and `diarization` are the parameters that request
     timestamps and speakers, or None if the model does not support them. If
-    `timestamps_exclude_language` is True, a request for timestamps must not contain a language. A
-    transcript longer than `max_output_tokens` is cut off without an error. `dollars_per_hour` is
-    the price of an hour of audio. `shutdown` is the day on which the upstream shuts the model down.
-    `is_documented` is False if the model has no profile. `upstream` is the name of the upstream
-    that offers the model (empty if there is only one), and `base_url` is the URL of that upstream.
+    `timestamps_exclude_language` is True, a request for timestamps must not contain a language. If
+    `streaming` is True, the model streams its transcript as OpenAI's events. A transcript longer
+    than `max_output_tokens` is cut off without an error. `dollars_per_hour` is the price of an hour
+    of audio. `shutdown` is the day on which the upstream shuts the model down. `is_documented` is
+    False if the model has no profile. `upstream` is the name of the upstream that offers the model
+    (empty if there is only one), and `base_url` is the URL of that upstream.
     """
 
     name: str

@@ -18,14 +18,15 @@ For a model without a profile, Steno supports only the options `language` and `p
 | --- | --- |
 | languages | how many languages a request can specify: no language, one language, or several |
 | timestamps | `own`: the model returns them. `aligned`: Steno aligns the text with the speech |
-| words | whether the model returns timestamps of words |
+| words | whether the model returns timestamps of words. Steno computes them for other models |
 | speakers | whether the model identifies speakers |
+| streams | whether the model [streams](openai.md#streaming) its transcript |
 | price | the list price in US dollars for an hour of audio, as of November 2026 |
 | until | the day on which the model is shut down. The cell is empty if this day is not known |
 """
 _HEAD = """\
-| model | languages | `prompt` | `keywords` | `temperature` | timestamps | words | speakers | price | until |
-| --- | --- | --- | --- | --- | --- | --- | --- | --- | --- |
+| model | languages | `prompt` | `keywords` | `temperature` | timestamps | words | speakers | streams | price | until |
+| --- | --- | --- | --- | --- | --- | --- | --- | --- | --- | --- |
 """  # noqa: E501 - a table of Markdown
 _LANGUAGES = {None: "no", "language": "one", "languages": "several"}
 
@@ -53,6 +54,7 @@ def _cells(name: str, model: profiles.Model) -> Iterator[str]:
     yield "own" if model.timestamps else "aligned"
     yield _yes_or_no(model.word_timestamps)
     yield _yes_or_no(model.diarization)
+    yield _yes_or_no(model.streaming)
     yield "" if model.dollars_per_hour is None else f"${model.dollars_per_hour:g}"
     yield str(model.shutdown or "")
 
