@@ -7,7 +7,9 @@ import asyncio
 import base64
 import contextlib
 import json
+import math
 import threading
+from io import BytesIO
 
 import httpx2
 import openai
@@ -15,7 +17,9 @@ import pytest
 from fastapi import FastAPI
 from mangum import Mangum
 
+from handler.jobs.job import ANONYMOUS, Job
 from handler.jobs.parts import PartTranscript, text_without_gaps
+from handler.transcription.options import OpenAIOptions
 from handler.transcripts.transcript import Transcript
 from handler.web import streaming
 from handler.web.gateway import Gateway
@@ -216,7 +220,9 @@ def test_on_lambda_a_job_that_is_not_finished_is_a_503_and_the_next_try_joins_it
     assert text_of(events) == events[-1].text == "Ever tried."
 
 
-def test_a_client_that_disconnects_pays_once_and_gets_the_transcript_at_its_next_try(server):
+def test_a_client_that_disconnects_pays_once_and_gets_the_transcript_at_its_next_try(
+    server, caplog
+):
     has_disconnected = threading.Event()
     upstream = FakeUpstream(
         streamed(delta("Ever"), lambda: wait(has_disconnected), delta(" tried."), DONE)
@@ -231,6 +237,7 @@ def test_a_client_that_disconnects_pays_once_and_gets_the_transcript_at_its_next
     assert text_of(again) == again[-1].text == "Ever tried."
     assert again[-1].usage.to_dict() == USAGE
     assert len(upstream.calls) == 1
+    assert [record.message for record in caplog.records if record.levelname == "ERROR"] == []
 
 
 def test_a_streamed_transcript_is_not_billed_again_without_stream(server):
@@ -383,3 +390,21 @@ def test_the_text_of_a_split_part_ends_before_its_first_missing_piece():
     assert text_without_gaps([whole, pieces[1], after]) == ""
     assert text_without_gaps([pieces[0], whole, after]) == "One."
     assert text_without_gaps([pieces[0], whole, pieces[1], after]) == "One. Two. Three."
+
+
+class Disconnected:
+    """A listener whose client has disconnected."""
+
+    is_connected = False
+
+    def update(self, text):
+        raise AssertionError(text)
+
+
+@pytest.mark.anyio
+async def test_a_job_is_not_polled_any_more_after_its_client_has_disconnected(server):
+    options = OpenAIOptions(model="gpt-transcribe", response_format="verbose_json")
+    result = await server(idle=True).services.direct.transcribe(
+        BytesIO(recording("webm")), options, ANONYMOUS, math.inf, Disconnected()
+    )
+    assert isinstance(result, Job)
