@@ -13,6 +13,7 @@ from handler import errors
 from handler.errors import StenoError
 from handler.transcription.options import OpenAIOptions, Options, TranscribeOptions
 from handler.upstream.models import MODEL_NAME, is_openai
+from handler.web import responses
 
 _SCHEMAS = "#/components/schemas/"
 TRANSCRIPTION, UPLOADS_AND_JOBS, OPENAI_API, SERVER = TAGS = (
@@ -185,11 +186,11 @@ _LINKS = {
 def _error_responses(
     error_classes: tuple[type[StenoError], ...],
     content: dict[str, Any],
-    server_error_headers: dict[str, Any] | None = None,
+    retry_headers: dict[str, Any] | None = None,
 ) -> dict[int | str, dict[str, Any]]:
     """Return the documentation of the error responses, by status.
 
-    `server_error_headers` are added to 5xx responses.
+    `retry_headers` are added to responses that OpenAI's SDKs retry.
     """
     codes: dict[int, list[str]] = {}
     for error in error_classes:
@@ -197,8 +198,8 @@ def _error_responses(
     documented: dict[int | str, dict[str, Any]] = {}
     for status, names in sorted(codes.items()):
         headers = dict(_ERROR_HEADERS.get(status, {}))
-        if status >= 500:
-            headers |= server_error_headers or {}
+        if status in responses.RETRIED_STATUSES:
+            headers |= retry_headers or {}
         label = "Error code" if len(names) == 1 else "Error codes"
         documented[status] = {
             "description": f"{label}: {', '.join(names)}.",

@@ -33,6 +33,8 @@ POLL_SECONDS = 2
 # Each pair contains the maximum age of a job and its polling interval, both in seconds.
 _POLL_SECONDS_BY_AGE = ((30, POLL_SECONDS), (300, 5))
 _MAX_POLL_SECONDS = 15
+# OpenAI's SDKs retry requests with these statuses, unless the header `x-should-retry` forbids it.
+RETRIED_STATUSES = (429, *range(500, 600))
 
 
 def transcription(
@@ -226,7 +228,7 @@ def openai_error(error: StenoError) -> Response:
     and the recording cannot be billed twice.
     """
     headers = _error_headers(error)
-    if error.status >= HTTPStatus.INTERNAL_SERVER_ERROR:
+    if error.status in RETRIED_STATUSES:
         should_retry = isinstance(error, StorageUnavailable) or (
             isinstance(error, UpstreamError) and error.safe_to_retry
         )

@@ -371,6 +371,13 @@ def test_an_exhausted_budget_has_the_time_of_its_reset(server):
     assert "00:00 UTC" in response.json()["detail"]
 
 
+def test_openais_sdks_do_not_retry_if_the_budget_is_exhausted(server):
+    harness = server(idle=True, daily_seconds_per_caller=3)
+    harness.services.jobs.budget.reserve("testclient", 3)
+    response = harness.send(recording("webm"), "/v1/audio/transcriptions", model="gpt-transcribe")
+    assert (response.status_code, response.headers["x-should-retry"]) == (429, "false")
+
+
 def test_each_caller_has_its_own_budget(server):
     budget = server(idle=True, daily_seconds=10, daily_seconds_per_caller=6).services.jobs.budget
     budget.reserve("ada", 6)
