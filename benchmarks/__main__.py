@@ -10,8 +10,21 @@ import time
 from dataclasses import asdict
 from pathlib import Path
 
-from benchmarks import chart, cold, concurrency, cost, cutting, memory, row, sizes, turnaround, warm
+from benchmarks import (
+    chart,
+    cold,
+    concurrency,
+    cost,
+    cutting,
+    memory,
+    row,
+    sizes,
+    turnaround,
+    warm,
+    word_times,
+)
 
+BENCHMARKS = (cold, warm, concurrency, memory, sizes, cutting, turnaround, cost, word_times)
 RESULTS = Path(__file__).parent / "results.json"
 PAGE = Path(__file__).parent.parent / "docs" / "about" / "performance.md"
 CHART = PAGE.parent / "benchmarks.png"
@@ -23,7 +36,7 @@ def main() -> None:
     """Run all benchmarks one after another, and store their results."""
     started, rows = time.monotonic(), []
     print(row.HEAD, flush=True)
-    for benchmark in (cold, warm, concurrency, memory, sizes, cutting, turnaround, cost):
+    for benchmark in BENCHMARKS:
         for result in benchmark.rows():
             print(row.line(result), flush=True)
             rows.append(result)

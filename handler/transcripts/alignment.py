@@ -118,13 +118,11 @@ def _word_times(
         seconds_per_length = 0.0
         if offsets[-1]:
             seconds_per_length = (interval.end - interval.start) / offsets[-1]
-        times += (
-            (
-                interval.start + start_offset * seconds_per_length,
-                interval.start + end_offset * seconds_per_length,
-            )
-            for start_offset, end_offset in pairwise(offsets)
-        )
+        # Because of rounding errors, the last word could otherwise end after the interval.
+        boundaries = [
+            min(interval.start + offset * seconds_per_length, interval.end) for offset in offsets
+        ]
+        times += pairwise(boundaries)
     return times
 
 

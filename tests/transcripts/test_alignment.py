@@ -3,11 +3,12 @@
 import itertools
 
 import pytest
-from hypothesis import given
+from hypothesis import example, given
 from hypothesis import strategies as st
 
 from handler.recordings.speech_activity import SpeechInterval
-from handler.transcripts.alignment import align
+from handler.transcripts.alignment import align, align_words
+from handler.transcripts.transcript import Segment
 
 SENTENCES = [
     ("Ever tried.", 0.4, 1.2),
@@ -155,3 +156,71 @@ def test_segments_contain_the_whole_text_in_order_within_the_speech(text, speech
         for segment in segments
     )
     assert all(before.end <= after.start for before, after in itertools.pairwise(segments))
+
+
+WORDS = "we tried, 1859. 今日は晴れ。 สวัสดี مرحبا، नमस्ते। — (...) e\u0301"
+# Texts of many scripts. Those of the second strategy have more words.
+ANY_TEXT = st.one_of(
+    st.text(max_size=200),
+    st.lists(st.sampled_from(WORDS.split()), max_size=60).map(" ".join),
+)
+SAMPLE_SECONDS = 1 / 16_000
+
+
+@st.composite
+def any_intervals(draw, min_size):
+    """Return consecutive intervals, some of which are empty or not separated by a pause."""
+    intervals, at = [], 0
+    samples = st.one_of(st.just(0), st.integers(0, 400), st.integers(0, 600_000))
+    for pause, length, syllables in draw(
+        st.lists(st.tuples(samples, samples, st.integers(1, 200)), min_size=min_size, max_size=20)
+    ):
+        start, at = at + pause, at + pause + length
+        intervals.append(SpeechInterval(start * SAMPLE_SECONDS, at * SAMPLE_SECONDS, syllables))
+    return intervals
+
+
+def assert_words_are_inside(segment):
+    """Assert that the words are the segment's text, and that their times are inside the segment."""
+    times = [time for word in segment.words for time in (word.start, word.end)]
+    assert "".join(word.text for word in segment.words) == "".join(segment.text.split())
+    assert times == sorted(times)
+    assert all(segment.start <= time <= segment.end for time in times)
+
+
+TOUCHING_INTERVALS = [SpeechInterval(0.0, 1.5585, 7), SpeechInterval(1.5585, 3.357, 4)]
+
+
+@given(ANY_TEXT, any_intervals(min_size=1))
+@example("we tried, no. more of it! than that", TOUCHING_INTERVALS)
+def test_words_are_in_order_and_within_their_segment_and_the_speech(text, intervals):
+    segments = align(text, intervals)
+    for segment in segments:
+        assert_words_are_inside(segment)
+    words = [word for segment in segments for word in segment.words]
+    times = [time for word in words for time in (word.start, word.end)]
+    assert "".join(word.text for word in words) == "".join(text.split())
+    assert times == sorted(times)
+    # The times are rounded to milliseconds.
+    first, last = intervals[0].start - 0.001, intervals[-1].end + 0.001
+    assert all(first <= time <= last for time in times)
+
+
+@given(
+    ANY_TEXT,
+    st.integers(0, 1_000_000),
+    st.one_of(st.just(0), st.integers(0, 400), st.integers(0, 1_000_000)),
+    any_intervals(min_size=0),
+)
+def test_words_of_a_segment_of_the_model_are_within_it(text, start, length, intervals):
+    segment = Segment(start * SAMPLE_SECONDS, (start + length) * SAMPLE_SECONDS, text)
+    assert_words_are_inside(align_words(segment, intervals))
+
+
+def test_words_of_a_segment_of_the_model_are_aligned_with_the_speech_in_it():
+    """The segment contains half a second of each interval."""
+    intervals = [SpeechInterval(0.0, 1.5, 6), SpeechInterval(2.5, 9.0, 26)]
+    words = align_words(Segment(1.0, 3.0, "Ever tried. Ever failed."), intervals).words
+    assert [word.text for word in words] == ["Ever", "tried.", "Ever", "failed."]
+    assert [word.start for word in words] == pytest.approx([1.0, 1.2, 2.5, 2.7], abs=0.05)
+    assert [word.end for word in words] == pytest.approx([1.2, 1.5, 2.7, 3.0], abs=0.05)

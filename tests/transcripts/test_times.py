@@ -9,9 +9,10 @@ import srt
 import webvtt
 
 from benchmarks.speech import SOURCES
-from benchmarks.times import cue_start_errors
+from benchmarks.times import cue_start_errors, word_start_errors
 from handler.steps.pacing import Pacing
 from handler.transcripts.subtitles import Cue
+from handler.transcripts.transcript import WordTime
 from handler.worker import Worker
 from infra.local.recognizer import Line, decode
 from tests.fake_upstream import FakeUpstream, error_response, transcript_response
@@ -103,6 +104,15 @@ def test_cues_begin_at_the_times_of_the_engine(engine_server, engine):
     assert len(errors) > 20
     assert statistics.median(errors) < 0.4
     assert statistics.quantiles(errors, n=10)[-1] < 1.5
+
+
+def test_the_first_words_of_lines_begin_at_the_times_of_the_engine(engine_server, engine):
+    """The engine's lines begin about 0.24 s before their first words."""
+    options = {"response_format": "verbose_json", "timestamp_granularities[]": "word"}
+    body = engine_server.send(asset("beckett.wav"), model="gpt-transcribe", **options).json()
+    words = [WordTime(word["word"], word["start"], word["end"]) for word in body["words"]]
+    errors = word_start_errors(words, lines(engine, "beckett.wav"))
+    assert errors == pytest.approx([0.24] * len(BECKETT), abs=0.1)
 
 
 def test_times_in_every_part_refer_to_the_whole_recording(aws, engine):
