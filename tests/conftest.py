@@ -51,7 +51,13 @@ def pytest_xdist_auto_num_workers():
 # Maps each expensive fixture to the test files that use it. All tests in these files run in the
 # same process, so that the fixture is created only once.
 _SHARED = {
-    "engine": ("test_end_to_end.py", "test_engine.py", "test_lambda.py", "test_times.py"),
+    "engine": (
+        "test_end_to_end.py",
+        "test_engine.py",
+        "test_lambda.py",
+        "test_times.py",
+        "test_word_times.py",
+    ),
     "template": ("test_stack.py",),
     "stack with tokens": ("test_deployment.py",),
     "stack with JWTs": ("test_deployed.py",),

@@ -23,7 +23,7 @@ _TOKENS_PER_CHARACTER = (
     (0x2E80, 0.4),
     (sys.maxunicode + 1, 1.0),
 )
-_MAX_SEGMENT_START = 1e6  # seconds
+_MAX_SECONDS = 1e6  # the latest timestamp that is accepted
 
 
 def parse_response(body: bytes, model: Model, parameters: dict[str, Any]) -> Transcript:
@@ -38,7 +38,7 @@ def parse_response(body: bytes, model: Model, parameters: dict[str, Any]) -> Tra
             body, parse_constant=_reject_constant, parse_float=_parse_finite_float
         )
         return _read_response(response, model, response_format, timestamps=timestamps)
-    except (ValueError, TypeError, KeyError, AttributeError, RecursionError):
+    except (ValueError, TypeError, KeyError, AttributeError, OverflowError, RecursionError):
         raise UpstreamFailed(
             f"The speech service returned HTTP 200, but the body is not valid {response_format}."
             " If this error persists, the server's owner should check OPENAI_BASE_URL."
@@ -76,9 +76,9 @@ def _read_response(
 
 def _segment(fields: dict[str, Any]) -> Segment:
     start = max(float(fields["start"]), 0.0)
-    if start > _MAX_SEGMENT_START:
+    if start > _MAX_SECONDS:
         raise ValueError("the start of a segment is out of range")
-    end = max(float(fields["end"]), start)
+    end = min(max(float(fields["end"]), start), _MAX_SECONDS)
     text = "" + fields["text"]  # raises TypeError if the text is not a string
     # Mistral names the field `speaker_id`.
     return Segment(start, end, text, fields.get("speaker") or fields.get("speaker_id"))
@@ -95,7 +95,7 @@ def _words(stored: Iterable[dict[str, Any]]) -> list[WordTime]:
             WordTime(word["word"].strip(), max(float(word["start"]), 0.0), float(word["end"]))
             for word in stored
         ]
-    except (AttributeError, KeyError, TypeError, ValueError):
+    except (AttributeError, KeyError, OverflowError, TypeError, ValueError):
         return []
     return sorted(words, key=attrgetter("start"))
 

@@ -151,6 +151,7 @@ def test_without_a_bucket_words_are_spread_over_the_segments_of_the_model(client
     [
         [{"word": "Ever"}, {"word": "tried", "start": None, "end": None}],
         [{"text": "Ever", "start": 0, "end": 1}],
+        [{"word": "Ever", "start": 0, "end": 10**400}],
         ["Ever"],
     ],
 )

@@ -328,6 +328,7 @@ async def test_missing_timestamps_are_a_failure():
         '{"start": 0, "end": Infinity, "text": "Ever"}',
         '{"start": 1e400, "end": 2, "text": "Ever"}',
         '{"start": 1e9, "end": 2e9, "text": "Ever"}',
+        f'{{"start": 0, "end": 1{"0" * 400}, "text": "Ever"}}',
         '{"start": 0, "end": 1, "text": null}',
         '{"start": 0, "end": 1, "text": 5}',
     ],
@@ -344,6 +345,14 @@ async def test_segments_are_sorted_by_time_and_end_after_they_start():
         FakeUpstream(transcript_response("Ever tried.", segments=segments)), parameters=TIMED
     )
     assert transcript.segments == (Segment(0.0, 2.0, "Ever"), Segment(3.0, 3.0, "tried."))
+
+
+async def test_the_end_of_a_segment_has_a_limit():
+    segments = [{"start": 0, "end": 1e308, "text": "Ever"}]
+    transcript = await send(
+        FakeUpstream(transcript_response("Ever", segments=segments)), parameters=TIMED
+    )
+    assert transcript.segments == (Segment(0.0, 1e6, "Ever"),)
 
 
 async def test_word_timestamps_alone_are_accepted():
