@@ -64,6 +64,9 @@ def answer_key(owner: str, digest: str, parameters: dict[str, Any], upstream: st
     The key depends on the owner of the recording, the SHA-256 `digest` of the recording, the
     parameters of the request, and the base URL of the upstream.
     """
+    # Results of release 0.1, which requested only segments, are used for these requests too.
+    if parameters.get("timestamp_granularities") == ["word", "segment"]:
+        parameters = {k: v for k, v in parameters.items() if k != "timestamp_granularities"}
     request = [owner, digest, {**parameters, "upstream": upstream}]
     return hashlib.sha256(json.dumps(request, sort_keys=True).encode()).hexdigest()
 
@@ -137,9 +140,12 @@ class Ledger:
     def store(self, key: str, answer: PaidAnswer) -> None:
         """Store a result for later requests.
 
-        If the result is too large for a DynamoDB item, release the claim instead.
+        If the result is too large for a DynamoDB item, store it without the times of its words. If
+        it is still too large, release the claim instead.
         """
         compressed = zlib.compress(answer.transcript.to_json())
+        if len(compressed) > MAX_ITEM_BYTES:
+            compressed = zlib.compress(answer.transcript.without_words().to_json())
         if len(compressed) > MAX_ITEM_BYTES:
             self.release(key, answer.holder, 0)
             return

@@ -17,7 +17,7 @@ from handler.errors import StenoError
 from handler.recordings.section import Section
 from handler.recordings.speech_activity import SpeechInterval
 from handler.transcripts.alignment import align, align_words
-from handler.transcripts.transcript import Segment, Transcript, segments_from_json
+from handler.transcripts.transcript import Segment, Transcript, WordTime, segments_from_json
 from handler.transcripts.words import join_texts
 
 _FIRST_PIECE_NUMBER = 10_000  # greater than any part number
@@ -71,7 +71,7 @@ class PartTranscript:
     were or may have been billed for the part. `entries` are the ledger keys of its results.
     `reused` is True if the transcript was paid for in an earlier generation. `model` is the name of
     the model that transcribed the part, or an empty string if no model was used. `aligned` contains
-    "segment" or "word" if Steno computed these timestamps.
+    "segment" or "word" if Steno computed these timestamps. It is None in parts of release 0.1.
     """
 
     number: int
@@ -84,7 +84,7 @@ class PartTranscript:
     samples: int = 0
     reused: bool = False
     model: str = ""
-    aligned: tuple[str, ...] = ()
+    aligned: tuple[str, ...] | None = None
     languages: tuple[str, ...] = ()
 
     def to_bytes(self) -> bytes:
@@ -93,10 +93,11 @@ class PartTranscript:
     @classmethod
     def from_bytes(cls, stored: bytes) -> Self:
         content = json.loads(zlib.decompress(stored))
+        aligned = content.get("aligned")
         tuples = {
             "segments": segments_from_json(content["segments"]),
             "entries": tuple(content["entries"]),
-            "aligned": tuple(content.get("aligned", ())),
+            "aligned": None if aligned is None else tuple(aligned),
             "languages": tuple(content.get("languages", ())),
         }
         return cls(**{**known_fields(cls, content), **tuples})
@@ -274,9 +275,9 @@ def part_transcript(
     speech = section.speech or (SpeechInterval(0.0, section.seconds, 1),)
     segments = transcript.segments or align(transcript.text, speech)
     aligned: tuple[str, ...] = ()
-    if not transcript.segments:
+    if transcript.text and not transcript.segments:
         aligned = ("segment", "word")
-    elif not all(segment.words for segment in segments):
+    elif transcript.lacks_words:
         aligned = ("word",)
     return PartTranscript(
         section.number,
@@ -295,10 +296,9 @@ def part_transcript(
 
 def _shift(segment: Segment, section: Section) -> Segment:
     """Convert the times of a segment in the section to times in the recording."""
-    words = tuple(
-        word._replace(start=section.at(word.start), end=section.at(word.end))
-        for word in segment.words
-    )
-    return replace(
-        segment, start=section.at(segment.start), end=section.at(segment.end), words=words
-    )
+
+    def at(seconds: float) -> float:
+        return round(section.at(seconds), 3)
+
+    words = tuple(WordTime(word.text, at(word.start), at(word.end)) for word in segment.words)
+    return replace(segment, start=at(segment.start), end=at(segment.end), words=words)

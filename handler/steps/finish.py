@@ -1,7 +1,7 @@
 """The last step of a job: join its parts, store the transcript, and delete temporary data."""
 
 import logging
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
 
 from handler.aws.items import to_decimal
@@ -173,13 +173,22 @@ def join_parts(saved: Sequence[PartTranscript], model: str, duration: float | No
             else:
                 segments.append(segment)
     models = dict.fromkeys(part.model for part in saved if part.model)
-    aligned = dict.fromkeys(granularity for part in saved for granularity in part.aligned)
     return Transcript(
         text=join_texts(part.text for part in saved),
         model=", ".join(models) or model,
         segments=tuple(segments),
         language=next((part.language for part in saved if part.language), None),
         duration=None if duration is None else round(duration, 3),
-        aligned=tuple(aligned),
+        aligned=_union(part.aligned for part in saved if part.text),
         languages=tuple(dict.fromkeys(code for part in saved for code in part.languages)),
     )
+
+
+def _union(sets: Iterable[tuple[str, ...] | None]) -> tuple[str, ...] | None:
+    """Return all items of the sets, or None if one of them is not known."""
+    union: dict[str, None] = {}
+    for items in sets:
+        if items is None:
+            return None
+        union |= dict.fromkeys(items)
+    return tuple(union)

@@ -71,16 +71,16 @@ class Handover:
 
     async def _follow(self, job: Job, listener: Listener) -> Job:
         """Report the text of the parts until the job is finished. Return the job."""
-        parts_reported = 0
+        reported = None
         while not job.finished and listener.is_connected:
-            if len(job.saved) > parts_reported:
-                parts_reported = len(job.saved)
+            if job.saved and (job.generation, job.saved) != reported:
+                reported = job.generation, job.saved
                 saved = await anyio.to_thread.run_sync(
                     self.jobs.parts.saved, job.id, job.generation
                 )
                 listener.update(text_without_gaps(saved))
-            in_time = time.monotonic() < self.deadline
-            await anyio.sleep(_POLL_SECONDS if in_time else _LISTENER_POLL_SECONDS)
+            before_deadline = time.monotonic() < self.deadline
+            await anyio.sleep(_POLL_SECONDS if before_deadline else _LISTENER_POLL_SECONDS)
             job = await anyio.to_thread.run_sync(self.jobs.get, job.id)
         return job
 

@@ -7,8 +7,8 @@ class Listener(Protocol):
     """Receives the text of a transcription as it grows.
 
     `update` receives the whole text so far. It can be called from any thread. If `is_connected` is
-    False, nobody reads the text any more, so Steno stops waiting for a job. A request that was
-    already sent to the upstream is not stopped, because its result is paid for.
+    False, the client has disconnected. Steno then stops waiting for a job. A request that was
+    already sent to the upstream continues, because it is billed.
     """
 
     def update(self, text: str, /) -> None: ...

@@ -39,6 +39,8 @@ else:
     FormatName = Literal[tuple(FORMATS)]
     OpenAIFormatName = Literal[(*FORMATS, "diarized_json")]
 
+# The options that only affect the response. Release 0.1 would reject two of them in a job.
+NOT_IN_JOBS = {"response_format", "timestamp_granularities", "stream"}
 _BRACKETS = re.compile(r"(\w+)\[(\w*)\]")
 
 
@@ -123,9 +125,7 @@ class Options(BaseModel):
         The requested response format is not stored, because all formats are rendered from the
         stored transcript. If the text must be aligned, `verbose_json` is stored instead.
         """
-        options = self.model_dump(
-            exclude_defaults=True, exclude={"response_format", "timestamp_granularities"}
-        )
+        options = self.model_dump(exclude_defaults=True, exclude=NOT_IN_JOBS)
         options["model"] = model.full_name
         if self.needs_alignment(model):
             options["response_format"] = "verbose_json"
@@ -179,13 +179,7 @@ class Options(BaseModel):
             if in_use and not getattr(model, ability):
                 problem = f"`{option}` is not supported by {model.name}."
                 raise _unsupported(option, problem, model, ability, models)
-        self._require_format("timestamp_granularities", "verbose_json")
-
-    def _require_format(self, option: str, response_format: str) -> None:
-        if getattr(self, option) and self.response_format != response_format:
-            raise InvalidOption(
-                option, f"`{option}` requires response_format={response_format}. Set it too."
-            )
+        check_granularities(self.timestamp_granularities, self.response_format)
 
     def _format_parameters(self, model: Model, models: Models) -> dict[str, Any]:
         """Return the parameters that select the content of the upstream's response.
@@ -281,13 +275,23 @@ class OpenAIOptions(Options):
 
     def _reject_ignored_options(self, model: Model, models: Models) -> None:
         super()._reject_ignored_options(model, models)
-        self._require_format("include", "json")
+        if self.include and self.response_format != "json":
+            raise InvalidOption("include", "`include` requires response_format=json. Set it too.")
         has_words = "word" in self.timestamp_granularities
         if self.stream and (self.response_format in ("srt", "vtt") or has_words):
             raise InvalidOption(
                 "stream",
                 "`stream` cannot be combined with subtitles or word timestamps. Remove `stream`.",
             )
+
+
+def check_granularities(granularities: Sequence[str], response_format: str) -> None:
+    """Raise InvalidOption if granularities are given for a format that has no timestamps."""
+    if granularities and response_format != "verbose_json":
+        raise InvalidOption(
+            "timestamp_granularities",
+            "`timestamp_granularities` requires response_format=verbose_json. Set it too.",
+        )
 
 
 # The attribute of Model that each option requires.

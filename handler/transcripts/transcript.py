@@ -2,7 +2,7 @@
 
 import json
 from collections.abc import Iterable, Mapping
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, replace
 from typing import Any, NamedTuple, Self
 
 from handler.aws.items import known_fields
@@ -42,10 +42,11 @@ class Transcript:
 
     `segments` is empty unless timestamps were requested. `duration` and `seconds_billed` are in
     seconds. `cut_off` is true if the transcript is about as long as the model allows, so words may
-    be missing at the end. `answer` is the body of the upstream's response, in the response format
-    `answer_format`. The OpenAI-compatible routes return it. `aligned` contains "segment" or "word"
-    if Steno computed the timestamps of the segments or words. It is None if this is not known.
-    `languages` contains the codes of all languages that the model detected, if it returns them.
+    be missing at the end. `answer` is the body of the upstream's response without its words, in the
+    response format `answer_format`. The OpenAI-compatible routes return it. `aligned` contains
+    "segment" or "word" if Steno computed the timestamps of the segments or words. It is None if
+    this is not known. `languages` contains the codes of all languages that the model detected, if
+    it returns them.
     """
 
     text: str
@@ -59,6 +60,15 @@ class Transcript:
     answer_format: str = "json"
     aligned: tuple[str, ...] | None = None
     languages: tuple[str, ...] = ()
+
+    @property
+    def lacks_words(self) -> bool:
+        """Return whether the times of the words in any segment are not known."""
+        return any(segment.text.strip() and not segment.words for segment in self.segments)
+
+    def without_words(self) -> Self:
+        """Return the transcript without the times of its words."""
+        return replace(self, segments=tuple(replace(part, words=()) for part in self.segments))
 
     def to_json(self) -> bytes:
         return json.dumps(asdict(self)).encode()

@@ -174,10 +174,10 @@ class _Call:
     deadline: float
     on_text: Callable[[str], None] | None = None
     # The thread does not inherit the logging context.
-    ids: dict[str, str | int] = field(default_factory=logs.ids)
-    _given_up: bool = False
-    _may_be_billed: bool = False
-    _lock: Lock = field(default_factory=Lock)
+    ids: dict[str, str | int] = field(default_factory=logs.ids, init=False)
+    _given_up: bool = field(default=False, init=False)
+    _may_be_billed: bool = field(default=False, init=False)
+    _lock: Lock = field(default_factory=Lock, init=False)
 
     def begin(self) -> float:
         """Return the seconds left for the next request, and mark the call as possibly billed.

@@ -80,7 +80,7 @@ class Client(openai.OpenAI):
             events = create(file=file, stream=True, **_arguments(parameters, seconds))
             with events:
                 _log_request_id(events.response)
-                media_type = events.response.headers.get("content-type", "")
+                media_type = events.response.headers.get("content-type", "").lower()
                 if not media_type.startswith("text/event-stream"):
                     content: bytes = events.response.read()
                     return content
@@ -96,6 +96,8 @@ class Client(openai.OpenAI):
             raise connection_error(error.__cause__ or error) from None
         except openai.APIError as error:  # an event in the stream
             raise stream_error(error, self.api_key) from None
+        except httpx2.HTTPError as error:  # the body was read without the SDK
+            raise connection_error(error) from None
 
     @property
     def default_headers(self) -> dict[str, str | openai.Omit]:
@@ -108,7 +110,10 @@ class Client(openai.OpenAI):
 
 
 def _arguments(parameters: Mapping[str, Any], seconds: float) -> dict[str, Any]:
-    """Return the arguments of the SDK's method. `extra_body` has the parameters it lacks."""
+    """Return the arguments of the SDK's method.
+
+    `extra_body` contains the parameters that the SDK does not support.
+    """
     known = {name: value for name, value in parameters.items() if name in _SDK_PARAMETERS}
     extra = {name: value for name, value in parameters.items() if name not in _SDK_PARAMETERS}
     timeout = httpx2.Timeout(seconds, connect=min(seconds, _CONNECT_SECONDS))
@@ -133,8 +138,8 @@ def _read_events(events: Iterable[Any], on_text: Callable[[str], None]) -> bytes
             elif event.type == "transcript.text.segment":
                 segments.append(event.to_dict())
             elif event.type == "transcript.text.done":
-                return json.dumps(_joined_body(event.to_dict(), segments)).encode()
-    except (ValueError, AttributeError, TypeError):
+                return json.dumps(_body_of_events(event.to_dict(), segments)).encode()
+    except (AttributeError, KeyError, TypeError, ValueError):
         raise UpstreamFailed(
             "The speech service sent an event that is not valid. If this error persists, the"
             " server's owner should check OPENAI_BASE_URL."
@@ -142,7 +147,7 @@ def _read_events(events: Iterable[Any], on_text: Callable[[str], None]) -> bytes
     raise connection_error(EOFError())
 
 
-def _joined_body(done: dict[str, Any], segments: list[dict[str, Any]]) -> dict[str, Any]:
+def _body_of_events(done: dict[str, Any], segments: list[dict[str, Any]]) -> dict[str, Any]:
     body = {name: value for name, value in done.items() if name != "type"}
     if segments:
         duration = max(segment["end"] for segment in segments)

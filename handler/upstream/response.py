@@ -51,9 +51,9 @@ def _read_response(
     text = response["text"].strip()
     segments = sorted(map(_segment, response.get("segments") or ()), key=attrgetter("start"))
     words = _words(response.get("words") or ())
-    if timestamps and text and not segments:
-        if not words:
-            raise ValueError("timestamps are missing")
+    if timestamps and text and not segments and not response.get("words"):
+        raise ValueError("timestamps are missing")
+    if words and not segments:
         segments = [Segment(words[0].start, max(word.end for word in words), text)]
     usage = response.get("usage") or {}
     languages = [language["code"] for language in response.get("languages") or ()]
@@ -62,23 +62,20 @@ def _read_response(
     return Transcript(
         text=text,
         model=model.full_name,
-        segments=_add_words(segments, words if segments else ()),
+        segments=_add_words(segments, words),
         language=response.get("language") or next(iter(languages), None),
         languages=tuple(languages),
         duration=response.get("duration") or seconds_billed,
         seconds_billed=seconds_billed,
         cut_off=tokens > _CUT_OFF_RATIO * (model.max_output_tokens or math.inf),
-        answer=response,
+        answer={name: value for name, value in response.items() if name != "words"},
         answer_format=response_format,
         aligned=(),
     )
 
 
 def _segment(fields: dict[str, Any]) -> Segment:
-    start = max(float(fields["start"]), 0.0)
-    if start > _MAX_SECONDS:
-        raise ValueError("the start of a segment is out of range")
-    end = min(max(float(fields["end"]), start), _MAX_SECONDS)
+    start, end = _interval(fields)
     text = "" + fields["text"]  # raises TypeError if the text is not a string
     # Mistral names the field `speaker_id`.
     return Segment(start, end, text, fields.get("speaker") or fields.get("speaker_id"))
@@ -91,17 +88,25 @@ def _words(stored: Iterable[dict[str, Any]]) -> list[WordTime]:
     paid for, and Steno can compute the times of the words.
     """
     try:
-        words = [
-            WordTime(word["word"].strip(), max(float(word["start"]), 0.0), float(word["end"]))
-            for word in stored
-        ]
+        words = [WordTime(word["word"].strip(), *_interval(word)) for word in stored]
     except (AttributeError, KeyError, OverflowError, TypeError, ValueError):
         return []
-    return sorted(words, key=attrgetter("start"))
+    return sorted(filter(attrgetter("text"), words), key=attrgetter("start"))
+
+
+def _interval(fields: dict[str, Any]) -> tuple[float, float]:
+    """Return the start and the end of a segment or word, in seconds."""
+    start, end = max(float(fields["start"]), 0.0), float(fields["end"])
+    if not (start <= _MAX_SECONDS and math.isfinite(end)):
+        raise ValueError("a timestamp is out of range")
+    return start, min(max(end, start), _MAX_SECONDS)
 
 
 def _add_words(segments: Sequence[Segment], words: Iterable[WordTime]) -> tuple[Segment, ...]:
-    """Return the segments with their words. A word belongs to the segment that has its middle."""
+    """Return the segments with their words.
+
+    A word belongs to the segment that contains its midpoint.
+    """
     words_by_segment: list[list[WordTime]] = [[] for _ in segments]
     index = 0
     for word in words:

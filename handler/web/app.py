@@ -49,8 +49,12 @@ def create_app(settings: Settings, services: Services | None = None) -> FastAPI:
         allow_methods=["GET", "POST", "DELETE"],
         allow_headers=["*"],  # OpenAI's SDK adds about a dozen headers
         expose_headers=[
-            *("Location", "Retry-After", "Steno-Model", "Steno-Timestamps"),
-            *("x-request-id", "x-should-retry"),
+            "Location",
+            "Retry-After",
+            "Steno-Model",
+            "Steno-Timestamps",
+            "x-request-id",
+            "x-should-retry",
         ],
     )
     app.add_middleware(RequestId)

@@ -52,6 +52,12 @@ async def _error_response(request: Request, error: Exception) -> Response:
 def report_error(request: Request, error: Exception) -> StenoError:
     """Return the StenoError for an exception. Log it and count it."""
     steno_error = _to_steno_error(request, error)
+    if is_outage(error):
+        log.error("AWS is unavailable: %s", error)
+    elif type(steno_error) is StenoError and error is not steno_error:
+        log.error(
+            "A request failed because of a bug in Steno. The traceback follows.", exc_info=error
+        )
     if not isinstance(steno_error, JobFailed):  # already counted when the job failed
         request.app.state.services.metrics.emit(steno_error.code, Failures=1)
     if steno_error.status >= 500:
@@ -120,10 +126,6 @@ class HandleUnexpectedErrors:
         except Exception as error:
             if scope["type"] != "http":
                 raise
-            if is_outage(error):
-                log.error("AWS is unavailable: %s", error)
-            else:
-                log.exception("A request failed because of a bug in Steno. The traceback follows.")
             response = await _error_response(Request(scope), error)
             await response(scope, receive, send)
 

@@ -21,7 +21,7 @@ from handler.jobs.job import Job
 from handler.jobs.parts import seconds_paid_for
 from handler.jobs.stalled import is_stalled
 from handler.services import Services
-from handler.transcription.options import FormatName, TranscribeOptions
+from handler.transcription.options import FormatName, TranscribeOptions, check_granularities
 from handler.transcripts.formats import TIMED_FORMATS
 from handler.transcripts.words import join_texts
 from handler.web import openapi, responses
@@ -40,7 +40,8 @@ router = APIRouter(
 )
 
 JobId = Annotated[str, Path(alias="id", description="Id of the job.")]
-_FILE_FIELDS = {"filename", "content_type", "size"}
+# The fields of an upload that are not options of its job. A job always has all timestamps.
+_NOT_OPTIONS = {"filename", "content_type", "size", "timestamp_granularities"}
 _UNKNOWN_TYPE = "application/octet-stream"
 
 
@@ -95,7 +96,7 @@ async def create_upload(upload: Upload, services: ServicesDep, caller: CallerDep
     """
     jobs = services.jobs
     _check(upload, services)
-    options = upload.model_dump(exclude=_FILE_FIELDS, exclude_defaults=True)
+    options = upload.model_dump(exclude=_NOT_OPTIONS, exclude_defaults=True)
     await anyio.to_thread.run_sync(jobs.budget.check, caller.account)
     job, form = await anyio.to_thread.run_sync(
         jobs.create,
@@ -158,11 +159,7 @@ async def transcript(
 
     The formats `srt`, `vtt` and `verbose_json` require a transcript with timestamps.
     """
-    if granularities and response_format != "verbose_json":
-        raise InvalidOption(
-            "timestamp_granularities",
-            "`timestamp_granularities` requires response_format=verbose_json. Set it too.",
-        )
+    check_granularities(granularities, response_format)
     job = await anyio.to_thread.run_sync(services.jobs.get, identity, caller.owner)
     if job.status == "failed":
         raise JobFailed(job.id, **(job.error or {"code": JobFailed.code, "detail": ""}))

@@ -33,7 +33,7 @@ POLL_SECONDS = 2
 # Each pair contains the maximum age of a job and its polling interval, both in seconds.
 _POLL_SECONDS_BY_AGE = ((30, POLL_SECONDS), (300, 5))
 _MAX_POLL_SECONDS = 15
-# OpenAI's SDKs retry requests with these statuses, unless the header `x-should-retry` forbids it.
+# The statuses below /v1 that OpenAI's SDKs retry, unless the header `x-should-retry` forbids it.
 RETRIED_STATUSES = (429, *range(500, 600))
 
 
@@ -81,39 +81,37 @@ def openai_body(
     transcript: Transcript, response_format: str, granularities: Sequence[str] = ()
 ) -> dict[str, Any]:
     """Return the JSON body of a transcript in the format of OpenAI's API."""
-    is_from_upstream = transcript.answer and response_format == transcript.answer_format
-    body = (
-        dict(transcript.answer) if is_from_upstream else _joined_body(transcript, response_format)
-    )
-    if response_format != "verbose_json":
-        return body
-    if "word" not in granularities:
-        body.pop("words", None)
-        return body
-    if not body.get("words"):
+    if transcript.answer and response_format == transcript.answer_format:
+        body = dict(transcript.answer)
+    else:
+        body = _body_from_transcript(transcript)
+    if response_format != "json":
+        body = {**_timed_fields(transcript), **body}
+        body["segments"] = body["segments"] or _segments(transcript)
+    if "word" in granularities:
         body["words"] = _words(transcript)
-    if "segment" not in granularities:
-        body.pop("segments", None)
+        if "segment" not in granularities:
+            del body["segments"]
     return body
 
 
-def _joined_body(transcript: Transcript, response_format: str) -> dict[str, Any]:
-    """Return the body for a transcript that Steno joined from the parts of a recording."""
-    duration = transcript.duration or 0.0
-    body: dict[str, Any] = {
-        "text": transcript.text,
-        "usage": transcript.answer.get("usage") or {"type": "duration", "seconds": ceil(duration)},
-    }
+def _body_from_transcript(transcript: Transcript) -> dict[str, Any]:
+    """Return the body for a response format in which the upstream did not respond."""
+    usage = transcript.answer.get("usage")
+    if not usage or "type" not in usage:  # Mistral's usage has other fields
+        usage = {"type": "duration", "seconds": ceil(transcript.duration or 0)}
+    body = {"text": transcript.text, "usage": usage}
     if transcript.languages:
         body["languages"] = [{"code": code} for code in transcript.languages]
-    if response_format == "json":
-        return body
+    return body
+
+
+def _timed_fields(transcript: Transcript) -> dict[str, Any]:
     return {
         "task": "transcribe",
         "language": transcript.language or "",
-        "duration": duration,
+        "duration": transcript.duration or 0.0,
         "segments": _segments(transcript),
-        **body,
     }
 
 
@@ -173,9 +171,8 @@ def _transcript_headers(
 ) -> dict[str, str]:
     headers = {"Steno-Model": transcript.model}
     if response_format in TIMED_FORMATS and transcript.aligned is not None:
-        is_aligned = not set(transcript.aligned).isdisjoint(granularities or ("segment",))
-        if "word" in granularities and not all(segment.words for segment in transcript.segments):
-            is_aligned = True
+        aligned = {*transcript.aligned, *(("word",) if transcript.lacks_words else ())}
+        is_aligned = not aligned.isdisjoint(granularities or ("segment",))
         headers["Steno-Timestamps"] = "aligned" if is_aligned else "model"
     return headers
 

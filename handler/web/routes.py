@@ -1,17 +1,18 @@
 """Routes for transcription in one request, and for the server's health, limits and models."""
 
 from collections.abc import Callable, Sequence
-from contextlib import AsyncExitStack
+from contextlib import AbstractAsyncContextManager, AsyncExitStack
 from functools import partial
-from typing import TYPE_CHECKING, Annotated, TypeVar
+from typing import TYPE_CHECKING, Annotated
 
 import anyio.to_thread
 from fastapi import APIRouter, Depends, Path, Request, Response
 from fastapi.responses import JSONResponse
 
 from handler.errors import InvalidRequest, NotFound, UpstreamBusy
-from handler.jobs.job import Caller, Job
+from handler.jobs.job import Job
 from handler.services import Services
+from handler.transcription.listener import Listener
 from handler.transcription.options import OpenAIOptions, Options, TranscribeOptions
 from handler.transcripts.formats import TIMED_FORMATS
 from handler.transcripts.transcript import Transcript
@@ -19,12 +20,10 @@ from handler.upstream.models import server_at
 from handler.upstream.profiles import Model
 from handler.web import openapi, responses, streaming
 from handler.web.auth import AuthenticatedRoute, CallerDep, ServicesDep, bearer
-from handler.web.form import receive_form
+from handler.web.form import Form, receive_form
 
 if TYPE_CHECKING:
     from handler.web import schemas
-
-AnyOptions = TypeVar("AnyOptions", bound=Options)
 
 public_router = APIRouter(prefix="/api", tags=[openapi.SERVER])
 authenticated_router = APIRouter(route_class=AuthenticatedRoute, dependencies=[Depends(bearer)])
@@ -71,11 +70,11 @@ async def transcribe(request: Request, services: ServicesDep, caller: CallerDep)
     If the transcription takes longer than the time limit for a request, it continues as a job. The
     response then has the status 202, and its `Location` header contains the path of the job.
     """
-    async with AsyncExitStack() as resources:
-        options, transcribe = await _receive(
-            request, services, caller, TranscribeOptions, resources
+    async with _receive(request, services) as form:
+        options = TranscribeOptions.from_form(form.fields)
+        result = await services.direct.transcribe(
+            form.recording, options, caller, request.state.deadline
         )
-        result = await transcribe(None)
     if isinstance(result, Job):
         return responses.job(result, "", 202)
     return await _render(responses.transcription, result, options)
@@ -91,16 +90,26 @@ async def openai_transcribe(request: Request, services: ServicesDep, caller: Cal
     """Transcribe a recording with an API that is compatible with OpenAI's.
 
     To use an OpenAI SDK, change its `base_url` and `api_key`. With `stream=true`, the response
-    consists of server-sent events. On AWS, which cannot stream responses, all events are sent at
-    the end.
+    consists of server-sent events. An API Gateway HTTP API cannot stream responses, so on AWS all
+    events are sent at the end.
     """
     async with AsyncExitStack() as resources:
-        options, transcribe = await _receive(request, services, caller, OpenAIOptions, resources)
+        form = await resources.enter_async_context(_receive(request, services))
+        options = OpenAIOptions.from_form(form.fields)
+        transcribe = partial(
+            services.direct.transcribe, form.recording, options, caller, request.state.deadline
+        )
         if options.stream and "aws.event" not in request.scope:
-            return await streaming.live(
-                request, transcribe, resources.pop_all(), options.response_format
+            recording = resources.pop_all()
+
+            async def transcribe_and_delete(listener: Listener) -> Transcript | Job:
+                async with recording:
+                    return await transcribe(listener)
+
+            return await streaming.live_response(
+                request, transcribe_and_delete, options.response_format
             )
-        result = await transcribe(None)
+        result = await transcribe()
     if isinstance(result, Job):
         # OpenAI's clients do not support 202. If a client sends the request again, the new request
         # waits for the same job.
@@ -111,7 +120,7 @@ async def openai_transcribe(request: Request, services: ServicesDep, caller: Cal
             retry_after=responses.POLL_SECONDS,
         )
     if options.stream:
-        return streaming.complete(result, options.response_format)
+        return streaming.buffered_response(result, options.response_format)
     return await _render(responses.openai_transcription, result, options)
 
 
@@ -161,27 +170,13 @@ def _describe(model: Model) -> "schemas.Model":
     }
 
 
-async def _receive(
-    request: Request,
-    services: Services,
-    caller: Caller,
-    options_type: type[AnyOptions],
-    resources: AsyncExitStack,
-) -> tuple[AnyOptions, streaming.Transcribe]:
-    """Receive a recording and its options. Return the options, and a function that transcribes.
-
-    The recording is deleted when `resources` are closed.
-    """
+def _receive(request: Request, services: Services) -> AbstractAsyncContextManager[Form]:
+    """Receive the form of a request. The recording is deleted at the end of the `with` block."""
     if request.query_params:
         raise InvalidRequest(
             "Query parameters are not supported. Send options as form fields, along with `file`."
         )
-    form = await resources.enter_async_context(
-        receive_form(request, services.settings.max_audio_bytes)
-    )
-    options = options_type.from_form(form.fields)
-    deadline = request.state.deadline
-    return options, partial(services.direct.transcribe, form.recording, options, caller, deadline)
+    return receive_form(request, services.settings.max_audio_bytes)
 
 
 async def _render(

@@ -1,10 +1,19 @@
 """Tests of the timestamps of words, on all routes, for models with and without timestamps."""
 
+import random
+from dataclasses import replace
+
 import httpx2
 import pytest
 
+from handler.billing.ledger import PaidAnswer, answer_key
+from handler.jobs.parts import part_transcript
+from handler.recordings.section import Section
+from handler.steps.finish import join_parts
 from handler.steps.pacing import Pacing
 from handler.transcripts.transcript import Segment, Transcript, WordTime
+from handler.upstream.models import OPENAI_URL, Upstream
+from handler.upstream.response import parse_response
 from tests.fake_upstream import FakeUpstream, transcript_response
 from tests.harness import Harness
 from tests.samples import asset, long_recording, recording, wav
@@ -17,6 +26,10 @@ MODEL_WORDS = [
     {"word": "Ever", "start": 0.1, "end": 0.4},
     {"word": "tried", "start": 0.5, "end": 0.9},
 ]
+
+WHISPER = Upstream(OPENAI_URL).find("whisper-1")
+SECTION = Section(number=0, start=0, samples=48_000, timeline=((0, 0.0),))
+TIMED_SEGMENT = Segment(0.0, 1.0, "Ever.", words=(WordTime("Ever.", 0.0, 1.0),))
 
 
 def spoken(words):
@@ -70,13 +83,13 @@ def test_the_openai_route_returns_the_requested_timestamps(server, model, granul
 
 @pytest.mark.parametrize("model", ["whisper-1", "gpt-transcribe"])
 def test_words_are_not_billed_if_segments_were_requested_before(server, model):
-    reply = transcript_response("Ever tried.", segments=SEGMENTS, words=MODEL_WORDS)
-    upstream = FakeUpstream(reply)
+    times = {"segments": SEGMENTS, "words": MODEL_WORDS} if model == "whisper-1" else {}
+    upstream = FakeUpstream(transcript_response("Ever tried.", **times))
     harness, content = server(upstream), recording("webm")
     form = {"model": model, "response_format": "verbose_json"}
     assert "words" not in harness.send(content, ROUTES[1], **form).json()
-    response = harness.send(content, ROUTES[1], model=model, **WORDS)
-    assert spoken(response.json()["words"]).startswith("Ever tried")
+    words = harness.send(content, ROUTES[1], model=model, **WORDS).json()["words"]
+    assert spoken(words) == ("Ever tried" if model == "whisper-1" else "Ever tried.")
     assert len(upstream.calls) == 1
 
 
@@ -152,16 +165,28 @@ def test_without_a_bucket_words_are_spread_over_the_segments_of_the_model(client
         [{"word": "Ever"}, {"word": "tried", "start": None, "end": None}],
         [{"text": "Ever", "start": 0, "end": 1}],
         [{"word": "Ever", "start": 0, "end": 10**400}],
+        [{"word": "Ever", "start": "nan", "end": 1}],
         ["Ever"],
     ],
 )
-def test_a_paid_transcript_is_kept_if_the_times_of_its_words_are_invalid(client, words):
+@pytest.mark.parametrize("route", ROUTES)
+def test_a_paid_transcript_is_kept_if_the_times_of_its_words_are_invalid(client, words, route):
     reply = transcript_response("Ever tried.", segments=SEGMENTS, words=words)
     response = client(FakeUpstream(reply)).post(
-        ROUTES[0], files={"file": recording("webm")}, data={"model": "whisper-1", **WORDS}
+        route, files={"file": recording("webm")}, data={"model": "whisper-1", **WORDS}
     )
     assert response.status_code == 200
+    assert response.headers["Steno-Timestamps"] == "aligned"
     assert spoken(response.json()["words"]) == "Ever tried."
+    assert response.json()["words"][1]["end"] == 1.0
+
+
+def test_a_paid_text_is_kept_if_it_has_only_invalid_times(client):
+    reply = transcript_response("Ever tried.", words=[{"word": "Ever"}])
+    response = client(FakeUpstream(reply)).post(
+        ROUTES[1], files={"file": recording("webm")}, data={"model": "whisper-1", **WORDS}
+    )
+    assert (response.status_code, response.json()["text"]) == (200, "Ever tried.")
 
 
 def test_words_outside_their_segment_are_moved_into_it(client):
@@ -179,16 +204,29 @@ def test_words_outside_their_segment_are_moved_into_it(client):
     ]
 
 
-def test_a_server_that_returns_only_words_gets_one_segment(client):
+@pytest.mark.parametrize("route", ROUTES)
+def test_a_server_that_returns_only_words_gets_one_segment(client, route):
     reply = transcript_response("Ever tried.", words=MODEL_WORDS)
     response = client(FakeUpstream(reply)).post(
-        ROUTES[0],
+        route,
         files={"file": recording("webm")},
         data={"model": "whisper-1", "response_format": "verbose_json"},
     )
-    assert response.json()["segments"] == [
-        {"id": 0, "start": 0.1, "end": 0.9, "text": "Ever tried."}
+    segment = {"id": 0, "start": 0.1, "end": 0.9, "text": "Ever tried."}
+    assert response.json()["segments"] == [segment]
+    assert "words" not in response.json()
+
+
+def test_empty_words_and_the_ends_before_their_starts_are_corrected(client):
+    words = [
+        {"word": " ", "start": 0, "end": 0.1},
+        {"word": "Ever", "start": 0.5, "end": 0.2},
     ]
+    reply = transcript_response("Ever tried.", words=words)
+    response = client(FakeUpstream(reply)).post(
+        ROUTES[0], files={"file": recording("webm")}, data={"model": "whisper-1", **WORDS}
+    )
+    assert response.json()["words"] == [{"word": "Ever", "start": 0.5, "end": 0.5}]
 
 
 def test_a_transcript_of_an_earlier_release_gets_words_without_a_payment(aws):
@@ -218,13 +256,63 @@ def test_a_stored_transcript_is_read_with_its_words():
     assert Transcript.from_json(transcript.to_json()) == transcript
 
 
-def test_a_joined_response_has_the_languages_and_usage_of_its_parts(aws):
+def test_a_joined_response_has_the_languages_and_usage_of_its_parts(server):
     replies = [
         httpx2.Response(200, json={"text": "Eins.", "languages": [{"code": "de"}]}),
         httpx2.Response(200, json={"text": "Two.", "languages": [{"code": "en"}]}),
     ]
-    harness = Harness(aws, FakeUpstream(*replies), pacing=Pacing(part_seconds=40))
-    job_id = harness.upload(long_recording("ogg", 80))
-    harness.run_worker(harness.upload_record(job_id))
-    joined = harness.jobs.transcript(harness.jobs.get(job_id))
-    assert sorted(joined.languages) == ["de", "en"]
+    response = server(FakeUpstream(*replies)).send(
+        recording("aac", "two_cities.wav", 45), ROUTES[1], model="gpt-transcribe"
+    )
+    body = response.json()
+    assert sorted(language["code"] for language in body["languages"]) == ["de", "en"]
+    assert body["usage"] == {"type": "duration", "seconds": 45}
+
+
+def test_a_silent_part_does_not_change_the_source_of_the_timestamps():
+    part = part_transcript(SECTION, Transcript("", "whisper-1", aligned=()))
+    assert part.aligned == ()
+    model = part_transcript(SECTION, Transcript("Ever.", "whisper-1", (TIMED_SEGMENT,)))
+    assert join_parts([part, model], "whisper-1", 3.0).aligned == ()
+
+
+def test_the_source_of_timestamps_is_unknown_if_a_part_is_from_release_0_1():
+    known = part_transcript(SECTION, Transcript("Ever.", "gpt-transcribe"))
+    assert join_parts([known], "gpt-transcribe", 3.0).aligned == ("segment", "word")
+    old = replace(known, aligned=None)
+    assert join_parts([old, known], "gpt-transcribe", 3.0).aligned is None
+
+
+@pytest.mark.parametrize("hours", [1, 6])
+def test_a_result_that_is_too_long_for_the_ledger_is_stored_without_words(aws, hours):
+    number = random.Random(1).randrange
+    words = [
+        WordTime(f"{number(5_000):x}", second / 2.5, round(second / 2.5 + number(400) / 1000, 3))
+        for second in range(9_000 * hours)
+    ]
+    segments = tuple(
+        Segment(part[0].start, part[-1].end, " ".join(word.text for word in part), words=part)
+        for part in (tuple(words[start : start + 9]) for start in range(0, len(words), 9))
+    )
+    transcript = Transcript("text", "whisper-1", segments, aligned=())
+    ledger = Harness(aws).jobs.ledger
+    ledger.claim("key", "holder", 0.0, 60)
+    ledger.store("key", PaidAnswer(transcript, "holder", 3600.0))
+    stored = ledger.find("key").transcript
+    assert stored.lacks_words == (hours > 1)
+    assert stored.without_words() == transcript.without_words()
+
+
+def test_the_words_of_a_response_are_stored_once():
+    reply = transcript_response("Ever tried.", segments=SEGMENTS, words=MODEL_WORDS)
+    transcript = parse_response(reply.content, WHISPER, {"response_format": "verbose_json"})
+    assert "words" not in transcript.answer
+    assert [word.text for word in transcript.segments[0].words] == ["Ever", "tried"]
+
+
+def test_results_of_release_0_1_are_used_for_requests_with_words():
+    old = {"model": "whisper-1", "response_format": "verbose_json"}
+    new = {**old, "timestamp_granularities": ["word", "segment"]}
+    assert answer_key("", "digest", new, "url") == answer_key("", "digest", old, "url")
+    mistral = {**old, "timestamp_granularities": ["segment"]}
+    assert answer_key("", "digest", mistral, "url") != answer_key("", "digest", old, "url")

@@ -28,7 +28,7 @@ from handler.errors import (
 )
 from handler.recordings.container import MP4, WEBM
 from handler.services import build_services
-from handler.transcripts.transcript import Segment
+from handler.transcripts.transcript import Segment, WordTime
 from handler.upstream.client import UpstreamClient
 from handler.upstream.models import OPENAI_URL, Models, Upstream
 from tests.conftest import TODAY, settings
@@ -360,7 +360,7 @@ async def test_word_timestamps_alone_are_accepted():
     transcript = await send(
         FakeUpstream(transcript_response("Ever", words=words)), parameters=TIMED
     )
-    assert transcript.answer["words"] == words
+    assert transcript.segments == (Segment(0.1, 0.4, "Ever", words=(WordTime("Ever", 0.1, 0.4),)),)
 
 
 async def test_silence_has_no_segments_and_is_no_failure():

@@ -14,16 +14,17 @@ from io import BytesIO
 import httpx2
 import openai
 import pytest
-from fastapi import FastAPI
+from fastapi import FastAPI, Request
 from mangum import Mangum
 
 from handler.jobs.job import ANONYMOUS, Job
 from handler.jobs.parts import PartTranscript, text_without_gaps
+from handler.services import build_services
 from handler.transcription.options import OpenAIOptions
 from handler.transcripts.transcript import Transcript
-from handler.web import streaming
 from handler.web.gateway import Gateway
-from tests.conftest import app, serving
+from handler.web.streaming import live_response
+from tests.conftest import app, serving, settings
 from tests.fake_upstream import FakeUpstream, error_response, transcript_response
 from tests.harness import run_concurrently
 from tests.samples import long_recording, recording
@@ -270,9 +271,9 @@ def test_a_failure_before_the_first_event_has_an_error_status(client, webm, repl
     [
         httpx2.ReadError("cut"),
         sse({"error": {"message": "overloaded"}}),
-        sse({"type": "transcript.text.done", "text": "Never tried."}),
+        sse({"type": "transcript.text.segment"}),
     ],
-    ids=["connection", "error event", "another text"],
+    ids=["connection", "error event", "incomplete segment"],
 )
 def test_a_failure_after_the_first_event_is_an_error_event(failure):
     upstream = FakeUpstream(streamed(delta("Ever"), failure))
@@ -334,14 +335,12 @@ def test_comments_keep_an_idle_connection_open():
     application = FastAPI()
 
     @application.get("/")
-    async def idle(request: streaming.Request):
+    async def idle(request: Request):
         async def transcribe(_listener):
-            while not release.is_set():
-                await streaming.asyncio.sleep(0)
+            await asyncio.to_thread(wait, release)
             return Transcript("Ever tried.", "gpt-transcribe")
 
-        resources = contextlib.AsyncExitStack()
-        return await streaming.live(request, transcribe, resources, "json", keep_alive_seconds=0.01)
+        return await live_response(request, transcribe, "json", keep_alive_seconds=0.01)
 
     with serving(application) as url, httpx2.stream("GET", url) as response:
         lines = response.iter_lines()
@@ -390,6 +389,96 @@ def test_the_text_of_a_split_part_ends_before_its_first_missing_piece():
     assert text_without_gaps([whole, pieces[1], after]) == ""
     assert text_without_gaps([pieces[0], whole, after]) == "One."
     assert text_without_gaps([pieces[0], whole, pieces[1], after]) == "One. Two. Three."
+
+
+@pytest.mark.parametrize("content_type", ["text/event-stream", "Text/Event-Stream; charset=utf-8"])
+def test_the_media_type_of_a_stream_is_not_case_sensitive(client, webm, content_type):
+    reply = streamed(delta("Ever tried."), DONE, **{"content-type": content_type})
+    form = {"model": MODEL, "stream": "true"}
+    response = client(FakeUpstream(reply)).post(ROUTE, files={"file": webm}, data=form)
+    assert '"text": "Ever tried."' in response.text
+
+
+def test_a_connection_that_is_cut_in_a_response_without_a_stream_is_an_upstream_failure(
+    client, webm
+):
+    reply = streamed(b'{"text": ', httpx2.ReadError("cut"), **{"content-type": "application/json"})
+    form = {"model": MODEL, "stream": "true"}
+    response = client(FakeUpstream(reply)).post(ROUTE, files={"file": webm}, data=form)
+    assert (response.status_code, response.json()["error"]["code"]) == (502, "upstream_failed")
+
+
+def test_the_last_event_has_the_complete_text_if_the_deltas_differ_from_it(caplog):
+    upstream = FakeUpstream(streamed(delta("Ever"), delta("tried."), DONE))
+    with sdk(app(upstream)) as client:
+        events = list(stream(client))
+    assert text_of(events) == "Evertried."
+    assert events[-1].text == "Ever tried."
+    assert "differs from the text" in caplog.text
+
+
+def test_a_job_is_the_same_with_and_without_a_stream(server):
+    harness, content = server(idle=True, request_deadline_seconds=0.5), recording("webm")
+    options = {"model": "gpt-transcribe", "response_format": "verbose_json"}
+    on_lambda = httpx2.Client(transport=OnLambda(harness.app))
+    statuses = {
+        on_lambda.post(
+            f"https://steno.example{ROUTE}",
+            files={"file": content},
+            data={**options, "stream": stream},
+        ).status_code
+        for stream in ("true", "false")
+    }
+    assert statuses == {503}
+    assert len({message["body"] for message in harness.messages()}) == 1  # has the job's id
+
+
+def test_a_transcription_ends_before_the_server_stops_though_its_client_has_disconnected():
+    release, seen = threading.Event(), []
+    application = FastAPI()
+
+    @application.get("/")
+    async def respond(request: Request):
+        async def transcribe(listener):
+            listener.update("Ever")
+            while listener.is_connected:
+                await asyncio.to_thread(release.wait, 0.01)
+            seen.append("disconnected")
+            await asyncio.to_thread(wait, release)
+            seen.append("transcribed")
+            return Transcript("Ever tried.", "gpt-transcribe")
+
+        return await live_response(request, transcribe, "json")
+
+    with serving(application) as url:
+        with httpx2.stream("GET", url) as response:
+            assert "Ever" in next(response.iter_lines())
+        release.set()
+    assert seen == ["disconnected", "transcribed"]
+
+
+@pytest.mark.parametrize("connected", [True, False])
+def test_a_bug_during_a_stream_is_logged_with_its_traceback(connected, caplog):
+    release = threading.Event()
+    application = FastAPI()
+    application.state.services = build_services(settings())
+
+    @application.get("/")
+    async def respond(request: Request):
+        async def transcribe(listener):
+            listener.update("Ever")
+            await asyncio.sleep(0)
+            while not connected and listener.is_connected:
+                await asyncio.to_thread(release.wait, 0.01)
+            raise KeyError("a bug")
+
+        return await live_response(request, transcribe, "json")
+
+    with serving(application) as url, httpx2.stream("GET", url) as response:
+        if connected:
+            assert "internal_error" in "".join(response.iter_text())
+    (record,) = (record for record in caplog.records if record.levelname == "ERROR")
+    assert record.exc_info
 
 
 class Disconnected:
