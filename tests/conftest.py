@@ -26,6 +26,7 @@ from handler.settings import Settings
 from handler.web.app import create_app
 from infra.local.aws import QUEUES, VISIBILITY_SECONDS, local_aws
 from tests.fake_upstream import FakeUpstream
+from tests.node import install_packages
 from tests.samples import recording
 
 ROOT = Path(__file__).parent.parent
@@ -108,6 +109,12 @@ def once(tmp_path_factory, worker_id):
         return ready
 
     return folder
+
+
+@pytest.fixture(scope="session")
+def npm(once):
+    """Return a folder whose `node_modules` contains the packages listed in tests/browsers/npm."""
+    return once("npm", install_packages)
 
 
 @pytest.fixture(scope="session", autouse=True)

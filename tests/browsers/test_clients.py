@@ -1,4 +1,4 @@
-"""Test the clients: Steno's JavaScript module and its types, and OpenAI's SDK from npm."""
+"""Test Steno's JavaScript module and its types, and OpenAI's SDK in a browser."""
 
 import base64
 import contextlib
@@ -8,11 +8,11 @@ import subprocess
 import httpx2
 import pytest
 
-from tests.browsers.conftest import NODE
 from tests.browsers.drivers import until
 from tests.browsers.site import MODULE, TRANSCRIBE, site, transcribe_until_error
 from tests.conftest import serving
-from tests.samples import ASSETS, recording
+from tests.node import NODE
+from tests.samples import recording
 
 WORDS = "Ever tried"
 OPENAI = """async ({ server, recording }) => {
@@ -52,14 +52,6 @@ QUEUED_JOB = {
     "transcript": "",
     "error": None,
 }
-UNDER_NODE = """
-import fs from "node:fs";
-import OpenAI from "openai";
-const [server, path] = process.argv.slice(2);
-const client = new OpenAI({ apiKey: "anything", baseURL: `${server}/v1` });
-const file = fs.createReadStream(path);
-console.log((await client.audio.transcriptions.create({ model: "gpt-transcribe", file })).text);
-"""
 TYPED = """
 import { record, transcribe, StenoError, type Progress } from "./recorder.js";
 export async function dictate(signal: AbortSignal): Promise<string> {
@@ -259,15 +251,6 @@ def test_an_aborted_transcription_rejects_immediately_and_sends_no_more_requests
 def test_openais_sdk_transcribes_from_a_browser(open_foreign_page):
     page, server = open_foreign_page(True)
     assert WORDS in page.evaluate(OPENAI, {"server": server, "recording": RECORDING_BASE64})
-
-
-def test_openais_sdk_transcribes_under_node(npm, server, engine):
-    program = npm / "transcribe.mjs"
-    program.write_text(UNDER_NODE)
-    with serving(server(openai_base_url=engine.url).app) as url:
-        command = [NODE / "bin" / "node", program, url, ASSETS / "beckett.wav"]
-        run = subprocess.run(command, cwd=npm, capture_output=True, text=True, check=True)
-    assert WORDS in run.stdout
 
 
 @pytest.mark.parametrize(

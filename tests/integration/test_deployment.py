@@ -8,6 +8,7 @@ from uuid import uuid4
 
 import boto3
 import httpx2
+import openai
 import pytest
 from botocore.config import Config
 from botocore.exceptions import ClientError
@@ -17,6 +18,7 @@ from tests.browsers.drivers import NO_CHROMIUM, chromium
 from tests.browsers.site import TRANSCRIBE, UPLOAD, site, transcribe_until_error
 from tests.integration.cloud import deployed_cloud, stored_folders, upload, wait_until_finished
 from tests.integration.issuer import Issuer
+from tests.openai_clients import JOB, STREAM, run_node_client, text_of
 from tests.samples import ASSETS, asset, long_recording, recording
 
 WORDS = "Ever tried. Ever failed."
@@ -104,6 +106,34 @@ def test_a_part_with_a_truncated_response_is_split_in_half(cloud, token, engine)
     assert "It was the" in job["transcript"]
     assert "cut off" not in job["transcript"]
     assert len(engine.calls()) == 3
+
+
+# Requests from OpenAI's SDKs. Requests of models without timestamps become jobs.
+
+
+@pytest.mark.parametrize("params", [STREAM, {**JOB, "stream": True}], ids=["request", "job"])
+def test_openais_node_sdk_reads_a_stream(cloud, token, npm, params):
+    url, path = f"http://{cloud.host}", ASSETS / "beckett.wav"
+    api_key = token["Authorization"].removeprefix("Bearer ")
+    *events, done, end = run_node_client(npm, url, path, {"params": params}, apiKey=api_key)
+    assert text_of(events) == done["text"]
+    assert done["text"].startswith(WORDS)
+    assert done["usage"] == {"type": "duration", "seconds": 10}
+    assert end["headers"]["steno-model"] == params["model"]
+
+
+@pytest.mark.parametrize("params", [STREAM, {**JOB, "stream": True}], ids=["request", "job"])
+def test_openais_python_sdk_reads_a_stream(cloud, token, params):
+    with openai.OpenAI(
+        base_url=f"{cloud.url}/v1",
+        api_key=token["Authorization"].removeprefix("Bearer "),
+        default_headers={"Host": cloud.host},
+    ) as client:
+        stream = client.audio.transcriptions.create(file=ASSETS / "beckett.wav", **params)
+        *events, done = [event.to_dict() for event in stream]
+    assert text_of(events) == done["text"]
+    assert done["text"].startswith(WORDS)
+    assert done["usage"] == {"type": "duration", "seconds": 10}
 
 
 def test_the_job_of_a_dead_letter_fails(cloud, token):
