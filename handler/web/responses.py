@@ -1,7 +1,7 @@
 """Build responses for transcripts, jobs and errors, in Steno's format and in OpenAI's format."""
 
 import time
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from datetime import UTC, datetime
 from http import HTTPStatus
 from math import ceil
@@ -35,6 +35,18 @@ _POLL_SECONDS_BY_AGE = ((30, POLL_SECONDS), (300, 5))
 _MAX_POLL_SECONDS = 15
 # The statuses below /v1 that OpenAI's SDKs retry, unless the header `x-should-retry` forbids it.
 RETRIED_STATUSES = (429, *range(500, 600))
+# Fields of a segment that OpenAI's specification requires. Some clients, such as Vercel's AI SDK,
+# reject a response without them. Steno cannot calculate them, so the values are those of a segment
+# that is certain: clients that ignore segments by a threshold keep it.
+# https://platform.openai.com/docs/api-reference/audio/verbose-json-object
+_SEGMENT_FIELDS: dict[str, Any] = {
+    "seek": 0,
+    "tokens": [],
+    "temperature": 0.0,
+    "avg_logprob": 0.0,
+    "compression_ratio": 1.0,
+    "no_speech_prob": 0.0,
+}
 
 
 def transcription(
@@ -86,8 +98,8 @@ def openai_body(
     else:
         body = _body_from_transcript(transcript)
     if response_format != "json":
-        body = {**_timed_fields(transcript), **body}
-        body["segments"] = body["segments"] or _segments(transcript)
+        timed = _timed_fields(transcript, response_format)
+        body = {**timed, **body, "segments": body.get("segments") or timed["segments"]}
     if "word" in granularities:
         body["words"] = _words(transcript)
         if "segment" not in granularities:
@@ -106,12 +118,15 @@ def _body_from_transcript(transcript: Transcript) -> dict[str, Any]:
     return body
 
 
-def _timed_fields(transcript: Transcript) -> dict[str, Any]:
+def _timed_fields(transcript: Transcript, response_format: str) -> dict[str, Any]:
+    segments: Sequence[Mapping[str, Any]] = _segments(transcript)
+    if response_format == "verbose_json":
+        segments = [{**segment, **_SEGMENT_FIELDS} for segment in segments]
     return {
         "task": "transcribe",
         "language": transcript.language or "",
         "duration": transcript.duration or 0.0,
-        "segments": _segments(transcript),
+        "segments": segments,
     }
 
 

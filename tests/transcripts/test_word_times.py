@@ -5,6 +5,7 @@ from dataclasses import replace
 
 import httpx2
 import pytest
+from openai.types.audio import TranscriptionSegment
 
 from handler.billing.ledger import PaidAnswer, answer_key
 from handler.jobs.parts import part_transcript
@@ -79,6 +80,18 @@ def test_the_openai_route_returns_the_requested_timestamps(server, model, granul
     form = {"response_format": "verbose_json", "timestamp_granularities[]": granularities}
     response = server(FakeUpstream(reply)).send(recording("webm"), ROUTES[1], model=model, **form)
     assert response.json().keys() & {"words", "segments"} == fields
+
+
+def test_aligned_segments_have_all_fields_that_openai_specifies(server):
+    form = {"model": "gpt-transcribe", "response_format": "verbose_json"}
+    segments = server().send(recording("webm"), ROUTES[1], **form).json()["segments"]
+    assert " ".join(segment["text"] for segment in segments) == "Ever tried."
+    for segment in segments:
+        parsed = TranscriptionSegment.model_validate(segment, strict=True)
+        # Clients ignore segments beyond these thresholds, which are those of OpenAI's reference.
+        assert parsed.avg_logprob >= -1
+        assert parsed.compression_ratio <= 2.4
+        assert parsed.no_speech_prob < 1
 
 
 @pytest.mark.parametrize("model", ["whisper-1", "gpt-transcribe"])

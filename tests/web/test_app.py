@@ -98,12 +98,14 @@ def test_the_openai_route_converts_speaker_segments_to_verbose_json(client, webm
     response = client(FakeUpstream(transcript_response("Ever tried.", segments=segments))).post(
         OPENAI_ROUTE, files={"file": webm}, data=form
     )
-    assert response.json() == {
+    body = response.json()
+    (segment,) = body.pop("segments")
+    assert {name: segment[name] for name in segments[0]} == {**segments[0], "id": 0}
+    assert body == {
         "task": "transcribe",
         "language": "",
         "duration": 3.0,
         "text": "Ever tried.",
-        "segments": [{"id": 0, "start": 0.0, "end": 1.4, "text": "Ever tried.", "speaker": "A"}],
         "usage": {"type": "duration", "seconds": 3},
     }
 
