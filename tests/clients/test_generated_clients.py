@@ -2,11 +2,10 @@
 
 import json
 import subprocess
-import venv
 
 import pytest
 
-from tests.clients.conftest import install, node
+from tests.clients.conftest import install, node, python_environment
 from tests.conftest import ROOT, serving
 from tests.samples import recording
 
@@ -77,9 +76,7 @@ def document(server, engine, tmp_path):
 
 def test_a_generated_python_client_works(document, tmp_path):
     url, described, voice = document
-    venv.create(tmp_path / "venv", with_pip=True)
-    python = tmp_path / "venv" / "bin" / "python"
-    subprocess.run([python, "-m", "pip", "install", "--quiet", GENERATOR], check=True)
+    python = python_environment(tmp_path / "venv", GENERATOR)
     generate = [tmp_path / "venv" / "bin" / "openapi-python-client", "generate"]
     options = ["--path", described, "--output-path", tmp_path / "client"]
     subprocess.run([*generate, *options], check=True)

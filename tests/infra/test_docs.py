@@ -1,8 +1,10 @@
 """Test that the generated pages match the code, and that the other pages describe all of it."""
 
 import json
+import re
 from typing import get_type_hints
 
+import openai
 import pytest
 from openai.types.audio import transcription_create_params
 
@@ -30,6 +32,24 @@ def test_each_parameter_of_openais_sdk_is_documented():
     ):
         names = get_type_hints(parameters)
         assert {name for name in names if f"| `{name}` |" not in documented} == set()
+
+
+def test_the_versions_of_tested_clients_are_documented():
+    tests = ROOT / "tests"
+    versions = {"openai": {openai.__version__}}
+    for folder in (tests / "browsers" / "npm", tests / "clients" / "vercel"):
+        packages = json.loads((folder / "package.json").read_text())
+        for kind in ("dependencies", "devDependencies"):
+            for name, version in packages.get(kind, {}).items():
+                versions.setdefault(name, set()).add(version)
+    for file in (tests / "clients" / "python").glob("*.txt"):
+        for name, version in re.findall(r"^(\S+)==(\S+)$", file.read_text(), re.MULTILINE):
+            if name != "openai":  # here, it is only a dependency of the client
+                versions.setdefault(name, set()).add(version)
+    page = (ROOT / "docs" / "reference" / "openai.md").read_text().partition("## Tested clients")[2]
+    documented = re.findall(r"\(https://\S+/(?:project|package)/(\S+?)/?\) \| (\S+) \|", page)
+    assert len(documented) == 6
+    assert [row for row in documented if row[1] not in versions[row[0]]] == []
 
 
 def test_each_field_of_a_profile_is_documented():
