@@ -225,8 +225,8 @@ def test_a_server_that_returns_only_words_gets_one_segment(client, route):
         files={"file": recording("webm")},
         data={"model": "whisper-1", "response_format": "verbose_json"},
     )
-    segment = {"id": 0, "start": 0.1, "end": 0.9, "text": "Ever tried."}
-    assert response.json()["segments"] == [segment]
+    (segment,) = response.json()["segments"]
+    assert (segment["start"], segment["end"], segment["text"]) == (0.1, 0.9, "Ever tried.")
     assert "words" not in response.json()
 
 
