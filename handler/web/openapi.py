@@ -256,8 +256,13 @@ def _job_response(description: str, headers: dict[str, Any], body: str = "Job") 
 _TRANSCRIPT_RESPONSE = _transcript_response("Transcript", "VerboseTranscript")
 
 _OPENAI_RESPONSE = _transcript_response("OpenAITranscript")
+_OPENAI_RESPONSE["headers"]["Steno-Model"] = _header(
+    "Name of the model that transcribed the recording. Omitted if events are sent during the"
+    " transcription.",
+    required=False,
+)
 _OPENAI_RESPONSE["content"]["text/event-stream"] = {
-    "schema": {"type": "string", "description": "Server-sent events, if `stream` is true."}
+    "schema": {"description": "Server-sent events, if `stream` is true."}
 }
 
 HEALTH = {
