@@ -34,7 +34,25 @@ from infra.nag_suppressions import acknowledge_findings
 
 # With the backoff in worker.py, 200 deliveries are enough for an AWS outage of two days.
 MAX_DELIVERIES = 200
-_PAGE_ROUTES = ("/", "/page.js", "/recorder.js", "/kept.js", "/style.css")
+_PAGE_ROUTES = (
+    "/",
+    "/page.js",
+    "/recorder.js",
+    "/dialogs.js",
+    "/exports.js",
+    "/items.js",
+    "/kept.js",
+    "/list.js",
+    "/microphone.js",
+    "/player.js",
+    "/sending.js",
+    "/status.js",
+    "/transcript.js",
+    "/waveform.js",
+    "/style.css",
+    "/icon.svg",
+    "/manifest.webmanifest",
+)
 _DOCS_ROUTES = (
     "/docs",
     "/docs.js",

@@ -16,7 +16,13 @@ _PAGES = {"": "index.html", "docs": "docs.html", "errors": "errors.html"}
 # Files of Swagger UI. The package fastapi-offline includes them. It is not imported.
 _SWAGGER_UI = ("swagger-ui-bundle.js", "swagger-ui.css")
 _MODULE = "recorder.js"
-_TYPES = {".html": "text/html", ".js": "text/javascript", ".css": "text/css"}
+_TYPES = {
+    ".html": "text/html",
+    ".js": "text/javascript",
+    ".css": "text/css",
+    ".svg": "image/svg+xml",
+    ".webmanifest": "application/manifest+json",
+}
 _HEADERS = {
     "Cache-Control": "no-cache",  # browsers must revalidate with the ETag
     "Permissions-Policy": "microphone=(self)",
@@ -43,8 +49,25 @@ async def _serve(request: Request, services: ServicesDep) -> Response:
     return Response(content, headers=headers, media_type=_TYPES[path.suffix])
 
 
-_SCRIPTS_AND_STYLES = ("page.js", _MODULE, "kept.js", "style.css", "docs.js", *_SWAGGER_UI)
-for _name in (*_PAGES, *_SCRIPTS_AND_STYLES):
+_RECORDER_PAGE = (
+    "page.js",
+    _MODULE,
+    "dialogs.js",
+    "exports.js",
+    "items.js",
+    "kept.js",
+    "list.js",
+    "microphone.js",
+    "player.js",
+    "sending.js",
+    "status.js",
+    "transcript.js",
+    "waveform.js",
+    "style.css",
+    "icon.svg",
+    "manifest.webmanifest",
+)
+for _name in (*_PAGES, *_RECORDER_PAGE, "docs.js", *_SWAGGER_UI):
     router.add_api_route(f"/{_name}", _serve, methods=["GET"])
 
 
@@ -64,8 +87,8 @@ def _swagger_ui(name: str) -> Path:
 def _policy(services: Services) -> str:
     """Return the Content-Security-Policy of an HTML page.
 
-    The page may load scripts and styles only from this server. It may connect only to this server
-    and its bucket.
+    The page may load scripts, styles, images and its manifest only from this server. It may connect
+    only to this server and its bucket.
     """
     bucket = f" {services.jobs.objects.origin}" if services.settings.bucket_name else ""
     rules = {
@@ -74,7 +97,8 @@ def _policy(services: Services) -> str:
         "style-src": "'self'",
         "connect-src": f"'self'{bucket}",
         "media-src": "blob:",
-        "img-src": "data:",
+        "img-src": "'self' data:",
+        "manifest-src": "'self'",
         "base-uri": "'none'",
         "form-action": "'none'",
         "frame-ancestors": "'none'",

@@ -1,5 +1,9 @@
 // Stores recordings in IndexedDB, so that they survive crashes, reloads and network failures.
-// An entry is {id, name, created, language, format, job, transcript}. Its recording is stored in `chunks`.
+// An entry is {id, name, created, language, keywords, type, duration, job, transcript, segments, ...}.
+// The bytes of its audio are stored in `chunks`.
+
+const SLICE_BYTES = 4 * 1024 * 1024;
+const BATCH = 16; // chunks that are in memory at the same time
 
 let database;
 
@@ -38,18 +42,43 @@ export const save = (entry) => transact("readwrite", (entries) => entries.put(en
 /** Stores bytes instead of a Blob, because Safari can lose Blobs. */
 export const addChunk = (entry, bytes) => transact("readwrite", (_, chunks) => chunks.add({ entry: entry.id, bytes }));
 
-/** Returns the recording, or null if it is not stored. */
-export async function loadRecording(entry) {
-	const chunks = await transact("readonly", (_, chunks) => chunks.index("entry").getAll(entry.id));
-	return chunks.length ? new Blob(chunks.map(({ bytes }) => bytes), { type: entry.type }) : null;
+/** Stores a file in slices, so that a large file never has to fit into memory. */
+export async function saveFile(entry, file) {
+	for (let start = 0; start < file.size; start += SLICE_BYTES)
+		await addChunk(entry, await file.slice(start, start + SLICE_BYTES).arrayBuffer());
 }
 
-/** Saves the transcript and deletes the recording, in one transaction. */
-export const finish = (entry) =>
+/** Deletes the audio of entries that were never saved, because the page was closed while it stored a file. */
+export async function dropOrphans(knownIds) {
+	await transact("readwrite", (_, chunks) => {
+		chunks.index("entry").openKeyCursor(null, "nextunique").onsuccess = ({ target: { result: cursor } }) => {
+			if (!cursor) return;
+			if (!knownIds.includes(cursor.key)) drop(chunks, { id: cursor.key });
+			cursor.continue();
+		};
+	});
+}
+
+/** Returns the recording as a file, or null if it is not stored. */
+export async function loadRecording(entry) {
+	const keys = await transact("readonly", (_, chunks) => chunks.index("entry").getAllKeys(entry.id));
+	const parts = [];
+	for (let first = 0; first < keys.length; first += BATCH) {
+		const range = IDBKeyRange.bound(keys[first], keys[Math.min(first + BATCH, keys.length) - 1]);
+		const found = await transact("readonly", (_, chunks) => chunks.getAll(range));
+		parts.push(new Blob(found.filter((chunk) => chunk.entry === entry.id).map(({ bytes }) => bytes)));
+	}
+	return parts.length ? new File(parts, entry.name, { type: entry.type }) : null;
+}
+
+/** Saves the entry and deletes its audio, in one transaction. */
+export const saveWithoutAudio = (entry) =>
 	transact("readwrite", (entries, chunks) => {
 		entries.put(entry);
 		drop(chunks, entry);
 	});
+
+export const dropAudio = (entry) => transact("readwrite", (_, chunks) => void drop(chunks, entry));
 
 export const remove = (entry) =>
 	transact("readwrite", (entries, chunks) => {

@@ -1,164 +1,182 @@
-// The recorder page. recorder.js records and transcribes, kept.js stores recordings in the browser.
+// The recorder page: connects the list, the transcript, the player, the recorder and the server.
 
+import { chosenOptions, confirmAgain } from "./dialogs.js";
+import { audioExtension, download, toJson, toSubtitles, transcriptText } from "./exports.js";
+import {
+	$, changed, clock, dateTime, isRecording, isUnfinished, loadAudio, onChange, onSaveError, save, showAlert, state,
+} from "./items.js";
 import * as storage from "./kept.js";
-import { deleteJob, followJob, record, retryJob, transcribe } from "./recorder.js";
+import { createRow, drawList, drawRow, query } from "./list.js";
+import { hold, startRecording, togglePause } from "./microphone.js";
+import { isLoaded, loadPlayer, seek, skip, togglePlay } from "./player.js";
+import { cancel, purge, transcribeItem } from "./sending.js";
+import { amountText, errorText, isSending, rejectsKeywords, statusText } from "./status.js";
+import { drawTranscript, markSpoken } from "./transcript.js";
 
-const LANGUAGES = "ar bg ca cs da de el en es et fi fr he hi hr hu id it ja ko lt lv ms nl no pl pt ro ru sk sl sr sv th tr uk ur vi zh";
-const CLOCK_MILLISECONDS = 200;
-const SAVING_MILLISECONDS = 5000; // maximum wait for IndexedDB
-// Messages by error code. They replace details written for developers.
-const USER_MESSAGES = {
-	unsupported_media:
-		"This file is not a recording in a supported format." +
-		" It may be a document, a picture or a web page." +
-		" Choose an MP3, M4A, WAV, WebM, Ogg or FLAC file.",
-};
+const UNDO_MILLISECONDS = 15_000;
+const SAVE_EDIT_MILLISECONDS = 300;
+const SKIP_SECONDS = 5;
+const AGAIN =
+	"The recording is sent again, and may be billed again. The new text replaces the present text and your changes.";
+const NEEDS_TIMES =
+	"Subtitles require times, which this transcript does not have." +
+	" To get them, the recording must be transcribed again, and may be billed again.";
 
-const $ = (id) => document.getElementById(id);
-/**
- * @type {{entry: object, blob: Blob | null, row: HTMLElement, progress?: object, offline?: boolean,
- *   error?: Error, controller?: AbortController}[]}
- */
-let items = [];
-let selected = null;
-let recording = null;
+let isEditing = false;
 
-// Sending and waiting
+// Items
 
-/** Runs an action, and shows its progress and any error. Returns whether it succeeded. */
-async function run(item, action) {
-	const controller = (item.controller = new AbortController());
-	item.error = null;
-	const options = {
-		...access(),
-		language: item.entry.language || undefined,
-		responseFormat: item.entry.format,
-		asJob: item.entry.format !== "json",
-		signal: controller.signal,
-		onProgress(progress) {
-			item.offline = progress.phase === "offline";
-			if (!item.offline) item.progress = progress;
-			if (!item.offline && progress.phase !== "sending") saveJob(item, progress.job);
-			draw(item);
-		},
-	};
-	draw(item);
-	try {
-		await action(options);
-		return true;
-	} catch (error) {
-		if (error.status === 401 && (await askForToken())) return await run(item, action);
-		if (!controller.signal.aborted) setError(item, error);
-		return false;
-	} finally {
-		item.progress = item.offline = item.controller = null;
-		draw(item);
-	}
-}
-
-async function transcribeItem(item, retrying = false) {
-	const { entry } = item;
-	if (entry.failed) {
-		entry.failed = "";
-		saveEntry(entry);
-	}
-	await run(item, async (options) => {
-		const { transcript, model, job, segments } = await getTranscription(item, options, retrying);
-		Object.assign(entry, { transcript, model }, job ? { job } : { segments });
-		// If no speech was found, keep the recording for a retry.
-		await (transcript ? storage.finish : storage.save)(entry).catch(onSaveError);
-	});
-}
-
-/** Waits for the entry's job. If there is none, sends the recording. */
-async function getTranscription({ entry, blob }, options, retrying) {
-	if (retrying && entry.job)
-		await retryJob(entry.job, options).catch((error) => {
-			if (error.code === "not_failed") return; // the job is still running
-			if (error.status !== 404 || !blob) throw error;
-			entry.job = "";
-		});
-	return entry.job ? followJob(entry.job, options) : transcribe(blob, options);
-}
-
-function setError(item, error) {
-	const { entry } = item;
-	item.error = error;
-	entry.job = error.job || entry.job;
-	const isFinal = error.job || error.status === 404; // reloading would not help
-	if (isFinal && entry.transcript === undefined) entry.failed = errorText(error);
-	saveEntry(entry);
-}
-
-const errorText = (error) => USER_MESSAGES[error.code] ?? error.message;
-
-function saveJob({ entry }, job) {
-	if (!job || entry.job === job) return;
-	entry.job = job;
-	saveEntry(entry);
-}
-
-async function cancel(item) {
-	const { entry, blob, progress, controller } = item;
-	const isDone = Boolean(entry.transcript); // only subtitles can be in progress
-	const job = progress?.job || (isDone ? "" : entry.job);
-	if (job) entry.job = "";
-	controller.abort();
-	if (job) deleteJob(job, access()).catch((error) => error.status === 404 || showAlert(error));
-	if (isDone || (blob && entry.recorded)) await saveEntry(entry);
-	else await (blob ? storage.remove(entry).catch(() => {}) : remove(item));
-}
-
-async function remove(item) {
-	item.controller?.abort();
-	try {
-		if (item.entry.job) await deleteJob(item.entry.job, access());
-	} catch (error) {
-		if (error.status !== 404) return showAlert(error);
-	}
-	await storage.remove(item.entry).catch(() => {});
-	items = items.filter((other) => other !== item);
-	item.row.remove();
-	select(null);
-	$("record").focus();
-}
-
-function addItem(blob, about) {
+function addItem(about) {
 	const entry = {
 		id: crypto.randomUUID?.() ?? String(Math.random()),
 		created: Date.now(),
-		language: $("language").value,
-		format: $("subtitles").checked ? "verbose_json" : "json",
 		job: "",
+		...chosenOptions(),
 		...about,
 	};
-	const item = createItem(entry, blob);
-	$("recent").querySelector("ul").prepend(item.row);
-	select(item);
+	const item = { entry, blob: null };
+	state.items.unshift(item);
+	$("recent").prepend(createRow(item, () => open(item)));
 	return item;
 }
 
-/** Saves an entry, unless it is a file without a job, which the user still has. */
-async function saveEntry(entry) {
-	if (!entry.recorded && !entry.job && !entry.transcript) return;
-	await storage.save(entry).catch(onSaveError);
+/** Selects an item. On phones, this does not leave the list. */
+function select(item) {
+	const previous = state.selected;
+	state.selected = item;
+	setEditing(false);
+	$("rename-form").hidden = true;
+	$("name").hidden = false;
+	if (previous) drawRow(previous);
+	draw();
+	if (item) loadAudio(item).then(() => item === state.selected && draw());
 }
 
-let saveFailed = false;
+/** Selects an item, and shows it on phones. */
+function open(item) {
+	select(item);
+	show("item");
+	$("detail").scrollTo?.(0, 0);
+	if (getComputedStyle($("library")).display === "none") $("name").focus();
+}
 
-function onSaveError(error) {
-	saveFailed = true;
-	showAlert(new Error(`This browser cannot store the recording. Do not close this page: ${error.message}`));
+function show(view) {
+	const isEmpty = !state.recording && !visibleItems().length;
+	document.body.dataset.view = isEmpty ? "empty" : view;
+}
+
+const visibleItems = () => state.items.filter(({ entry }) => !entry.deleted);
+
+$("back").onclick = () => {
+	show("list");
+	$("recent").querySelector("[aria-current=true]")?.focus();
+};
+
+// Drawing
+
+onChange((item) => {
+	drawRow(item);
+	if (item === state.selected) draw();
+});
+
+function draw() {
+	const item = state.selected;
+	const isStarting = Boolean(state.recording) && !state.recording.item;
+	const isOn = isStarting || (item && isRecording(item));
+	$("current").hidden = !item && !isStarting;
+	$("welcome").hidden = !$("current").hidden;
+	$("recorder").hidden = !isOn;
+	$("welcome-title").textContent = visibleItems().length ? "Choose a recording from the list" : "Turn speech into text";
+	if (isStarting) drawStarting();
+	if (!item) return loadPlayer(null);
+	drawHead(item);
+	drawState(item);
+	drawText(item);
+	drawTools(item, isOn);
+	loadPlayer(isOn ? null : item.blob, item.entry.duration, {
+		onTime: markSpoken,
+		onDuration: (seconds) => setDuration(item, seconds),
+	});
+	if (document.activeElement?.hidden) $("name").focus(); // the focused button was hidden
+}
+
+/** Draws the moment before the first chunk of a recording arrives. */
+function drawStarting() {
+	$("name").textContent = "New recording";
+	$("about").textContent = "";
+	$("status").textContent = state.recording.paused ? "Paused" : "Recording …";
+	$("status").className = "";
+	for (const id of ["tools", "work", "again", "without-keywords", "cancel", "transcript"]) $(id).hidden = true;
+}
+
+function drawHead({ entry }) {
+	if ($("name").textContent !== entry.name) $("name").textContent = entry.name;
+	$("about").textContent = [dateTime(entry.created), entry.duration ? clock(entry.duration) : ""]
+		.filter(Boolean)
+		.join(" · ");
+}
+
+function drawState(item) {
+	const { error, offline, progress, controller } = item;
+	const text = statusText(item);
+	if ($("status").textContent !== text) $("status").textContent = text;
+	$("status").className = error ? "bad" : offline ? "warn" : "";
+	$("work").hidden = !controller || offline;
+	$("amount").textContent = amountText(item);
+	const isMeasured = progress?.total && !(progress.phase === "sending" && !isSending(progress));
+	if (isMeasured) Object.assign($("bar"), { max: progress.total, value: progress.done });
+	else $("bar").removeAttribute("value");
+}
+
+function drawText(item) {
+	drawTranscript(item.entry, {
+		partial: item.progress?.transcript,
+		editing: isEditing,
+		wanted: query(),
+		onSeek: (seconds, play) => isLoaded() && seek(seconds, play),
+		onEdit: (change) => edit(item, change),
+	});
+}
+
+function drawTools(item, isOn) {
+	const { entry, blob, error, controller, storing } = item;
+	const done = Boolean(entry.transcript);
+	const isBusy = Boolean(controller) || storing;
+	for (const id of ["copy", "edit"]) $(id).hidden = !done;
+	for (const id of ["txt", "srt", "vtt", "json"]) $(id).hidden = !done;
+	$("audio").hidden = $("drop-audio").hidden = !blob;
+	$("download").hidden = !done && !blob;
+	$("repeat").hidden = !done || !blob || isBusy;
+	$("drop-audio").hidden ||= !done || isBusy;
+	$("tools").hidden = isOn;
+	$("delete").hidden = isBusy;
+	$("again").hidden = done || isBusy || isOn || !(blob || entry.job);
+	$("again").textContent = error ? "Try again" : "Send";
+	$("without-keywords").hidden = !rejectsKeywords(item);
+	$("again").hidden ||= rejectsKeywords(item);
+	$("cancel").hidden = !controller;
+	$("edit").setAttribute("aria-pressed", String(isEditing));
+	$("edit").querySelector("span").textContent = isEditing ? "Done" : "Edit";
+}
+
+function setDuration(item, seconds) {
+	if (Math.abs((item.entry.duration ?? 0) - seconds) < 0.5) return;
+	item.entry.duration = seconds;
+	if (item.entry.recorded || item.stored) save(item);
+	drawRow(item);
+	if (item === state.selected) drawHead(item);
 }
 
 // Recording
 
 $("record").onclick = async () => {
 	showAlert();
-	if (recording) return void recording.stop();
+	if (state.recording) return void state.recording.stop();
 	$("record").disabled = true;
 	try {
-		await start();
+		await startRecording({ onItem, onChange: onRecorderChange, onEnd });
+		if (!state.recording?.item) select(null);
+		show("item");
 	} catch (error) {
 		showAlert(error);
 	}
@@ -166,308 +184,333 @@ $("record").onclick = async () => {
 	$("record").focus();
 };
 
-async function start() {
-	const entry = { name: `Recording of ${new Date().toLocaleString()}`, recorded: true };
-	let saving = Promise.resolve();
-	let item = null;
-	recording = await record({
-		onLevel: (level) => ($("level").value = level),
-		onChunk(chunk) {
-			if (!item) {
-				item = addItem(null, { ...entry, type: chunk.type });
-				navigator.locks?.request(item.entry.id, () => recording?.finished.catch(() => {}));
-			}
-			saving = saving
-				.then(async () => storage.addChunk(item.entry, await chunk.arrayBuffer()))
-				.catch(onSaveError)
-				.then(() => saveEntry(item.entry));
-		},
-	});
-	// Phones stop recording when they go to sleep.
-	const wakeLock = await navigator.wakeLock?.request("screen").catch(() => null);
-	const stopClock = runClock();
-	drawRecorder();
-	recording.finished
-		.catch((error) => {
-			if (item) item.error = error;
-			else showAlert(error);
-			return error.recording;
-		})
-		.then(async (blob) => {
-			recording = null;
-			stopClock();
-			wakeLock?.release();
-			drawRecorder();
-			await Promise.race([saving, new Promise((resolve) => setTimeout(resolve, SAVING_MILLISECONDS))]);
-			if (!item) return;
-			item.blob = blob;
-			if (item.error) draw(item); // if it is muted, the user decides whether to send it
-			else transcribeItem(item);
-		});
+function onItem(type) {
+	const item = addItem({ name: `Recording ${dateTime(Date.now())}`, recorded: true, type });
+	select(item);
+	return item;
 }
 
-$("pause").onclick = () => {
-	recording.paused = !recording.paused;
-	if (recording.paused) recording.pause();
-	else recording.resume();
-	drawRecorder();
-	items.forEach(draw);
-};
-
-function runClock() {
-	let seconds = 0;
-	let last = performance.now();
-	const timer = setInterval(() => {
-		const now = performance.now();
-		if (!recording?.paused) seconds += (now - last) / 1000;
-		last = now;
-		$("clock").textContent = `${Math.floor(seconds / 60)}:${String(Math.floor(seconds % 60)).padStart(2, "0")}`;
-	}, CLOCK_MILLISECONDS);
-	return () => clearInterval(timer);
-}
-
-function drawRecorder() {
-	$("record").textContent = recording ? "Stop" : "Record";
+function onRecorderChange() {
+	const { recording } = state;
+	$("record-label").textContent = recording ? "Stop" : "Record";
 	$("record").setAttribute("aria-pressed", String(Boolean(recording)));
 	$("pause").textContent = recording?.paused ? "Resume" : "Pause";
-	for (const id of ["pause", "clock", "level"]) $(id).hidden = !recording;
-	if (recording) return;
-	$("clock").textContent = "0:00";
-	$("level").value = 0;
+	$("pause").hidden = !recording;
+	$("choose").hidden = $("options").hidden = Boolean(recording);
+	document.body.classList.toggle("recording", Boolean(recording));
+	document.body.classList.toggle("paused", Boolean(recording?.paused));
+	if (!recording) $("level").value = 0;
+	state.items.forEach(drawRow);
+	draw();
+	const { view } = document.body.dataset;
+	show(view === "empty" ? "item" : view);
 }
+
+function onEnd(item) {
+	if (!item.error) transcribeItem(item); // if it is muted, the user decides whether to send it
+}
+
+$("pause").onclick = togglePause;
 
 // Files
 
+let storing = Promise.resolve();
+
 function addFiles(files) {
 	showAlert();
-	for (const file of files) transcribeItem(addItem(file, { name: file.name, type: file.type }));
+	const added = [...files].reverse().map((file) => {
+		const item = addItem({ name: file.name, type: file.type });
+		Object.assign(item, { blob: file, loading: Promise.resolve(file), storing: true });
+		return item;
+	});
+	if (!added.length) return;
+	open(added.at(-1));
+	for (const item of added.reverse()) {
+		drawRow(item);
+		storing = storing.then(() => storeFile(item));
+		hold(item, storing);
+	}
+}
+
+/** Stores a file before it is sent, so that a reload finds either the whole file or nothing. */
+async function storeFile(item) {
+	try {
+		await storage.saveFile(item.entry, item.blob);
+		await storage.save(item.entry);
+		item.stored = true;
+	} catch (error) {
+		await storage.dropAudio(item.entry).catch(() => {});
+		onSaveError(error);
+	}
+	item.storing = false;
+	changed(item);
+	transcribeItem(item);
 }
 
 $("file").onchange = ({ target }) => {
 	addFiles(target.files);
 	target.value = "";
 };
-document.ondragover = (event) => {
+
+const hasFiles = ({ dataTransfer }) => dataTransfer?.types.includes("Files");
+
+addEventListener("dragover", (event) => {
+	if (!hasFiles(event)) return;
 	event.preventDefault();
-	$("drop").classList.add("over");
-};
-document.ondragleave = () => $("drop").classList.remove("over");
-document.ondrop = (event) => {
+	$("dropzone").hidden = false;
+});
+addEventListener("dragleave", ({ relatedTarget }) => ($("dropzone").hidden ||= !relatedTarget));
+addEventListener("drop", (event) => {
+	if (!hasFiles(event)) return;
 	event.preventDefault();
-	$("drop").classList.remove("over");
+	$("dropzone").hidden = true;
 	addFiles(event.dataTransfer.files);
-};
-
-// Rendering
-
-/** Creates an item and its row in the list. */
-function createItem(entry, blob) {
-	const row = document.createElement("li");
-	const button = row.appendChild(document.createElement("button"));
-	button.append(document.createElement("span"), document.createElement("small"));
-	const item = { entry, blob, row };
-	button.onclick = () => select(item);
-	items.push(item);
-	return item;
-}
-
-function select(item) {
-	const previous = selected;
-	selected = item;
-	URL.revokeObjectURL($("sound").src);
-	$("sound").pause();
-	$("sound").removeAttribute("src");
-	$("current").hidden = !item;
-	$("recent").hidden = !items.length;
-	if (previous) draw(previous);
-	if (item) draw(item);
-}
-
-function draw(item) {
-	const { entry, blob, row, progress, offline, error, controller } = item;
-	const button = row.firstChild;
-	button.firstChild.textContent = entry.name;
-	button.lastChild.textContent = statusText(item);
-	button.lastChild.classList.toggle("bad", Boolean(error));
-	button.setAttribute("aria-current", String(item === selected));
-	if (item !== selected) return;
-	$("name").textContent = entry.name;
-	$("status").textContent = statusText(item);
-	$("status").classList.toggle("bad", Boolean(error));
-	$("transcript").textContent = entry.transcript ?? progress?.transcript ?? "";
-	$("transcript").hidden = !$("transcript").textContent;
-	const sending = isSending(progress);
-	drawBar("sent", sending && !offline, progress);
-	drawBar("transcribed", controller && !sending && !offline, progress);
-	if (blob && !$("sound").src) $("sound").src = URL.createObjectURL(blob);
-	$("sound").hidden = !blob;
-	const done = Boolean(entry.transcript);
-	for (const id of ["copy", "txt"]) $(id).hidden = !done;
-	const canHaveTimes = done && !controller && (entry.job || entry.segments || blob);
-	for (const id of ["srt", "vtt"]) $(id).hidden = !canHaveTimes;
-	$("again").hidden = done || Boolean(controller) || !(blob || entry.job);
-	$("again").textContent = error ? "Try again" : "Send";
-	$("cancel").hidden = !controller;
-	$("delete").hidden = Boolean(controller) || (recording && !done && !blob && !error);
-	if (document.activeElement.hidden) $("name").focus(); // the focused button was hidden
-}
-
-function drawBar(id, isOn, progress) {
-	$(id).hidden = !isOn;
-	if (!isOn) return;
-	const { done, total } = progress?.phase === "sending" && id === "transcribed" ? {} : (progress ?? {});
-	const bar = $(id).querySelector("progress");
-	if (total) Object.assign(bar, { max: total, value: done });
-	else bar.removeAttribute("value");
-	$(id).querySelector("span").textContent = total ? `${Math.floor((100 * done) / total)} %` : "";
-}
-
-const isSending = (progress) => progress?.phase === "sending" && progress.done < progress.total;
-
-function statusText({ entry, blob, progress, offline, error, controller }) {
-	if (error) return errorText(error);
-	const isStored = entry.recorded && !entry.transcript && !saveFailed;
-	if (offline && isStored) return "No connection. Retrying; the recording is kept in this browser.";
-	if (offline) return "No connection. Retrying …";
-	if (controller && !progress) return "Starting …";
-	if (isSending(progress)) return "Sending …";
-	if (progress?.phase === "sending") return "Sent. Transcribing …";
-	if (progress?.phase === "queued") return "Queued …";
-	if (progress) return progress.total ? `${progress.done} of ${progress.total} parts transcribed` : "Transcribing …";
-	if (entry.transcript === "") return "No speech found.";
-	if (entry.transcript) return `Transcribed by ${entry.model}`;
-	if (blob || !recording) return blob ? "Not sent yet" : "Not sent";
-	return recording.paused ? "Paused" : "Recording …";
-}
-
-function showAlert(error = null) {
-	$("alert").textContent = error?.message ?? "";
-}
+});
 
 // Actions
 
 $("copy").onclick = async () => {
 	try {
-		await navigator.clipboard.writeText(selected.entry.transcript);
-		$("status").textContent = "Copied.";
+		await navigator.clipboard.writeText(transcriptText(state.selected.entry));
+		toast("Copied.");
 	} catch {
 		showAlert(new Error("Copying requires HTTPS. Select the text instead."));
 	}
 };
-$("txt").onclick = () => download(selected, "txt", selected.entry.transcript);
-for (const format of ["srt", "vtt"]) $(format).onclick = () => subtitles(selected, format);
+$("txt").onclick = () => download(state.selected.entry, "txt", transcriptText(state.selected.entry));
+$("json").onclick = () => download(state.selected.entry, "json", toJson(state.selected.entry));
+$("audio").onclick = () => download(state.selected.entry, audioExtension(state.selected.entry), state.selected.blob);
+for (const format of ["srt", "vtt"]) $(format).onclick = () => subtitles(state.selected, format);
+
+/** Saves subtitles. Transcripts of earlier versions can lack times. They are transcribed again after confirmation. */
+async function subtitles(item, format) {
+	const { entry } = item;
+	showAlert();
+	if (!entry.segments?.length) {
+		if (item.controller || !(await getTimes(item))) return;
+	}
+	if (entry.segments?.length) download(entry, format, toSubtitles(entry.segments, format));
+	else showAlert(new Error("This server cannot measure times, so there are no subtitles."));
+}
+
+async function getTimes(item) {
+	const blob = await loadAudio(item);
+	if (item.entry.job && !item.entry.edited && (await transcribeItem(item)) && item.entry.segments?.length) return true;
+	if (item.error?.job || item.error?.status === 404) item.error = null; // the job is gone
+	changed(item);
+	if (item.error) return false;
+	if (blob) return (await confirmAgain(NEEDS_TIMES)) && (await transcribeItem(item, { again: true }));
+	showAlert(new Error("Subtitles require times, but this transcript has none, and its audio is no longer stored."));
+	return false;
+}
+
+$("repeat").onclick = async () => {
+	const item = state.selected;
+	if (await confirmAgain(AGAIN)) await repeat(item);
+};
+
+/** Transcribes a recording again, with the present options. */
+async function repeat(item) {
+	setEditing(false);
+	Object.assign(item.entry, chosenOptions());
+	await transcribeItem(item, { again: true });
+}
+
 $("again").onclick = () => {
 	showAlert();
-	transcribeItem(selected, true);
+	transcribeItem(state.selected, { retrying: true });
 };
-$("cancel").onclick = () => cancel(selected);
-$("delete").onclick = () => remove(selected);
+$("without-keywords").onclick = () => {
+	state.selected.entry.keywords = [];
+	transcribeItem(state.selected);
+};
+$("cancel").onclick = () => cancel(state.selected);
+$("drop-audio").onclick = async () => {
+	const item = state.selected;
+	await storage.dropAudio(item.entry).catch(onSaveError);
+	item.blob = item.loading = null;
+	changed(item);
+	toast("The audio is deleted. The text is kept.");
+};
 
-/** Saves subtitles. Without timestamps, asks before transcribing again. */
-async function subtitles(item, format) {
-	const { entry, blob } = item;
-	if (item.controller) return;
-	showAlert();
-	let text = null;
-	const fromJob = async (options) => {
-		const result = await followJob(entry.job, { ...options, responseFormat: format });
-		text = result.transcript;
-	};
-	const transcribeAgain = async (options) => {
-		const { job, segments } = await getTranscription(item, options, true);
-		Object.assign(entry, job ? { job } : { segments });
-		await saveEntry(entry);
-		if (job) await fromJob(options);
-		else text = toSubtitles(segments, format);
-	};
-	if (entry.job && !(await run(item, fromJob))) {
-		const isGone = item.error?.status === 404;
-		if (isGone) entry.job = "";
-		draw(item);
-		if (!item.error?.job && !(isGone && (blob || entry.segments))) return;
-	}
-	if (text === null && entry.segments) text = toSubtitles(entry.segments, format);
-	if (text === null && (await openDialog($("billing")))) {
-		entry.format = "verbose_json";
-		await run(item, transcribeAgain);
-	}
-	if (text !== null) download(item, format, text);
-}
+// Renaming and editing
 
-/** Renders segments as SRT or WebVTT, for servers without jobs. */
-function toSubtitles(segments, format) {
-	const clock = (seconds) => new Date(seconds * 1000).toISOString().slice(11, 23);
-	const escape = (text) => text.replace(/&/g, "&amp;").replace(/</g, "&lt;").replace(/>/g, "&gt;");
-	const cues = segments.map(({ start, end, text }, number) => {
-		const times = `${clock(start)} --> ${clock(end)}`;
-		const line = text.replace(/\s+/g, " ").trim();
-		if (format === "vtt") return `${times}\n${escape(line)}\n`;
-		return `${number + 1}\n${times.replaceAll(".", ",")}\n${line}\n`;
-	});
-	return (format === "vtt" ? "WEBVTT\n\n" : "") + cues.join("\n");
-}
-
-function download({ entry }, extension, text) {
-	const link = document.createElement("a");
-	link.href = URL.createObjectURL(new Blob([text], { type: "text/plain" }));
-	link.download = `${entry.name.replace(/\.\w+$/, "").replace(/[/\\:]/g, "-")}.${extension}`;
-	link.click();
-	setTimeout(() => URL.revokeObjectURL(link.href), 60_000);
-}
-
-// Dialogs
-
-/** Returns false if the user cancels the dialog. */
-function openDialog(dialog) {
-	dialog.returnValue = "";
-	dialog.showModal();
-	return new Promise((resolve) => {
-		dialog.onclose = () => resolve(Boolean(dialog.returnValue));
-	});
-}
-
-$("pay").onclick = () => $("billing").close("yes");
-$("refuse").onclick = () => $("billing").close();
-
-const access = () => ({ token: localStorage.getItem("token") ?? undefined });
-
-let tokenDialog = null;
-
-/** Returns whether the user entered a token. All callers share one dialog. */
-function askForToken() {
-	tokenDialog ??= openDialog($("access")).finally(() => (tokenDialog = null));
-	return tokenDialog;
-}
-
-$("access").querySelector("form").onsubmit = (event) => {
+$("rename").onclick = () => {
+	$("rename-form").hidden = false;
+	$("name").hidden = true;
+	$("new-name").value = state.selected.entry.name;
+	$("new-name").select();
+};
+$("rename-form").onsubmit = (event) => {
 	event.preventDefault();
-	localStorage.setItem("token", $("token").value.replace(/[^ -~]/g, "").trim());
-	$("token").value = "";
-	$("access").close("yes");
+	endRenaming($("new-name").value.trim());
 };
+$("new-name").onkeydown = ({ key }) => key === "Escape" && endRenaming("");
+
+function endRenaming(name) {
+	const item = state.selected;
+	$("rename-form").hidden = true;
+	$("name").hidden = false;
+	if (name) item.entry.name = name;
+	if (name) save(item);
+	changed(item);
+	$("name").focus();
+}
+
+$("edit").onclick = () => {
+	setEditing(!isEditing);
+	draw();
+	if (isEditing) $("transcript").querySelector("textarea")?.focus();
+};
+
+let pendingEdit = null;
+
+function setEditing(on) {
+	isEditing = on;
+	if (!on) savePendingEdit();
+}
+
+/** Changes the text, and stores it when the user has stopped typing for a moment. */
+function edit(item, change) {
+	change();
+	item.entry.edited = true;
+	item.entry.transcript = transcriptText(item.entry);
+	if (pendingEdit?.item !== item) savePendingEdit();
+	clearTimeout(pendingEdit?.timer);
+	pendingEdit = { item, timer: setTimeout(savePendingEdit, SAVE_EDIT_MILLISECONDS) };
+}
+
+function savePendingEdit() {
+	if (!pendingEdit) return;
+	const { item, timer } = pendingEdit;
+	clearTimeout(timer);
+	pendingEdit = null;
+	save(item);
+	drawRow(item);
+}
+
+addEventListener("pagehide", savePendingEdit);
+document.addEventListener("visibilitychange", savePendingEdit);
+
+// Deleting
+
+let endUndo = () => {};
+
+$("delete").onclick = async () => {
+	const item = state.selected;
+	endUndo();
+	item.controller?.abort();
+	item.entry.deleted = Date.now();
+	await save(item);
+	drawRow(item);
+	select(null);
+	show("list");
+	$("record").focus();
+	offerUndo(item);
+};
+
+/** Deletes an item for good when the message disappears. Until then, it is only hidden. */
+function offerUndo(item) {
+	hold(
+		item,
+		new Promise((resolve) => {
+			const timer = setTimeout(() => endUndo(), UNDO_MILLISECONDS);
+			endUndo = async () => {
+				endUndo = () => {};
+				clearTimeout(timer);
+				toast();
+				if (item.entry.deleted) await forget(item);
+				resolve();
+			};
+		}),
+	);
+	toast(`Deleted: ${item.entry.name}`, {
+		Undo: () => undo(item),
+		Close: () => endUndo(),
+	});
+}
+
+async function forget(item) {
+	await purge(item.entry);
+	state.items = state.items.filter((other) => other !== item);
+	item.row.remove();
+}
+
+async function undo(item) {
+	delete item.entry.deleted;
+	endUndo();
+	await save(item);
+	drawList();
+	open(item);
+}
+
+let toastTimer;
+
+function toast(text = "", actions = {}) {
+	clearTimeout(toastTimer);
+	const buttons = Object.entries(actions).map(([label, onclick]) =>
+		Object.assign(document.createElement("button"), { textContent: label, onclick, id: label.toLowerCase() }),
+	);
+	$("toast").replaceChildren(Object.assign(document.createElement("span"), { textContent: text }), ...buttons);
+	$("toast").hidden = !text;
+	if (text && !buttons.length) toastTimer = setTimeout(toast, 4000);
+}
+
+// Search and keyboard
+
+$("search").oninput = () => {
+	drawList();
+	if (state.selected && !isEditing) drawText(state.selected);
+};
+
+const SHORTCUTS = {
+	" ": togglePlay,
+	k: togglePlay,
+	j: () => skip(-SKIP_SECONDS),
+	l: () => skip(SKIP_SECONDS),
+};
+
+addEventListener("keydown", (event) => {
+	const { key, target } = event;
+	if (event.ctrlKey || event.metaKey || event.altKey || document.querySelector("dialog[open]")) return;
+	if (target.matches("input, textarea, select")) return void (key === "Escape" && target.blur());
+	if (key === "/") {
+		event.preventDefault();
+		show("list");
+		$("search").focus();
+	} else if (SHORTCUTS[key.toLowerCase()] && isLoaded()) {
+		if (key === " " && target.matches("button, summary, a")) return;
+		event.preventDefault();
+		SHORTCUTS[key.toLowerCase()]();
+	}
+});
 
 // Start
 
-for (const code of LANGUAGES.split(" ")) {
-	const name = new Intl.DisplayNames(undefined, { type: "language" }).of(code);
-	$("language").append(new Option(name, code));
-}
 addEventListener("beforeunload", (event) => {
-	const hasUnsaved = items.some(({ entry, controller }) =>
-		entry.recorded ? saveFailed && entry.transcript === undefined : controller && !entry.job,
-	);
-	if (recording || hasUnsaved) event.preventDefault();
+	const hasUnsaved = state.items.some((item) => {
+		return item.storing || (state.saveFailed && isUnfinished(item));
+	});
+	if (state.recording || hasUnsaved) event.preventDefault();
 });
 
-const isUnfinished = ({ entry }) => entry.transcript === undefined && !entry.failed;
-const locked = (await navigator.locks?.query())?.held.map(({ name }) => name);
-for (const entry of await storage.entries().catch(() => [])) {
-	if (locked?.includes(entry.id)) continue; // another tab is recording it
-	const item = createItem(entry, entry.transcript ? null : await storage.loadRecording(entry).catch(() => null));
+const locked = (await navigator.locks?.query().catch(() => null))?.held.map(({ name }) => name) ?? [];
+const entries = await storage.entries().catch(() => []);
+storage.dropOrphans([...entries.map(({ id }) => id), ...locked]).catch(() => {});
+for (const entry of entries) {
+	if (locked.includes(entry.id)) continue; // another tab is recording or deleting it
+	if (entry.deleted) {
+		purge(entry);
+		continue;
+	}
+	const item = { entry, blob: null, stored: true };
+	if (entry.repeating && !entry.job) Object.assign(entry, { repeating: false, job: entry.previousJob });
 	if (entry.failed) item.error = new Error(entry.failed);
-	$("recent").querySelector("ul").append(item.row);
-	draw(item);
+	state.items.push(item);
+	$("recent").append(createRow(item, () => open(item)));
 	if (isUnfinished(item) && entry.job) transcribeItem(item);
 }
-select(items.find(isUnfinished) ?? null);
+toast();
+select(state.items.find(isUnfinished) ?? null);
+show("list");
 document.body.dataset.ready = "";

@@ -5,11 +5,12 @@
  *
  * `baseUrl` defaults to the server of this module. `signal` stops waiting, but not the job. `asJob` creates a job
  * even for a small recording. Progress is measured in bytes while sending, then in parts.
+ * If the job's duration is known, progress has it as `duration` in seconds.
  *
  * @typedef {"json" | "text" | "srt" | "vtt" | "verbose_json"} Format
  * @typedef {{baseUrl?: string, token?: string, signal?: AbortSignal}} Access
  * @typedef {{language?: string, model?: string, prompt?: string, keywords?: string[], responseFormat?: Format}} Wishes
- * @typedef {{phase: "sending" | "queued" | "transcribing" | "offline", done: number, total: number | null, transcript: string, job: string}} Progress
+ * @typedef {{phase: "sending" | "queued" | "transcribing" | "offline", done: number, total: number | null, transcript: string, job: string, duration?: number | null}} Progress
  * @typedef {Access & Wishes & {asJob?: boolean, onProgress?: (progress: Progress) => void}} Options
  * @typedef {{transcript: string, model: string, job: string, segments?: any[], duration?: number}} Transcription
  */
@@ -50,10 +51,11 @@ export async function transcribe(recording, options = {}) {
 export async function followJob(job, options = {}) {
 	for (;;) {
 		const { data, retryAfter } = await call("GET", `transcriptions/${job}`, options);
-		const { status, progress, transcript, error } = data;
+		const { status, progress, transcript, duration, error } = data;
 		if (status === "failed") throw new StenoError(error.code, error.detail, { job });
 		if (status === "completed") return fetchTranscript(job, options.responseFormat, options);
-		options.onProgress?.({ phase: status === "processing" ? "transcribing" : "queued", ...progress, transcript, job });
+		const phase = status === "processing" ? "transcribing" : "queued";
+		options.onProgress?.({ phase, ...progress, transcript, job, duration });
 		await pause(retryAfter || POLL_SECONDS, options.signal);
 	}
 }
@@ -70,7 +72,7 @@ export const deleteJob = (job, options = {}) => call("DELETE", `transcriptions/$
 
 /**
  * Records from the microphone. `stop()` and `finished` resolve with the recording, or reject with `empty_recording`
- * or `muted` (with the `recording`). `onLevel` gets a level from 0 to 1, `onChunk` a Blob every second.
+ * or `muted` (with the `recording`). `onLevel` gets a level from 0 to 1, `onChunk` a Blob twice per second.
  * @param {{onLevel?: (level: number) => void, onChunk?: (chunk: Blob) => void}} [options]
  */
 export async function record({ onLevel, onChunk } = {}) {
@@ -91,7 +93,7 @@ export async function record({ onLevel, onChunk } = {}) {
 		return recording;
 	});
 	finished.catch(() => {});
-	recorder.start(1000);
+	recorder.start(500);
 	return {
 		finished,
 		pause: () => recorder.pause(),

@@ -1,0 +1,95 @@
+// Renders transcripts as text, subtitles and JSON, and saves files.
+
+const LINE_COLUMNS = 42; // the usual limit of subtitles
+const CUE_SECONDS = 7;
+const NO_SPACES = /[\p{Script=Han}\p{Script=Hiragana}\p{Script=Katakana}\p{Script=Thai}]/u; // scripts without spaces
+
+/** Joins texts with spaces, except in scripts without spaces. */
+export function joinTexts(texts) {
+	let joined = "";
+	for (const text of texts.map((text) => text.trim()).filter(Boolean)) {
+		const needsSpace = joined && !(NO_SPACES.test(joined.at(-1)) || NO_SPACES.test(text[0]));
+		joined += (needsSpace ? " " : "") + text;
+	}
+	return joined;
+}
+
+/** The text of an entry. After an edit, the text of its segments. */
+export function transcriptText({ transcript, segments, edited }, partial = "") {
+	return edited && segments?.length ? joinTexts(segments.map(({ text }) => text)) : (transcript ?? partial);
+}
+
+export function toJson(entry) {
+	const { name, created, language, model, duration, segments } = entry;
+	const about = { name, created: new Date(created).toISOString(), language, model, duration };
+	return JSON.stringify({ ...about, transcript: transcriptText(entry), segments }, null, 2);
+}
+
+/** Renders segments as SRT or WebVTT. */
+export function toSubtitles(segments, format) {
+	const escape = (text) => text.replace(/&/g, "&amp;").replace(/</g, "&lt;").replace(/>/g, "&gt;");
+	const cues = segments.flatMap(toCues).map(({ start, end, text }, index) => {
+		const times = `${stamp(start)} --> ${stamp(end)}`;
+		const lines = breakLine(text);
+		if (format === "vtt") return `${times}\n${escape(lines)}\n`;
+		return `${index + 1}\n${times.replaceAll(".", ",")}\n${lines}\n`;
+	});
+	return (format === "vtt" ? "WEBVTT\n\n" : "") + cues.join("\n");
+}
+
+const stamp = (seconds) => new Date(seconds * 1000).toISOString().slice(11, 23);
+
+/** Splits a long segment into cues of two lines. Each gets a time in proportion to its text. */
+function toCues({ start, end, text }) {
+	const flat = text.replace(/\s+/g, " ").trim();
+	if (!flat) return [];
+	const count = Math.max(1, Math.ceil(flat.length / (2 * LINE_COLUMNS)), Math.ceil((end - start) / CUE_SECONDS));
+	const cues = [];
+	let done = 0;
+	for (const piece of splitEvenly(flat, count)) {
+		const at = (characters) => start + ((end - start) * characters) / flat.length;
+		cues.push({ start: at(done), end: at(done + piece.length), text: piece.trim() });
+		done += piece.length;
+	}
+	return cues;
+}
+
+/** Splits a text between words into at most `count` pieces of similar length. */
+function splitEvenly(text, count) {
+	const pieces = [""];
+	const words = text.match(new RegExp(`\\S{1,${LINE_COLUMNS / 2}}\\s?`, "gu")) ?? [text];
+	const size = text.length / count;
+	let done = 0;
+	for (const word of words) {
+		if (pieces.at(-1) && done + word.length / 2 > size * pieces.length && pieces.length < count) pieces.push("");
+		pieces[pieces.length - 1] += word;
+		done += word.length;
+	}
+	return pieces;
+}
+
+/** Breaks a text that is too long for one line at the space next to its middle. */
+function breakLine(text) {
+	if (text.length <= LINE_COLUMNS) return text;
+	const spaces = [...text.matchAll(/ /g)].map(({ index }) => index);
+	if (!spaces.length) return text;
+	const distance = (at) => Math.abs(at - text.length / 2);
+	const middle = spaces.reduce((best, at) => (distance(at) < distance(best) ? at : best));
+	return `${text.slice(0, middle)}\n${text.slice(middle + 1)}`;
+}
+
+/** Saves a file with the name of the entry. */
+export function download({ name }, extension, content) {
+	const link = document.createElement("a");
+	const blob = content instanceof Blob ? content : new Blob([content], { type: "text/plain" });
+	link.href = URL.createObjectURL(blob);
+	link.download = `${name.replace(/\.\w{1,5}$/, "").replace(/[/\\:]/g, "-")}.${extension}`;
+	link.click();
+	setTimeout(() => URL.revokeObjectURL(link.href), 60_000);
+}
+
+/** The extension of an audio file: that of its name, or that of its type. */
+export function audioExtension({ name, type = "" }) {
+	const subtype = /^\w+\/([\w-]+)/.exec(type)?.[1] ?? "";
+	return /\.(\w{1,5})$/.exec(name)?.[1] ?? { mp4: "m4a", mpeg: "mp3" }[subtype] ?? (subtype || "webm");
+}

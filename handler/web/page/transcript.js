@@ -1,0 +1,152 @@
+// Shows a transcript as paragraphs with times, marks the spoken sentence and search results, and edits the text.
+
+import { $, clock } from "./items.js";
+import { joinTexts, transcriptText } from "./exports.js";
+
+const PAUSE_SECONDS = 1.8; // a longer pause starts a new paragraph
+const PARAGRAPH_CHARACTERS = 420; // after this length, a paragraph ends with its sentence
+const HIGHLIGHT = "found";
+
+let shown = { entry: null, key: "" };
+let sentences = [];
+let spoken = null;
+
+/** Draws the transcript of an entry, unless it is already shown. `partial` is the text of an unfinished job. */
+export function drawTranscript(entry, { partial = "", editing = false, onSeek, onEdit, wanted = "" }) {
+	const text = editing ? "" : (entry.transcript ?? partial); // while editing, the fields contain the newest text
+	const key = JSON.stringify([editing, text, wanted, entry.segments?.length]);
+	if (shown.entry === entry && shown.key === key) return;
+	shown = { entry, key };
+	sentences = [];
+	spoken = null;
+	const { segments } = entry;
+	const isTimed = Boolean(entry.transcript && segments?.length);
+	const draw = editing ? editors : isTimed ? paragraphs : plain;
+	$("transcript").replaceChildren(...draw(entry, { partial, onSeek, onEdit }));
+	$("transcript").hidden = !$("transcript").firstChild;
+	highlight(editing ? "" : wanted);
+}
+
+/** Groups segments into paragraphs. */
+export function groupSegments(segments) {
+	const groups = [];
+	let characters = 0;
+	for (const segment of segments) {
+		const previous = groups.at(-1)?.at(-1);
+		const pause = previous ? segment.start - previous.end : 0;
+		const isFull = characters > PARAGRAPH_CHARACTERS && /[.!?。！？…]["'”»)]*\s*$/.test(previous?.text ?? "");
+		if (!previous || pause > PAUSE_SECONDS || isFull || segment.speaker !== previous.speaker) {
+			groups.push([]);
+			characters = 0;
+		}
+		groups.at(-1).push(segment);
+		characters += segment.text.length;
+	}
+	return groups;
+}
+
+const paragraphs = ({ segments }, { onSeek }) =>
+	groupSegments(segments).map((group) => {
+		const text = document.createElement("p");
+		for (const segment of group) text.append(...sentence(segment, text.textContent, onSeek));
+		return row(timeButton(group[0], onSeek), text);
+	});
+
+function sentence(segment, before, onSeek) {
+	const span = document.createElement("span");
+	span.textContent = segment.text.trim();
+	span.onclick = () => getSelection().isCollapsed && onSeek(segment.start);
+	sentences.push({ ...segment, span });
+	return [joinTexts([before, span.textContent]).slice(before.length, -span.textContent.length || undefined), span];
+}
+
+function row(...children) {
+	const element = document.createElement("div");
+	element.className = "paragraph";
+	element.append(...children);
+	return element;
+}
+
+function timeButton({ start, speaker }, onSeek) {
+	const button = document.createElement("button");
+	button.className = "time";
+	button.textContent = clock(start) + (speaker ? ` ${speaker}` : "");
+	button.setAttribute("aria-label", `Play from ${clock(start)}`);
+	button.onclick = () => onSeek(start, true);
+	return button;
+}
+
+const plain = (entry, { partial }) =>
+	transcriptText(entry, partial)
+		.split(/\n+/)
+		.filter(Boolean)
+		.map((line) => Object.assign(document.createElement("p"), { textContent: line }));
+
+// Editing
+
+function editors(entry, { onSeek, onEdit }) {
+	if (!entry.segments?.length) {
+		return [editor("Text", transcriptText(entry), (text) => onEdit(() => (entry.transcript = text)))];
+	}
+	return entry.segments.map((segment) => {
+		const change = (text) => onEdit(() => (segment.text = text));
+		return row(timeButton(segment, onSeek), editor(`Text at ${clock(segment.start)}`, segment.text.trim(), change));
+	});
+}
+
+function editor(label, text, onChange) {
+	const field = document.createElement("textarea");
+	field.rows = 1;
+	field.value = text;
+	field.setAttribute("aria-label", label);
+	field.oninput = () => {
+		grow(field);
+		onChange(field.value);
+	};
+	requestAnimationFrame(() => grow(field));
+	return field;
+}
+
+/** Shows the whole text of a field. */
+function grow(field) {
+	field.style.height = "auto";
+	field.style.height = `${field.scrollHeight + field.offsetHeight - field.clientHeight}px`;
+}
+
+addEventListener("resize", () => document.querySelectorAll("#transcript textarea").forEach(grow));
+
+// Playback and search
+
+/** Marks the sentence that is spoken at this time. */
+export function markSpoken(seconds, isPlaying) {
+	const current = sentences.findLast(({ start }) => start <= seconds + 0.05);
+	const span = current && seconds < current.end + 1 ? current.span : null;
+	if (span === spoken) return;
+	spoken?.classList.remove("spoken");
+	span?.classList.add("spoken");
+	spoken = span;
+	if (span && isPlaying) span.scrollIntoView({ block: "nearest" });
+}
+
+/** Marks the searched words with the CSS Custom Highlight API, where the browser has it. */
+function highlight(wanted) {
+	if (!globalThis.Highlight) return;
+	const ranges = wanted ? findRanges($("transcript"), wanted) : [];
+	CSS.highlights.set(HIGHLIGHT, new Highlight(...ranges));
+	ranges[0]?.startContainer.parentElement.scrollIntoView({ block: "nearest" });
+}
+
+function findRanges(root, wanted) {
+	const ranges = [];
+	const walker = document.createTreeWalker(root, NodeFilter.SHOW_TEXT);
+	while (walker.nextNode()) {
+		const text = walker.currentNode.data.toLowerCase();
+		for (let at = text.indexOf(wanted); at >= 0; at = text.indexOf(wanted, at + 1)) {
+			const range = new Range();
+			range.setStart(walker.currentNode, at);
+			range.setEnd(walker.currentNode, at + wanted.length);
+			ranges.push(range);
+		}
+	}
+	return ranges;
+}
