@@ -52,8 +52,10 @@ async def _serve(request: Request, services: ServicesDep) -> Response:
 _RECORDER_PAGE = (
     "page.js",
     _MODULE,
+    "detail.js",
     "dialogs.js",
     "exports.js",
+    "icons.js",
     "items.js",
     "kept.js",
     "list.js",
@@ -61,6 +63,7 @@ _RECORDER_PAGE = (
     "player.js",
     "sending.js",
     "status.js",
+    "toast.js",
     "transcript.js",
     "waveform.js",
     "style.css",

@@ -13,7 +13,6 @@ export function openDialog(dialog) {
 	});
 }
 
-/** Asks before a recording is transcribed, and possibly billed, again. */
 export function confirmAgain(reason) {
 	if ($("billing").open) return Promise.resolve(false);
 	$("billing-text").textContent = reason;
@@ -47,7 +46,6 @@ const languageNames = new Intl.DisplayNames(undefined, { type: "language" });
 const languages = LANGUAGES.split(" ").map((code) => [languageNames.of(code), code]);
 for (const [name, code] of languages.sort(([a], [b]) => a.localeCompare(b))) $("language").append(new Option(name, code));
 
-/** Shows a remembered option in its field, and remembers changes. */
 function remember(id, key, property) {
 	$(id)[property] = property === "checked" ? Boolean(localStorage.getItem(key)) : (localStorage.getItem(key) ?? "");
 	$(id).addEventListener("change", () => localStorage.setItem(key, $(id)[property] || ""));
@@ -61,14 +59,11 @@ remember("notify", "notify", "checked");
 $("options").onclick = () => openDialog($("settings"));
 $("done").onclick = () => $("settings").close();
 $("notify").addEventListener("change", async () => {
-	if (!$("notify").checked || !globalThis.Notification) return;
-	const isAllowed = (await Notification.requestPermission()) === "granted";
-	if (isAllowed) return;
+	if (!$("notify").checked || (await globalThis.Notification?.requestPermission()) === "granted") return;
 	$("notify").checked = false;
 	localStorage.setItem("notify", "");
 });
 
-/** The options that apply to new recordings. */
 export const chosenOptions = () => ({
 	language: $("language").value,
 	keywords: $("keywords").value.split(/[,\n]/).map((word) => word.trim()).filter(Boolean),

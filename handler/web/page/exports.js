@@ -1,6 +1,6 @@
 // Renders transcripts as text, subtitles and JSON, and saves files.
 
-const LINE_COLUMNS = 42; // the usual limit of subtitles
+const COLUMNS = 42; // the usual limit of a line
 const CUE_SECONDS = 7;
 const NO_SPACES = /[\p{Script=Han}\p{Script=Hiragana}\p{Script=Katakana}\p{Script=Thai}]/u; // scripts without spaces
 
@@ -14,7 +14,7 @@ export function joinTexts(texts) {
 	return joined;
 }
 
-/** The text of an entry. After an edit, the text of its segments. */
+/** Returns the text of an entry. After an edit, this is the text of its segments. */
 export function transcriptText({ transcript, segments, edited }, partial = "") {
 	return edited && segments?.length ? joinTexts(segments.map(({ text }) => text)) : (transcript ?? partial);
 }
@@ -39,11 +39,11 @@ export function toSubtitles(segments, format) {
 
 const stamp = (seconds) => new Date(seconds * 1000).toISOString().slice(11, 23);
 
-/** Splits a long segment into cues of two lines. Each gets a time in proportion to its text. */
+/** Splits a long segment into cues. The time of a cue is proportional to its text. */
 function toCues({ start, end, text }) {
 	const flat = text.replace(/\s+/g, " ").trim();
 	if (!flat) return [];
-	const count = Math.max(1, Math.ceil(flat.length / (2 * LINE_COLUMNS)), Math.ceil((end - start) / CUE_SECONDS));
+	const count = Math.max(1, Math.ceil(flat.length / (2 * COLUMNS)), Math.ceil((end - start) / CUE_SECONDS));
 	const cues = [];
 	let done = 0;
 	for (const piece of splitEvenly(flat, count)) {
@@ -57,7 +57,7 @@ function toCues({ start, end, text }) {
 /** Splits a text between words into at most `count` pieces of similar length. */
 function splitEvenly(text, count) {
 	const pieces = [""];
-	const words = text.match(new RegExp(`\\S{1,${LINE_COLUMNS / 2}}\\s?`, "gu")) ?? [text];
+	const words = text.match(/\S{1,21}\s?/gu); // texts without spaces are split between characters
 	const size = text.length / count;
 	let done = 0;
 	for (const word of words) {
@@ -68,9 +68,9 @@ function splitEvenly(text, count) {
 	return pieces;
 }
 
-/** Breaks a text that is too long for one line at the space next to its middle. */
+/** Breaks a long text at the space next to its middle. */
 function breakLine(text) {
-	if (text.length <= LINE_COLUMNS) return text;
+	if (text.length <= COLUMNS) return text;
 	const spaces = [...text.matchAll(/ /g)].map(({ index }) => index);
 	if (!spaces.length) return text;
 	const distance = (at) => Math.abs(at - text.length / 2);
@@ -88,7 +88,7 @@ export function download({ name }, extension, content) {
 	setTimeout(() => URL.revokeObjectURL(link.href), 60_000);
 }
 
-/** The extension of an audio file: that of its name, or that of its type. */
+/** The extension of a file: that of its name, or that of its type. */
 export function audioExtension({ name, type = "" }) {
 	const subtype = /^\w+\/([\w-]+)/.exec(type)?.[1] ?? "";
 	return /\.(\w{1,5})$/.exec(name)?.[1] ?? { mp4: "m4a", mpeg: "mp3" }[subtype] ?? (subtype || "webm");

@@ -48,7 +48,7 @@ export async function saveFile(entry, file) {
 		await addChunk(entry, await file.slice(start, start + SLICE_BYTES).arrayBuffer());
 }
 
-/** Deletes the audio of entries that were never saved, because the page was closed while it stored a file. */
+/** Deletes audio without an entry: the page was closed while it stored a file. */
 export async function dropOrphans(knownIds) {
 	await transact("readwrite", (_, chunks) => {
 		chunks.index("entry").openKeyCursor(null, "nextunique").onsuccess = ({ target: { result: cursor } }) => {
@@ -70,13 +70,6 @@ export async function loadRecording(entry) {
 	}
 	return parts.length ? new File(parts, entry.name, { type: entry.type }) : null;
 }
-
-/** Saves the entry and deletes its audio, in one transaction. */
-export const saveWithoutAudio = (entry) =>
-	transact("readwrite", (entries, chunks) => {
-		entries.put(entry);
-		drop(chunks, entry);
-	});
 
 export const dropAudio = (entry) => transact("readwrite", (_, chunks) => void drop(chunks, entry));
 

@@ -1,23 +1,17 @@
 // The list of recordings, and the search.
 
-import { $, clock, dateTime, state } from "./items.js";
+import { $, create, setText, state, whenText } from "./items.js";
 import { shortStatus } from "./status.js";
 
 const SNIPPET_CHARACTERS = 140;
 const BEFORE_MATCH = 30;
 
-/** Creates the row of an item. */
 export function createRow(item, onSelect) {
-	const row = document.createElement("li");
-	const button = row.appendChild(document.createElement("button"));
-	for (const name of ["name", "words", "when"]) {
-		button.appendChild(document.createElement("span")).className = name;
-	}
-	button.append(document.createElement("small"));
-	button.onclick = onSelect;
-	item.row = row;
+	const lines = ["name", "words", "when"].map((className) => create("span", { className }));
+	const button = create("button", { className: "quiet", onclick: onSelect }, ...lines, create("small"));
+	item.row = create("li", {}, button);
 	drawRow(item);
-	return row;
+	return item.row;
 }
 
 export function drawRow(item) {
@@ -27,16 +21,11 @@ export function drawRow(item) {
 	setText(name, entry.name);
 	setText(words, snippet(entry.transcript ?? "", query()));
 	words.hidden = !entry.transcript;
-	setText(when, [dateTime(entry.created), entry.duration ? clock(entry.duration) : ""].filter(Boolean).join(" · "));
+	setText(when, whenText(entry));
 	setText(status, shortStatus(item));
 	status.className = error ? "bad" : offline ? "warn" : controller ? "busy" : "";
 	button.setAttribute("aria-current", String(item === state.selected));
 	row.hidden = Boolean(entry.deleted) || !matches(item);
-}
-
-/** Unlike an assignment, keeps the text node if the text has not changed. */
-function setText(element, text) {
-	if (element.textContent !== text) element.textContent = text;
 }
 
 export const query = () => $("search").value.trim().toLowerCase();
@@ -51,7 +40,6 @@ function snippet(text, wanted) {
 	return (start ? "… " : "") + flat.slice(start, start + SNIPPET_CHARACTERS);
 }
 
-/** Shows the rows that match the search. */
 export function drawList() {
 	for (const item of state.items) drawRow(item);
 	const visible = state.items.filter(({ row }) => !row.hidden).length;

@@ -1,8 +1,9 @@
 // The audio player. It also plays recordings of MediaRecorder, whose files do not contain their duration.
 
+import { setIcon } from "./icons.js";
 import { $, clock } from "./items.js";
 
-const SKIP_SECONDS = 5;
+export const SKIP_SECONDS = 5;
 const SPEEDS = [1, 1.25, 1.5, 2, 0.75];
 const BEYOND_THE_END = 1e7; // in seconds. Seeking there makes the browser measure the duration
 
@@ -73,10 +74,11 @@ function draw() {
 	$("total").textContent = clock(total);
 	$("position").max = total || 1;
 	$("position").value = seconds;
-	$("position").setAttribute("aria-valuetext", `${clock(seconds)} of ${clock(total)}`);
+	$("position").ariaValueText = `${clock(seconds)} of ${clock(total)}`;
 	const isPlaying = !sound.paused;
-	$("play").setAttribute("aria-label", isPlaying ? "Pause" : "Play");
-	$("play").querySelector("use").setAttribute("href", isPlaying ? "#i-pause" : "#i-play");
+	$("play").ariaLabel = isPlaying ? "Pause" : "Play";
+	const icon = isPlaying ? "pause" : "play";
+	if ($("play").dataset.icon !== icon) setIcon($("play"), icon);
 	callbacks.onTime?.(seconds, isPlaying);
 }
 
@@ -88,5 +90,5 @@ $("speed").onclick = () => {
 	const speed = SPEEDS[(SPEEDS.indexOf(sound.playbackRate) + 1) % SPEEDS.length];
 	sound.playbackRate = sound.defaultPlaybackRate = speed;
 	$("speed").textContent = `${speed}×`;
-	$("speed").setAttribute("aria-label", `Speed: ${speed}`);
+	$("speed").ariaLabel = `Speed: ${speed}`;
 };

@@ -4,8 +4,8 @@
  *     const { transcript } = await transcribe(await (await record()).stop(), { token });
  *
  * `baseUrl` defaults to the server of this module. `signal` stops waiting, but not the job. `asJob` creates a job
- * even for a small recording. Progress is measured in bytes while sending, then in parts.
- * If the job's duration is known, progress has it as `duration` in seconds.
+ * even for a small recording. Progress is measured in bytes while sending, then in parts of
+ * `duration` seconds of sound.
  *
  * @typedef {"json" | "text" | "srt" | "vtt" | "verbose_json"} Format
  * @typedef {{baseUrl?: string, token?: string, signal?: AbortSignal}} Access

@@ -6,7 +6,7 @@ import * as storage from "./kept.js";
 import { deleteJob, followJob, retryJob, transcribe } from "./recorder.js";
 import { errorText, noteProgress } from "./status.js";
 
-export const access = () => ({ token: localStorage.getItem("token") ?? undefined });
+const access = () => ({ token: localStorage.getItem("token") ?? undefined });
 
 const isUntimed = (error) => error.code === "invalid_option" && error.message.includes("response_format");
 
@@ -47,27 +47,25 @@ export async function transcribeItem(item, { retrying = false, again = false } =
 	const { entry } = item;
 	if (item.controller) return false;
 	await forgetFailure(item);
-	if (again) Object.assign(entry, { repeating: true, previousJob: entry.job, job: "" });
+	if (again) beginAgain(entry);
 	const done = await run(item, async (options) => {
 		const { transcript, model, job, segments, duration } = await getTranscription(item, options, retrying);
 		const length = duration ? { duration } : {};
 		Object.assign(entry, { transcript, model, job, segments, edited: false, ...length });
 		await finish(item);
 	});
-	if (entry.repeating) await endRepeat(item, done);
+	if (entry.repeating) {
+		entry.repeating = false;
+		await save(item);
+	}
 	if (done) notify(item);
 	return done;
 }
 
-/** Deletes the earlier job of a recording that was transcribed again. Without a result, the earlier job stays valid. */
-async function endRepeat(item, done) {
-	const { entry } = item;
-	const { previousJob } = entry;
-	delete entry.previousJob;
-	entry.repeating = false;
-	if (!done) entry.job = previousJob;
-	else if (previousJob) deleteJob(previousJob, access()).catch(() => {});
-	await save(item);
+/** The earlier job is no longer needed, because its transcript is stored in this browser. */
+function beginAgain(entry) {
+	if (entry.job) deleteJob(entry.job, access()).catch(() => {});
+	Object.assign(entry, { repeating: true, job: "" });
 }
 
 async function forgetFailure(item) {
@@ -96,17 +94,24 @@ async function getTranscription(item, options, retrying) {
 /** Stores the transcript. If no speech was found, keeps the audio in any case. */
 async function finish(item) {
 	const { entry } = item;
-	const deletesAudio = entry.transcript && localStorage.getItem("deleteAudio");
-	await (deletesAudio ? storage.saveWithoutAudio(entry) : storage.save(entry)).catch(onSaveError);
-	if (deletesAudio) item.blob = item.loading = null;
+	try {
+		await storage.save(entry);
+		if (entry.transcript && localStorage.getItem("deleteAudio")) await deleteAudio(item);
+	} catch (error) {
+		onSaveError(error);
+	}
+}
+
+export async function deleteAudio(item) {
+	await storage.dropAudio(item.entry);
+	item.blob = item.loading = null;
 }
 
 function setError(item, error) {
 	const { entry } = item;
 	item.error = error;
 	entry.job = error.job || entry.job;
-	// Reloading would not help. A rejected option can be changed.
-	const isFinal = error.job || error.status === 404;
+	const isFinal = error.job || error.status === 404; // reloading would not help
 	if (isFinal && entry.transcript === undefined) entry.failed = errorText(error);
 	save(item);
 }
@@ -123,19 +128,18 @@ export async function cancel(item) {
 	const job = progress?.job || (isFetching ? "" : entry.job);
 	if (job) entry.job = "";
 	controller.abort();
-	if (job) deleteJob(job, access()).catch((error) => error.status === 404 || showAlert(error));
+	if (job) deleteJob(job, access()).catch((error) => error.status === 404 || showAlert(error.message));
 	await save(item);
 }
 
-/** Deletes the job of a deleted item, then the item. If the server cannot be reached, a later visit does it. */
+/** Deletes a job, then its entry. If the server cannot be reached, the next visit tries again. */
 export async function purge(entry) {
 	try {
 		if (entry.job) await deleteJob(entry.job, access());
 	} catch (error) {
 		if (error.status !== 404) {
 			await storage.dropAudio(entry).catch(() => {});
-			const problem = "The copy on the server could not be deleted yet. The page tries again at your next visit.";
-			return showAlert(new Error(`${problem} ${error.message}`));
+			return showAlert(`The copy on the server is not deleted yet. Open this page again later. ${error.message}`);
 		}
 	}
 	await storage.remove(entry).catch(() => {});
@@ -159,9 +163,8 @@ $("access").querySelector("form").onsubmit = (event) => {
 function notify({ entry }) {
 	if (!document.hidden || !localStorage.getItem("notify")) return;
 	if (globalThis.Notification?.permission !== "granted") return;
-	const body = entry.transcript ? entry.transcript.slice(0, 120) : "No speech found.";
 	try {
-		new Notification(`${entry.name}: transcript ready`, { body, icon: "icon.svg" });
+		new Notification("The transcript is ready.", { body: entry.name, icon: "icon.svg" });
 	} catch {
 		// Chrome on Android allows notifications only from service workers.
 	}

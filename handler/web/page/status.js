@@ -41,13 +41,11 @@ function workText(progress) {
 	return "Transcribing …";
 }
 
-/** The status for the list, which also shows the date and the length. */
-export const shortStatus = (item) => {
-	const { entry, controller, error } = item;
-	return entry.transcript && !controller && !error ? "Transcribed" : statusText(item);
-};
+/** The status for the list. */
+export const shortStatus = (item) =>
+	item.entry.transcript && !item.controller && !item.error ? "Transcribed" : statusText(item);
 
-/** How much is done, and how long the rest takes if that can be estimated. */
+/** How much is done, and the time left if it can be estimated. */
 export function amountText(item) {
 	const { done, total, duration, phase } = item.progress ?? {};
 	if (!total) return "";
@@ -57,7 +55,6 @@ export function amountText(item) {
 	return (duration ? `${clock((duration * done) / total)} of ${clock(duration)}` : parts) + left;
 }
 
-/** Remembers when a phase began, so that the time left can be estimated. */
 export function noteProgress(item, progress) {
 	if (item.pace?.phase !== progress.phase)
 		item.pace = { phase: progress.phase, since: performance.now(), done: progress.done };

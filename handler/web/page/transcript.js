@@ -1,17 +1,16 @@
-// Shows a transcript as paragraphs with times, marks the spoken sentence and search results, and edits the text.
+// Shows, marks and edits a transcript.
 
-import { $, clock } from "./items.js";
 import { joinTexts, transcriptText } from "./exports.js";
+import { $, clock, create } from "./items.js";
 
 const PAUSE_SECONDS = 1.8; // a longer pause starts a new paragraph
 const PARAGRAPH_CHARACTERS = 420; // after this length, a paragraph ends with its sentence
-const HIGHLIGHT = "found";
 
 let shown = { entry: null, key: "" };
 let sentences = [];
 let spoken = null;
 
-/** Draws the transcript of an entry, unless it is already shown. `partial` is the text of an unfinished job. */
+/** Draws a transcript, unless it is already shown. `partial` is the text of an unfinished job. */
 export function drawTranscript(entry, { partial = "", editing = false, onSeek, onEdit, wanted = "" }) {
 	const text = editing ? "" : (entry.transcript ?? partial); // while editing, the fields contain the newest text
 	const key = JSON.stringify([editing, text, wanted, entry.segments?.length]);
@@ -27,8 +26,7 @@ export function drawTranscript(entry, { partial = "", editing = false, onSeek, o
 	highlight(editing ? "" : wanted);
 }
 
-/** Groups segments into paragraphs. */
-export function groupSegments(segments) {
+function groupSegments(segments) {
 	const groups = [];
 	let characters = 0;
 	for (const segment of segments) {
@@ -47,40 +45,31 @@ export function groupSegments(segments) {
 
 const paragraphs = ({ segments }, { onSeek }) =>
 	groupSegments(segments).map((group) => {
-		const text = document.createElement("p");
+		const text = create("p");
 		for (const segment of group) text.append(...sentence(segment, text.textContent, onSeek));
 		return row(timeButton(group[0], onSeek), text);
 	});
 
 function sentence(segment, before, onSeek) {
-	const span = document.createElement("span");
-	span.textContent = segment.text.trim();
-	span.onclick = () => getSelection().isCollapsed && onSeek(segment.start);
+	const onclick = () => getSelection().isCollapsed && onSeek(segment.start);
+	const span = create("span", { textContent: segment.text.trim(), onclick });
 	sentences.push({ ...segment, span });
 	return [joinTexts([before, span.textContent]).slice(before.length, -span.textContent.length || undefined), span];
 }
 
-function row(...children) {
-	const element = document.createElement("div");
-	element.className = "paragraph";
-	element.append(...children);
-	return element;
-}
+const row = (...children) => create("div", { className: "paragraph" }, ...children);
 
 function timeButton({ start, speaker }, onSeek) {
-	const button = document.createElement("button");
-	button.className = "time";
-	button.textContent = clock(start) + (speaker ? ` ${speaker}` : "");
-	button.setAttribute("aria-label", `Play from ${clock(start)}`);
-	button.onclick = () => onSeek(start, true);
-	return button;
+	const textContent = clock(start) + (speaker ? ` ${speaker}` : "");
+	const onclick = () => onSeek(start, true);
+	return create("button", { className: "time quiet", textContent, ariaLabel: `Play from ${textContent}`, onclick });
 }
 
 const plain = (entry, { partial }) =>
 	transcriptText(entry, partial)
 		.split(/\n+/)
 		.filter(Boolean)
-		.map((line) => Object.assign(document.createElement("p"), { textContent: line }));
+		.map((line) => create("p", {}, line));
 
 // Editing
 
@@ -95,10 +84,7 @@ function editors(entry, { onSeek, onEdit }) {
 }
 
 function editor(label, text, onChange) {
-	const field = document.createElement("textarea");
-	field.rows = 1;
-	field.value = text;
-	field.setAttribute("aria-label", label);
+	const field = create("textarea", { rows: 1, value: text, ariaLabel: label });
 	field.oninput = () => {
 		grow(field);
 		onChange(field.value);
@@ -107,17 +93,15 @@ function editor(label, text, onChange) {
 	return field;
 }
 
-/** Shows the whole text of a field. */
 function grow(field) {
 	field.style.height = "auto";
 	field.style.height = `${field.scrollHeight + field.offsetHeight - field.clientHeight}px`;
 }
 
-addEventListener("resize", () => document.querySelectorAll("#transcript textarea").forEach(grow));
+addEventListener("resize", () => $("transcript").querySelectorAll("textarea").forEach(grow));
 
 // Playback and search
 
-/** Marks the sentence that is spoken at this time. */
 export function markSpoken(seconds, isPlaying) {
 	const current = sentences.findLast(({ start }) => start <= seconds + 0.05);
 	const span = current && seconds < current.end + 1 ? current.span : null;
@@ -132,7 +116,7 @@ export function markSpoken(seconds, isPlaying) {
 function highlight(wanted) {
 	if (!globalThis.Highlight) return;
 	const ranges = wanted ? findRanges($("transcript"), wanted) : [];
-	CSS.highlights.set(HIGHLIGHT, new Highlight(...ranges));
+	CSS.highlights.set("found", new Highlight(...ranges));
 	ranges[0]?.startContainer.parentElement.scrollIntoView({ block: "nearest" });
 }
 
@@ -140,7 +124,9 @@ function findRanges(root, wanted) {
 	const ranges = [];
 	const walker = document.createTreeWalker(root, NodeFilter.SHOW_TEXT);
 	while (walker.nextNode()) {
-		const text = walker.currentNode.data.toLowerCase();
+		const { data } = walker.currentNode;
+		const text = data.toLowerCase();
+		if (text.length !== data.length) continue;
 		for (let at = text.indexOf(wanted); at >= 0; at = text.indexOf(wanted, at + 1)) {
 			const range = new Range();
 			range.setStart(walker.currentNode, at);

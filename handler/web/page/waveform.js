@@ -9,12 +9,14 @@ export function createWaveform(canvas) {
 	const levels = [];
 	const isStill = matchMedia("(prefers-reduced-motion: reduce)").matches;
 	let addedAt = 0;
-	let frame = requestAnimationFrame(function draw() {
-		const moved = isStill || !addedAt ? 1 : Math.min(1, (performance.now() - addedAt) / LEVEL_MILLISECONDS);
+	let frame = 0;
+	const draw = () => {
+		const moved = isStill ? 1 : Math.min(1, (performance.now() - addedAt) / LEVEL_MILLISECONDS);
 		drawBars(canvas, levels, moved);
 		frame = requestAnimationFrame(draw);
-	});
+	};
 	return {
+		start: draw,
 		add(level) {
 			levels.push(level);
 			if (levels.length > MAX_LEVELS) levels.shift();
@@ -24,7 +26,7 @@ export function createWaveform(canvas) {
 	};
 }
 
-/** Draws the newest level at the right edge. `moved` is the part of a step that the bars have moved, from 0 to 1. */
+/** Draws the newest level at the right. `moved` is the part of a step that the bars have moved, from 0 to 1. */
 function drawBars(canvas, levels, moved) {
 	const [width, height] = fit(canvas);
 	const context = canvas.getContext("2d");
@@ -42,10 +44,10 @@ function drawBars(canvas, levels, moved) {
 	}
 }
 
-/** The level covers 60 dB. Speech uses the upper half, so the lower half is drawn small. */
+/** Speech uses the upper half of the levels, so the lower half is drawn small. */
 const loudness = (level) => level ** 2.5;
 
-/** Adapts the canvas to its size on the screen. Returns its width and height in CSS pixels. */
+/** Returns the width and height in CSS pixels. */
 function fit(canvas) {
 	const { clientWidth: width, clientHeight: height } = canvas;
 	const scale = devicePixelRatio || 1;

@@ -1,0 +1,212 @@
+// The selected recording: its state, transcript, player and actions.
+
+import { chosenOptions, confirmAgain } from "./dialogs.js";
+import { audioExtension, download, toJson, toSubtitles, transcriptText } from "./exports.js";
+import {
+	$, changed, isRecording, loadAudio, onSaveError, save, setText, showAlert, state, visibleItems, whenText,
+} from "./items.js";
+import { drawRow, query } from "./list.js";
+import { isLoaded, loadPlayer, seek } from "./player.js";
+import { cancel, deleteAudio, transcribeItem } from "./sending.js";
+import { amountText, isSending, rejectsKeywords, statusText } from "./status.js";
+import { toast } from "./toast.js";
+import { drawTranscript, markSpoken } from "./transcript.js";
+
+const SAVE_EDIT_MILLISECONDS = 300;
+const BILLED = "The recording is sent again, and may be billed again. The new text replaces the present text.";
+
+let isEditing = false;
+let pendingEdit = null;
+
+/** Selects an item, and loads its audio. */
+export function select(item) {
+	const previous = state.selected;
+	state.selected = item;
+	setEditing(false);
+	setRenaming(false);
+	if (previous) drawRow(previous);
+	draw();
+	if (item) loadAudio(item).then(() => item === state.selected && draw());
+}
+
+export function draw() {
+	const item = state.selected;
+	$("current").hidden = !item;
+	$("welcome").hidden = Boolean(item);
+	setText($("welcome-title"), visibleItems().length ? "Choose a recording from the list" : "Turn speech into text");
+	if (!item) return loadPlayer(null);
+	const isOn = isRecording(item);
+	$("recorder").hidden = !isOn;
+	setText($("name"), item.entry.name);
+	setText($("about"), whenText(item.entry));
+	drawState(item);
+	drawText();
+	drawTools(item, isOn);
+	loadPlayer(isOn ? null : item.blob, item.entry.duration, {
+		onTime: markSpoken,
+		onDuration: (seconds) => setDuration(item, seconds),
+	});
+	if (document.activeElement?.hidden) $("name").focus(); // the focused button was hidden
+	drawRow(item);
+}
+
+function drawState(item) {
+	const { error, offline, progress, controller } = item;
+	setText($("status"), statusText(item));
+	$("status").className = error ? "bad" : offline ? "warn" : "";
+	$("work").hidden = !controller || offline;
+	setText($("amount"), amountText(item));
+	const isMeasured = progress?.total && (progress.phase !== "sending" || isSending(progress));
+	if (isMeasured) Object.assign($("bar"), { max: progress.total, value: progress.done });
+	else $("bar").removeAttribute("value");
+}
+
+export function drawText() {
+	const { entry, progress } = state.selected;
+	drawTranscript(entry, {
+		partial: progress?.transcript,
+		editing: isEditing,
+		wanted: query(),
+		onSeek: (seconds, play) => isLoaded() && seek(seconds, play),
+		onEdit: edit,
+	});
+}
+
+function drawTools(item, isOn) {
+	const { entry, blob, error, controller, storing } = item;
+	const isDone = Boolean(entry.transcript);
+	const isBusy = Boolean(controller) || storing;
+	const show = (isShown, ...ids) => ids.forEach((id) => ($(id).hidden = !isShown));
+	show(!isOn, "tools");
+	show(isDone, "copy", "edit", "txt", "srt", "vtt", "json");
+	show(blob, "audio");
+	show(blob || isDone, "download");
+	show(isDone && blob && !isBusy, "repeat", "drop-audio");
+	show(!isBusy, "delete");
+	show(!isDone && !isBusy && !isOn && !rejectsKeywords(item) && (blob || entry.job), "again");
+	show(rejectsKeywords(item), "without-keywords");
+	show(controller, "cancel");
+	setText($("again"), error ? "Try again" : "Send");
+	$("edit").ariaPressed = String(isEditing);
+	setText($("edit").querySelector("span"), isEditing ? "Done" : "Edit");
+}
+
+function setDuration(item, seconds) {
+	if (Math.abs((item.entry.duration ?? 0) - seconds) < 0.5) return;
+	item.entry.duration = seconds;
+	if (item.stored) save(item);
+	setText($("about"), whenText(item.entry));
+	drawRow(item);
+}
+
+// Sending
+
+$("again").onclick = () => {
+	showAlert();
+	transcribeItem(state.selected, { retrying: true });
+};
+$("without-keywords").onclick = () => {
+	state.selected.entry.keywords = [];
+	transcribeItem(state.selected);
+};
+$("cancel").onclick = () => cancel(state.selected);
+$("repeat").onclick = () => repeat(state.selected);
+
+/** Transcribes a recording again with the present options, after confirmation. */
+async function repeat(item, reason = "") {
+	if (item.controller || !(await confirmAgain(reason + BILLED))) return false;
+	setEditing(false);
+	Object.assign(item.entry, chosenOptions());
+	return transcribeItem(item, { again: true });
+}
+
+// Copying and saving
+
+$("copy").onclick = async () => {
+	try {
+		await navigator.clipboard.writeText(transcriptText(state.selected.entry));
+		toast("Copied.");
+	} catch {
+		showAlert("Copying requires HTTPS. Select the text instead.");
+	}
+};
+const saveAs = (extension, content) => () => download(state.selected.entry, extension, content(state.selected.entry));
+$("txt").onclick = saveAs("txt", transcriptText);
+$("json").onclick = saveAs("json", toJson);
+$("audio").onclick = () => download(state.selected.entry, audioExtension(state.selected.entry), state.selected.blob);
+for (const format of ["srt", "vtt"]) $(format).onclick = () => subtitles(state.selected, format);
+
+/** Saves subtitles. A transcript of an earlier version can lack times. */
+async function subtitles(item, format) {
+	const { entry } = item;
+	showAlert();
+	if (!entry.segments?.length && item.blob) await repeat(item, "Subtitles require times, which this text does not have. ");
+	else if (!entry.segments?.length) showAlert("This text has no times, and its audio is deleted. Subtitles require both.");
+	if (entry.segments?.length) download(entry, format, toSubtitles(entry.segments, format));
+}
+
+$("drop-audio").onclick = async () => {
+	const item = state.selected;
+	await deleteAudio(item).catch(onSaveError);
+	changed(item);
+	toast("The audio is deleted. The text is kept.");
+};
+
+// Renaming and editing
+
+function setRenaming(on) {
+	$("rename-form").hidden = !on;
+	$("name").hidden = on;
+}
+
+function endRenaming(name) {
+	const item = state.selected;
+	setRenaming(false);
+	if (name) item.entry.name = name;
+	if (name) save(item);
+	changed(item);
+	$("name").focus();
+}
+
+$("rename").onclick = () => {
+	setRenaming(true);
+	$("new-name").value = state.selected.entry.name;
+	$("new-name").select();
+};
+$("rename-form").onsubmit = (event) => {
+	event.preventDefault();
+	endRenaming($("new-name").value.trim());
+};
+$("new-name").onkeydown = ({ key }) => key === "Escape" && endRenaming("");
+
+$("edit").onclick = () => {
+	setEditing(!isEditing);
+	draw();
+	if (isEditing) $("transcript").querySelector("textarea")?.focus();
+};
+
+function setEditing(on) {
+	isEditing = on;
+	if (!on) savePendingEdit();
+}
+
+/** Changes the text, and stores it when the user stops typing. */
+function edit(change) {
+	const item = state.selected;
+	change();
+	item.entry.edited = true;
+	item.entry.transcript = transcriptText(item.entry);
+	clearTimeout(pendingEdit?.timer);
+	pendingEdit = { item, timer: setTimeout(savePendingEdit, SAVE_EDIT_MILLISECONDS) };
+}
+
+function savePendingEdit() {
+	if (!pendingEdit) return;
+	const { item, timer } = pendingEdit;
+	clearTimeout(timer);
+	pendingEdit = null;
+	save(item);
+	drawRow(item);
+}
+
+addEventListener("pagehide", savePendingEdit);
