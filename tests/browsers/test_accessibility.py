@@ -1,9 +1,14 @@
-"""Test that axe-core finds no serious problem in any state of the recorder page."""
+"""Test that axe-core finds no problem in any state of the recorder page."""
 
 import pytest
 from playwright.sync_api import expect
 
-from tests.browsers.test_page import open_page, select_file
+from tests.browsers.test_page import (
+    expect_transcript,
+    open_page,
+    reply_with_job,
+    select_file,
+)
 from tests.conftest import serving
 from tests.samples import recording
 
@@ -11,6 +16,14 @@ NO_MICROPHONE = """() => {
     const reject = () => Promise.reject(new DOMException("", "NotFoundError"));
     navigator.mediaDevices.getUserMedia = reject;
 }"""
+PHONE = {"width": 390, "height": 844}
+JOB = {
+    "status": "processing",
+    "progress": {"done": 3, "total": 12},
+    "duration": 720,
+    "transcript": "Ever tried.",
+    "error": None,
+}
 CHECK = "() => axe.run({ resultTypes: ['violations'] })"
 
 
@@ -35,14 +48,67 @@ def paused(page):
 
 
 def sending(page):
-    page.route("**/api/transcribe", lambda _route: None)  # the request never ends
+    page.route("**/api/uploads", lambda _route: None)  # the request never ends
     select_file(page, recording("webm"))
     expect(page.locator("#status")).to_contain_text("Starting")
 
 
+def transcribing(page):
+    reply_with_job(page, JOB)
+    select_file(page, recording("webm"))
+    expect(page.locator("#amount")).to_contain_text("3:00 of 12:00")
+
+
 def transcribed(page):
     select_file(page, recording("webm"))
-    expect(page.locator("#status")).to_contain_text("Transcribed", timeout=30_000)
+    expect_transcript(page, "Ever tried")
+    expect(page.locator("#player")).to_be_visible()
+
+
+def playing(page):
+    transcribed(page)
+    page.click("#play")
+    expect(page.locator(".spoken")).to_be_visible()
+
+
+def download_menu(page):
+    transcribed(page)
+    page.click("#download summary")
+
+
+def more_menu(page):
+    transcribed(page)
+    page.click("#more summary")
+
+
+def editing(page):
+    transcribed(page)
+    page.click("#edit")
+
+
+def renaming(page):
+    more_menu(page)
+    page.click("#rename")
+
+
+def deleted(page):
+    transcribed(page)
+    page.click("#delete")
+    expect(page.locator("#undo")).to_be_visible()
+
+
+def found(page):
+    transcribed(page)
+    page.fill("#search", "tried")
+
+
+def nothing_found(page):
+    transcribed(page)
+    page.fill("#search", "nothing")
+
+
+def options(page):
+    page.click("#options")
 
 
 def not_a_recording(page):
@@ -58,7 +124,7 @@ def without_a_microphone(page):
 
 def token_dialog(page):
     page.route(
-        "**/api/transcribe", lambda route: route.fulfill(status=401, json={"code": "unauthorized"})
+        "**/api/uploads", lambda route: route.fulfill(status=401, json={"code": "unauthorized"})
     )
     select_file(page, recording("webm"))
     expect(page.locator("#token")).to_be_focused()
@@ -66,8 +132,25 @@ def token_dialog(page):
 
 def billing_dialog(page):
     transcribed(page)
-    page.click("#srt")
+    page.click("#more summary")
+    page.click("#repeat")
     expect(page.locator("#refuse")).to_be_focused()
+
+
+def phone_list(page):
+    transcribed(page)
+    page.set_viewport_size(PHONE)
+    page.click("#back")
+
+
+def phone_transcript(page):
+    page.set_viewport_size(PHONE)
+    transcribed(page)
+
+
+def phone_recording(page):
+    page.set_viewport_size(PHONE)
+    recording_now(page)
 
 
 def without_a_connection(page):
@@ -83,7 +166,20 @@ def without_a_connection(page):
         recording_now,
         paused,
         sending,
+        transcribing,
         transcribed,
+        playing,
+        download_menu,
+        more_menu,
+        editing,
+        renaming,
+        deleted,
+        found,
+        nothing_found,
+        options,
+        phone_list,
+        phone_transcript,
+        phone_recording,
         not_a_recording,
         without_a_microphone,
         token_dialog,
@@ -92,7 +188,7 @@ def without_a_connection(page):
     ],
     ids=lambda state_function: state_function.__name__,
 )
-def test_axe_finds_no_serious_problem(page, state, server, engine, npm):
+def test_axe_finds_no_problem(page, state, server, engine, npm):
     with serving(server(openai_base_url=engine.url).app) as url:
         open_page(page, url)
         page.evaluate((npm / "node_modules" / "axe-core" / "axe.min.js").read_text())

@@ -3,6 +3,7 @@
 import base64
 import contextlib
 import re
+import time
 import wave
 
 import numpy as np
@@ -10,15 +11,13 @@ import pytest
 from playwright.sync_api import expect
 
 from tests.browsers.drivers import until
-from tests.browsers.proxy import Proxy
 from tests.conftest import ROOT, app, serving
 from tests.fake_upstream import FakeUpstream, transcript_response
 from tests.samples import asset, long_recording, long_speech, recording
 
 FOLDER = ROOT / "handler" / "web" / "page"
 WORDS = "Ever tried. Ever failed."
-OFFLINE = "No connection. Retrying …"
-OFFLINE_AND_KEPT = "No connection. Retrying; the recording is kept in this browser."
+OFFLINE = "No connection, retrying. Your recording is safe."
 MUTED = """async () => {
     const context = new AudioContext();
     const still = new GainNode(context, { gain: 0 });
@@ -28,12 +27,25 @@ MUTED = """async () => {
     source.start();
     return target.stream;
 }"""
-DROP = """(recording) => {
-    const dropped = new DataTransfer();
+DRAG = """({ recording, type }) => {
+    const dragged = new DataTransfer();
     const bytes = Uint8Array.from(atob(recording), (byte) => byte.charCodeAt(0));
-    dropped.items.add(new File([bytes], "voice.webm"));
-    const options = { dataTransfer: dropped, bubbles: true, cancelable: true };
-    document.body.dispatchEvent(new DragEvent("drop", options));
+    for (const name of ["one.webm", "two.webm"]) dragged.items.add(new File([bytes], name));
+    const options = { dataTransfer: dragged, bubbles: true, cancelable: true };
+    document.body.dispatchEvent(new DragEvent(type, options));
+}"""
+COUNT_CHUNKS = """() => new Promise((resolve) => {
+    indexedDB.open("steno").onsuccess = ({ target: { result } }) => {
+        const counted = result.transaction("chunks").objectStore("chunks").count();
+        counted.onsuccess = () => resolve(counted.result);
+    };
+})"""
+# Stores a recording and its entry in the browser.
+STORE = """async ({ entry, recording }) => {
+    const { addChunk, save } = await import("./kept.js");
+    const bytes = Uint8Array.from(atob(recording), (byte) => byte.charCodeAt(0));
+    await addChunk(entry, bytes.buffer);
+    await save(entry);
 }"""
 
 
@@ -88,6 +100,45 @@ def select_file(page, content, name="voice.webm"):
     page.set_input_files("#file", {"name": name, "mimeType": "", "buffer": content})
 
 
+def set_option(page, element_id, value):
+    page.click("#options")
+    field = page.locator(f"#{element_id}")
+    if element_id == "language":
+        field.select_option(value)
+    elif element_id == "keywords":
+        field.fill(value)
+    else:
+        field.set_checked(value)
+    page.click("#done")
+
+
+def expect_recordings(page, count):
+    """Expect the number of visible recordings in the list."""
+    expect(page.locator("#recent li").filter(visible=True)).to_have_count(count)
+
+
+def save(page, kind):
+    """Download the selected recording in a format. Return the download."""
+    page.click("#download summary")
+    with page.expect_download() as saved:
+        page.click(f"#{kind}")
+    return saved.value
+
+
+def saved_text(page, kind):
+    return save(page, kind).path().read_text()
+
+
+def collect_requests(page):
+    """Return a list to which the paths of all further requests to the API are added."""
+    sent = []
+    page.on(
+        "request",
+        lambda request: "/api/" in request.url and sent.append(request.url.partition("/api/")[2]),
+    )
+    return sent
+
+
 def expect_transcript(page, text=WORDS):
     expect(page.locator("#transcript")).to_contain_text(text, timeout=90_000)
     expect(page.locator("#status")).to_contain_text("Transcribed by gpt-transcribe", timeout=90_000)
@@ -122,7 +173,7 @@ def test_a_recording_of_30_mb_is_uploaded_to_the_bucket_with_its_progress(
     url, harness = start_server()
     before = harness.objects()
     open_page(page, url)
-    collect_texts(page, "sent", "status", "transcript")
+    collect_texts(page, "amount", "transcript")
     network = {
         "offline": False,
         "latency": 5,
@@ -133,22 +184,26 @@ def test_a_recording_of_30_mb_is_uploaded_to_the_bucket_with_its_progress(
     page.set_input_files("#file", path)
     expect_transcript(page, "the age of wisdom")
     texts = page.evaluate("window.seen")
-    sent = [int(found[1]) for text in texts if (found := re.fullmatch(r"Sent (\d+) %", text))]
+    sent = [int(found[1]) for text in texts if (found := re.match(r"(\d+) % sent", text))]
     assert sent == sorted(sent)
     assert len(set(sent)) >= 5
-    assert any(re.fullmatch(r"\d+ of \d+ parts transcribed", text) for text in texts)
+    assert any(re.match(r"\d:\d\d of 2:37", text) for text in texts)
     assert any("the age of wisdom" in text for text in texts)
     assert [key.split("/")[0] for key in harness.objects() if key not in before] == ["transcripts"]
 
 
-def test_a_file_can_be_dropped_anywhere_and_the_language_selected(page, start_server, engine):
+def test_files_can_be_dropped_anywhere_and_the_language_selected(page, start_server, engine):
     url, _ = start_server()
     open_page(page, url)
-    page.select_option("#language", "en")
-    page.evaluate(DROP, base64.b64encode(recording("webm")).decode())
+    set_option(page, "language", "en")
+    dragged = {"recording": base64.b64encode(recording("webm")).decode()}
+    page.evaluate(DRAG, dragged | {"type": "dragover"})
+    expect(page.locator("#dropzone")).to_be_visible()
+    page.evaluate(DRAG, dragged | {"type": "drop"})
+    expect(page.locator("#dropzone")).not_to_be_visible()
     expect_transcript(page, "Ever tried")
-    (call,) = engine.calls()
-    assert call["fields"]["languages[]"] == ["en"]
+    expect(page.locator("#recent small")).to_have_text(["Transcribed"] * 2, timeout=90_000)
+    assert {tuple(call["fields"]["languages[]"]) for call in engine.calls()} == {("en",)}
 
 
 def test_recording_works_with_the_keyboard_only(page, start_server):
@@ -162,13 +217,21 @@ def test_recording_works_with_the_keyboard_only(page, start_server):
     expect_transcript(page, "Ever tried")
 
 
-def test_a_reset_connection_is_retried_and_billed_once(page, start_server, engine):
+def test_a_lost_response_is_requested_again_and_billed_once(page, start_server, engine):
     url, _ = start_server()
-    with Proxy.in_front_of(url, 2_000_000) as proxy:
-        open_page(page, proxy.url)
-        select_file(page, long_recording("wav", 25))
-        expect_transcript(page, "best of times")
-        assert proxy.resets_left == 0
+    lost = []
+
+    def lose_first(route):
+        route.fetch()  # the server receives the request, but the page receives no response
+        lost.append(route.request.url)
+        route.abort("connectionreset")
+        page.unroute("**/api/uploads")
+
+    page.route("**/api/uploads", lose_first)
+    open_page(page, url)
+    select_file(page, long_recording("wav", 15))
+    expect_transcript(page, "")
+    assert len(lost) == 1
     assert len(engine.calls()) == 1
 
 
@@ -197,8 +260,8 @@ def test_an_unsent_recording_is_available_after_a_reload(page, start_server):
     open_page(page, url)
     begin_recording(page, "0:04")
     page.click("#record")
-    expect(page.locator("#status")).to_have_text(OFFLINE_AND_KEPT)
-    expect(page.locator("#sound")).to_be_visible()
+    expect(page.locator("#status")).to_have_text(OFFLINE)
+    expect(page.locator("#player")).to_be_visible()
     page.unroute("**/api/config")
     open_page(page, url)
     expect(page.locator("#status")).to_have_text("Not sent yet")
@@ -236,11 +299,11 @@ def test_a_transcript_that_cannot_be_stored_does_not_delete_the_recording(page, 
     expect_transcript(page, "Ever tried")
     expect(page.locator("#alert")).to_contain_text("This browser cannot store the recording")
     page.evaluate("window.name = 'with space again'")
-    page.on("dialog", lambda dialog: dialog.accept())  # accept the warning about leaving
+    sent = collect_requests(page)
     open_page(page, url)
-    expect(page.locator("#status")).to_have_text("Not sent yet")
-    page.click("#again")
     expect_transcript(page, "Ever tried")
+    expect(page.locator("#player")).to_be_visible()
+    assert "uploads" not in sent  # the transcript of the job is fetched again
 
 
 def test_another_tab_does_not_send_a_recording_in_progress(page, start_server):
@@ -249,7 +312,7 @@ def test_another_tab_does_not_send_a_recording_in_progress(page, start_server):
     begin_recording(page, "0:03")
     other = page.context.new_page()
     open_page(other, url)
-    expect(other.locator("#recent li")).to_have_count(0)
+    expect_recordings(other, 0)
     page.click("#record")
     expect_transcript(page, "Ever tried")
 
@@ -263,7 +326,7 @@ def test_a_recording_without_speech_is_kept(page, start_server, engine):
     expect(page.locator("#status")).to_have_text("No speech found.", timeout=20_000)
     open_page(page, url)
     page.click("#recent li button")
-    expect(page.locator("#sound")).to_be_visible()
+    expect(page.locator("#player")).to_be_visible()
     expect(page.locator("#again")).to_be_visible()
 
 
@@ -298,7 +361,7 @@ def test_a_job_continues_without_its_page_and_is_polled_after_a_reload(page, sta
     engine.script({"delay": 4})
     open_page(page, url)
     select_file(page, recording("mp3", seconds=7))
-    expect(page.locator("#status")).to_have_text("0 of 1 parts transcribed", timeout=10_000)
+    expect(page.locator("#amount")).to_have_text("0:00 of 0:07", timeout=10_000)
     open_page(page, url)
     expect_transcript(page, "Ever tried")
 
@@ -328,20 +391,18 @@ def test_an_invalid_file_is_rejected_with_a_message(
     select_file(page, content)
     expect(page.locator("#status")).to_contain_text(message, timeout=20_000)
     page.click("#delete")
-    expect(page.locator("#recent li")).to_have_count(0)
+    expect_recordings(page, 0)
 
 
 def test_the_page_requests_the_token_until_it_is_correct_and_stores_it(page, start_server):
     url, _ = start_server(auth="token", access_token="open sesame")
     open_page(page, url)
     select_file(page, asset("beckett.wav"))
-    for token, status in (("wrong", 401), ("\u200bopen sesame ", 200)):
+    for token, status in (("wrong", 401), ("\u200bopen sesame ", 201)):
         expect(page.locator("[open] #token")).to_be_focused()
         page.keyboard.type(token)
         with page.expect_response(
-            lambda response, status=status: (
-                response.status == status and "transcribe" in response.url
-            )
+            lambda response, status=status: response.status == status and "uploads" in response.url
         ):
             page.keyboard.press("Enter")
     expect_transcript(page)
@@ -361,21 +422,21 @@ def test_the_token_dialog_can_be_closed(page, start_server):
 
 
 @pytest.mark.parametrize("limit", [26_000_000, 1000])
-def test_a_transcript_is_copied_and_saved_in_every_format(page, start_server, limit, tmp_path):
+def test_a_transcript_is_copied_and_saved_in_every_format(page, start_server, limit):
     url, _ = start_server(max_audio_bytes=limit)
     open_page(page, url)
     select_file(page, asset("beckett.wav"), "Krapp's tape.wav")
     expect_transcript(page)
     page.click("#copy")
     assert WORDS in page.evaluate("navigator.clipboard.readText()")
-    for kind, begins in (("txt", WORDS), ("srt", "1\n00:00:00,"), ("vtt", "WEBVTT")):
-        with page.expect_download() as saved:
-            page.click(f"#{kind}")
-            if kind == "srt" and limit > 1000:  # direct requests give no timestamps
-                page.click("#pay")
-        assert saved.value.suggested_filename == f"Krapp's tape.{kind}"
-        saved.value.save_as(tmp_path / kind)
-        assert begins in (tmp_path / kind).read_text()
+    begins = {"txt": WORDS, "srt": "1\n00:00:00,", "vtt": "WEBVTT", "json": '"segments": ['}
+    for kind, beginning in begins.items():
+        saved = save(page, kind)
+        assert saved.suggested_filename == f"Krapp's tape.{kind}"
+        assert beginning in saved.path().read_text()
+    saved = save(page, "audio")
+    assert saved.suggested_filename == "Krapp's tape.wav"
+    assert saved.path().read_bytes() == asset("beckett.wav")
 
 
 def test_cancelling_or_deleting_removes_the_data_from_browser_and_server(
@@ -386,19 +447,21 @@ def test_cancelling_or_deleting_removes_the_data_from_browser_and_server(
     before = harness.objects()
     open_page(page, url)
     select_file(page, recording("flac", seconds=6))
-    expect(page.locator("#status")).to_have_text("0 of 1 parts transcribed", timeout=10_000)
+    expect(page.locator("#amount")).to_have_text("0:00 of 0:06", timeout=10_000)
     page.click("#cancel")
     expect(page.locator("#status")).to_have_text("Not sent yet")
     until(lambda: harness.objects() == before)
     page.click("#delete")
-    expect(page.locator("#recent li")).to_have_count(0)
+    expect_recordings(page, 0)
     engine.script()
     select_file(page, recording("ogg", seconds=4))
     expect_transcript(page, "Ever tried")
     assert len(harness.objects()) == len(before) + 1
     page.click("#delete")
+    page.click("#close")  # there is no undo any more
     expect(page.locator("#recent li")).to_have_count(0)
     assert harness.objects() == before
+    assert page.evaluate(COUNT_CHUNKS) == 0
     open_page(page, url)
     expect(page.locator("#recent li")).to_have_count(0)
 
@@ -497,15 +560,6 @@ def start_without_bucket():
         )
 
 
-def save(page, kind, *, pay=None):
-    """Save subtitles and return their text. `pay` is called to confirm the billing dialog."""
-    with page.expect_download() as saved:
-        page.click(f"#{kind}")
-        if pay:
-            pay()
-    return saved.value.path().read_text()
-
-
 def reply_with_job(page, job):
     """Intercept uploads. Each upload creates a job with the id `j`, and polling returns `job`.
 
@@ -528,65 +582,99 @@ def reply_with_job(page, job):
     return methods
 
 
+def store_old_transcript(page, url, content):
+    """Store the transcript of an earlier version, which has no times, and its recording."""
+    open_page(page, url)
+    about = {"id": "old", "name": "old.mp3", "created": 1, "type": "audio/mpeg", "job": ""}
+    entry = {**about, "transcript": WORDS, "model": "gpt-transcribe", "format": "json"}
+    page.evaluate(STORE, {"entry": entry, "recording": base64.b64encode(content).decode()})
+    open_page(page, url)
+    page.click("#recent li button")
+    expect_transcript(page)
+    expect(page.locator("#player")).to_be_visible()
+
+
+def click_subtitles(page, kind):
+    page.click("#download summary")
+    page.click(f"#{kind}")
+
+
 def test_subtitles_are_billed_again_only_after_confirmation_and_only_once(
     page, start_server, engine
 ):
     url, _ = start_server()
     usage = {"type": "duration", "seconds": 130}
     engine.script({"body": {"text": WORDS, "usage": usage}, "times": 50})
-    open_page(page, url)
-    select_file(page, long_recording("mp3", 130))
-    expect_transcript(page)
-    assert len(engine.calls()) == 1
+    store_old_transcript(page, url, long_recording("mp3", 130))
     for refuse in (lambda: page.click("#refuse"), lambda: page.keyboard.press("Escape")):
-        page.click("#srt")
+        click_subtitles(page, "srt")
         expect(page.locator("#billing")).to_contain_text(BILLED)
         refuse()
         expect(page.locator("#billing")).not_to_be_visible()
         expect(page.locator("#status")).to_contain_text("Transcribed by")
     assert engine.calls() == []
-
-    def confirm_twice():
+    sent = collect_requests(page)
+    click_subtitles(page, "srt")
+    with page.expect_download(timeout=90_000) as saved:
         page.evaluate("for (const _ of [1, 2]) document.getElementById('pay').click()")
-
-    sent = []
-    page.on("request", lambda request: sent.append(request.url.rpartition("/")[2]))
-    assert "-->" in save(page, "srt", pay=confirm_twice)
+    assert "-->" in saved.value.path().read_text()
     assert len(engine.calls()) > 1  # one call for each part
     assert sent.count("uploads") == 1
     for kind in ("vtt", "srt"):
-        assert "-->" in save(page, kind)
+        assert "-->" in saved_text(page, kind)
     assert engine.calls() == []
 
 
-def test_subtitles_are_free_if_the_transcript_has_timestamps(page, start_server, engine):
+def test_subtitles_after_the_text_need_no_request(page, start_server, engine):
     url, _ = start_server()
     open_page(page, url)
-    page.check("#subtitles")
     select_file(page, recording("webm"))
     expect_transcript(page, "Ever tried")
     assert len(engine.calls()) == 1
-    assert "-->" in save(page, "srt")
+    sent = collect_requests(page)
+    assert "-->" in saved_text(page, "srt")
     open_page(page, url)
     page.click("#recent li button")
-    assert "-->" in save(page, "vtt")
+    assert "-->" in saved_text(page, "vtt")
+    assert sent == []
     assert engine.calls() == []
 
 
-@pytest.mark.parametrize("requested_first", [True, False])
-def test_subtitles_of_a_server_without_jobs_are_billed_once(
-    page, start_without_bucket, requested_first
-):
+def test_subtitles_of_a_server_without_jobs_are_billed_once(page, start_without_bucket):
     response = transcript_response("Ever tried.", segments=LINES, language="en", duration=3662)
-    upstream = FakeUpstream(response, response, response)
+    upstream = FakeUpstream(response)
     open_page(page, start_without_bucket(upstream, whisper_model="whisper-1"))
-    page.set_checked("#subtitles", requested_first)
     select_file(page, recording("webm"))
     expect(page.locator("#status")).to_have_text("Transcribed by whisper-1")
-    pay = None if requested_first else lambda: page.click("#pay")
-    assert save(page, "srt", pay=pay) == SUBTITLES["srt"]
-    assert save(page, "vtt") == SUBTITLES["vtt"]
-    assert len(upstream.calls) == (1 if requested_first else 2)
+    for kind, subtitles in SUBTITLES.items():
+        assert saved_text(page, kind) == subtitles
+    assert len(upstream.calls) == 1
+
+
+def test_long_segments_are_split_into_cues_of_two_lines(page, start_without_bucket):
+    text = "It was the best of times, it was the worst of times, " * 4
+    segments = [{"start": 0, "end": 16, "text": text}, {"start": 16, "end": 17, "text": "短い。"}]
+    upstream = FakeUpstream(transcript_response(text, segments=segments, duration=17))
+    open_page(page, start_without_bucket(upstream, whisper_model="whisper-1"))
+    select_file(page, recording("webm"))
+    expect(page.locator("#status")).to_have_text("Transcribed by whisper-1")
+    cues = [cue.splitlines() for cue in saved_text(page, "srt").split("\n\n")]
+    assert [cue[0] for cue in cues] == ["1", "2", "3", "4"]
+    assert cues[0][1].startswith("00:00:00,000 --> 00:00:05")
+    assert cues[3] == ["4", "00:00:16,000 --> 00:00:17,000", "短い。"]
+    for cue in cues:
+        assert len(cue) <= 4
+        assert max(map(len, cue[2:])) <= 48
+    assert " ".join(" ".join(cue[2:]) for cue in cues[:3]) == text.strip()
+
+
+def test_a_server_that_cannot_measure_times_still_transcribes(page, start_without_bucket):
+    upstream = FakeUpstream()
+    open_page(page, start_without_bucket(upstream))
+    select_file(page, recording("webm"))
+    expect(page.locator("#status")).to_contain_text("Transcribed by")
+    expect(page.locator("#transcript")).to_have_text("Ever tried.")
+    assert len(upstream.calls) == 1
 
 
 def test_subtitles_show_progress_and_can_be_cancelled(page, start_without_bucket):
@@ -594,16 +682,16 @@ def test_subtitles_show_progress_and_can_be_cancelled(page, start_without_bucket
     select_file(page, recording("webm"))
     expect(page.locator("#status")).to_contain_text("Transcribed by")
     methods = reply_with_job(page, JOB)
-    page.click("#srt")
+    click_subtitles(page, "srt")
     page.click("#pay")
-    expect(page.locator("#status")).to_have_text("1 of 3 parts transcribed")
-    expect(page.locator("#transcribed")).to_contain_text("33 %")
-    expect(page.locator("#srt")).not_to_be_visible()
+    expect(page.locator("#status")).to_have_text("Transcribing …")
+    expect(page.locator("#amount")).to_have_text("1 of 3 parts")
+    expect(page.locator("#repeat")).to_be_hidden()
     with page.expect_request(lambda request: request.method == "DELETE"):
         page.click("#cancel")
     expect(page.locator("#status")).to_contain_text("Transcribed by")
     expect(page.locator("#transcript")).to_have_text("Ever tried.")
-    page.click("#srt")
+    click_subtitles(page, "srt")
     expect(page.locator("#billing")).to_be_visible()
     assert methods == ["GET", "DELETE"]
 
@@ -613,27 +701,30 @@ def test_failed_subtitles_show_the_reason_and_keep_the_transcript(page, start_wi
     select_file(page, recording("webm"))
     expect(page.locator("#status")).to_contain_text("Transcribed by")
     reply_with_job(page, FAILED)
-    page.click("#srt")
+    click_subtitles(page, "srt")
     page.click("#pay")
     expect(page.locator("#status")).to_have_text(SILENT)
     expect(page.locator("#transcript")).to_have_text("Ever tried.")
-    page.click("#srt")
+    click_subtitles(page, "srt")
     expect(page.locator("#billing")).to_be_visible()
 
 
-def test_subtitles_of_an_expired_job_need_confirmation_before_billing(page, start_without_bucket):
-    open_page(page, start_without_bucket())
-    not_found = {"code": "not_found", "detail": "There is no such job, or it has expired."}
-    text = {"transcript": "Ever tried."}
-    methods = reply_with_job(page, {**JOB, "status": "completed"})
-    page.route("**/transcript?*", lambda route: route.fulfill(json=text))
-    select_file(page, recording("webm") * 100)
-    expect(page.locator("#transcript")).to_have_text("Ever tried.")
-    page.unroute_all()
-    page.route("**/api/transcriptions/j", lambda route: route.fulfill(status=404, json=not_found))
-    page.click("#srt")
-    expect(page.locator("#billing")).to_be_visible()
-    assert methods == ["GET"]
+def test_a_repeated_transcription_continues_after_a_reload(page, start_without_bucket):
+    url = start_without_bucket()
+    open_page(page, url)
+    select_file(page, recording("webm"))
+    expect(page.locator("#status")).to_contain_text("Transcribed by")
+    reply_with_job(page, JOB)
+    page.click("#more summary")
+    page.click("#repeat")
+    page.click("#pay")
+    expect(page.locator("#amount")).to_have_text("1 of 3 parts")
+    result = {"transcript": "Fail better.", "segments": [], "duration": 3, "model": "gpt"}
+    page.route("**/transcript?*", lambda route: route.fulfill(json=result))
+    done = {**JOB, "status": "completed"}
+    page.route("**/api/transcriptions/j", lambda route: route.fulfill(json=done))
+    open_page(page, url)
+    expect(page.locator("#transcript")).to_have_text("Fail better.")
 
 
 # Error messages
@@ -653,8 +744,7 @@ def test_a_lost_connection_is_reported_and_hides_the_progress(page, start_withou
     page.route("**/api/config", lambda route: route.abort())
     select_file(page, recording("webm"))
     expect(page.locator("#status")).to_have_text(OFFLINE)
-    expect(page.locator("#sent")).not_to_be_visible()
-    expect(page.locator("#transcribed")).not_to_be_visible()
+    expect(page.locator("#work")).not_to_be_visible()
     page.unroute("**/api/config")
     page.evaluate("dispatchEvent(new Event('online'))")
     expect(page.locator("#status")).to_contain_text("Transcribed by")
@@ -664,7 +754,8 @@ def test_several_files_can_be_selected_at_once(page, start_without_bucket):
     open_page(page, start_without_bucket())
     file = {"mimeType": "", "buffer": recording("webm")}
     page.set_input_files("#file", [{"name": "one.webm", **file}, {"name": "two.webm", **file}])
-    expect(page.locator("#recent li", has_text="Transcribed by")).to_have_count(2)
+    expect(page.locator("#recent small")).to_have_text(["Transcribed"] * 2)
+    expect(page.locator("#recent .name")).to_have_text(["one.webm", "two.webm"])
 
 
 @pytest.mark.parametrize("content", [b"%PDF-1.7\n% only text\n", b"%PDF-1.7\n\x00\x01\x02\n"])
@@ -692,9 +783,9 @@ def test_a_failed_upload_stays_in_the_list_until_it_is_opened(page, start_withou
     page.route("**/j/retry", lambda route: route.fulfill(status=202, json=JOB))
     page.route("**/transcriptions/j", lambda route: route.fulfill(json=JOB, headers=POLL_ONCE))
     page.click("#again")
-    expect(page.locator("#status")).to_have_text("1 of 3 parts transcribed")
+    expect(page.locator("#amount")).to_have_text("1 of 3 parts")
     open_page(page, url)
-    expect(page.locator("#status")).to_have_text("1 of 3 parts transcribed")
+    expect(page.locator("#amount")).to_have_text("1 of 3 parts")
 
 
 def test_a_paused_recording_has_the_status_paused(page, start_without_bucket):
@@ -705,3 +796,258 @@ def test_a_paused_recording_has_the_status_paused(page, start_without_bucket):
         page.click("#pause")
         for element in states:
             expect(element).to_have_text(state)
+
+
+# What is kept in the browser
+
+
+def test_audio_text_and_subtitles_are_kept_after_a_week(page, start_server, engine):
+    url, _ = start_server()
+    open_page(page, url)
+    select_file(page, asset("beckett.wav"), "beckett.wav")
+    expect_transcript(page)
+    text = page.inner_text("#transcript")
+    page.clock.install(time=time.time() + 7 * 24 * 3600)
+    page.route("**/api/**", lambda route: route.abort())
+    engine.calls()
+    for _ in range(2):
+        open_page(page, url)
+        page.click("#recent li button")
+        expect(page.locator("#player")).to_be_visible()
+        assert page.inner_text("#transcript") == text
+        assert "-->" in saved_text(page, "srt")
+        assert save(page, "audio").path().read_bytes() == asset("beckett.wav")
+    assert engine.calls() == []
+
+
+def test_audio_is_deleted_after_transcription_only_if_the_user_wants_it(page, start_server):
+    url, _ = start_server()
+    open_page(page, url)
+    set_option(page, "delete-audio", True)
+    select_file(page, recording("webm"))
+    expect_transcript(page, "Ever tried")
+    expect(page.locator("#player")).not_to_be_visible()
+    assert page.evaluate(COUNT_CHUNKS) == 0
+    open_page(page, url)
+    set_option(page, "delete-audio", False)
+    select_file(page, recording("webm", seconds=2))
+    expect_transcript(page, "Ever tried")
+    expect(page.locator("#player")).to_be_visible()
+    page.click("#more summary")
+    page.click("#drop-audio")
+    expect(page.locator("#player")).not_to_be_visible()
+    expect(page.locator("#transcript")).to_contain_text("Ever tried")
+    assert page.evaluate(COUNT_CHUNKS) == 0
+
+
+def test_a_corrected_word_is_kept_and_is_part_of_every_file(page, start_server):
+    url, _ = start_server()
+    open_page(page, url)
+    select_file(page, asset("beckett.wav"), "beckett.wav")
+    expect_transcript(page)
+    page.click("#edit")
+    page.get_by_label("Text at").first.fill("Often tried.")
+    page.click("#edit")
+    expect(page.locator("#transcript")).to_contain_text("Often tried. Ever failed.")
+    expect(page.locator("#recent .words")).to_contain_text("Often tried.")
+    open_page(page, url)
+    page.click("#recent li button")
+    expect(page.locator("#transcript")).to_contain_text("Often tried. Ever failed.")
+    for kind in ("txt", "srt", "vtt", "json"):
+        assert "Often tried." in saved_text(page, kind)
+
+
+def test_a_correction_is_kept_if_the_page_is_closed_at_once(page, start_server):
+    url, _ = start_server()
+    open_page(page, url)
+    select_file(page, asset("beckett.wav"), "beckett.wav")
+    expect_transcript(page)
+    page.click("#edit")
+    page.get_by_label("Text at").first.fill("Often tried.")
+    open_page(page, url)
+    page.click("#recent li button")
+    expect(page.locator("#transcript")).to_contain_text("Often tried. Ever failed.")
+
+
+def test_a_recording_can_be_renamed(page, start_without_bucket):
+    url = start_without_bucket()
+    open_page(page, url)
+    select_file(page, recording("webm"))
+    expect(page.locator("#status")).to_contain_text("Transcribed by")
+    page.click("#more summary")
+    page.click("#rename")
+    expect(page.locator("#new-name")).to_be_focused()
+    page.keyboard.type("Interview")
+    page.keyboard.press("Enter")
+    expect(page.locator("#name")).to_have_text("Interview")
+    open_page(page, url)
+    expect(page.locator("#recent .name")).to_have_text("Interview")
+
+
+def test_deleting_can_be_undone(page, start_server):
+    url, harness = start_server()
+    open_page(page, url)
+    select_file(page, recording("webm"))
+    expect_transcript(page, "Ever tried")
+    kept = harness.objects()
+    page.click("#delete")
+    expect_recordings(page, 0)
+    page.click("#undo")
+    expect_transcript(page, "Ever tried")
+    open_page(page, url)
+    page.click("#recent li button")
+    expect(page.locator("#player")).to_be_visible()
+    assert harness.objects() == kept
+
+
+def test_a_deleted_recording_is_gone_after_some_seconds_or_at_the_next_visit(page, start_server):
+    url, harness = start_server()
+    before = harness.objects()
+    open_page(page, url)
+    for _ in range(2):
+        select_file(page, recording("webm"))
+        expect_transcript(page, "Ever tried")
+    page.clock.install()
+    page.click("#delete")
+    page.clock.run_for(20_000)
+    expect(page.locator("#recent li")).to_have_count(1)
+    page.clock.resume()
+    page.click("#recent li button")
+    page.click("#delete")
+    expect_recordings(page, 0)
+    open_page(page, url)
+    until(lambda: harness.objects() == before)
+    until(lambda: page.evaluate(COUNT_CHUNKS) == 0)
+
+
+def test_a_recording_that_the_server_could_not_delete_is_deleted_at_the_next_visit(
+    page, start_server
+):
+    url, harness = start_server()
+    before = harness.objects()
+    open_page(page, url)
+    select_file(page, recording("webm"))
+    expect_transcript(page, "Ever tried")
+    page.route(
+        "**/api/transcriptions/*",
+        lambda route: route.fulfill(status=500, json={"code": "internal"}),
+    )
+    page.click("#delete")
+    page.click("#close")
+    expect(page.locator("#alert")).to_contain_text("not deleted yet")
+    assert page.evaluate(COUNT_CHUNKS) == 0
+    page.unroute_all()
+    open_page(page, url)
+    expect_recordings(page, 0)
+    until(lambda: harness.objects() == before)
+
+
+# Playback, search and options
+
+
+def current_time(page):
+    return page.evaluate("document.getElementById('sound').currentTime")
+
+
+def test_a_recording_without_a_duration_can_be_played_and_searched_by_time(page, start_server):
+    url, _ = start_server()
+    open_page(page, url)
+    begin_recording(page, "0:06")
+    page.click("#record")
+    expect_transcript(page, "Ever tried")
+    assert page.evaluate("Number.isFinite(document.getElementById('sound').duration)")
+    expect(page.locator("#total")).to_have_text("0:06")
+    page.locator("#transcript span").nth(1).click()
+    assert current_time(page) > 1
+    expect(page.locator(".spoken")).to_have_text("Ever failed.")
+    open_page(page, url)
+    page.click("#recent li button")
+    expect(page.locator("#total")).to_have_text("0:06")
+
+
+def test_the_keyboard_controls_the_player_and_the_search(page, start_server):
+    url, _ = start_server()
+    open_page(page, url)
+    select_file(page, asset("beckett.wav"), "beckett.wav")
+    expect_transcript(page)
+    page.locator("#name").focus()
+    page.keyboard.press("l")
+    assert current_time(page) == 5
+    page.keyboard.press("j")
+    assert current_time(page) == 0
+    page.keyboard.press("Space")
+    expect(page.locator("#play")).to_have_accessible_name("Pause")
+    expect(page.locator(".spoken")).to_have_text("Ever tried.")
+    page.keyboard.press("k")
+    expect(page.locator("#play")).to_have_accessible_name("Play")
+    page.keyboard.press("/")
+    expect(page.locator("#search")).to_be_focused()
+    page.keyboard.type("jkl matter")
+    expect(page.locator("#none")).to_have_text("No recording contains these words.")
+    expect_recordings(page, 0)
+    page.fill("#search", "NO MATTER")
+    expect_recordings(page, 1)
+
+
+def test_languages_are_sorted_and_the_choice_is_remembered(page, start_without_bucket):
+    url = start_without_bucket()
+    open_page(page, url)
+    page.click("#options")
+    names = page.locator("#language option").all_inner_texts()
+    assert names[:3] == ["Detect automatically", "Arabic", "Bulgarian"]
+    assert names[1:] == sorted(names[1:])
+    page.click("#done")
+    set_option(page, "language", "de")
+    open_page(page, url)
+    expect(page.locator("#language")).to_have_value("de")
+
+
+def test_names_and_terms_are_sent_and_can_be_removed_if_the_model_rejects_them(
+    page, start_without_bucket
+):
+    upstream = FakeUpstream()
+    timed = transcript_response("Ever tried.", segments=LINES[:1], duration=3)
+    open_page(page, start_without_bucket(upstream))
+    set_option(page, "keywords", "Nagg, Nell")
+    select_file(page, recording("webm"))
+    expect(page.locator("#status")).to_contain_text("Transcribed by")
+    assert "Nagg" in str(upstream.calls[0].fields)
+    open_page(page, start_without_bucket(FakeUpstream(timed), whisper_model="whisper-1"))
+    set_option(page, "keywords", "Nagg, Nell")
+    select_file(page, recording("webm"))
+    expect(page.locator("#status")).to_contain_text("does not support names and terms")
+    page.click("#without-keywords")
+    expect(page.locator("#status")).to_contain_text("Transcribed by whisper-1")
+
+
+def test_a_notification_is_shown_if_the_page_is_hidden(page, start_without_bucket):
+    page.add_init_script(
+        """window.notified = [];
+        window.Notification = class {
+            static permission = "granted";
+            static requestPermission = async () => "granted";
+            constructor(title, { body }) { window.notified.push(`${title} ${body}`); }
+        };
+        Object.defineProperty(document, "hidden", { get: () => window.name === "hidden" });"""
+    )
+    open_page(page, start_without_bucket())
+    set_option(page, "notify", True)
+    for name, notified in (("", []), ("hidden", ["The transcript is ready. voice.webm"])):
+        page.evaluate("(name) => (window.name = name)", name)
+        select_file(page, recording("webm"))
+        expect(page.locator("#status")).to_contain_text("Transcribed by")
+        assert page.evaluate("window.notified") == notified
+
+
+def test_a_file_that_does_not_fit_into_the_browser_is_still_transcribed(page, start_server):
+    url, _ = start_server()
+    page.add_init_script(
+        """const add = IDBObjectStore.prototype.add;
+        IDBObjectStore.prototype.add = function () {
+            throw new DOMException("full", "QuotaExceededError");
+        };"""
+    )
+    open_page(page, url)
+    select_file(page, recording("webm"))
+    expect(page.locator("#alert")).to_contain_text("This browser cannot store the recording")
+    expect_transcript(page, "Ever tried")

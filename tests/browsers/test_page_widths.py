@@ -1,20 +1,31 @@
-"""Test the recorder page at eight widths: nothing overflows, and all controls are large enough."""
+"""Test the recorder page at many widths: nothing overflows, and all controls are large enough."""
 
 import pytest
 from playwright.sync_api import expect
 
-from tests.browsers.test_page import begin_recording, open_page, select_file
+from tests.browsers.test_page import (
+    begin_recording,
+    open_page,
+    reply_with_job,
+    select_file,
+    set_option,
+)
 from tests.conftest import app, serving
 from tests.fake_upstream import FakeUpstream
 from tests.samples import recording
 
-WIDTHS = (320, 360, 390, 414, 768, 1024, 1440, 1920)
+WIDTHS = (320, 390, 768, 899, 900, 1024, 1280, 1920)
 HEIGHT = 700
 LONG_WORD = "Donaudampfschifffahrtsgesellschaft" * 6
 LONG_NAME = f"{LONG_WORD}.webm"
 PROGRESS = {"done": 3, "total": 12}
-JOB = {"status": "processing", "progress": PROGRESS, "transcript": LONG_WORD, "error": None}
-POLL_ONCE = {"Retry-After": "1000"}
+JOB = {
+    "status": "processing",
+    "progress": PROGRESS,
+    "transcript": LONG_WORD,
+    "duration": 720,
+    "error": None,
+}
 UNAUTHORIZED = {"code": "unauthorized"}
 NO_MICROPHONE = f"""() => {{
     const refuse = () => Promise.reject(new DOMException("{LONG_WORD}", "NotReadableError"));
@@ -37,6 +48,7 @@ PROBLEMS = """() => {
     const dialog = document.querySelector("dialog[open]");
     for (const element of (dialog?.parentElement ?? document.body).querySelectorAll("*")) {
         if (!element.checkVisibility()) continue;
+        if (element.matches("#file, .unseen, svg *")) continue;
         const { left, right } = element.getBoundingClientRect();
         if (left < 0 || right > innerWidth) note(element, "leaves the screen");
         if (element.clientWidth && element.scrollWidth > element.clientWidth + 1)
@@ -46,14 +58,16 @@ PROBLEMS = """() => {
         const { top, bottom } = dialog.getBoundingClientRect();
         if (top < 0 || bottom > innerHeight) note(dialog, "leaves the screen");
     }
-    const controls = "button, select, audio, label, input";
+    const controls = "button, .button, summary, select, textarea, label, input";
     for (const control of (dialog ?? document).querySelectorAll(controls)) {
         if (!control.checkVisibility() || control.id === "file") continue;
+        if (control.closest("details:not([open])") && control.localName !== "summary") continue;
         control.scrollIntoView({ block: "center" });
         const { left, top, width, height } = control.getBoundingClientRect();
         const hit = document.elementFromPoint(left + width / 2, top + height / 2);
         if (!control.contains(hit) && !hit?.contains(control)) note(control, "is covered");
-        if (height < (control.localName === "button" ? 44 : 19)) note(control, "is too small");
+        const isSmall = control.matches("label:not(.button), input[type=checkbox]");
+        if (Math.min(width, height) < (isSmall ? 19 : 44)) note(control, "is too small");
     }
     return found;
 }"""
@@ -97,14 +111,13 @@ def without_a_connection(page):
 def sending(page):
     page.evaluate(HALF_SENT)
     select_file(page, recording("webm"), LONG_NAME)
-    expect(page.locator("#sent")).to_contain_text("50 %")
+    expect(page.locator("#amount")).to_contain_text("50 %")
 
 
 def transcribing(page):
-    page.route("**/api/transcribe", lambda route: route.fulfill(status=202, json={"id": "j"}))
-    page.route("**/api/transcriptions/j", lambda route: route.fulfill(json=JOB, headers=POLL_ONCE))
+    reply_with_job(page, JOB)
     select_file(page, recording("webm"), LONG_NAME)
-    expect(page.locator("#status")).to_have_text("3 of 12 parts transcribed")
+    expect(page.locator("#amount")).to_have_text("3:00 of 12:00")
 
 
 def transcribed(page):
@@ -127,8 +140,59 @@ def token_dialog(page):
 
 def billing_dialog(page):
     transcribed(page)
-    page.click("#srt")
+    page.click("#more summary")
+    page.click("#repeat")
     expect(page.locator("#billing")).to_be_visible()
+
+
+def playing(page):
+    transcribed(page)
+    expect(page.locator("#player")).to_be_visible()
+    page.click("#play")
+
+
+def download_menu(page):
+    transcribed(page)
+    page.click("#download summary")
+
+
+def more_menu(page):
+    transcribed(page)
+    page.click("#more summary")
+
+
+def editing(page):
+    transcribed(page)
+    page.click("#edit")
+
+
+def renaming(page):
+    more_menu(page)
+    page.click("#rename")
+
+
+def phone_list(page):
+    transcribed(page)
+    page.set_viewport_size({"width": 390, "height": HEIGHT})
+    page.click("#back")
+
+
+def deleted(page):
+    transcribed(page)
+    page.click("#delete")
+    expect(page.locator("#undo")).to_be_visible()
+
+
+def rejected_keywords(page):
+    problem = {"code": "invalid_option", "detail": "`keywords` is not supported by whisper-1."}
+    page.route("**/api/transcribe", lambda route: route.fulfill(status=422, json=problem))
+    set_option(page, "keywords", "Nagg")
+    select_file(page, recording("webm"), LONG_NAME)
+    expect(page.locator("#without-keywords")).to_be_visible()
+
+
+def options(page):
+    page.click("#options")
 
 
 STATES = (
@@ -143,6 +207,15 @@ STATES = (
     failed,
     token_dialog,
     billing_dialog,
+    playing,
+    download_menu,
+    more_menu,
+    editing,
+    renaming,
+    phone_list,
+    deleted,
+    rejected_keywords,
+    options,
 )
 
 

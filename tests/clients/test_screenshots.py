@@ -65,7 +65,7 @@ def leave_item(page):
         page.click("#back")
 
 
-def test_every_state_is_photographed(shoot):
+def test_every_state_is_photographed(shoot):  # noqa: PLR0915 - a tour through the page
     page = shoot
     page.shoot("1-empty")
     for name, content in FILES:

@@ -12,17 +12,17 @@ import { amountText, isSending, rejectsKeywords, statusText } from "./status.js"
 import { toast } from "./toast.js";
 import { drawTranscript, markSpoken } from "./transcript.js";
 
-const SAVE_EDIT_MILLISECONDS = 300;
 const BILLED = "The recording is sent again, and may be billed again. The new text replaces the present text.";
 
 let isEditing = false;
-let pendingEdit = null;
+let edited = null; // has changes that are not stored yet
+let saving = null;
 
 /** Selects an item, and loads its audio. */
 export function select(item) {
 	const previous = state.selected;
 	state.selected = item;
-	setEditing(false);
+	isEditing = false;
 	setRenaming(false);
 	if (previous) drawRow(previous);
 	draw();
@@ -115,7 +115,7 @@ $("repeat").onclick = () => repeat(state.selected);
 /** Transcribes a recording again with the present options, after confirmation. */
 async function repeat(item, reason = "") {
 	if (item.controller || !(await confirmAgain(reason + BILLED))) return false;
-	setEditing(false);
+	isEditing = false;
 	Object.assign(item.entry, chosenOptions());
 	return transcribeItem(item, { again: true });
 }
@@ -171,42 +171,37 @@ function endRenaming(name) {
 $("rename").onclick = () => {
 	setRenaming(true);
 	$("new-name").value = state.selected.entry.name;
+	$("new-name").focus();
 	$("new-name").select();
 };
 $("rename-form").onsubmit = (event) => {
 	event.preventDefault();
 	endRenaming($("new-name").value.trim());
 };
-$("new-name").onkeydown = ({ key }) => key === "Escape" && endRenaming("");
+$("new-name").onkeydown = ({ key }) => void (key === "Escape" && endRenaming(""));
 
 $("edit").onclick = () => {
-	setEditing(!isEditing);
+	isEditing = !isEditing;
 	draw();
 	if (isEditing) $("transcript").querySelector("textarea")?.focus();
 };
 
-function setEditing(on) {
-	isEditing = on;
-	if (!on) savePendingEdit();
-}
-
-/** Changes the text, and stores it when the user stops typing. */
 function edit(change) {
 	const item = state.selected;
 	change();
 	item.entry.edited = true;
 	item.entry.transcript = transcriptText(item.entry);
-	clearTimeout(pendingEdit?.timer);
-	pendingEdit = { item, timer: setTimeout(savePendingEdit, SAVE_EDIT_MILLISECONDS) };
-}
-
-function savePendingEdit() {
-	if (!pendingEdit) return;
-	const { item, timer } = pendingEdit;
-	clearTimeout(timer);
-	pendingEdit = null;
-	save(item);
 	drawRow(item);
+	edited = item;
+	saving ??= saveEdits();
 }
 
-addEventListener("pagehide", savePendingEdit);
+/** Stores the text after each change, but not twice at the same time. */
+async function saveEdits() {
+	while (edited) {
+		const item = edited;
+		edited = null;
+		await save(item);
+	}
+	saving = null;
+}

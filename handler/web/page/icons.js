@@ -21,7 +21,7 @@ const PATHS = {
 export function setIcon(element, name) {
 	element.dataset.icon = name;
 	element.querySelector(".icon")?.remove();
-	const icon = `<svg class="icon ${name}" viewBox="0 0 24 24"><path d="${PATHS[name]}"/></svg>`;
+	const icon = `<svg class="icon ${name}" aria-hidden="true" viewBox="0 0 24 24"><path d="${PATHS[name]}"/></svg>`;
 	element.insertAdjacentHTML("afterbegin", icon);
 }
 

@@ -37,10 +37,17 @@ async function transact(mode, action) {
 export const entries = async () =>
 	(await transact("readonly", (entries) => entries.getAll())).sort((a, b) => b.created - a.created);
 
-export const save = (entry) => transact("readwrite", (entries) => entries.put(entry));
+export const save = (entry) => transact("readwrite", (entries) => commit(entries.put(entry)));
 
 /** Stores bytes instead of a Blob, because Safari can lose Blobs. */
-export const addChunk = (entry, bytes) => transact("readwrite", (_, chunks) => chunks.add({ entry: entry.id, bytes }));
+export const addChunk = (entry, bytes) =>
+	transact("readwrite", (_, chunks) => commit(chunks.add({ entry: entry.id, bytes })));
+
+/** Commits at once, so that the transaction survives if the page is closed. */
+function commit(request) {
+	request.transaction.commit?.();
+	return request;
+}
 
 /** Stores a file in slices, so that a large file never has to fit into memory. */
 export async function saveFile(entry, file) {
