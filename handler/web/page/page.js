@@ -88,7 +88,6 @@ function drawRecorder() {
 	$("choose").hidden = $("options").hidden = Boolean(recording);
 	document.body.classList.toggle("recording", Boolean(recording));
 	document.body.classList.toggle("paused", Boolean(recording?.paused));
-	if (!recording) $("level").value = 0;
 	state.items.forEach(drawRow);
 	draw();
 }

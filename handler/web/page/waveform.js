@@ -3,7 +3,6 @@
 const BAR_PIXELS = 3;
 const STEP_PIXELS = 6;
 const LEVEL_MILLISECONDS = 100; // recorder.js measures ten levels per second
-const MAX_LEVELS = 1000;
 
 export function createWaveform(canvas) {
 	const levels = [];
@@ -19,7 +18,6 @@ export function createWaveform(canvas) {
 		start: draw,
 		add(level) {
 			levels.push(level);
-			if (levels.length > MAX_LEVELS) levels.shift();
 			addedAt = performance.now();
 		},
 		end: () => cancelAnimationFrame(frame),
