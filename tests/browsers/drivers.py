@@ -162,7 +162,7 @@ class Firefox(PulseAudioBrowser):
     @contextlib.contextmanager
     def launch(cls, folder, speech):
         profile = folder / "profile"
-        profile.mkdir()
+        profile.mkdir(exist_ok=True)
         lines = (
             f"user_pref({json.dumps(name)}, {json.dumps(value)});"
             for name, value in PREFERENCES.items()
@@ -180,14 +180,15 @@ class Firefox(PulseAudioBrowser):
         with (
             sound_server(folder) as environment,
             log.open("wb") as log_file,
-            running(*command, env=environment, stderr=log_file),
+            running(*command, env=environment, stderr=log_file) as process,
         ):
             address = until(lambda: re.search(r"BiDi listening on (\S+)\n", log.read_text()))[1]
             with connect(f"{address}/session") as socket:
-                yield cls(socket, environment, speech)
+                yield cls(socket, environment, speech, process)
 
-    def __init__(self, socket, environment, speech):
+    def __init__(self, socket, environment, speech, process):
         super().__init__(environment, speech)
+        self.process = process
         self._socket = socket
         self._sent = 0
         self._send("session.new", capabilities={})

@@ -126,6 +126,13 @@ def test_every_state_is_photographed(shoot):  # noqa: PLR0915 - a tour through t
     page.shoot("14-error")
     leave_item(page)
     page.shoot("15-list-with-error")
+    page.click("#recent li:last-child button")
+    page.click("#more summary")
+    page.click("#repeat")
+    page.shoot("16-transcribe-again")
+    page.click("#refuse")
+    page.evaluate("document.getElementById('access').showModal()")
+    page.shoot("17-token")
 
 
 def upload():

@@ -11,11 +11,12 @@ from pathlib import Path
 import pytest
 from playwright.sync_api import expect, sync_playwright
 
-from tests.browsers.drivers import NO_CHROMIUM, until
+from tests.browsers.drivers import NO_CHROMIUM, NO_FIREFOX, Firefox, until
 from tests.conftest import app, serving
 from tests.samples import ASSETS
 
 RECORDED_SECONDS = 6
+TEXT = "document.getElementById('{}').textContent"
 
 
 @contextlib.contextmanager
@@ -71,4 +72,23 @@ def test_at_most_a_second_is_lost_if_chromium_is_killed_while_it_records(tmp_pat
             seconds = page.evaluate("document.getElementById('sound').duration")
             status = page.inner_text("#status")
     assert status == "Not sent yet"
+    assert RECORDED_SECONDS - 1 <= seconds <= RECORDED_SECONDS + 2
+
+
+@pytest.mark.skipif(bool(NO_FIREFOX), reason=NO_FIREFOX)
+def test_at_most_a_second_is_lost_if_firefox_is_killed_while_it_records(tmp_path):
+    speech = str(ASSETS / "beckett.wav")
+    with serving(app()) as url:
+        with Firefox.launch(tmp_path, speech) as page:
+            page.open(url)
+            until(lambda: page.run("document.body.dataset.ready") == "")
+            page.click("record")
+            until(lambda: page.run(TEXT.format("clock")) >= f"0:0{RECORDED_SECONDS}")
+            os.killpg(page.process.pid, signal.SIGKILL)
+            page.process.wait()
+        with Firefox.launch(tmp_path, speech) as page:
+            page.open(url)
+            until(lambda: page.run(TEXT.format("status")) == "Not sent yet")
+            until(lambda: page.run("Number.isFinite(document.getElementById('sound').duration)"))
+            seconds = page.run("document.getElementById('sound').duration")
     assert RECORDED_SECONDS - 1 <= seconds <= RECORDED_SECONDS + 2
