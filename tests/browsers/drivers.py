@@ -150,9 +150,12 @@ class PulseAudioBrowser:
 
     def speak(self):
         until(lambda: self.run("document.getElementById('clock').textContent") >= "0:01")
-        subprocess.run(
-            ["paplay", "--device=speech", self._speech], env=self._environment, check=True
-        )
+        with self.speaking() as speech:
+            assert speech.wait() == 0
+
+    def speaking(self):
+        """Start to play the speech. Return the process that plays it."""
+        return subprocess.Popen(["paplay", "--device=speech", self._speech], env=self._environment)
 
 
 class Firefox(PulseAudioBrowser):

@@ -46,7 +46,7 @@ export function seek(seconds, play = false) {
 const length = () => (Number.isFinite(sound.duration) && !isMeasuring ? sound.duration : known);
 
 sound.onloadedmetadata = () => {
-	if (Number.isFinite(sound.duration)) return;
+	if (Number.isFinite(sound.duration) || !sound.seekable.length) return;
 	isMeasuring = true;
 	sound.currentTime = BEYOND_THE_END;
 };

@@ -77,7 +77,9 @@ export const deleteJob = (job, options = {}) => call("DELETE", `transcriptions/$
  */
 export async function record({ onLevel, onChunk } = {}) {
 	const stream = await microphone();
-	const mimeType = ["audio/webm", "audio/mp4"].find((type) => MediaRecorder.isTypeSupported(type));
+	// Firefox cannot seek in its own WebM recordings, because they have no index. It can seek in Ogg.
+	const types = ["audio/ogg", "audio/webm", "audio/mp4"];
+	const mimeType = types.find((type) => MediaRecorder.isTypeSupported(type));
 	const recorder = new MediaRecorder(stream, { mimeType, audioBitsPerSecond: 64_000 });
 	const meter = measure(stream, onLevel);
 	const chunks = [];
