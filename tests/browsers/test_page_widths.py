@@ -68,6 +68,9 @@ PROBLEMS = """() => {
         const { left, top, width, height } = control.getBoundingClientRect();
         const hit = document.elementFromPoint(left + width / 2, top + height / 2);
         if (!control.contains(hit) && !hit?.contains(control)) note(control, "is covered");
+        if (control.matches(".tool") && height > 56) note(control, "has a broken label");
+        if (control.id === "speed" && Math.abs(top - play.getBoundingClientRect().top) > 20)
+            note(control, "is below the other buttons");
         const isSmall = control.matches("label:not(.button), input[type=checkbox]");
         if (Math.min(width, height) < (isSmall ? 19 : 44)) note(control, "is too small");
     }

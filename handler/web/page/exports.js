@@ -2,7 +2,7 @@
 
 const COLUMNS = 42; // the usual limit of a line
 const CUE_SECONDS = 7;
-const NO_SPACES = /[\p{Script=Han}\p{Script=Hiragana}\p{Script=Katakana}\p{Script=Thai}]/u; // scripts without spaces
+const NO_SPACES = /[\p{Script=Han}\p{Script=Hiragana}\p{Script=Katakana}\p{Script=Thai}]/u;
 
 /** Joins texts with spaces, except in scripts without spaces. */
 export function joinTexts(texts) {
@@ -14,7 +14,6 @@ export function joinTexts(texts) {
 	return joined;
 }
 
-/** Returns the text of an entry. After an edit, this is the text of its segments. */
 export function transcriptText({ transcript, segments, edited }, partial = "") {
 	return edited && segments?.length ? joinTexts(segments.map(({ text }) => text)) : (transcript ?? partial);
 }
@@ -25,7 +24,6 @@ export function toJson(entry) {
 	return JSON.stringify({ ...about, transcript: transcriptText(entry), segments }, null, 2);
 }
 
-/** Renders segments as SRT or WebVTT. */
 export function toSubtitles(segments, format) {
 	const escape = (text) => text.replace(/&/g, "&amp;").replace(/</g, "&lt;").replace(/>/g, "&gt;");
 	const cues = segments.flatMap(toCues).map(({ start, end, text }, index) => {

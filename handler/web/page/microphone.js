@@ -24,7 +24,7 @@ export async function startRecording({ createItem, onChange, onEnd }) {
 	item = createItem();
 	hold(item, recording.finished);
 	state.recording = Object.assign(recording, { paused: false, item, onChange });
-	navigator.storage?.persist?.().catch(() => {}); // ask the browser not to evict recordings
+	navigator.storage?.persist?.().catch(() => {}); // browsers may evict other data
 	const screenLock = navigator.wakeLock?.request("screen").catch(() => null); // phones stop when they sleep
 	const stopClock = runClock();
 	onChange();

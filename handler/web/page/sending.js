@@ -62,7 +62,7 @@ export async function transcribeItem(item, { retrying = false, again = false } =
 	return done;
 }
 
-/** The earlier job is no longer needed, because its transcript is stored in this browser. */
+/** Deletes the earlier job. Its transcript is stored in this browser. */
 function beginAgain(entry) {
 	if (entry.job) deleteJob(entry.job, access()).catch(() => {});
 	Object.assign(entry, { repeating: true, job: "" });
@@ -124,7 +124,7 @@ function saveJob(item, job) {
 
 export async function cancel(item) {
 	const { entry, progress, controller } = item;
-	const isFetching = entry.transcript !== undefined && !entry.repeating; // must not delete a completed job
+	const isFetching = entry.transcript !== undefined && !entry.repeating; // keep completed jobs
 	const job = progress?.job || (isFetching ? "" : entry.job);
 	if (job) entry.job = "";
 	controller.abort();

@@ -41,7 +41,6 @@ function workText(progress) {
 	return "Transcribing …";
 }
 
-/** The status for the list. */
 export const shortStatus = (item) =>
 	item.entry.transcript && !item.controller && !item.error ? "Transcribed" : statusText(item);
 

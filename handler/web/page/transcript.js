@@ -12,7 +12,7 @@ let spoken = null;
 
 /** Draws a transcript, unless it is already shown. `partial` is the text of an unfinished job. */
 export function drawTranscript(entry, { partial = "", editing = false, onSeek, onEdit, wanted = "" }) {
-	const text = editing ? "" : (entry.transcript ?? partial); // while editing, the fields contain the newest text
+	const text = editing ? "" : (entry.transcript ?? partial); // the fields contain the newest text
 	const key = JSON.stringify([editing, text, wanted, entry.segments?.length]);
 	if (shown.entry === entry && shown.key === key) return;
 	shown = { entry, key };
@@ -112,7 +112,7 @@ export function markSpoken(seconds, isPlaying) {
 	if (span && isPlaying) span.scrollIntoView({ block: "nearest" });
 }
 
-/** Marks the searched words with the CSS Custom Highlight API, where the browser has it. */
+/** Marks the searched words, where the browser has the CSS Custom Highlight API. */
 function highlight(wanted) {
 	if (!globalThis.Highlight) return;
 	const ranges = wanted ? findRanges($("transcript"), wanted) : [];

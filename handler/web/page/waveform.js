@@ -24,7 +24,7 @@ export function createWaveform(canvas) {
 	};
 }
 
-/** Draws the newest level at the right. `moved` is the part of a step that the bars have moved, from 0 to 1. */
+/** Draws the newest level at the right. `moved` is a part of a step, from 0 to 1. */
 function drawBars(canvas, levels, moved) {
 	const [width, height] = fit(canvas);
 	const context = canvas.getContext("2d");
@@ -45,7 +45,6 @@ function drawBars(canvas, levels, moved) {
 /** Speech uses the upper half of the levels, so the lower half is drawn small. */
 const loudness = (level) => level ** 2.5;
 
-/** Returns the width and height in CSS pixels. */
 function fit(canvas) {
 	const { clientWidth: width, clientHeight: height } = canvas;
 	const scale = devicePixelRatio || 1;
