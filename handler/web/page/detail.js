@@ -78,7 +78,8 @@ function drawTools(item, isOn) {
 	const isBusy = Boolean(controller) || storing;
 	const show = (isShown, ...ids) => ids.forEach((id) => ($(id).hidden = !isShown));
 	show(!isOn, "tools");
-	show(isDone, "copy", "edit", "txt", "srt", "vtt", "json");
+	show(isDone && !isBusy, "edit");
+	show(isDone, "copy", "txt", "srt", "vtt", "json");
 	show(blob, "audio");
 	show(blob || isDone, "download");
 	show(isDone && blob && !isBusy, "repeat", "drop-audio");

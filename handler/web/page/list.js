@@ -32,7 +32,6 @@ export const query = () => $("search").value.trim().toLowerCase();
 
 const matches = ({ entry }) => `${entry.name}\n${entry.transcript ?? ""}`.toLowerCase().includes(query());
 
-/** The first words, or the words around a match. */
 function snippet(text, wanted) {
 	const flat = text.slice(0, 100_000).replace(/\s+/g, " ");
 	const at = wanted ? flat.toLowerCase().indexOf(wanted) : -1;

@@ -2,7 +2,7 @@
 
 import { clock, isRecording, state } from "./items.js";
 
-// Messages by error code. They replace details written for developers.
+// Plain messages by error code
 const USER_MESSAGES = {
 	unsupported_media:
 		"This file is not a recording in a supported format." +
