@@ -34,37 +34,8 @@ from infra.nag_suppressions import acknowledge_findings
 
 # With the backoff in worker.py, 200 deliveries are enough for an AWS outage of two days.
 MAX_DELIVERIES = 200
-_PAGE_ROUTES = (
-    "/",
-    "/page.js",
-    "/recorder.js",
-    "/detail.js",
-    "/dialogs.js",
-    "/exports.js",
-    "/icons.js",
-    "/items.js",
-    "/kept.js",
-    "/list.js",
-    "/microphone.js",
-    "/player.js",
-    "/sending.js",
-    "/status.js",
-    "/toast.js",
-    "/transcript.js",
-    "/waveform.js",
-    "/style.css",
-    "/icon.svg",
-    "/manifest.webmanifest",
-)
-_DOCS_ROUTES = (
-    "/docs",
-    "/docs.js",
-    "/swagger-ui-bundle.js",
-    "/swagger-ui.css",
-    "/openapi.json",
-    "/errors",
-)
-OPEN_ROUTES = (*_PAGE_ROUTES, *_DOCS_ROUTES, "/api/health", "/api/config")
+_PAGE_ROUTES = ("/", "/recorder.js", "/page/{name}", "/docs", "/openapi.json", "/errors")
+OPEN_ROUTES = (*_PAGE_ROUTES, "/api/health", "/api/config")
 _CORS_REQUEST_HEADERS = [
     "authorization",
     "content-type",

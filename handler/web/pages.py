@@ -1,4 +1,4 @@
-"""Serve the static files in the folder `page`: the recorder page, `/docs` and `/errors`."""
+"""Serve the recorder page, `/docs` and `/errors`, and the files in the folder `page`."""
 
 import hashlib
 import importlib.util
@@ -8,14 +8,22 @@ from pathlib import Path
 import anyio.to_thread
 from fastapi import APIRouter, Request, Response
 
+from handler.errors import NotFound
 from handler.services import Services
 from handler.web.auth import ServicesDep
 
 _FOLDER = Path(__file__).parent / "page"
-_PAGES = {"": "index.html", "docs": "docs.html", "errors": "errors.html"}
+_FILES = {path.name: path for path in _FOLDER.iterdir()}
+_PAGES = {"/": "index.html", "/docs": "docs.html", "/errors": "errors.html"}
 # Files of Swagger UI. The package fastapi-offline includes them. It is not imported.
 _SWAGGER_UI = ("swagger-ui-bundle.js", "swagger-ui.css")
 _MODULE = "recorder.js"
+# Without this header, a browser would find the modules one after another.
+_PRELOAD = ", ".join(
+    f'<page/{name}>; rel="modulepreload"'
+    for name in sorted(_FILES)
+    if name.endswith(".js") and name not in (_MODULE, "docs.js")
+)
 _TYPES = {
     ".html": "text/html",
     ".js": "text/javascript",
@@ -33,45 +41,40 @@ _HEADERS = {
 router = APIRouter(include_in_schema=False)
 
 
-async def _serve(request: Request, services: ServicesDep) -> Response:
-    """Return a static file, or status 304 if the browser already has its current version."""
-    name = request.scope["path"].removeprefix("/")
-    path = _swagger_ui(name) if name in _SWAGGER_UI else _FOLDER / _PAGES.get(name, name)
+async def _page(request: Request, services: ServicesDep) -> Response:
+    name = _PAGES[request.scope["path"]]
+    policy = await anyio.to_thread.run_sync(_policy, services)
+    headers = {"Content-Security-Policy": policy}
+    if name == "index.html":
+        headers["Link"] = _PRELOAD
+    return _respond(request, _FILES[name], headers)
+
+
+for _path in _PAGES:
+    router.add_api_route(_path, _page, methods=["GET"])
+
+
+@router.get(f"/{_MODULE}")
+async def _module(request: Request) -> Response:
+    # A page of any origin can import the module. If its calls are not allowed, it can say so.
+    return _respond(request, _FILES[_MODULE], {"Access-Control-Allow-Origin": "*"})
+
+
+@router.get("/page/{name}")
+async def _file(request: Request, name: str) -> Response:
+    """Return a file of the pages, or of Swagger UI."""
+    if name not in _FILES and name not in _SWAGGER_UI:
+        raise NotFound("There is no file at this path.")
+    return _respond(request, _FILES.get(name) or _swagger_ui(name), {})
+
+
+def _respond(request: Request, path: Path, headers: dict[str, str]) -> Response:
+    """Return a file, or status 304 if the browser already has its current version."""
     content, tag = _read(path)
-    headers = {**_HEADERS, "ETag": tag}
-    if name == _MODULE:
-        # A page of any origin can import the module. If its calls are not allowed, it can say so.
-        headers["Access-Control-Allow-Origin"] = "*"
-    if path.suffix == ".html":
-        headers["Content-Security-Policy"] = await anyio.to_thread.run_sync(_policy, services)
+    headers = {**_HEADERS, **headers, "ETag": tag}
     if request.headers.get("if-none-match") == tag:
         return Response(status_code=304, headers=headers)
     return Response(content, headers=headers, media_type=_TYPES[path.suffix])
-
-
-_RECORDER_PAGE = (
-    "page.js",
-    _MODULE,
-    "detail.js",
-    "dialogs.js",
-    "exports.js",
-    "icons.js",
-    "items.js",
-    "kept.js",
-    "list.js",
-    "microphone.js",
-    "player.js",
-    "sending.js",
-    "status.js",
-    "toast.js",
-    "transcript.js",
-    "waveform.js",
-    "style.css",
-    "icon.svg",
-    "manifest.webmanifest",
-)
-for _name in (*_PAGES, *_RECORDER_PAGE, "docs.js", *_SWAGGER_UI):
-    router.add_api_route(f"/{_name}", _serve, methods=["GET"])
 
 
 @cache

@@ -56,7 +56,7 @@ _HTML = """\
 <meta name="viewport" content="width=device-width, initial-scale=1">
 <title>Errors of the Steno API</title>
 <link rel="icon" href="data:,">
-<link rel="stylesheet" href="style.css">
+<link rel="stylesheet" href="page/style.css">
 </head>
 <body>
 <main>

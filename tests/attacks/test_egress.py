@@ -313,7 +313,7 @@ def test_no_secret_is_in_any_response_log_metric_item_or_object(
         for headers in (authorized, unauthorized, {"Cookie": TOKEN}, {"Authorization": "Basic x"}):
             send(harness.http, method, path, headers)
             send(harness.http, method, path, headers, content=b"{")
-    for path in ("/", "/docs", "/openapi.json", "/api/health", "/api/config", "/page.js"):
+    for path in ("/", "/docs", "/openapi.json", "/api/health", "/api/config", "/page/page.js"):
         send(harness.http, "GET", path, unauthorized)
     jobs = []
     harness.http.headers.update(authorized)

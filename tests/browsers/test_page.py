@@ -42,7 +42,7 @@ COUNT_CHUNKS = """() => new Promise((resolve) => {
 })"""
 # Stores a recording and its entry in the browser.
 STORE = """async ({ entry, recording }) => {
-    const { addChunk, save } = await import("./kept.js");
+    const { addChunk, save } = await import("./page/kept.js");
     const bytes = Uint8Array.from(atob(recording), (byte) => byte.charCodeAt(0));
     await addChunk(entry, bytes.buffer);
     await save(entry);

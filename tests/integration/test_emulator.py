@@ -123,7 +123,7 @@ def test_the_api_runs_in_the_emulator_with_only_its_bundle(emulator, runtime, en
     ) as invoke:
         health = event("health")
         assert json.loads(invoke(health)["body"])["status"] == "ok"
-        swagger_ui = json.loads(json.dumps(health).replace("/api/health", "/swagger-ui.css"))
+        swagger_ui = json.loads(json.dumps(health).replace("/api/health", "/page/swagger-ui.css"))
         assert ".swagger-ui" in invoke(swagger_ui)["body"]  # from the package fastapi-offline
         response = invoke(event("transcribe"))
         assert (response["statusCode"], json.loads(response["body"])) == (

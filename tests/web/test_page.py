@@ -2,6 +2,8 @@
 
 import re
 
+import pytest
+
 from handler.web.pages import router
 from infra.stack import OPEN_ROUTES
 from tests.conftest import ROOT
@@ -11,13 +13,11 @@ FOLDER = ROOT / "handler" / "web" / "page"
 
 def test_every_file_of_the_page_is_served_without_authentication(client):
     http = client(auth="token", access_token="t")
-    names = {path.name for path in FOLDER.iterdir()} - {"index.html", "docs.html", "errors.html"}
-    names |= {"", "docs", "errors", "swagger-ui-bundle.js", "swagger-ui.css"}
-    files = {f"/{name}" for name in names}
-    assert {route.path for route in router.routes} == files <= set(OPEN_ROUTES)
-    for path in files:
+    assert {route.path for route in router.routes} <= set(OPEN_ROUTES)
+    files = [path.name for path in FOLDER.iterdir()] + ["swagger-ui-bundle.js", "swagger-ui.css"]
+    for path in ("/", "/docs", "/errors", "/recorder.js", *(f"/page/{name}" for name in files)):
         response = http.get(path)
-        assert response.status_code == 200
+        assert response.status_code == 200, path
         assert response.headers["content-type"].partition(";")[0] in (
             "text/html",
             "text/javascript",
@@ -28,6 +28,18 @@ def test_every_file_of_the_page_is_served_without_authentication(client):
         assert response.headers["x-content-type-options"] == "nosniff"
         cached = http.get(path, headers={"If-None-Match": response.headers["etag"]})
         assert (cached.status_code, cached.content) == (304, b"")
+
+
+@pytest.mark.parametrize("name", ["nothing.js", "..%2fpages.py", "%2e%2e%2fapp.py", "a/b.js"])
+def test_other_files_are_not_served(client, name):
+    response = client().get(f"/page/{name}")
+    assert (response.status_code, response.json()["code"]) == (404, "not_found")
+
+
+def test_browsers_load_all_modules_at_once(client):
+    preloaded = set(re.findall(r"<page/([\w.]+)>", client().get("/").headers["link"]))
+    modules = {path.name for path in FOLDER.glob("*.js")}
+    assert preloaded == modules - {"recorder.js", "docs.js"}
 
 
 def test_the_page_may_run_only_its_own_scripts_and_call_only_its_server(client):

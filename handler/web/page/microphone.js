@@ -2,7 +2,7 @@
 
 import { $, changed, clock, hold, onSaveError, save, state } from "./items.js";
 import * as storage from "./kept.js";
-import { record } from "./recorder.js";
+import { record } from "../recorder.js";
 import { createWaveform } from "./waveform.js";
 
 const CLOCK_MILLISECONDS = 200;

@@ -3,7 +3,7 @@
 import { openDialog } from "./dialogs.js";
 import { $, changed, loadAudio, onSaveError, save, showAlert } from "./items.js";
 import * as storage from "./kept.js";
-import { deleteJob, followJob, retryJob, transcribe } from "./recorder.js";
+import { deleteJob, followJob, retryJob, transcribe } from "../recorder.js";
 import { errorText, noteProgress } from "./status.js";
 
 const access = () => ({ token: localStorage.getItem("token") ?? undefined });
@@ -164,7 +164,7 @@ function notify({ entry }) {
 	if (!document.hidden || !localStorage.getItem("notify")) return;
 	if (globalThis.Notification?.permission !== "granted") return;
 	try {
-		new Notification("The transcript is ready.", { body: entry.name, icon: "icon.svg" });
+		new Notification("The transcript is ready.", { body: entry.name, icon: "page/icon.svg" });
 	} catch {
 		// Chrome on Android allows notifications only from service workers.
 	}
