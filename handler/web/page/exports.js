@@ -28,7 +28,7 @@ export function toSubtitles(segments, format) {
 	const escape = (text) => text.replace(/&/g, "&amp;").replace(/</g, "&lt;").replace(/>/g, "&gt;");
 	const cues = segments.flatMap(toCues).map(({ start, end, text }, index) => {
 		const times = `${stamp(start)} --> ${stamp(end)}`;
-		const lines = breakLine(text);
+		const lines = splitEvenly(text, text.length > COLUMNS ? 2 : 1).map((line) => line.trim()).join("\n");
 		if (format === "vtt") return `${times}\n${escape(lines)}\n`;
 		return `${index + 1}\n${times.replaceAll(".", ",")}\n${lines}\n`;
 	});
@@ -42,20 +42,19 @@ function toCues({ start, end, text }) {
 	const flat = text.replace(/\s+/g, " ").trim();
 	if (!flat) return [];
 	const count = Math.max(1, Math.ceil(flat.length / (2 * COLUMNS)), Math.ceil((end - start) / CUE_SECONDS));
-	const cues = [];
+	const at = (characters) => start + ((end - start) * characters) / flat.length;
 	let done = 0;
-	for (const piece of splitEvenly(flat, count)) {
-		const at = (characters) => start + ((end - start) * characters) / flat.length;
-		cues.push({ start: at(done), end: at(done + piece.length), text: piece.trim() });
+	return splitEvenly(flat, count).map((piece) => {
+		const from = done;
 		done += piece.length;
-	}
-	return cues;
+		return { start: at(from), end: at(done), text: piece.trim() };
+	});
 }
 
-/** Splits a text between words into at most `count` pieces of similar length. */
+/** Splits a text into at most `count` pieces of similar length, between words if it has spaces. */
 function splitEvenly(text, count) {
 	const pieces = [""];
-	const words = text.match(/\S{1,21}\s?/gu); // texts without spaces are split between characters
+	const words = text.match(NO_SPACES.test(text) ? /\S\s?/gu : /\S+\s?/gu);
 	const size = text.length / count;
 	let done = 0;
 	for (const word of words) {
@@ -66,21 +65,10 @@ function splitEvenly(text, count) {
 	return pieces;
 }
 
-/** Breaks a long text at the space next to its middle. */
-function breakLine(text) {
-	if (text.length <= COLUMNS) return text;
-	const spaces = [...text.matchAll(/ /g)].map(({ index }) => index);
-	if (!spaces.length) return text;
-	const distance = (at) => Math.abs(at - text.length / 2);
-	const middle = spaces.reduce((best, at) => (distance(at) < distance(best) ? at : best));
-	return `${text.slice(0, middle)}\n${text.slice(middle + 1)}`;
-}
-
 /** Saves a file with the name of the entry. */
 export function download({ name }, extension, content) {
 	const link = document.createElement("a");
-	const blob = content instanceof Blob ? content : new Blob([content], { type: "text/plain" });
-	link.href = URL.createObjectURL(blob);
+	link.href = URL.createObjectURL(new Blob([content], { type: content.type ?? "text/plain" }));
 	link.download = `${name.replace(/\.\w{1,5}$/, "").replace(/[/\\:]/g, "-")}.${extension}`;
 	link.click();
 	setTimeout(() => URL.revokeObjectURL(link.href), 60_000);
@@ -88,6 +76,6 @@ export function download({ name }, extension, content) {
 
 /** The extension of a file: that of its name, or that of its type. */
 export function audioExtension({ name, type = "" }) {
-	const subtype = /^\w+\/([\w-]+)/.exec(type)?.[1] ?? "";
-	return /\.(\w{1,5})$/.exec(name)?.[1] ?? { mp4: "m4a", mpeg: "mp3" }[subtype] ?? (subtype || "webm");
+	const subtype = /^\w+\/([\w-]+)/.exec(type)?.[1] ?? "webm";
+	return /\.(\w{1,5})$/.exec(name)?.[1] ?? { mp4: "m4a", mpeg: "mp3" }[subtype] ?? subtype;
 }
