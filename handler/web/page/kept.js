@@ -56,15 +56,14 @@ export async function saveFile(entry, file) {
 }
 
 /** Deletes audio without an entry: the page was closed while it stored a file. */
-export async function dropOrphans(knownIds) {
-	await transact("readwrite", (_, chunks) => {
+export const dropOrphans = (knownIds) =>
+	transact("readwrite", (_, chunks) => {
 		chunks.index("entry").openKeyCursor(null, "nextunique").onsuccess = ({ target: { result: cursor } }) => {
 			if (!cursor) return;
-			if (!knownIds.includes(cursor.key)) drop(chunks, { id: cursor.key });
+			if (!knownIds.includes(cursor.key)) drop(chunks, cursor.key);
 			cursor.continue();
 		};
 	});
-}
 
 /** Returns the recording as a file, or null if it is not stored. */
 export async function loadRecording(entry) {
@@ -78,18 +77,15 @@ export async function loadRecording(entry) {
 	return parts.length ? new File(parts, entry.name, { type: entry.type }) : null;
 }
 
-export const dropAudio = (entry) => transact("readwrite", (_, chunks) => void drop(chunks, entry));
+export const dropAudio = (entry) => transact("readwrite", (_, chunks) => void drop(chunks, entry.id));
 
 export const remove = (entry) =>
 	transact("readwrite", (entries, chunks) => {
 		entries.delete(entry.id);
-		drop(chunks, entry);
+		drop(chunks, entry.id);
 	});
 
-function drop(chunks, entry) {
-	chunks.index("entry").openKeyCursor(entry.id).onsuccess = ({ target: { result: cursor } }) => {
-		if (!cursor) return;
-		chunks.delete(cursor.primaryKey);
-		cursor.continue();
-	};
+function drop(chunks, id) {
+	const request = chunks.index("entry").getAllKeys(id);
+	request.onsuccess = () => request.result.forEach((key) => chunks.delete(key));
 }

@@ -11,16 +11,15 @@ const SAVING_MILLISECONDS = 5000; // maximum wait for IndexedDB
 /** Starts to record. Calls `onChange` when the recording starts, pauses, resumes and ends, then `onEnd(item)`. */
 export async function startRecording({ createItem, onChange, onEnd }) {
 	let saving = Promise.resolve();
-	let item = null;
-	const wave = createWaveform($("wave"));
+	let item, wave;
 	const recording = await record({
 		onLevel(level) {
 			$("level").value = level;
-			if (!state.recording?.paused) wave.add(level);
+			if (!state.recording?.paused) wave?.add(level);
 		},
 		onChunk: (chunk) => (saving = saving.then(() => store(item, chunk)).catch(onSaveError)),
 	});
-	wave.start();
+	wave = createWaveform($("wave"));
 	item = createItem();
 	hold(item, recording.finished);
 	state.recording = Object.assign(recording, { paused: false, item, onChange });
