@@ -56,7 +56,7 @@ def sending(page):
 def transcribing(page):
     reply_with_job(page, JOB)
     select_file(page, recording("webm"))
-    expect(page.locator("#amount")).to_contain_text("3:00 of 12:00")
+    expect(page.locator("#amount")).to_contain_text("3:00 of 12:00 minutes")
 
 
 def transcribed(page):

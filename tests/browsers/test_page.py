@@ -17,6 +17,7 @@ from tests.samples import asset, long_recording, long_speech, recording
 
 FOLDER = ROOT / "handler" / "web" / "page"
 WORDS = "Ever tried. Ever failed."
+UNSENT = "Not sent yet. Press Send to transcribe this recording."
 OFFLINE = "No connection, retrying. Your recording is safe."
 MUTED = """async () => {
     const context = new AudioContext();
@@ -187,7 +188,7 @@ def test_a_recording_of_30_mb_is_uploaded_to_the_bucket_with_its_progress(
     sent = [int(found[1]) for text in texts if (found := re.match(r"(\d+) % sent", text))]
     assert sent == sorted(sent)
     assert len(set(sent)) >= 5
-    assert any(re.match(r"\d:\d\d of 2:37", text) for text in texts)
+    assert any(re.match(r"\d:\d\d of 2:37 minutes transcribed", text) for text in texts)
     assert any("the age of wisdom" in text for text in texts)
     assert [key.split("/")[0] for key in harness.objects() if key not in before] == ["transcripts"]
 
@@ -264,7 +265,7 @@ def test_an_unsent_recording_is_available_after_a_reload(page, start_server):
     expect(page.locator("#player")).to_be_visible()
     page.unroute("**/api/config")
     open_page(page, url)
-    expect(page.locator("#status")).to_have_text("Not sent yet")
+    expect(page.locator("#status")).to_have_text(UNSENT)
     page.click("#again")
     expect_transcript(page, "Ever tried")
     open_page(page, url)
@@ -278,7 +279,7 @@ def test_a_recording_survives_when_its_page_is_closed(page, start_server):
     begin_recording(page, "0:05")
     page.goto("about:blank")
     open_page(page, url)
-    expect(page.locator("#status")).to_have_text("Not sent yet")
+    expect(page.locator("#status")).to_have_text(UNSENT)
     page.click("#again")
     expect_transcript(page, "Ever tried")
 
@@ -361,7 +362,7 @@ def test_a_job_continues_without_its_page_and_is_polled_after_a_reload(page, sta
     engine.script({"delay": 4})
     open_page(page, url)
     select_file(page, recording("mp3", seconds=7))
-    expect(page.locator("#amount")).to_have_text("0:00 of 0:07", timeout=10_000)
+    expect(page.locator("#amount")).to_have_text("0:00 of 0:07 minutes transcribed", timeout=10_000)
     open_page(page, url)
     expect_transcript(page, "Ever tried")
 
@@ -412,13 +413,19 @@ def test_the_page_requests_the_token_until_it_is_correct_and_stores_it(page, sta
     assert not page.locator("#access").is_visible()
 
 
-def test_the_token_dialog_can_be_closed(page, start_server):
+@pytest.mark.parametrize("leave", ["Escape", "Cancel"])
+def test_the_token_dialog_can_be_closed(page, start_server, leave):
     url, _ = start_server(auth="token", access_token="open sesame")
     open_page(page, url)
     select_file(page, asset("beckett.wav"))
     expect(page.locator("#token")).to_be_focused()
-    page.keyboard.press("Escape")
+    if leave == "Escape":
+        page.keyboard.press("Escape")
+    else:
+        page.keyboard.type("not sent")
+        page.click("#no-token")
     expect(page.locator("#status")).to_contain_text("access token")
+    assert page.evaluate("localStorage.getItem('token')") is None
 
 
 @pytest.mark.parametrize("limit", [26_000_000, 1000])
@@ -447,9 +454,9 @@ def test_cancelling_or_deleting_removes_the_data_from_browser_and_server(
     before = harness.objects()
     open_page(page, url)
     select_file(page, recording("flac", seconds=6))
-    expect(page.locator("#amount")).to_have_text("0:00 of 0:06", timeout=10_000)
+    expect(page.locator("#amount")).to_have_text("0:00 of 0:06 minutes transcribed", timeout=10_000)
     page.click("#cancel")
-    expect(page.locator("#status")).to_have_text("Not sent yet")
+    expect(page.locator("#status")).to_have_text(UNSENT)
     until(lambda: harness.objects() == before)
     page.click("#delete")
     expect_recordings(page, 0)
@@ -519,7 +526,7 @@ def test_a_microphone_error_is_explained(page, start_server, microphone, message
 
 # Subtitles, and the confirmation before they are billed
 
-BILLED = "may be billed again"
+BILLED = "This may cost money again"
 LINES = [
     {"start": 0, "end": 1.5, "text": " Ever <tried>. "},
     {"start": 3661.25, "end": 3662, "text": "Ever failed."},
@@ -685,7 +692,7 @@ def test_subtitles_show_progress_and_can_be_cancelled(page, start_without_bucket
     click_subtitles(page, "srt")
     page.click("#pay")
     expect(page.locator("#status")).to_have_text("Transcribing …")
-    expect(page.locator("#amount")).to_have_text("1 of 3 parts")
+    expect(page.locator("#amount")).to_have_text("1 of 3 parts transcribed")
     expect(page.locator("#repeat")).to_be_hidden()
     with page.expect_request(lambda request: request.method == "DELETE"):
         page.click("#cancel")
@@ -718,7 +725,7 @@ def test_a_repeated_transcription_continues_after_a_reload(page, start_without_b
     page.click("#more summary")
     page.click("#repeat")
     page.click("#pay")
-    expect(page.locator("#amount")).to_have_text("1 of 3 parts")
+    expect(page.locator("#amount")).to_have_text("1 of 3 parts transcribed")
     result = {"transcript": "Fail better.", "segments": [], "duration": 3, "model": "gpt"}
     page.route("**/transcript?*", lambda route: route.fulfill(json=result))
     done = {**JOB, "status": "completed"}
@@ -783,9 +790,28 @@ def test_a_failed_upload_stays_in_the_list_until_it_is_opened(page, start_withou
     page.route("**/j/retry", lambda route: route.fulfill(status=202, json=JOB))
     page.route("**/transcriptions/j", lambda route: route.fulfill(json=JOB, headers=POLL_ONCE))
     page.click("#again")
-    expect(page.locator("#amount")).to_have_text("1 of 3 parts")
+    expect(page.locator("#amount")).to_have_text("1 of 3 parts transcribed")
     open_page(page, url)
-    expect(page.locator("#amount")).to_have_text("1 of 3 parts")
+    expect(page.locator("#amount")).to_have_text("1 of 3 parts transcribed")
+
+
+def test_a_file_that_is_not_a_recording_is_not_sent_again(page, start_without_bucket):
+    url = start_without_bucket()
+    open_page(page, url)
+    methods = reply_with_job(page, {**FAILED, "error": {"code": "unsupported_media", "detail": ""}})
+    select_file(page, b"%PDF-1.7\n")
+    expect(page.locator("#again")).to_have_text("Choose files")
+    open_page(page, url)
+    page.click("#recent li button")
+    expect(page.locator("#status")).to_contain_text("This file is not a recording")
+    page.unroute_all()
+    with page.expect_file_chooser() as chooser:
+        page.click("#again")
+    file = {"name": "voice.webm", "mimeType": "", "buffer": recording("webm")}
+    chooser.value.set_files(file)
+    expect(page.locator("#status")).to_contain_text("Transcribed by")
+    expect_recordings(page, 2)
+    assert methods == ["GET"]
 
 
 def test_a_paused_recording_has_the_status_paused(page, start_without_bucket):
@@ -987,6 +1013,36 @@ def test_the_keyboard_controls_the_player_and_the_search(page, start_server):
     expect_recordings(page, 0)
     page.fill("#search", "NO MATTER")
     expect_recordings(page, 1)
+
+
+def test_found_words_are_marked_in_the_list_and_in_the_transcript(page, start_without_bucket):
+    marked = "(name) => [...CSS.highlights.get(name)].map(String)"
+    open_page(page, start_without_bucket())
+    select_file(page, recording("webm"))
+    expect(page.locator("#status")).to_contain_text("Transcribed by")
+    for words, found in (("TRIED", ["tried"]), ("nothing", []), ("", [])):
+        page.fill("#search", words)
+        for name in ("listed", "found"):
+            assert page.evaluate(marked, name) == found
+
+
+def test_phones_show_where_the_data_is_and_no_hints_for_mice_and_keyboards(
+    browser, start_without_bucket
+):
+    url = start_without_bucket()
+    with browser.new_context(viewport={"width": 390, "height": 844}, has_touch=True) as context:
+        page = context.new_page()
+        open_page(page, url)
+        expect(page.locator(".pointer")).to_have_count(2)
+        expect(page.locator("#welcome .pointer")).to_be_hidden()
+        select_file(page, recording("webm"))
+        expect(page.locator("#status")).to_contain_text("Transcribed by")
+        page.click("#back")
+        page.click("#options")
+        expect(page.locator("#settings .pointer")).to_be_hidden()
+        page.click("#data summary")
+        expect(page.locator("#data")).to_contain_text("until you delete them")
+        expect(page.locator("#data .facts")).to_be_visible()
 
 
 def test_languages_are_sorted_and_the_choice_is_remembered(page, start_without_bucket):

@@ -122,7 +122,7 @@ def sending(page):
 def transcribing(page):
     reply_with_job(page, JOB)
     select_file(page, recording("webm"), LONG_NAME)
-    expect(page.locator("#amount")).to_have_text("3:00 of 12:00")
+    expect(page.locator("#amount")).to_have_text("3:00 of 12:00 minutes transcribed")
 
 
 def transcribed(page):

@@ -16,6 +16,7 @@ from tests.conftest import app, serving
 from tests.samples import ASSETS
 
 RECORDED_SECONDS = 6
+UNSENT = "Not sent yet. Press Send to transcribe this recording."
 TEXT = "document.getElementById('{}').textContent"
 
 
@@ -71,7 +72,7 @@ def test_at_most_a_second_is_lost_if_chromium_is_killed_while_it_records(tmp_pat
             )
             seconds = page.evaluate("document.getElementById('sound').duration")
             status = page.inner_text("#status")
-    assert status == "Not sent yet"
+    assert status == UNSENT
     assert RECORDED_SECONDS - 1 <= seconds <= RECORDED_SECONDS + 2
 
 
@@ -90,7 +91,7 @@ def test_at_most_a_second_is_lost_if_firefox_is_killed_while_it_records(tmp_path
                 page.process.wait()
         with Firefox.launch(tmp_path, speech) as page:
             page.open(url)
-            until(lambda: page.run(TEXT.format("status")) == "Not sent yet")
+            until(lambda: page.run(TEXT.format("status")) == UNSENT)
             until(lambda: page.run("Number.isFinite(document.getElementById('sound').duration)"))
             seconds = page.run("document.getElementById('sound').duration")
     assert RECORDED_SECONDS - 1 <= seconds <= RECORDED_SECONDS + 2

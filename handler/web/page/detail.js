@@ -2,21 +2,22 @@
 
 import { chosenOptions, confirmAgain } from "./dialogs.js";
 import { audioExtension, download, toJson, toSubtitles, transcriptText } from "./exports.js";
+import { setIcon } from "./icons.js";
 import {
 	$, changed, isRecording, loadAudio, onSaveError, save, setText, showAlert, state, visibleItems, whenText,
 } from "./items.js";
 import { drawRow, query } from "./list.js";
 import { isLoaded, loadPlayer, seek } from "./player.js";
 import { cancel, deleteAudio, transcribeItem } from "./sending.js";
-import { amountText, isSending, rejectsKeywords, statusText } from "./status.js";
+import { amountText, isNotARecording, rejectsKeywords, statusClass, statusText } from "./status.js";
 import { toast } from "./toast.js";
 import { drawTranscript, markSpoken } from "./transcript.js";
 
-const BILLED = "The recording is sent again, and may be billed again. The new text replaces the present text.";
+const BILLED =
+	"The recording is sent again. This may cost money again for the owner of this server." +
+	" The new text replaces the old text and its corrections.";
 
 let isEditing = false;
-let edited = null; // has changes that are not stored yet
-let saving = null;
 
 /** Selects an item, and loads its audio. */
 export function select(item) {
@@ -51,13 +52,13 @@ export function draw() {
 }
 
 function drawState(item) {
-	const { error, offline, progress, controller } = item;
+	const { offline, progress, controller } = item;
 	setText($("status"), statusText(item));
-	$("status").className = error ? "bad" : offline ? "warn" : "";
+	$("status").className = statusClass(item);
 	$("work").hidden = !controller || offline;
-	setText($("amount"), amountText(item));
-	const isMeasured = progress?.total && (progress.phase !== "sending" || isSending(progress));
-	if (isMeasured) Object.assign($("bar"), { max: progress.total, value: progress.done });
+	const amount = amountText(item);
+	setText($("amount"), amount);
+	if (amount) Object.assign($("bar"), { max: progress.total, value: progress.done });
 	else $("bar").removeAttribute("value");
 }
 
@@ -87,9 +88,10 @@ function drawTools(item, isOn) {
 	show(!isDone && !isBusy && !isOn && !rejectsKeywords(item) && (blob || entry.job), "again");
 	show(rejectsKeywords(item), "without-keywords");
 	show(controller, "cancel");
-	setText($("again"), error ? "Try again" : "Send");
+	setText($("again"), isNotARecording(item) ? "Choose files" : error ? "Try again" : "Send");
 	$("edit").ariaPressed = String(isEditing);
 	setText($("edit").querySelector("span"), isEditing ? "Done" : "Edit");
+	setIcon($("edit"), isEditing ? "check" : "edit");
 }
 
 function setDuration(item, seconds) {
@@ -102,56 +104,59 @@ function setDuration(item, seconds) {
 
 // Sending
 
-$("again").onclick = () => {
+const onClick = (id, action) => ($(id).onclick = () => action(state.selected));
+
+onClick("again", (item) => {
+	if (isNotARecording(item)) return $("file").click();
 	showAlert();
-	transcribeItem(state.selected, { retrying: true });
-};
-$("without-keywords").onclick = () => {
-	state.selected.entry.keywords = [];
-	transcribeItem(state.selected);
-};
-$("cancel").onclick = () => cancel(state.selected);
-$("repeat").onclick = () => repeat(state.selected);
+	transcribeItem(item, { retrying: true });
+});
+onClick("without-keywords", (item) => {
+	item.entry.keywords = [];
+	transcribeItem(item);
+});
+onClick("cancel", cancel);
+onClick("repeat", (item) => repeat(item));
 
 /** Transcribes a recording again with the present options, after confirmation. */
 async function repeat(item, reason = "") {
-	if (item.controller || !(await confirmAgain(reason + BILLED))) return false;
+	if (item.controller || !(await confirmAgain(reason + BILLED))) return;
 	isEditing = false;
 	Object.assign(item.entry, chosenOptions());
-	return transcribeItem(item, { again: true });
+	await transcribeItem(item, { again: true });
 }
 
 // Copying and saving
 
-$("copy").onclick = async () => {
+onClick("copy", async ({ entry }) => {
 	try {
-		await navigator.clipboard.writeText(transcriptText(state.selected.entry));
+		await navigator.clipboard.writeText(transcriptText(entry));
 		toast("Copied.");
 	} catch {
 		showAlert("Copying requires HTTPS. Select the text instead.");
 	}
-};
-const saveAs = (extension, content) => () => download(state.selected.entry, extension, content(state.selected.entry));
-$("txt").onclick = saveAs("txt", transcriptText);
-$("json").onclick = saveAs("json", toJson);
-$("audio").onclick = () => download(state.selected.entry, audioExtension(state.selected.entry), state.selected.blob);
-for (const format of ["srt", "vtt"]) $(format).onclick = () => subtitles(state.selected, format);
+});
+onClick("txt", ({ entry }) => download(entry, "txt", transcriptText(entry)));
+onClick("json", ({ entry }) => download(entry, "json", toJson(entry)));
+onClick("audio", ({ entry, blob }) => download(entry, audioExtension(entry), blob));
+for (const format of ["srt", "vtt"]) onClick(format, (item) => saveSubtitles(item, format));
 
 /** Saves subtitles. A transcript of an earlier version can lack times. */
-async function subtitles(item, format) {
-	const { entry } = item;
+async function saveSubtitles(item, format) {
+	const { entry, blob } = item;
 	showAlert();
-	if (!entry.segments?.length && item.blob) await repeat(item, "Subtitles require times, which this text does not have. ");
-	else if (!entry.segments?.length) showAlert("This text has no times, and its audio is deleted. Subtitles require both.");
+	if (!entry.segments?.length) {
+		if (!blob) return showAlert("This text has no times, and its audio is deleted. Subtitles require both.");
+		await repeat(item, "Subtitles require times, which this text does not have. ");
+	}
 	if (entry.segments?.length) download(entry, format, toSubtitles(entry.segments, format));
 }
 
-$("drop-audio").onclick = async () => {
-	const item = state.selected;
+onClick("drop-audio", async (item) => {
 	await deleteAudio(item).catch(onSaveError);
 	changed(item);
 	toast("The audio is deleted. The text is kept.");
-};
+});
 
 // Renaming and editing
 
@@ -164,28 +169,28 @@ function endRenaming(name) {
 	const item = state.selected;
 	setRenaming(false);
 	if (name) item.entry.name = name;
-	if (name) save(item);
+	save(item);
 	changed(item);
 	$("name").focus();
 }
 
-$("rename").onclick = () => {
+onClick("rename", ({ entry }) => {
 	setRenaming(true);
-	$("new-name").value = state.selected.entry.name;
+	$("new-name").value = entry.name;
 	$("new-name").focus();
 	$("new-name").select();
-};
+});
 $("rename-form").onsubmit = (event) => {
 	event.preventDefault();
 	endRenaming($("new-name").value.trim());
 };
-$("new-name").onkeydown = ({ key }) => void (key === "Escape" && endRenaming(""));
+$("new-name").onkeydown = ({ key }) => void (key === "Escape" && endRenaming());
 
-$("edit").onclick = () => {
+onClick("edit", () => {
 	isEditing = !isEditing;
 	draw();
 	if (isEditing) $("transcript").querySelector("textarea")?.focus();
-};
+});
 
 function edit(change) {
 	const item = state.selected;
@@ -193,16 +198,5 @@ function edit(change) {
 	item.entry.edited = true;
 	item.entry.transcript = transcriptText(item.entry);
 	drawRow(item);
-	edited = item;
-	saving ??= saveEdits();
-}
-
-/** Stores the text after each change, but not twice at the same time. */
-async function saveEdits() {
-	while (edited) {
-		const item = edited;
-		edited = null;
-		await save(item);
-	}
-	saving = null;
+	save(item);
 }

@@ -17,17 +17,18 @@ export function setText(element, text) {
 
 export const state = { items: [], selected: null, recording: null, saveFailed: false };
 
-const listeners = [];
+let listener;
 
-export const onChange = (listener) => listeners.push(listener);
+/** Sets the function that draws an item after each change. */
+export const onChange = (draw) => (listener = draw);
 
-export const changed = (item) => listeners.forEach((listener) => listener(item));
+export const changed = (item) => listener(item);
 
 export const visibleItems = () => state.items.filter(({ entry }) => !entry.deleted);
 
 export const isUnfinished = ({ entry }) => (entry.transcript === undefined || entry.repeating) && !entry.failed;
 
-export const isRecording = (item) => Boolean(item) && item === state.recording?.item;
+export const isRecording = (item) => item === state.recording?.item;
 
 export const save = ({ entry }) => storage.save(entry).catch(onSaveError);
 

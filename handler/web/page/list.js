@@ -1,7 +1,8 @@
 // The list of recordings, and the search.
 
 import { $, create, setText, state, whenText } from "./items.js";
-import { shortStatus } from "./status.js";
+import { shortStatus, statusClass } from "./status.js";
+import { mark } from "./transcript.js";
 
 const SNIPPET_CHARACTERS = 140;
 const BEFORE_MATCH = 30;
@@ -15,7 +16,7 @@ export function createRow(item, onSelect) {
 }
 
 export function drawRow(item) {
-	const { entry, row, error, offline, controller } = item;
+	const { entry, row } = item;
 	const button = row.firstChild;
 	const [name, words, when, status] = button.children;
 	setText(name, entry.name);
@@ -23,7 +24,7 @@ export function drawRow(item) {
 	words.hidden = !entry.transcript;
 	setText(when, whenText(entry));
 	setText(status, shortStatus(item));
-	status.className = error ? "bad" : offline ? "warn" : controller ? "busy" : "";
+	status.className = statusClass(item);
 	button.setAttribute("aria-current", String(item === state.selected));
 	row.hidden = Boolean(entry.deleted) || !matches(item);
 }
@@ -42,5 +43,6 @@ function snippet(text, wanted) {
 export function drawList() {
 	for (const item of state.items) drawRow(item);
 	const visible = state.items.filter(({ row }) => !row.hidden).length;
+	mark("listed", $("recent").querySelectorAll(".name, .words"), query());
 	setText($("none"), visible || !query() ? "" : "No recording contains these words.");
 }

@@ -8,21 +8,15 @@ import {
 import * as storage from "./kept.js";
 import { createRow, drawList, drawRow } from "./list.js";
 import { startRecording, togglePause } from "./microphone.js";
-import { isLoaded, skip, SKIP_SECONDS, togglePlay } from "./player.js";
+import { forward, isLoaded, rewind, togglePlay } from "./player.js";
 import { purge, transcribeItem } from "./sending.js";
 import { deleteItem, toast } from "./toast.js";
 
 // Items
 
 function addItem(about) {
-	const entry = {
-		id: crypto.randomUUID?.() ?? String(Math.random()),
-		created: Date.now(),
-		job: "",
-		...chosenOptions(),
-		...about,
-	};
-	const item = { entry, blob: null };
+	const id = crypto.randomUUID?.() ?? String(Math.random());
+	const item = { entry: { id, created: Date.now(), job: "", ...chosenOptions(), ...about }, blob: null };
 	state.items.unshift(item);
 	$("recent").prepend(createRow(item, () => open(item)));
 	return item;
@@ -72,7 +66,7 @@ $("record").onclick = async () => {
 };
 
 function createItem() {
-	const item = addItem({ name: `Recording ${dateTime(Date.now())}`, recorded: true });
+	const item = addItem({ name: `Recording ${dateTime(Date.now())}` });
 	open(item);
 	return item;
 }
@@ -87,7 +81,6 @@ function drawRecorder() {
 	$("pause").hidden = !recording;
 	$("choose").hidden = $("options").hidden = Boolean(recording);
 	document.body.classList.toggle("recording", Boolean(recording));
-	document.body.classList.toggle("paused", Boolean(recording?.paused));
 	state.items.forEach(drawRow);
 	draw();
 }
@@ -146,7 +139,7 @@ $("search").oninput = () => {
 	if (state.selected) drawText();
 };
 
-const SHORTCUTS = { " ": togglePlay, k: togglePlay, j: () => skip(-SKIP_SECONDS), l: () => skip(SKIP_SECONDS) };
+const SHORTCUTS = { " ": togglePlay, k: togglePlay, j: rewind, l: forward };
 
 addEventListener("keydown", (event) => {
 	const { key, target } = event;

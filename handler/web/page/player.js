@@ -3,7 +3,7 @@
 import { setIcon } from "./icons.js";
 import { $, clock } from "./items.js";
 
-export const SKIP_SECONDS = 5;
+const SKIP_SECONDS = 5;
 const SPEEDS = [1, 1.25, 1.5, 2, 0.75];
 const BEYOND_THE_END = 1e7; // in seconds. Seeking there makes the browser measure the duration
 
@@ -28,14 +28,16 @@ export function loadPlayer(blob, duration, { onTime, onDuration } = {}) {
 	draw();
 }
 
-export const isLoaded = () => Boolean(loaded) && !$("player").hidden;
+export const isLoaded = () => !$("player").hidden;
 
 export function togglePlay() {
 	if (sound.paused) sound.play().catch(() => {});
 	else sound.pause();
 }
 
-export const skip = (seconds) => seek(sound.currentTime + seconds);
+export const rewind = () => seek(sound.currentTime - SKIP_SECONDS);
+
+export const forward = () => seek(sound.currentTime + SKIP_SECONDS);
 
 export function seek(seconds, play = false) {
 	sound.currentTime = Math.min(Math.max(0, seconds), length() || seconds);
@@ -77,14 +79,13 @@ function draw() {
 	$("position").ariaValueText = `${clock(seconds)} of ${clock(total)}`;
 	const isPlaying = !sound.paused;
 	$("play").ariaLabel = isPlaying ? "Pause" : "Play";
-	const icon = isPlaying ? "pause" : "play";
-	if ($("play").dataset.icon !== icon) setIcon($("play"), icon);
+	setIcon($("play"), isPlaying ? "pause" : "play");
 	callbacks.onTime?.(seconds, isPlaying);
 }
 
 $("play").onclick = togglePlay;
-$("rewind").onclick = () => skip(-SKIP_SECONDS);
-$("forward").onclick = () => skip(SKIP_SECONDS);
+$("rewind").onclick = rewind;
+$("forward").onclick = forward;
 $("position").oninput = () => seek(Number($("position").value));
 $("speed").onclick = () => {
 	const speed = SPEEDS[(SPEEDS.indexOf(sound.playbackRate) + 1) % SPEEDS.length];

@@ -6,7 +6,7 @@ import * as storage from "./kept.js";
 import { deleteJob, followJob, retryJob, transcribe } from "../recorder.js";
 import { errorText, noteProgress } from "./status.js";
 
-const access = () => ({ token: localStorage.getItem("token") ?? undefined });
+const access = () => ({ token: localStorage.getItem("token") });
 
 const isUntimed = (error) => error.code === "invalid_option" && error.message.includes("response_format");
 
@@ -14,10 +14,10 @@ const isUntimed = (error) => error.code === "invalid_option" && error.message.in
 async function run(item, action) {
 	const controller = (item.controller = new AbortController());
 	item.error = item.pace = null;
-	const options = { ...wishes(item), ...access(), signal: controller.signal };
+	const onProgress = (progress) => showProgress(item, progress);
 	changed(item);
 	try {
-		await action({ ...options, onProgress: (progress) => showProgress(item, progress) });
+		await action({ ...wishes(item), ...access(), signal: controller.signal, onProgress });
 		return true;
 	} catch (error) {
 		if (error.status === 401 && (await askForToken())) return await run(item, action);
@@ -37,41 +37,39 @@ const wishes = ({ entry }) => ({
 });
 
 function showProgress(item, progress) {
-	item.offline = progress.phase === "offline";
+	const { phase, job } = progress;
+	item.offline = phase === "offline";
 	if (!item.offline) noteProgress(item, progress);
-	if (!item.offline && progress.phase !== "sending") saveJob(item, progress.job);
+	if (job && job !== item.entry.job && (phase === "queued" || phase === "transcribing")) {
+		item.entry.job = job;
+		save(item);
+	}
 	changed(item);
 }
 
 export async function transcribeItem(item, { retrying = false, again = false } = {}) {
 	const { entry } = item;
-	if (item.controller) return false;
-	await forgetFailure(item);
-	if (again) beginAgain(entry);
+	if (item.controller) return;
+	if (entry.failed) {
+		entry.failed = "";
+		await save(item);
+	}
+	if (again) {
+		if (entry.job) deleteJob(entry.job, access()).catch(() => {}); // this browser has its transcript
+		Object.assign(entry, { repeating: true, job: "" });
+	}
 	const done = await run(item, async (options) => {
 		const { transcript, model, job, segments, duration } = await getTranscription(item, options, retrying);
 		const length = duration ? { duration } : {};
 		Object.assign(entry, { transcript, model, job, segments, edited: false, ...length });
-		await finish(item);
+		const isAudioDeleted = transcript && localStorage.getItem("deleteAudio"); // without speech, it is kept
+		await storage.save(entry).then(() => isAudioDeleted && deleteAudio(item)).catch(onSaveError);
 	});
 	if (entry.repeating) {
 		entry.repeating = false;
 		await save(item);
 	}
 	if (done) notify(item);
-	return done;
-}
-
-/** Deletes the earlier job. Its transcript is stored in this browser. */
-function beginAgain(entry) {
-	if (entry.job) deleteJob(entry.job, access()).catch(() => {});
-	Object.assign(entry, { repeating: true, job: "" });
-}
-
-async function forgetFailure(item) {
-	if (!item.entry.failed) return;
-	item.entry.failed = "";
-	await save(item);
 }
 
 /** Waits for the entry's job. If there is none, sends the recording. */
@@ -91,17 +89,6 @@ async function getTranscription(item, options, retrying) {
 	});
 }
 
-/** Stores the transcript. If no speech was found, keeps the audio in any case. */
-async function finish(item) {
-	const { entry } = item;
-	try {
-		await storage.save(entry);
-		if (entry.transcript && localStorage.getItem("deleteAudio")) await deleteAudio(item);
-	} catch (error) {
-		onSaveError(error);
-	}
-}
-
 export async function deleteAudio(item) {
 	await storage.dropAudio(item.entry);
 	item.blob = item.loading = null;
@@ -113,12 +100,6 @@ function setError(item, error) {
 	entry.job = error.job || entry.job;
 	const isFinal = error.job || error.status === 404; // reloading would not help
 	if (isFinal && entry.transcript === undefined) entry.failed = errorText(error);
-	save(item);
-}
-
-function saveJob(item, job) {
-	if (!job || item.entry.job === job) return;
-	item.entry.job = job;
 	save(item);
 }
 
@@ -149,20 +130,17 @@ let tokenDialog = null;
 
 /** Returns whether the user entered a token. All callers share one dialog. */
 function askForToken() {
-	tokenDialog ??= openDialog($("access")).finally(() => (tokenDialog = null));
+	tokenDialog ??= openDialog($("access")).then((isGiven) => {
+		if (isGiven) localStorage.setItem("token", $("token").value.replace(/[^ -~]/g, "").trim());
+		$("token").value = "";
+		tokenDialog = null;
+		return isGiven;
+	});
 	return tokenDialog;
 }
 
-$("access").querySelector("form").onsubmit = (event) => {
-	event.preventDefault();
-	localStorage.setItem("token", $("token").value.replace(/[^ -~]/g, "").trim());
-	$("token").value = "";
-	$("access").close("yes");
-};
-
 function notify({ entry }) {
 	if (!document.hidden || !localStorage.getItem("notify")) return;
-	if (globalThis.Notification?.permission !== "granted") return;
 	try {
 		new Notification("The transcript is ready.", { body: entry.name, icon: "page/icon.svg" });
 	} catch {

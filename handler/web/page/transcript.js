@@ -6,24 +6,24 @@ import { $, clock, create } from "./items.js";
 const PAUSE_SECONDS = 1.8; // a longer pause starts a new paragraph
 const PARAGRAPH_CHARACTERS = 420; // after this length, a paragraph ends with its sentence
 
-let shown = { entry: null, key: "" };
+let shown = {};
 let sentences = [];
 let spoken = null;
 
 /** Draws a transcript, unless it is already shown. `partial` is the text of an unfinished job. */
-export function drawTranscript(entry, { partial = "", editing = false, onSeek, onEdit, wanted = "" }) {
+export function drawTranscript(entry, { partial = "", editing, wanted, onSeek, onEdit }) {
 	const text = editing ? "" : (entry.transcript ?? partial); // the fields contain the newest text
 	const key = JSON.stringify([editing, text, wanted, entry.segments?.length]);
 	if (shown.entry === entry && shown.key === key) return;
 	shown = { entry, key };
 	sentences = [];
 	spoken = null;
-	const { segments } = entry;
-	const isTimed = Boolean(entry.transcript && segments?.length);
+	const isTimed = entry.transcript && entry.segments?.length;
 	const draw = editing ? editors : isTimed ? paragraphs : plain;
 	$("transcript").replaceChildren(...draw(entry, { partial, onSeek, onEdit }));
 	$("transcript").hidden = !$("transcript").firstChild;
-	highlight(editing ? "" : wanted);
+	const [first] = mark("found", [$("transcript")], editing ? "" : wanted);
+	first?.startContainer.parentElement.scrollIntoView({ block: "nearest" });
 }
 
 function groupSegments(segments) {
@@ -112,12 +112,11 @@ export function markSpoken(seconds, isPlaying) {
 	if (span && isPlaying) span.scrollIntoView({ block: "nearest" });
 }
 
-/** Marks the searched words, where the browser has the CSS Custom Highlight API. */
-function highlight(wanted) {
-	if (!globalThis.Highlight) return;
-	const ranges = wanted ? findRanges($("transcript"), wanted) : [];
-	CSS.highlights.set("found", new Highlight(...ranges));
-	ranges[0]?.startContainer.parentElement.scrollIntoView({ block: "nearest" });
+/** Marks the searched words, where the browser has the CSS Custom Highlight API. Returns their ranges. */
+export function mark(name, elements, wanted) {
+	const ranges = wanted ? [...elements].flatMap((element) => findRanges(element, wanted)) : [];
+	if (globalThis.Highlight) CSS.highlights.set(name, new Highlight(...ranges));
+	return ranges;
 }
 
 function findRanges(root, wanted) {
