@@ -61,8 +61,8 @@ def test_the_page_may_upload_to_the_bucket(server):
 def test_the_module_is_under_12_kb_and_the_page_under_80_kb():
     others = ("docs", "errors")
     sizes = {path.name: path.stat().st_size for path in FOLDER.iterdir() if path.stem not in others}
-    assert sizes["recorder.js"] < 12 * 1024
-    assert sum(sizes.values()) < 80 * 1024
+    assert sizes["recorder.js"] < 12_000
+    assert sum(sizes.values()) < 80_000
 
 
 def test_the_page_has_no_external_or_inline_resources():
