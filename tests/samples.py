@@ -117,6 +117,18 @@ def long_recording(kind: str, seconds: float, gap: float = 0) -> bytes:
     return target.getvalue()
 
 
+def excerpts(*sections: tuple[str, float, float], pause: float = 2) -> bytes:
+    """Return a WAV file with sections of sample files: their names, start and end in seconds."""
+    target = BytesIO()
+    with wave.open(target, "wb") as file:
+        file.setparams((1, 2, 48_000, 0, "NONE", ""))
+        for name, start, end in sections:
+            silence = bytes(2 * round(48_000 * pause)) if file.getnframes() else b""
+            speech = _pcm(name)[round(48_000 * start) * 2 : round(48_000 * end) * 2]
+            file.writeframes(silence + speech)
+    return target.getvalue()
+
+
 def _pcm(source: str) -> bytes:
     resampler = av.AudioResampler(format="s16", layout="mono", rate=48_000)
     pieces = [piece for frame in _frames(source, 3600) for piece in resampler.resample(frame)]
