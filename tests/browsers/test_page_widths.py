@@ -44,6 +44,16 @@ PROBLEMS = """() => {
     const name = ({ id, localName, textContent }) =>
         id || `${localName} ${textContent.slice(0, 20)}`;
     const note = (element, problem) => found.push(`${name(element)} ${problem}`);
+    // Whether a word continues on the next line.
+    const breaksWord = (node) => {
+        if (node.nodeType !== Node.TEXT_NODE) return [...node.childNodes].some(breaksWord);
+        return [...node.data.matchAll(/\\S+/g)].some(({ 0: word, index }) => {
+            const range = new Range();
+            range.setStart(node, index);
+            range.setEnd(node, index + word.length);
+            return range.getClientRects().length > 1;
+        });
+    };
     if (document.documentElement.scrollWidth > innerWidth) found.push("the page scrolls sideways");
     const dialog = document.querySelector("dialog[open]");
     for (const element of (dialog?.parentElement ?? document.body).querySelectorAll("*")) {
@@ -68,7 +78,9 @@ PROBLEMS = """() => {
         const { left, top, width, height } = control.getBoundingClientRect();
         const hit = document.elementFromPoint(left + width / 2, top + height / 2);
         if (!control.contains(hit) && !hit?.contains(control)) note(control, "is covered");
-        if (control.matches(".tool") && height > 56) note(control, "has a broken label");
+        const isBroken = control.matches(".tool") && height > 56;
+        if (isBroken || (control.matches("#dock > *") && breaksWord(control)))
+            note(control, "has a broken label");
         if (control.id === "speed" && Math.abs(top - play.getBoundingClientRect().top) > 20)
             note(control, "is below the other buttons");
         const isSmall = control.matches("label:not(.button), input[type=checkbox]");
