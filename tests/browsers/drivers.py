@@ -28,6 +28,10 @@ PREFERENCES = {
     "network.connectivity-service.enabled": False,
     "datareporting.policy.dataSubmissionEnabled": False,
 }
+# Without it, the toolbar of MiniBrowser makes all windows at least 447 px wide.
+NARROW_TOOLBAR = "* { margin: 0; border: 0; padding: 0; min-width: 0; font-size: 1px; }"
+SCREEN = "2000x1200x24"
+SCHEME = "layout.css.prefers-color-scheme.content-override"
 
 
 def missing_programs(*programs):
@@ -148,6 +152,12 @@ class PulseAudioBrowser:
         self._environment = environment
         self._speech = speech
 
+    def call(self, function, *arguments):
+        """Call a JavaScript function. Its arguments and its result are JSON."""
+        values = ", ".join(map(json.dumps, arguments))
+        result = f"await ({function})({values})"
+        return json.loads(self.run(f"(async () => JSON.stringify({result}) ?? null)()") or "null")
+
     def speak(self):
         until(lambda: self.run("document.getElementById('clock').textContent") >= "0:01")
         with self.speaking() as speech:
@@ -163,12 +173,12 @@ class Firefox(PulseAudioBrowser):
 
     @classmethod
     @contextlib.contextmanager
-    def launch(cls, folder, speech):
+    def launch(cls, folder, speech, scheme="light"):
         profile = folder / "profile"
         profile.mkdir(exist_ok=True)
         lines = (
             f"user_pref({json.dumps(name)}, {json.dumps(value)});"
-            for name, value in PREFERENCES.items()
+            for name, value in {**PREFERENCES, SCHEME: int(scheme == "light")}.items()
         )
         (profile / "user.js").write_text("\n".join(lines))
         command = [
@@ -217,6 +227,10 @@ class Firefox(PulseAudioBrowser):
     def run(self, expression):
         return self._evaluate(expression).get("value")
 
+    def resize(self, width, height):
+        size = {"width": width, "height": height}
+        self._send("browsingContext.setViewport", context=self._page, viewport=size)
+
     def click(self, element_id):
         element = {
             "sharedId": self._evaluate(f"document.getElementById('{element_id}')")["sharedId"]
@@ -237,15 +251,22 @@ class WebKit(PulseAudioBrowser):
 
     @classmethod
     @contextlib.contextmanager
-    def launch(cls, folder, speech):
+    def launch(cls, folder, speech, scheme="light"):
         number, port = free_port(), free_port()
+        style = folder / ".config" / "gtk-3.0" / "gtk.css"
+        style.parent.mkdir(parents=True, exist_ok=True)
+        style.write_text(NARROW_TOOLBAR)
         quiet = {"stdout": subprocess.DEVNULL, "stderr": subprocess.DEVNULL}
         with (
             sound_server(folder) as environment,
-            running("Xvfb", f":{number}", "-nolisten", "tcp", **quiet),
+            running("Xvfb", f":{number}", "-screen", "0", SCREEN, "-nolisten", "tcp", **quiet),
         ):
             until(Path(f"/tmp/.X11-unix/X{number}").exists)
-            environment |= {"DISPLAY": f":{number}", "WEBKIT_DISABLE_COMPOSITING_MODE": "1"}
+            environment |= {
+                "DISPLAY": f":{number}",
+                "GTK_THEME": "Adwaita:dark" if scheme == "dark" else "Adwaita",
+                "WEBKIT_DISABLE_COMPOSITING_MODE": "1",
+            }
             command = [
                 "dbus-run-session",
                 "--",
@@ -284,6 +305,9 @@ class WebKit(PulseAudioBrowser):
         return self._send(
             f"{self._session}/execute/sync", {"script": f"return {expression}", "args": []}
         )
+
+    def resize(self, width, height):
+        self._send(f"{self._session}/window/rect", {"width": width, "height": height})
 
     def click(self, element_id):
         found = self._send(
