@@ -44,7 +44,7 @@ test-more: $(ENV).all ## run the other tests: deployed stack, browsers, attacks,
 	@$(PYTEST) -m exhaustive
 	@$(PY) -m pytest $(SERIAL_TESTS)
 
-clients: $(ENV).all ## test with packages from npm and PyPI: clients of the API, the React example
+clients: $(ENV).all ## test with packages from npm and PyPI: API clients, the React example, Lighthouse
 	@$(PYTEST) tests/clients
 
 soak: $(ENV).all ## run the attack tests for an hour, write docs/about/reliability.md (with="-k crash" selects tests)
