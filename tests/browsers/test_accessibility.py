@@ -111,6 +111,11 @@ def options(page):
     page.click("#options")
 
 
+def data(page):
+    options(page)
+    page.click("#data summary")
+
+
 def not_a_recording(page):
     select_file(page, b"<html>")
     expect(page.locator("#status")).to_contain_text("not a recording", timeout=30_000)
@@ -159,6 +164,12 @@ def without_a_connection(page):
     expect(page.locator("#status")).to_contain_text("No connection")
 
 
+def not_sent(page):
+    without_a_connection(page)
+    page.click("#cancel")
+    expect(page.locator("#status")).to_contain_text("Not sent yet")
+
+
 @pytest.mark.parametrize(
     "state",
     [
@@ -177,6 +188,7 @@ def without_a_connection(page):
         found,
         nothing_found,
         options,
+        data,
         phone_list,
         phone_transcript,
         phone_recording,
@@ -185,6 +197,7 @@ def without_a_connection(page):
         token_dialog,
         billing_dialog,
         without_a_connection,
+        not_sent,
     ],
     ids=lambda state_function: state_function.__name__,
 )

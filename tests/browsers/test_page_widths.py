@@ -208,8 +208,27 @@ def rejected_keywords(page):
     expect(page.locator("#without-keywords")).to_be_visible()
 
 
+def not_sent(page):
+    without_a_connection(page)
+    page.click("#cancel")
+    expect(page.locator("#status")).to_contain_text("Not sent yet")
+
+
+def not_a_recording(page):
+    problem = {"code": "unsupported_media", "detail": ""}
+    page.route("**/api/transcribe", lambda route: route.fulfill(status=415, json=problem))
+    select_file(page, recording("webm"), LONG_NAME)
+    expect(page.locator("#again")).to_have_text("Choose files")
+
+
 def options(page):
     page.click("#options")
+
+
+def data(page):
+    options(page)
+    page.click("#data summary")
+    expect(page.locator("#data .facts")).to_be_visible()
 
 
 STATES = (
@@ -232,7 +251,10 @@ STATES = (
     phone_list,
     deleted,
     rejected_keywords,
+    not_sent,
+    not_a_recording,
     options,
+    data,
 )
 
 
