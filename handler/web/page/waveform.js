@@ -15,9 +15,13 @@ export function createWaveform(canvas) {
 	function draw() {
 		frame = requestAnimationFrame(draw);
 		const { clientWidth: width, clientHeight: height } = canvas;
-		canvas.width = width * devicePixelRatio; // this clears the canvas, too
-		canvas.height = height * devicePixelRatio;
-		context.scale(devicePixelRatio, devicePixelRatio);
+		const pixels = Math.round(width * devicePixelRatio);
+		if (canvas.width !== pixels) {
+			canvas.width = pixels; // slow in Firefox
+			canvas.height = height * devicePixelRatio;
+			context.scale(devicePixelRatio, devicePixelRatio);
+		}
+		context.clearRect(0, 0, width, height);
 		context.fillStyle = getComputedStyle(canvas).color;
 		const moved = isStill ? 1 : Math.min(1, (performance.now() - addedAt) / LEVEL_MILLISECONDS);
 		for (let index = 0; index <= width / STEP_PIXELS; index++) {
