@@ -9,10 +9,11 @@ import httpx2
 import pytest
 
 from tests.browsers.drivers import until
+from tests.browsers.proxy import Proxy
 from tests.browsers.site import MODULE, TRANSCRIBE, site, transcribe_until_error
 from tests.conftest import serving
 from tests.node import NODE
-from tests.samples import recording
+from tests.samples import long_recording, recording
 
 WORDS = "Ever tried"
 OPENAI = """async ({ server, recording }) => {
@@ -126,6 +127,17 @@ def test_an_allowed_page_of_another_origin_can_transcribe(
     assert ("segments" in result) == (response_format == "verbose_json")
     assert result["phases"][0] == "sending"
     assert phases in (None, result["phases"])
+
+
+def test_a_reset_connection_is_retried_and_billed_once(open_foreign_page, engine):
+    page, server = open_foreign_page(True)
+    content = base64.b64encode(long_recording("wav", 25)).decode()
+    with Proxy.in_front_of(server, 2_000_000) as proxy:
+        arguments = {"module": f"{proxy.url}/recorder.js", "server": proxy.url}
+        result = page.evaluate(TRANSCRIBE, {**arguments, "recording": content, "options": {}})
+        assert proxy.resets_left == 0
+    assert "best of times" in result["transcript"]
+    assert len(engine.calls()) == 1
 
 
 def test_a_small_recording_sent_as_a_job_is_available_in_every_format(open_foreign_page, engine):

@@ -866,13 +866,19 @@ def test_audio_is_deleted_after_transcription_only_if_the_user_wants_it(page, st
     assert page.evaluate(COUNT_CHUNKS) == 0
 
 
-def test_a_corrected_word_is_kept_and_is_part_of_every_file(page, start_server):
+def correct_first_sentence(page, start_server):
+    """Transcribe beckett.wav, and replace its first sentence. Return the URL of the page."""
     url, _ = start_server()
     open_page(page, url)
     select_file(page, asset("beckett.wav"), "beckett.wav")
     expect_transcript(page)
     page.click("#edit")
     page.get_by_label("Text at").first.fill("Often tried.")
+    return url
+
+
+def test_a_corrected_word_is_kept_and_is_part_of_every_file(page, start_server):
+    url = correct_first_sentence(page, start_server)
     page.click("#edit")
     expect(page.locator("#transcript")).to_contain_text("Often tried. Ever failed.")
     expect(page.locator("#recent .words")).to_contain_text("Often tried.")
@@ -884,12 +890,7 @@ def test_a_corrected_word_is_kept_and_is_part_of_every_file(page, start_server):
 
 
 def test_a_correction_is_kept_if_the_page_is_closed_at_once(page, start_server):
-    url, _ = start_server()
-    open_page(page, url)
-    select_file(page, asset("beckett.wav"), "beckett.wav")
-    expect_transcript(page)
-    page.click("#edit")
-    page.get_by_label("Text at").first.fill("Often tried.")
+    url = correct_first_sentence(page, start_server)
     open_page(page, url)
     page.click("#recent li button")
     expect(page.locator("#transcript")).to_contain_text("Often tried. Ever failed.")
