@@ -15,6 +15,12 @@ Status = Annotated[str, WithJsonSchema({"type": "string", "enum": list(_STATUSES
 Identity = Annotated[str, Field(pattern="^[0-9a-f]{32}$")]
 Count = Annotated[int, Field(ge=0)]
 Seconds = Annotated[float, Field(ge=0)]
+StartTime = Annotated[
+    float, Field(description="Start time in seconds, from the beginning of the recording.")
+]
+EndTime = Annotated[
+    float, Field(description="End time in seconds, from the beginning of the recording.")
+]
 
 
 class Problem(TypedDict):
@@ -192,12 +198,8 @@ class Segment(TypedDict):
     """A passage of the transcript, with its timestamps."""
 
     id: Annotated[Count, Field(description="Index of the segment, starting at 0.")]
-    start: Annotated[
-        float, Field(description="Start time in seconds, from the beginning of the recording.")
-    ]
-    end: Annotated[
-        float, Field(description="End time in seconds, from the beginning of the recording.")
-    ]
+    start: StartTime
+    end: EndTime
     text: Annotated[str, Field(description="Text of the segment.")]
     speaker: NotRequired[
         Annotated[str, Field(description="Label of the speaker, if the model identifies speakers.")]
@@ -208,12 +210,8 @@ class Word(TypedDict):
     """A word of the transcript, with its timestamps."""
 
     word: Annotated[str, Field(description="The word, with its punctuation.")]
-    start: Annotated[
-        float, Field(description="Start time in seconds, from the beginning of the recording.")
-    ]
-    end: Annotated[
-        float, Field(description="End time in seconds, from the beginning of the recording.")
-    ]
+    start: StartTime
+    end: EndTime
 
 
 class VerboseTranscript(TypedDict):
