@@ -66,7 +66,8 @@ def answer_key(owner: str, digest: str, parameters: dict[str, Any], upstream: st
     """
     # Results of release 0.1, which requested only segments, are used for these requests too.
     if parameters.get("timestamp_granularities") == ["word", "segment"]:
-        parameters = {k: v for k, v in parameters.items() if k != "timestamp_granularities"}
+        parameters = {**parameters}
+        del parameters["timestamp_granularities"]
     request = [owner, digest, {**parameters, "upstream": upstream}]
     return hashlib.sha256(json.dumps(request, sort_keys=True).encode()).hexdigest()
 

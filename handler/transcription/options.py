@@ -40,7 +40,7 @@ else:
     OpenAIFormatName = Literal[(*FORMATS, "diarized_json")]
 
 # The options that only affect the response. Release 0.1 would reject two of them in a job.
-NOT_IN_JOBS = {"response_format", "timestamp_granularities", "stream"}
+_NOT_IN_JOBS = {"response_format", "timestamp_granularities", "stream"}
 _BRACKETS = re.compile(r"(\w+)\[(\w*)\]")
 
 
@@ -125,7 +125,7 @@ class Options(BaseModel):
         The requested response format is not stored, because all formats are rendered from the
         stored transcript. If the text must be aligned, `verbose_json` is stored instead.
         """
-        options = self.model_dump(exclude_defaults=True, exclude=NOT_IN_JOBS)
+        options = self.model_dump(exclude_defaults=True, exclude=_NOT_IN_JOBS)
         options["model"] = model.full_name
         if self.needs_alignment(model):
             options["response_format"] = "verbose_json"

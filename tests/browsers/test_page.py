@@ -465,7 +465,7 @@ def test_cancelling_or_deleting_removes_the_data_from_browser_and_server(
     expect_transcript(page, "Ever tried")
     assert len(harness.objects()) == len(before) + 1
     page.click("#delete")
-    page.click("#close")  # there is no undo any more
+    page.click("#close")  # ends the time in which the user can undo
     expect(page.locator("#recent li")).to_have_count(0)
     assert harness.objects() == before
     assert page.evaluate(COUNT_CHUNKS) == 0

@@ -62,7 +62,7 @@ PROBLEMS = """() => {
         const { left, right } = element.getBoundingClientRect();
         if (left < 0 || right > innerWidth) note(element, "leaves the screen");
         if (element.clientWidth && element.scrollWidth > element.clientWidth + 1)
-            // Menus cover what is beside them. The text of an input can be longer than the input.
+            // A menu covers other elements. The text of an input can be longer than the input.
             if (!element.matches("input, details")) note(element, "is cut off");
     }
     if (dialog) {

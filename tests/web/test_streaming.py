@@ -1,6 +1,6 @@
 """Tests of `stream=true`: OpenAI's SDK reads server-sent events while the recording is transcribed.
 
-Each test controls the upstream, so it determines what has arrived before it reads an event.
+The tests control when the upstream responds, so no test depends on timing.
 """
 
 import asyncio

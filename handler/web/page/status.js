@@ -1,4 +1,4 @@
-// Describes in words what is happening to an item.
+// Texts for the state of an item.
 
 import { clock, isRecording, state } from "./items.js";
 
